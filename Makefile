@@ -1,0 +1,52 @@
+# make repro   environment + the whole pipeline, to an evaluated adapter
+# make test    environment + all tests
+# make help    everything else
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Two torch processes that spin while they wait slow each other down 80-fold on few cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help repro test lint params environment lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+environment: $(VENV)/.ready ## the virtual environment, as pinned in requirements.lock
+
+# torch: a local CPU wheel (PIP_FIND_LINKS) where there is one, otherwise the registry's, which on Linux wants the CUDA
+# libraries of requirements-cuda.lock. Everything else by uv, ten times as quick as pip.
+$(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > $(VENV)/torch.lock
+	@sed '/^torch==/,/[^\\]$$/d' requirements.lock > $(VENV)/rest.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-uv.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-index -r $(VENV)/torch.lock 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/torch.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(VENV)/rest.lock
+	@if [ "$$(uname -s)" = Linux ] && ! ls -d $(VENV)/lib/python3*/site-packages/torch-*+cpu.dist-info >/dev/null 2>&1; then \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-cuda.lock; fi
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: environment ## set up and run the pipeline
+	dvc repro
+
+test: environment ## set up and run the tests
+	python -m pytest
+
+lint: environment ## ruff
+	ruff check . && ruff format --check .
+
+params: environment ## compose conf/ into params.yaml again
+	python -m text2sql.compose
+
+lock: environment ## make the lock files again from pyproject.toml
+	.ci/lock
+
+clean: ## remove the environment (data and cache stay)
+	rm -rf $(VENV)

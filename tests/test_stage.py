@@ -1,0 +1,61 @@
+"""Parameters: every wrong value is refused with the field's name and what is allowed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from text2sql.errors import UserError
+from text2sql.stage import build, read_params, require
+
+
+@dataclass
+class Inner:
+    size: int
+
+
+@dataclass
+class Outer:
+    rate: float
+    kind: Literal["a", "b"]
+    inner: Inner
+    names: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def __post_init__(self):
+        require(self.rate > 0, f"rate must be positive, not {self.rate}")
+
+
+GOOD = {"rate": 1, "kind": "a", "inner": {"size": 3}, "names": ["x"], "limit": None}
+
+
+def test_good_values_arrive_typed():
+    made = build(Outer, GOOD, "outer")
+    assert made == Outer(1.0, "a", Inner(3), ("x",), None)
+    assert isinstance(made.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rate": -1}, "outer.rate must be positive"),
+        ({"rate": "fast"}, "outer.rate must be of type float"),
+        ({"rate": True}, "outer.rate must be of type float"),
+        ({"kind": "c"}, "allowed: a, b"),
+        ({"inner": {"size": 1.5}}, "outer.inner.size must be of type int"),
+        ({"inner": 3}, "outer.inner must be a section with size"),
+        ({"inner": {}}, "outer.inner.size is missing"),
+        ({"colour": 1}, "outer.colour is not a known key"),
+        ({"names": [1]}, "outer.names[0] must be of type str"),
+    ],
+)
+def test_bad_values_name_the_field(change, said):
+    with pytest.raises(UserError) as error:
+        build(Outer, {**GOOD, **change}, "outer")
+    assert said in str(error.value)
+
+
+def test_scientific_notation_is_a_number(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("rate: 2e-4\n")
+    assert read_params(path) == {"rate": 2e-4}

@@ -1,0 +1,80 @@
+"""Reading and writing the pipeline's files: JSON, JSON lines, checksums.
+
+Every write goes to a temporary name beside its target and is renamed, so a file is either whole or absent.
+Text is UTF-8 with `\\n` line ends and keys in the order given, so equal content means equal bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object a line; returns how many."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+    return len(lines)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is missing, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing", "run `dvc repro`, which makes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}", "restore or make it again") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON lines file.
+
+    Raises:
+        UserError: the file is missing, or a line is not a JSON object (with its number).
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing", "run `dvc repro`, which makes it")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not valid JSON: {error}", "mend that line") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: not a JSON object", "mend that line")
+            yield row
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(root: Path) -> dict[str, str]:
+    """SHA-256 of every file below `root`, by its POSIX path relative to `root`, sorted."""
+    return {p.relative_to(root).as_posix(): sha256(p) for p in sorted(root.rglob("*")) if p.is_file()}

@@ -1,0 +1,91 @@
+"""A database's schema as PostgreSQL has it: what the prompt shows and what dialect conversion needs.
+
+`data/postgres/schema_index.json` holds one for each database; prompt, conversion, scoring and the demo read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from text2sql.files import read_json, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column. `source` is its name in SQLite; `name` and `type` are PostgreSQL's."""
+
+    name: str
+    source: str
+    type: str
+    not_null: bool = False
+    unique: bool = False
+    #: a few distinct values as text, in the order of first appearance, for prompts that show values
+    samples: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignKey:
+    """`columns` of this table refer to `referred_columns` of `referred_table`, all by their PostgreSQL names."""
+
+    columns: tuple[str, ...]
+    referred_table: str
+    referred_columns: tuple[str, ...]
+    #: False if the rows violate it: it is then shown in prompts but not enforced in the dump
+    enforced: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table with its columns and keys in their declared order. `rows` counts its rows."""
+
+    name: str
+    source: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """All tables of one database; `notes` says what was not carried over as declared, and why."""
+
+    db_id: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+
+    def table(self, name: str) -> Table | None:
+        """The table of that PostgreSQL name, or None."""
+        return next((t for t in self.tables if t.name == name), None)
+
+
+def from_dict(value: dict[str, Any]) -> Schema:
+    """The inverse of `dataclasses.asdict`."""
+
+    def foreign_key(v: dict[str, Any]) -> ForeignKey:
+        pairs = {"columns": tuple(v["columns"]), "referred_columns": tuple(v["referred_columns"])}
+        return ForeignKey(**{**v, **pairs})
+
+    def table(v: dict[str, Any]) -> Table:
+        return Table(
+            **{
+                **v,
+                "columns": tuple(Column(**{**c, "samples": tuple(c["samples"])}) for c in v["columns"]),
+                "primary_key": tuple(v["primary_key"]),
+                "foreign_keys": tuple(foreign_key(k) for k in v["foreign_keys"]),
+            }
+        )
+
+    return Schema(value["db_id"], tuple(table(t) for t in value["tables"]), tuple(value["notes"]))
+
+
+def write_index(path: Path, schemas: dict[str, Schema]) -> None:
+    """Write schemas by `db_id`, sorted."""
+    write_json(path, {db_id: dataclasses.asdict(schemas[db_id]) for db_id in sorted(schemas)})
+
+
+def read_index(path: Path) -> dict[str, Schema]:
+    """Read what `write_index` wrote."""
+    return {db_id: from_dict(value) for db_id, value in read_json(path).items()}
