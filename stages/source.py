@@ -1,0 +1,105 @@
+"""Stage source: raw data to a checked folder in Spider's layout.
+
+Everything after this stage takes the same road, whether the data are generated (`data=mini`), an archive of Spider
+(`data=spider`) or one's own (`data=custom`).
+
+Reads the archive of `data.source.archive`, or nothing. Writes data/source/ and metrics/source.json.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import write_json
+from text2sql.spider import archive, layout
+from text2sql.spider.layout import OFFICIAL_COUNTS
+from text2sql.stage import read_params, require, run, section
+
+TARGET = Path("data/source")
+REPORT = Path("metrics/source.json")
+
+
+@dataclass(frozen=True)
+class Mini:
+    """data.source of the embedded data set."""
+
+    kind: str
+    questions_per_domain: int
+
+    def __post_init__(self) -> None:
+        require(self.questions_per_domain > 0, "questions_per_domain must be positive")
+
+    def make(self, seed: int) -> dict[str, Any]:
+        """Generate the data; returns what the report says of their origin."""
+        from text2sql.mini import generate
+
+        shutil.rmtree(TARGET, ignore_errors=True)
+        generate(TARGET, seed, self.questions_per_domain)
+        return {"kind": self.kind, "seed": seed}
+
+
+@dataclass(frozen=True)
+class Spider:
+    """data.source of an archive in Spider's layout."""
+
+    kind: str
+    archive: str
+    url: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        require(len(self.sha256) == 64, f"sha256 must have 64 hexadecimal digits, not {len(self.sha256)}")
+
+    def make(self, seed: int) -> dict[str, Any]:
+        """Unpack the archive; returns what the report says of its origin."""
+        path = Path(self.archive)
+        actual = archive.obtain(path, self.url, self.sha256)
+        archive.extract(path, TARGET)
+        return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
+
+
+KINDS: dict[str, type[Mini] | type[Spider]] = {"mini": Mini, "spider": Spider}
+
+
+def read_options(params: dict[str, Any]) -> Mini | Spider:
+    """data.source as the class of its `kind`."""
+    kind = params["data"]["source"].get("kind")
+    if kind not in KINDS:
+        raise UserError(f"data.source.kind is {kind!r}", f"allowed: {', '.join(KINDS)}")
+    return section(KINDS[kind], "data.source", params)
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report's gaps in words, one a line, for the terminal."""
+    lines = []
+    if report["kind"] == "spider":
+        for name, official in OFFICIAL_COUNTS.items():
+            if (n := report["examples"][name]) != official:
+                lines.append(f"{name}: {n:,} examples; the official release has {official:,}")
+    for db_id, n in report["missing_databases"].items():
+        lines.append(f"database {db_id} is missing: {n} examples cannot be used")
+    if report["without_rows"]:
+        lines.append(f"databases without rows: {', '.join(report['without_rows'])}")
+    for db_id, difference in report["table_mismatches"].items():
+        lines.append(f"database {db_id} {difference}, compared with tables.json")
+    if report["not_in_tables_json"]:
+        lines.append(f"not described in tables.json: {', '.join(report['not_in_tables_json'])}")
+    return "\n".join(f"notice: {line}" for line in lines)
+
+
+def main() -> str:
+    params = read_params()
+    options = read_options(params)
+    report = {**options.make(params["seed"]), **layout.verify(TARGET)}
+    write_json(REPORT, report)
+    if notices := describe(report):
+        print(notices)
+    return f"{sum(report['examples'].values()):,} examples on {report['databases']} databases in {TARGET}/"
+
+
+if __name__ == "__main__":
+    run(main)

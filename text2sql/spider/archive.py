@@ -1,0 +1,108 @@
+"""Get hold of an archive in Spider's layout and unpack what the pipeline needs of it, distrusting its contents."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from text2sql.errors import UserError
+from text2sql.files import sha256
+from text2sql.stage import progress
+
+#: files outside database/ that are kept; everything else (gold .sql files, notes, resource forks) stays packed
+KEPT = ("tables.json", "train_spider.json", "train_others.json", "dev.json")
+REMEDY = "put an intact archive in Spider's layout there, or remove it to download the public copy"
+CHUNK = 1 << 20
+
+
+def obtain(archive: Path, url: str, pinned: str) -> str:
+    """Make sure that `archive` is there, downloading it from `url` if not; returns its sha256.
+
+    A download must have the `pinned` sha256. A local file may have another: that is said and recorded, so that
+    reconstructions and subsets work.
+
+    Raises:
+        UserError: it cannot be downloaded, or the download is not the pinned one.
+    """
+    if archive.exists():
+        actual = sha256(archive)
+        if actual != pinned:
+            print(f"notice: {archive} is not the pinned public copy; its sha256 {actual} is recorded instead")
+        return actual
+    partial = archive.with_suffix(".part")
+    download(url, partial)
+    actual = sha256(partial)
+    if actual != pinned:
+        partial.unlink()
+        raise UserError(
+            f"the file at {url} has sha256 {actual}, not the pinned {pinned}",
+            f"download Spider from its home page (yale-lily.github.io/spider) and put it at {archive}",
+        )
+    partial.replace(archive)
+    return actual
+
+
+def download(url: str, target: Path) -> None:
+    """Fetch `url` into `target`, in pieces, with a progress bar."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as out:
+            total = int(answer.headers.get("Content-Length") or 0) or None
+            with progress(f"downloading {target.name}", total) as advance:
+                while chunk := answer.read(CHUNK):
+                    out.write(chunk)
+                    advance(len(chunk))
+    except (urllib.error.URLError, OSError) as error:
+        target.unlink(missing_ok=True)
+        raise UserError(
+            f"{url} cannot be downloaded: {error}",
+            f"download Spider by hand and put the archive at {target.with_suffix('.zip')}",
+        ) from None
+
+
+def extract(archive: Path, target: Path) -> None:
+    """Unpack the example files, tables.json and the databases of `archive` into `target`, which is made anew.
+
+    The layout's root may be nested in folders (`spider_data/`, `spider/`): it is where tables.json lies.
+
+    Raises:
+        UserError: no zip file, cut or damaged, a member that would land outside `target`, or no tables.json in it.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = {PurePosixPath(m.filename): m for m in zipped.infolist() if not m.is_dir()}
+            for path, member in members.items():
+                _refuse_unsafe(archive, path, member)
+            root = _root(archive, list(members))
+            for path, member in members.items():
+                if path.is_relative_to(root) and _is_kept(path.relative_to(root)):
+                    out = target / path.relative_to(root)
+                    out.parent.mkdir(parents=True, exist_ok=True)
+                    out.write_bytes(zipped.read(member))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise UserError(f"{archive} cannot be unpacked: {error}", REMEDY) from None
+
+
+def _refuse_unsafe(archive: Path, path: PurePosixPath, member: zipfile.ZipInfo) -> None:
+    is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0] or is_link:
+        raise UserError(f"{archive} has a member that would be written outside: {member.filename!r}", REMEDY)
+
+
+def _root(archive: Path, paths: list[PurePosixPath]) -> PurePosixPath:
+    roots = sorted({p.parent for p in paths if p.name == "tables.json" and "__MACOSX" not in p.parts})
+    if not roots:
+        raise UserError(f"{archive} has no tables.json: this is not Spider's layout", REMEDY)
+    return min(roots, key=lambda p: len(p.parts))
+
+
+def _is_kept(path: PurePosixPath) -> bool:
+    """`path` is relative to the layout's root. Test databases (`test_database/`) and resource forks are not kept."""
+    is_database = len(path.parts) == 3 and path.parts[0] == "database" and path.name == f"{path.parts[1]}.sqlite"
+    return is_database or path.as_posix() in KEPT

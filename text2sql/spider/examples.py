@@ -1,0 +1,62 @@
+"""The examples of a data set in Spider's layout, each with the id that follows it through the pipeline.
+
+Every example file is a list of objects with at least `db_id`, `question` and `query`; for instance
+
+    {"db_id": "concert_hall", "question": "How many singers are there?", "query": "SELECT count(*) FROM singer"}
+
+The id is the file's stem and the place in it: `train_spider-17`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import read_json
+
+#: example files in the order in which the pipeline goes through them; those of `TEST_FILE` are the test split
+FILES = ("train_spider.json", "train_others.json", "dev.json")
+TEST_FILE = "dev.json"
+KEYS = ("db_id", "question", "query")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question on a database with its gold SQLite query."""
+
+    id: str
+    db_id: str
+    question: str
+    sqlite: str
+
+
+def read_file(path: Path) -> list[dict[str, Any]]:
+    """The objects of one example file, checked for their keys.
+
+    Raises:
+        UserError: not a list of objects, or one without a text under `db_id`, `question` or `query` (with its place).
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} is not a list of examples", "put the file of the official release there")
+    for index, row in enumerate(rows):
+        for key in KEYS:
+            if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                raise UserError(f"{path}, example {index}: no text under {key!r}", "mend or remove that example")
+    return rows
+
+
+def read_examples(root: Path) -> Iterator[Example]:
+    """All examples below `root`, in source order."""
+    for name in FILES:
+        stem = Path(name).stem
+        for index, row in enumerate(read_file(root / name)):
+            yield Example(f"{stem}-{index}", row["db_id"], row["question"], row["query"])
+
+
+def database_file(root: Path, db_id: str) -> Path:
+    """Where Spider's layout keeps the SQLite file of `db_id`; it may be absent."""
+    return root / "database" / db_id / f"{db_id}.sqlite"
