@@ -1,0 +1,143 @@
+"""Stage split: verified examples to train, val and test, so that no database is in two of them.
+
+A model that has seen a database's schema in training answers questions on it better than on a new one; only unseen
+databases show what it can do for a user. The test split is the data set's own dev part; the validation databases are
+taken out of the training part. Every choice orders by a hash of seed and id, which is the same on every machine, and a
+smaller limit draws a subset of what a larger one draws.
+
+Reads data/postgres/examples.jsonl. Writes data/splits/{train,val,test}.jsonl and metrics/split.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import read_jsonl, write_json, write_jsonl
+from text2sql.spider.examples import TEST_FILE
+from text2sql.stage import read_params, require, run, section
+
+EXAMPLES = Path("data/postgres/examples.jsonl")
+TARGET = Path("data/splits")
+REPORT = Path("metrics/split.json")
+STATUSES = ("verified", "verified_ties", "unverifiable")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """data.split"""
+
+    validation_databases: int
+    train_statuses: tuple[str, ...]
+    test_statuses: tuple[str, ...]
+    train_limit: int | None
+    validation_limit: int | None
+    test_limit: int | None
+
+    def __post_init__(self) -> None:
+        require(self.validation_databases > 0, "validation_databases must be at least 1")
+        for name in ("train_statuses", "test_statuses"):
+            chosen = getattr(self, name)
+            known = bool(chosen) and set(chosen) <= set(STATUSES)
+            require(known, f"{name} must name some of {', '.join(STATUSES)}, not {list(chosen)}")
+        for name in ("train_limit", "validation_limit", "test_limit"):
+            limit = getattr(self, name)
+            require(limit is None or limit > 0, f"{name} must be positive or null, not {limit}")
+
+
+def order(seed: int, name: str) -> str:
+    """A sort key that shuffles names in a way that depends on `seed` only."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def is_test(row: Row) -> bool:
+    """Whether the example comes from the data set's dev part."""
+    return row["id"].rpartition("-")[0] == Path(TEST_FILE).stem
+
+
+def draw(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
+    """At most `limit` of `rows`, taken from the databases in turn; in their given order."""
+    if limit is None or limit >= len(rows):
+        return rows
+    by_database: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda r: order(seed, r["id"])):
+        by_database[row["db_id"]].append(row)
+    queues = [by_database[db_id] for db_id in sorted(by_database, key=lambda d: order(seed, d))]
+    in_turn = [row for row in chain.from_iterable(zip_longest(*queues)) if row is not None]
+    chosen = {row["id"] for row in in_turn[:limit]}
+    return [row for row in rows if row["id"] in chosen]
+
+
+def without_duplicates(rows: Iterable[Row]) -> list[Row]:
+    """The first of the examples that agree in database, question and SQL."""
+    first: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        first.setdefault((row["db_id"], row["question"], row["postgres"]), row)
+    return list(first.values())
+
+
+def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[Row]]:
+    """The three splits, each in source order.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    test = [r for r in rows if is_test(r) and r["status"] in options.test_statuses]
+    test_databases = {r["db_id"] for r in rows if is_test(r)}
+    rest = [r for r in rows if r["db_id"] not in test_databases and r["status"] in options.train_statuses]
+    verified = {r["db_id"] for r in rest if r["status"] in options.test_statuses}
+    validation = set(sorted(verified, key=lambda d: order(seed, d))[: options.validation_databases])
+    parts = {
+        "train": draw(without_duplicates(r for r in rest if r["db_id"] not in validation), options.train_limit, seed),
+        "val": draw(without_duplicates(r for r in rest if r["db_id"] in validation), options.validation_limit, seed),
+        "test": draw(test, options.test_limit, seed),
+    }
+    for name, part in parts.items():
+        if not part:
+            raise UserError(
+                f"no example is left for the {name} split: {dict(Counter(r['status'] for r in rows))}",
+                "lower data.split.validation_databases, or see metrics/convert.json for what was not verified",
+            )
+    return parts
+
+
+def report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:
+    """Counts that account for every example: used in one split, or why not."""
+    used = {row["id"] for part in parts.values() for row in part}
+    unused = Counter(row["status"] for row in rows if row["id"] not in used)
+    described = {
+        name: {
+            "examples": len(part),
+            "databases": len({row["db_id"] for row in part}),
+            "by_hardness": dict(sorted(Counter(row["hardness"] for row in part).items())),
+        }
+        for name, part in parts.items()
+    }
+    return {"examples": len(rows), **described, "unused_by_status": dict(sorted(unused.items()))}
+
+
+def main() -> str:
+    params = read_params()
+    options = section(SplitOptions, "data.split", params)
+    rows = list(read_jsonl(EXAMPLES))
+    parts = split(rows, options, params["seed"])
+    for name, part in parts.items():
+        written = (
+            {**{k: r[k] for k in ("id", "db_id", "question")}, "sql": r["postgres"], "hardness": r["hardness"]}
+            for r in part
+        )
+        write_jsonl(TARGET / f"{name}.jsonl", written)
+    write_json(REPORT, report(rows, parts))
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+    return f"{sizes} of {len(rows):,} examples in {TARGET}/"
+
+
+if __name__ == "__main__":
+    run(main)
