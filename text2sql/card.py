@@ -1,0 +1,201 @@
+"""The model card of a release, generated from its run: nothing in it is typed by hand.
+
+`card(metrics, params)` fills `card.md.j2` with the figures in metrics/*.json and the parameters of the run, and puts
+the HuggingFace hub's YAML header on top (licence, base model, data set, results as `model-index`). Facts about data
+sets and base models that no run measures (licence, citation) are the two tables below. A figure that the run did not
+measure is left out of the card; a card without a score is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import read_json
+from text2sql.schema import Column, ForeignKey, Schema, Table
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+HARDNESS = ("easy", "medium", "hard", "extra")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where data or weights come from. `licence` is the hub's identifier; `hub` the repository on the hub, if any."""
+
+    title: str
+    licence: str | None
+    hub: str | None = None
+    citations: tuple[str, ...] = ()
+
+
+#: by `data.name`
+DATA = {
+    "mini": Source("the generated data set of sql-codegen-slm", "apache-2.0"),
+    "spider": Source("Spider 1.0", "cc-by-sa-4.0", "xlangai/spider", ("spider",)),
+    "custom": Source("a database of the publisher's own", None),
+}
+#: by `model.name`; a model of another name brings `licence` and `repo` in its configuration
+BASE = {
+    "smollm2-135m": Source("SmolLM2-135M-Instruct", "apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct", ("smollm2",)),
+    "mistral-7b": Source("Mistral-7B-v0.1", "apache-2.0", "mistralai/Mistral-7B-v0.1", ("mistral",)),
+    "tiny": Source("a random Mistral for tests", None),
+}
+
+
+def data_source(params: Mapping[str, Any]) -> Source:
+    """The data set of `params`; `data.licence`, where it is set, wins over the table."""
+    data = params["data"]
+    known = DATA.get(data["name"], Source(data["name"], None))
+    return dataclasses.replace(known, licence=data.get("licence") or known.licence)
+
+
+def base_source(params: Mapping[str, Any]) -> Source:
+    """The base model of `params`."""
+    model = params["model"]
+    known = BASE.get(model["name"], Source(model["name"], None))
+    changes = {"licence": model.get("licence") or known.licence, "hub": model.get("repo") or known.hub}
+    return dataclasses.replace(known, **changes)
+
+
+#: the schema and the question of the card's usage snippet
+EXAMPLE = Schema(
+    "shop",
+    (
+        Table("customers", "customers", (Column("id", "id", "integer"), Column("name", "name", "text")), ("id",)),
+        Table(
+            "orders",
+            "orders",
+            tuple(Column(n, n, t) for n, t in (("id", "integer"), ("customer_id", "integer"), ("total", "numeric"))),
+            ("id",),
+            (ForeignKey(("customer_id",), "customers", ("id",)),),
+        ),
+    ),
+)
+QUESTION = "What are the names of the customers with an order over 100?"
+
+
+def example_prompt(params: Mapping[str, Any]) -> str:
+    """`QUESTION` on `EXAMPLE`, framed as the run's training prompts were."""
+    from text2sql.model import prompt
+    from text2sql.stage import build
+
+    options = build(prompt.PromptOptions, dict(params["prompt"]), "prompt")
+    return prompt.render(EXAMPLE, QUESTION, options, params["model"]["template"])
+
+
+def read_metrics(folder: Path = Path("metrics")) -> dict[str, Any]:
+    """Every `metrics/<stage>.json` by the stage's name."""
+    return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+
+
+def card(
+    metrics: Mapping[str, Any],
+    params: Mapping[str, Any],
+    *,
+    repository: str = "user/name",
+    prompt: str | None = None,
+) -> str:
+    """The card as Markdown with the hub's YAML header.
+
+    Args:
+        metrics: the content of metrics/<stage>.json by stage; `score` and `train` are needed.
+        params: the run's params.yaml.
+        repository: where the adapter will be (a hub name or a folder); the usage snippet loads it from there.
+        prompt: the snippet's prompt; by default rendered with the run's own prompt options.
+
+    Raises:
+        UserError: the run has not been scored or trained.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    for stage in ("train", "score"):
+        if stage not in metrics:
+            raise UserError(f"no card without metrics/{stage}.json", f"run `dvc repro {stage}`")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(percent=percent, duration=duration, gigabytes=gigabytes, figure=figure)
+    body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        params=params,
+        metrics=metrics,
+        data=data_source(params),
+        base=base_source(params),
+        by_hardness=by_hardness(metrics["score"]),
+        repository=repository,
+        title=title(params),
+        question=QUESTION,
+        prompt=example_prompt(params) if prompt is None else prompt,
+        citations=("qlora", "lora", *base_source(params).citations, *data_source(params).citations),
+    )
+    return f"---\n{header(metrics, params)}---\n\n{body}"
+
+
+def title(params: Mapping[str, Any]) -> str:
+    """`smollm2-135m-mini-text2sql`: base model, data set, task."""
+    return f"{params['model']['name']}-{params['data']['name']}-text2sql"
+
+
+def header(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """The YAML header, with the scores as the hub's `model-index`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data, base, score = data_source(params), base_source(params), metrics["score"]
+    names = {"execution_accuracy": "Execution accuracy (test suite rules)", "valid_sql": "Valid SQL"}
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Text-to-SQL (PostgreSQL)",
+            dataset_type=data.hub or params["data"]["name"],
+            dataset_name=f"{data.title}, test split",
+            metric_type=key,
+            metric_name=name,
+            metric_value=round(score[key], 4),
+        )
+        for key, name in names.items()
+    ]
+    return (
+        ModelCardData(
+            language="en",
+            license=data.licence,
+            library_name="peft",
+            pipeline_tag="text-generation",
+            base_model=base.hub,
+            datasets=[data.hub] if data.hub else None,
+            tags=["text-to-sql", "postgresql", "lora", "qlora"],
+            metrics=list(names),
+            model_name=title(params),
+            eval_results=results,
+        ).to_yaml()
+        + "\n"
+    )
+
+
+def by_hardness(score: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows by hardness, easy first: `level`, `n` and `execution_accuracy`; none without questions."""
+    levels = score.get("by_hardness") or {}
+    return [{"level": level, **levels[level]} for level in HARDNESS if levels.get(level, {}).get("n")]
+
+
+def percent(share: float) -> str:
+    """0.5731 as `57.3 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `47 s`, `12.5 min` or `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as `1.3 GB` (10^9)."""
+    return f"{size / 1e9:.1f} GB"
+
+
+def figure(value: float) -> str:
+    """A count or figure with thousands separated, small ones with three digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
