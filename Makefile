@@ -37,7 +37,8 @@ repro: environment ## set up and run the pipeline
 	dvc repro
 
 test: environment ## set up and run the tests
-	python -m pytest
+	@.ci/browser
+	python -m pytest -m 'not slow'
 
 lint: environment ## ruff
 	ruff check . && ruff format --check .

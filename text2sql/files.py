@@ -78,3 +78,11 @@ def sha256(path: Path) -> str:
 def sha256_tree(root: Path) -> dict[str, str]:
     """SHA-256 of every file below `root`, by its POSIX path relative to `root`, sorted."""
     return {p.relative_to(root).as_posix(): sha256(p) for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def digest(path: Path) -> str:
+    """One SHA-256 for a file, or for a folder (of its files' paths and checksums; compiled Python left out)."""
+    if path.is_file():
+        return sha256(path)
+    lines = [f"{name} {sum_}\n" for name, sum_ in sha256_tree(path).items() if "__pycache__/" not in name]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""Stage release: the adapter as others get it, with its model card and a manifest that ties it to the bytes it came of.
+
+The folder is complete in itself: adapter, tokenizer, card, and in the manifest the prompt's form, without which the
+adapter cannot be asked correctly.
+
+Reads models/adapter/, the metrics and the data folders. Writes models/release/.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from text2sql.card import card
+from text2sql.files import digest, read_json, sha256_tree, write_json, write_text
+from text2sql.stage import read_params, run
+
+ADAPTER = Path("models/adapter")
+TARGET = Path("models/release")
+#: what the adapter was made of, in the order of the pipeline
+INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
+CODE = ("stages", "text2sql")
+#: sections of params.yaml that decide what the adapter is and how it is asked
+RECIPE = ("seed", "data", "model", "quantization", "lora", "prompt", "train", "predict")
+METRICS = Path("metrics")
+
+
+def manifest(params: dict[str, Any], score: dict[str, Any]) -> dict[str, Any]:
+    """Checksums (SHA-256) of the released files and of everything they were made of, with recipe and score."""
+    return {
+        "files": sha256_tree(TARGET),
+        "made_of": {name: digest(Path(name)) for name in INPUTS},
+        "code": {name: digest(Path(name)) for name in CODE},
+        "params": {name: params[name] for name in RECIPE},
+        "score": {key: score[key] for key in ("n", "execution_accuracy", "execution_accuracy_strict", "valid_sql")},
+    }
+
+
+def main() -> str:
+    params = read_params()
+    # Only metrics that are the same every time may shape the release: dvc.lock pins its bytes.
+    metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
+    shutil.rmtree(TARGET, ignore_errors=True)
+    shutil.copytree(ADAPTER, TARGET)
+    write_text(TARGET / "README.md", card(metrics, params))
+    write_json(TARGET / "manifest.json", manifest(params, metrics["score"]))
+    size = sum(path.stat().st_size for path in TARGET.rglob("*"))
+    return f"adapter, card and manifest in {TARGET}/ ({size / 1e6:.1f} MB)"
+
+
+if __name__ == "__main__":
+    run(main)
