@@ -1,0 +1,132 @@
+"""Opening a bucket, and what to say when it cannot be opened.
+
+gcsfs tries again for half a minute and then raises from deep inside; a person wants one line with what was refused and
+one with what to type. `explained` turns the exceptions of the whole stack (google-auth, gcsfs, aiohttp, requests, DVC,
+the operating system) into a `UserError`; `probe` asks once, in seconds, before any work is begun.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from text2sql.errors import UserError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# gcsfs otherwise opens every bucket with a gRPC call, to learn whether it is a zonal one. That call ignores
+# STORAGE_EMULATOR_HOST and hangs behind HTTP proxies; the buckets of this project are plain ones.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+#: seconds within which an endpoint has to answer a first, unauthenticated request
+PROBE_TIMEOUT = 5.0
+LOGIN = (
+    "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS=key.json; "
+    "a public bucket: `dvc remote modify --local NAME allow_anonymous_login true`"
+)
+
+ROLES = "roles/storage.objectUser (to push) or roles/storage.objectViewer (to pull) on the bucket"
+#: HTTP status by which the service says: later
+RETRIED = ("408", "429", "500", "502", "503", "504")
+
+
+def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of `url` (gs://, or a folder) and the path in it, without a trailing slash.
+
+    Credentials are found as Google's tools find them: application default, service account file, workload identity.
+
+    Raises:
+        UserError: no URL of a kind that we know, or no bucket in it.
+    """
+    import fsspec
+
+    scheme, _, rest = url.partition("://")
+    if "://" in url and scheme not in ("gs", "gcs", "file", "memory"):
+        raise UserError(f"{url}: {scheme}:// is not supported", "give gs://bucket/folder or a local folder")
+    if not (rest if "://" in url else url).strip("/"):
+        raise UserError(f"{url} names no bucket or folder", "give gs://bucket/folder")
+    options: dict[str, Any] = {"use_listings_cache": False} if scheme in ("gs", "gcs") else {}
+    with explained(url):
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    return fs, path.rstrip("/")
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Within it, what bucket, network or disk do wrong about `url` is a `UserError`; other errors stay as they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for cause in _causes(error):
+            if (said := explain(cause, url)) is not None:
+                raise said from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def explain(error: BaseException, url: str) -> UserError | None:
+    """What `error`, met while using `url`, says to a person; None if it is nothing known."""
+    import aiohttp
+    import google.auth.exceptions as auth
+    import requests
+    from gcsfs.retry import HttpError
+
+    text, first = str(error), next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    code = str(error.code) if isinstance(error, HttpError) else ""
+    denied = text.startswith("Forbidden") or code == "403" or isinstance(error, PermissionError)
+    if (denied or code == "401") and "Anonymous" in text:
+        return UserError(f"{url}: no credentials were found, and it is not public", LOGIN)
+    if isinstance(error, auth.DefaultCredentialsError | auth.RefreshError) or code == "401":
+        return UserError(f"{url}: credentials are missing, broken or expired: {first}", LOGIN)
+    if denied:
+        return UserError(f"{url}: permission denied", f"ask its owner for {ROLES}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"the disk is full ({error.filename or 'while writing'})"
+        return UserError(what, "make room, then run this again: it goes on")
+    if isinstance(error, FileNotFoundError) or code == "404":
+        return UserError(f"{url}: not found ({first})", "check the name; a new bucket: docs/STORAGE.md")
+    network = (aiohttp.ClientError, requests.exceptions.RequestException, auth.TransportError)
+    if isinstance(error, (*network, ConnectionError, TimeoutError)) or code in RETRIED:
+        remedy = "check network and proxy, then run this again: what has arrived is kept"
+        return UserError(f"{url}: cannot be reached ({first})", remedy)
+    return None
+
+
+def probe(fs: AbstractFileSystem, path: str, write: bool) -> None:
+    """Ask once whether `path` ("bucket/prefix") can be listed and, with `write`, written.
+
+    The write is a real one, of a few bytes that are removed again: permissions can be granted and refused in more ways
+    (conditions, folders, retention) than any question about them answers.
+
+    Raises:
+        UserError: it cannot be reached, is not there, or refuses.
+    """
+    bucket, _, prefix = path.strip("/").partition("/")
+    url = f"gs://{path}"
+    with explained(url):
+        if hasattr(fs, "base"):
+            _answer(f"{fs.base}b/{bucket}/o")
+            fs.call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=1)
+        if write:
+            name = "/".join(part for part in (path, f".text2sql-{secrets.token_hex(4)}") if part)
+            fs.pipe_file(name, b"a test of write access, safe to delete\n")
+            fs.rm_file(name)
+
+
+def _answer(url: str) -> None:
+    """Any answer will do: gcsfs would try a dead host six times, for half a minute."""
+    import requests
+
+    requests.get(url, params={"maxResults": 1}, timeout=PROBE_TIMEOUT)
