@@ -6,10 +6,33 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 from text2sql.files import read_json, write_json
+
+#: words that PostgreSQL 18 does not take as a column's or table's name unless quoted (its documentation, appendix C)
+RESERVED = frozenset(
+    """all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
+    column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+    current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
+    from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
+    localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
+    returning right select session_user similar some symmetric system_user table tablesample then to trailing true
+    union unique user using variadic verbose when where window with""".split()  # noqa: SIM905
+)
+
+
+def quote(name: str) -> str:
+    """`name` as it is written in PostgreSQL: quoted only if it must be.
+
+    >>> quote("singer"), quote("order"), quote("Song Name")
+    ('singer', '"order"', '"Song Name"')
+    """
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in RESERVED:
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclasses.dataclass(frozen=True)

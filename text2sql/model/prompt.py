@@ -1,0 +1,152 @@
+"""The one prompt: schema and question to text, and text to tokens, for training, prediction and the demo alike.
+
+The schema comes before the question, so that all questions on a database begin with the same tokens: training packs
+them behind one copy of the schema, prediction keeps that copy in its cache.
+
+A question is data: `<|im_end|>` typed into it, or stored in a sample value, must not end the user's turn. Frames (the
+text around schema and question) are therefore found at the two ends of a prompt and are the only places where special
+tokens count; everything between them is encoded as plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from text2sql.schema import Schema, Table, quote
+from text2sql.stage import require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: a sample value longer than this many characters is cut: it is there to show the form, not the content
+SAMPLE_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands before and after schema and question; `special`: it contains special tokens of the tokenizer."""
+
+    head: str
+    tail: str
+    special: bool
+
+
+FRAMES = {
+    "chatml": Frame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", special=True),
+    "mistral": Frame("[INST] ", " [/INST]", special=False),
+}
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """conf/prompt."""
+
+    style: Literal["ddl", "compact"]
+    samples: int
+
+    def __post_init__(self) -> None:
+        require(0 <= self.samples <= 20, "samples must be between 0 and 20")
+
+
+def render(schema: Schema, question: str, options: PromptOptions, template: str) -> str:
+    """The prompt for `question` on `schema`, without BOS. `template` is one of `FRAMES`.
+
+    It depends on nothing but its arguments, and everything before the question depends on the schema alone.
+    """
+    style = {"ddl": _ddl, "compact": _compact}[options.style]
+    tables = "\n".join(style(table, options.samples) for table in schema.tables)
+    frame = FRAMES[template]
+    return f"{frame.head}PostgreSQL schema:\n{tables}\n\nQuestion: {' '.join(question.split())}{frame.tail}"
+
+
+def completion(sql: str) -> str:
+    """The answer to a prompt: the SQL without its semicolon; EOS is added by `encode_completion`."""
+    return sql.strip().removesuffix(";").rstrip()
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Token ids of a rendered prompt, with exactly one BOS at its start where the model has one."""
+    frame = next((f for f in FRAMES.values() if prompt.startswith(f.head) and prompt.endswith(f.tail)), None)
+    if frame is None or not frame.special:
+        ids = _encode(tokenizer, prompt, special=False)
+    else:
+        content = prompt[len(frame.head) : len(prompt) - len(frame.tail)]
+        ids = [
+            *_encode(tokenizer, frame.head, special=True),
+            *_encode(tokenizer, content, special=False),
+            *_encode(tokenizer, frame.tail, special=True),
+        ]
+    bos = tokenizer.bos_token_id
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
+    """Token ids of an answer; ends with EOS, which the model is trained to say.
+
+    A prompt and its completion are encoded apart and concatenated, so that no token crosses the border and prediction
+    starts from exactly the tokens that training ended the prompt with.
+    """
+    return [*_encode(tokenizer, completion, special=False), tokenizer.eos_token_id]
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all `prompts` have in common; every prompt keeps at least its last token to itself."""
+    if not prompts:
+        return 0
+    low, high = min(prompts), max(prompts)
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return min(length, min(map(len, prompts)) - 1)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    """`text` to ids; `special`: the names of special tokens in it mean those tokens, otherwise they are text."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+
+
+def _ddl(table: Table, samples: int) -> str:
+    """CREATE TABLE, one line a column, keys as PostgreSQL writes them."""
+    single = table.primary_key[0] if len(table.primary_key) == 1 else None
+    lines = []
+    for column in table.columns:
+        text = f"{quote(column.name)} {column.type}" + (" primary key" if column.name == single else "")
+        lines.append((text, _samples(column.samples, samples)))
+    if len(table.primary_key) > 1:
+        lines.append((f"primary key ({_names(table.primary_key)})", ""))
+    for key in table.foreign_keys:
+        target = f"{quote(key.referred_table)} ({_names(key.referred_columns)})"
+        lines.append((f"foreign key ({_names(key.columns)}) references {target}", ""))
+    commas = [","] * (len(lines) - 1) + [""]
+    body = "\n".join(
+        f"  {text}{comma}" + (f" -- {values}" if values else "")
+        for (text, values), comma in zip(lines, commas, strict=True)
+    )
+    return f"create table {quote(table.name)} (\n{body}\n);"
+
+
+def _compact(table: Table, samples: int) -> str:
+    """One line a table: `singer(singer_id integer key, name text, band_id integer -> band.band_id)`."""
+    targets = {
+        name: f" -> {quote(key.referred_table)}.{quote(referred)}"
+        for key in table.foreign_keys
+        for name, referred in zip(key.columns, key.referred_columns, strict=True)
+    }
+    columns = [
+        f"{quote(c.name)} {c.type}"
+        + (" key" if c.name in table.primary_key else "")
+        + targets.get(c.name, "")
+        + (f" [{values}]" if (values := _samples(c.samples, samples)) else "")
+        for c in table.columns
+    ]
+    return f"{quote(table.name)}({', '.join(columns)})"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(quote, names))
+
+
+def _samples(values: Sequence[str], count: int) -> str:
+    """Up to `count` values on one line, each in quotes and cut to `SAMPLE_LENGTH` characters."""
+    shown = (" ".join(value.split())[:SAMPLE_LENGTH].replace("'", "''") for value in values[:count])
+    return ", ".join(f"'{value}'" for value in shown)
