@@ -22,7 +22,7 @@ TARGET = Path("models/release")
 INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
 CODE = ("stages", "text2sql")
 #: sections of params.yaml that decide what the adapter is and how it is asked
-RECIPE = ("seed", "data", "model", "quantization", "lora", "prompt", "train", "predict")
+RECIPE = ("seed", "data", "model", "quantization", "lora", "prompt", "train", "predict", "score")
 METRICS = Path("metrics")
 
 

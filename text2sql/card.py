@@ -101,23 +101,25 @@ def card(
     """The card as Markdown with the hub's YAML header.
 
     Args:
-        metrics: the content of metrics/<stage>.json by stage; `score` and `train` are needed.
+        metrics: the content of metrics/<stage>.json by stage; `score` and `split` are needed. Hardware, time and memory
+            appear where `train` is given: they differ from run to run, so a release (whose bytes dvc.lock pins) does
+            without them and `text2sql publish` adds them.
         params: the run's params.yaml.
         repository: where the adapter will be (a hub name or a folder); the usage snippet loads it from there.
         prompt: the snippet's prompt; by default rendered with the run's own prompt options.
 
     Raises:
-        UserError: the run has not been scored or trained.
+        UserError: the run has not been scored.
     """
     from jinja2 import Environment, StrictUndefined
 
-    for stage in ("train", "score"):
+    for stage in ("split", "score"):
         if stage not in metrics:
             raise UserError(f"no card without metrics/{stage}.json", f"run `dvc repro {stage}`")
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(percent=percent, duration=duration, gigabytes=gigabytes, figure=figure)
+    environment.filters.update({f.__name__: f for f in (percent, duration, gigabytes, figure, count_of)})
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         params=params,
         metrics=metrics,
@@ -199,3 +201,8 @@ def gigabytes(size: float) -> str:
 def figure(value: float) -> str:
     """A count or figure with thousands separated, small ones with three digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def count_of(n: int, noun: str) -> str:
+    """`1 database`, `2 databases`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

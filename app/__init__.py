@@ -1,0 +1,1 @@
+"""The demo: questions to SQL in the browser. `make demo` starts it; app/space is its HuggingFace Space."""

@@ -1,0 +1,9 @@
+"""Entry of the HuggingFace Space: the demo on the model that the Space's README names."""
+
+from pathlib import Path
+
+from app.demo import launch
+from huggingface_hub import RepoCard
+
+if __name__ == "__main__":
+    launch(model=RepoCard.load(Path(__file__).with_name("README.md")).data.to_dict()["models"][0], public=True)
