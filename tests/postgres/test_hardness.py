@@ -1,9 +1,7 @@
 """Hardness: a table of cases, and agreement with Spider's own parsed queries."""
 
 import json
-import os
 import zipfile
-from pathlib import Path
 
 import pytest
 import sqlglot
@@ -81,11 +79,8 @@ def spiders_counts(sql: dict) -> Counts:
 
 
 @pytest.mark.spider
-def test_agrees_with_spiders_own_parse_on_all_of_dev():
-    archive = os.environ.get("SPIDER_ARCHIVE")
-    if not archive or not Path(archive).exists():
-        pytest.skip("SPIDER_ARCHIVE names no archive of Spider")
-    with zipfile.ZipFile(archive) as spider:
+def test_agrees_with_spiders_own_parse_on_all_of_dev(spider_archive):
+    with zipfile.ZipFile(spider_archive) as spider:
         name = next(n for n in spider.namelist() if n.endswith("/dev.json") and not n.startswith("__MACOSX"))
         examples = json.loads(spider.read(name))
     ours = [count(sqlglot.parse_one(e["query"], read="sqlite")) for e in examples]
