@@ -6,17 +6,23 @@ Everything later reads models/base, so what was trained on is pinned by its byte
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from text2sql.files import read_json
 from text2sql.model.base import ModelOptions, obtain
-from text2sql.stage import run, section
+from text2sql.stage import read_params, run, section
 
 TARGET = Path("models/base")
 
 
+def read_options(params: dict[str, Any]) -> ModelOptions:
+    """conf/model."""
+    return section(ModelOptions, "model", params)
+
+
 def main() -> str:
     """Obtain the model."""
-    options = section(ModelOptions, "model")
+    options = read_options(read_params())
     obtain(options, TARGET)
     size = sum(file.stat().st_size for file in TARGET.glob("*.safetensors"))
     return f"{options.name} ({read_json(TARGET / 'config.json')['model_type']}, {size / 1e6:.0f} MB) in {TARGET}"

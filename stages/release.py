@@ -32,13 +32,18 @@ def manifest(params: dict[str, Any], score: dict[str, Any]) -> dict[str, Any]:
         "files": sha256_tree(TARGET),
         "made_of": {name: digest(Path(name)) for name in INPUTS},
         "code": {name: digest(Path(name)) for name in CODE},
-        "params": {name: params[name] for name in RECIPE},
+        "params": params,
         "score": {key: score[key] for key in ("n", "execution_accuracy", "execution_accuracy_strict", "valid_sql")},
     }
 
 
+def read_options(params: dict[str, Any]) -> dict[str, Any]:
+    """The recipe: what others need in order to make and to ask the adapter."""
+    return {name: params[name] for name in RECIPE}
+
+
 def main() -> str:
-    params = read_params()
+    params = read_options(read_params())
     # Only metrics that are the same every time may shape the release: dvc.lock pins its bytes.
     metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
     shutil.rmtree(TARGET, ignore_errors=True)

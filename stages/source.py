@@ -17,7 +17,7 @@ from text2sql.errors import UserError
 from text2sql.files import write_json
 from text2sql.spider import archive, layout
 from text2sql.spider.layout import OFFICIAL_COUNTS
-from text2sql.stage import read_params, require, run, section
+from text2sql.stage import read_params, read_seed, require, run, section
 
 TARGET = Path("data/source")
 REPORT = Path("metrics/source.json")
@@ -65,12 +65,12 @@ class Spider:
 KINDS: dict[str, type[Mini] | type[Spider]] = {"mini": Mini, "spider": Spider}
 
 
-def read_options(params: dict[str, Any]) -> Mini | Spider:
-    """data.source as the class of its `kind`."""
+def read_options(params: dict[str, Any]) -> tuple[Mini | Spider, int]:
+    """data.source as the class of its `kind`, and the seed."""
     kind = params["data"]["source"].get("kind")
     if kind not in KINDS:
         raise UserError(f"data.source.kind is {kind!r}", f"allowed: {', '.join(KINDS)}")
-    return section(KINDS[kind], "data.source", params)
+    return section(KINDS[kind], "data.source", params), read_seed(params)
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -92,9 +92,8 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def main() -> str:
-    params = read_params()
-    options = read_options(params)
-    report = {**options.make(params["seed"]), **layout.verify(TARGET)}
+    options, seed = read_options(read_params())
+    report = {**options.make(seed), **layout.verify(TARGET)}
     write_json(REPORT, report)
     if notices := describe(report):
         print(notices)

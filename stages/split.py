@@ -21,7 +21,7 @@ from typing import Any
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.spider.examples import TEST_FILE
-from text2sql.stage import read_params, require, run, section
+from text2sql.stage import read_params, read_seed, require, run, section
 
 EXAMPLES = Path("data/postgres/examples.jsonl")
 TARGET = Path("data/splits")
@@ -123,11 +123,15 @@ def report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:
     return {"examples": len(rows), **described, "unused_by_status": dict(sorted(unused.items()))}
 
 
+def read_options(params: dict[str, Any]) -> tuple[SplitOptions, int]:
+    """data.split and the seed."""
+    return section(SplitOptions, "data.split", params), read_seed(params)
+
+
 def main() -> str:
-    params = read_params()
-    options = section(SplitOptions, "data.split", params)
+    options, seed = read_options(read_params())
     rows = list(read_jsonl(EXAMPLES))
-    parts = split(rows, options, params["seed"])
+    parts = split(rows, options, seed)
     for name, part in parts.items():
         written = (
             {**{k: r[k] for k in ("id", "db_id", "question")}, "sql": r["postgres"], "hardness": r["hardness"]}

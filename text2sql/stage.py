@@ -1,7 +1,8 @@
 """What every pipeline stage has in common: its parameters, how it fails, its last line.
 
-A stage is `python -m stages.NAME`. It reads its sections of params.yaml into a dataclass, so that a wrong key or an
-impossible value is said before any work is done.
+A stage is `python -m stages.NAME`. Its `read_options(params)` builds all that it takes from params.yaml, and nothing
+else reads params there: so every stage's values can be checked before the first one works (text2sql/compose.py), and
+that dvc.yaml declares exactly what a stage reads (tests/test_dvc_yaml.py).
 """
 
 from __future__ import annotations
@@ -50,6 +51,18 @@ def section(cls: type[T], dotted: str, params: dict[str, Any] | None = None) -> 
             raise UserError(f"params.yaml has no section {dotted}", "run `make params` to compose it from conf/")
         value = value[key]
     return build(cls, value, dotted)
+
+
+def read_seed(params: dict[str, Any]) -> int:
+    """The seed of every random choice.
+
+    Raises:
+        UserError: it is no whole number from 0 to 2^32 - 1, which is what all the libraries take.
+    """
+    seed = params.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed!r}", "allowed: whole numbers from 0 to 4294967295")
+    return seed
 
 
 def build(cls: type[T], value: Any, where: str) -> T:
@@ -106,7 +119,10 @@ def run(main: Callable[[], str]) -> None:
     """Run a stage's `main`, which returns what it made, as the last line; a `UserError` ends with status 1."""
     started = time.perf_counter()
     name = Path(sys.argv[0]).stem
+    from text2sql.compose import check
+
     try:
+        check()
         made = main()
     except UserError as error:
         sys.exit(f"{name}: {error}")
