@@ -28,7 +28,7 @@ class Watched(dict):
         return value
 
     def get(self, key, default=None):
-        return self[key] if key in self else default  # noqa: SIM401: by __getitem__, which notes it
+        return self[key] if key in self else default  # noqa: SIM401 (by __getitem__, which notes it)
 
     def whole(self):
         self.seen.add(self.path.rstrip("."))
