@@ -1,0 +1,92 @@
+"""The sandbox on a real server: what it returns, what it refuses, and that nothing is left behind."""
+
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from text2sql.errors import UserError
+from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.postgres.server import server
+
+SHOP = """
+CREATE TABLE item (id integer PRIMARY KEY, name text, price numeric, weight double precision, sold boolean, day date);
+INSERT INTO item VALUES (1, 'pen', 1.50, 0.1, true, '2020-01-02'), (2, NULL, 20, 2.5, false, 'infinity');
+CREATE TABLE "Odd Name" ("a b" integer);
+CREATE SEQUENCE counter;
+"""
+LIMITS = Limits(timeout_seconds=1.0, max_rows=1000, max_bytes=2**20)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with server() as running:
+        for name in ("shop", "bank"):
+            running.create_database(name)
+            with psycopg.connect(running.dsn(name)) as connection:
+                connection.execute(SHOP)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sandbox(postgres):
+    with Sandbox(postgres, LIMITS) as box:
+        yield box
+
+
+def test_values_as_numbers_and_text(sandbox):
+    result = sandbox.execute("shop", "SELECT * FROM item ORDER BY id")
+    assert result.error is None
+    assert result.columns == ("id", "name", "price", "weight", "sold", "day")
+    assert result.rows == [
+        (1, "pen", Decimal("1.50"), 0.1, True, "2020-01-02"),
+        (2, None, Decimal("20"), 2.5, False, "infinity"),
+    ]
+    assert 0 < result.milliseconds < 1000
+
+
+def test_no_rows_have_columns(sandbox):
+    result = sandbox.execute("shop", 'SELECT "a b" AS x, 1 AS y FROM "Odd Name"')
+    assert (result.columns, result.rows, result.error) == (("x", "y"), [], None)
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 1;", "  (SELECT 1)", "VALUES (1)", "WITH a AS (SELECT 1) SELECT * FROM a -- x"]
+)
+def test_forms_of_a_query(sandbox, sql):
+    assert sandbox.execute("shop", sql).rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("SELECT nope FROM item", "unknown_column"),
+        ("SELECT x.id FROM item", "unknown_table"),
+        ("SELECT * FROM nope", "unknown_table"),
+        ("SELECT nope(id) FROM item", "unknown_function"),
+        ("SELECT id FROM item WHERE name = 3", "type"),
+        ("SELECT 'x'::integer", "type"),
+        ("SELECT a.id, id FROM item a, item b", "ambiguous_column"),
+        ("SELECT name, count(*) FROM item", "grouping"),
+        ("SELECT DISTINCT name FROM item ORDER BY id", "grouping"),
+        ("SELECT 1 / (id - id) FROM item", "data"),
+        ("SELECT (SELECT id FROM item)", "subquery_rows"),
+        ("SELEC 1", "syntax"),
+        ("", "syntax"),
+        ("SELECT 'a\0b'", "syntax"),
+        ("SELECT '\ud800'", "syntax"),
+        ("SELECT * FROM generate_series(1, 1001)", "too_many_rows"),
+        ("SELECT repeat('x', 2000) FROM generate_series(1, 1000)", "too_many_rows"),
+        ("SELECT count(*) FROM generate_series(1, 1000000000)", "timeout"),
+    ],
+)
+def test_errors_have_codes(sandbox, sql, error):
+    result = sandbox.execute("shop", sql)
+    assert (result.error, list(result.rows)) == (error, [])
+    assert result.message
+    assert sandbox.execute("shop", "SELECT 1").rows == [(1,)]
+
+
+def test_an_unknown_database(sandbox):
+    with pytest.raises(UserError, match="nowhere"):
+        sandbox.execute("nowhere", "SELECT 1")

@@ -1,0 +1,383 @@
+"""Untrusted SQL, executed: whatever a model writes goes through here and nowhere else.
+
+What it covers, each wall on its own and several at a time:
+
+- *One query.* The text becomes the query of a cursor (DECLARE ... FOR), by the extended protocol: a second statement,
+  and anything but SELECT, VALUES, TABLE and WITH, is refused by PostgreSQL's own grammar. No DO, SET, COPY, CALL.
+- *Reading only.* A READ ONLY transaction that is always rolled back, by a role that owns nothing, may connect to this
+  one database, and holds SELECT on the tables of schema public; no CREATE, no TEMP, no language.
+- *Harmless functions.* PUBLIC loses EXECUTE on every volatile function of pg_catalog (those that sleep, signal, lock,
+  notify, change settings or sequences, touch files, large objects, logs and replication) but a few innocent ones, and
+  on those that run SQL out of a string.
+- *Time.* PostgreSQL's statement_timeout; after it a deadline kept by this side, which cancels the query, then
+  terminates its session, then leaves it behind: `execute` returns within two seconds of the timeout, whatever happens.
+- *Space.* Rows and bytes are counted as they arrive, one row at a time; work_mem and temp_file_limit hold on the
+  server, and the kernel limits the address space of its process (Linux): the query runs out of memory, not the machine.
+- *Nothing left over.* DISCARD ALL after each query; a session that saw a timeout or exhaustion is closed.
+
+What it does not cover: defects of PostgreSQL itself; the load that a query puts on its core until its timeout; memory
+beyond work_mem where there is no prlimit (macOS); what is there to be seen: the catalog of this database, the server's
+version and settings; random() and now(), which differ from run to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import resource
+import select
+import subprocess
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from text2sql.errors import UserError
+from text2sql.postgres.compare import Result
+from text2sql.postgres.server import Server
+from text2sql.stage import require
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.pq.abc import PGconn, PGresult
+
+#: Volatile functions that change nothing and tell nothing.
+ALLOWED = ["random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv4", "uuidv7"]
+#: Views that tell of other databases, sessions and roles.
+HIDDEN = (  # noqa: SIM905
+    "pg_database pg_db_role_setting pg_shdescription pg_stat_activity pg_stat_database pg_stat_ssl pg_stat_gssapi "
+    "pg_roles pg_user pg_group pg_auth_members pg_tablespace pg_settings pg_locks pg_prepared_statements pg_cursors"
+).split()
+#: How long to wait for the server after its own timeout, and after each stronger measure.
+GRACE_SECONDS = 0.5
+#: Sessions kept for the next query; beyond them the one that was used longest ago is closed.
+MAX_IDLE = 24
+
+#: PostgreSQL's text of these types (by oid) becomes a number or bool; that of all others stays text, so no value that
+#: Python cannot hold (a date in the year 20000) turns a result into an error.
+READERS: dict[int, Callable[[bytes], Any]] = {
+    16: lambda text: text == b"t",
+    **dict.fromkeys((20, 21, 23, 26), int),
+    **dict.fromkeys((700, 701), float),
+    1700: lambda text: Decimal(text.decode()),
+}
+
+#: SQLSTATE, or its first characters, and the code that `Result.error` bears. The longest that fits counts.
+CODES = {
+    "42703": "unknown_column",
+    "42P01": "unknown_table",
+    "42883": "unknown_function",
+    "42702": "ambiguous_column",
+    "42601": "syntax",
+    "42803": "grouping",
+    "42P10": "grouping",  # DISTINCT and its ORDER BY, positions in ORDER BY
+    "42804": "type",
+    "42846": "type",
+    "42P18": "type",
+    "42725": "type",
+    "22": "data",  # division by zero, out of range, not a number
+    "22P02": "type",
+    "22007": "type",
+    "21000": "subquery_rows",  # a subquery used as a value gave several
+    "42501": "forbidden",
+    "25006": "forbidden",
+    "0A000": "forbidden",
+    "53": "resources",
+    "54": "resources",
+    "57014": "timeout",
+    "25P04": "timeout",
+}
+
+#: One REVOKE for all: some 400 functions. Those that run SQL out of a string are stable in part.
+REVOKE_FUNCTIONS = """
+DO $$
+DECLARE functions text;
+BEGIN
+    SELECT string_agg(oid::regprocedure::text, ', ') INTO functions FROM pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind IN ('f', 'p')
+      AND (provolatile = 'v' OR proname LIKE '%to\\_xml%') AND proname <> ALL ({allowed});
+    EXECUTE 'REVOKE EXECUTE ON ROUTINE ' || functions || ' FROM PUBLIC';
+END $$
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one query may use. More rows or bytes than allowed make the error `too_many_rows`."""
+
+    timeout_seconds: float = 10.0
+    max_rows: int = 100_000
+    max_bytes: int = 64 * 2**20
+    #: memory of one sort or hash, before it goes to a file
+    work_mem_bytes: int = 16 * 2**20
+    #: temporary files of one query
+    temp_bytes: int = 512 * 2**20
+    #: address space of the server's process, 100 MB of which it needs itself
+    memory_bytes: int = 512 * 2**20
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in dataclasses.fields(self)):
+            require(getattr(self, name) > 0, f"{name} must be positive")
+
+
+class Sandbox:
+    """Executes untrusted SQL on the databases of a server; from several threads at a time, if need be.
+
+    Each database is closed down when it is first used, for the length of the server's life: other roles than the
+    superuser cannot connect to it any more.
+    """
+
+    def __init__(self, server: Server, limits: Limits | None = None) -> None:
+        self.server = server
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._roles: dict[str, str] = {}
+        self._idle: OrderedDict[int, tuple[str, _Session]] = OrderedDict()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.popitem()[1][1].close()
+
+    def execute(self, database: str, sql: str) -> Result:
+        """The rows of `sql`, or the error that it ends in; never raises because of `sql`.
+
+        Numbers arrive as int, float or Decimal, booleans as bool, everything else as PostgreSQL's text.
+
+        Raises:
+            UserError: there is no such database.
+        """
+        session = self._take(database)
+        result = session.execute(sql, self.limits)
+        if session.is_clean():
+            self._give_back(database, session)
+        else:
+            session.close()
+        return result
+
+    def _take(self, database: str) -> _Session:
+        with self._lock:
+            key = next((key for key, (name, _) in reversed(self._idle.items()) if name == database), None)
+            if key is not None:
+                return self._idle.pop(key)[1]
+            if database not in self._roles:
+                self._roles[database] = _close_down(self.server, database, self.limits)
+        return _Session(self.server, database, self._roles[database], self.limits)
+
+    def _give_back(self, database: str, session: _Session) -> None:
+        with self._lock:
+            self._idle[session.pid] = (database, session)
+            while len(self._idle) > MAX_IDLE:
+                self._idle.popitem(last=False)[1][1].close()
+
+
+class _Session:
+    """A connection of the unprivileged role to one database."""
+
+    def __init__(self, server: Server, database: str, role: str, limits: Limits) -> None:
+        from psycopg import pq
+
+        self.server = server
+        self.connection: PGconn = pq.PGconn.connect(server.dsn(database, role).encode())
+        if self.connection.status != pq.ConnStatus.OK:
+            raise UserError(f"no session on database {database}: {_text(self.connection.error_message)}")
+        self.pid = self.connection.backend_pid
+        self._broken = False
+        _limit_memory(self.pid, limits.memory_bytes, server)
+
+    def close(self) -> None:
+        self.connection.finish()
+
+    def is_clean(self) -> bool:
+        """Roll back, forget everything; False if the session must not be used again."""
+        from psycopg import pq
+
+        if self._broken:
+            return False
+        done = [self.connection.exec_(command).status for command in (b"ROLLBACK", b"DISCARD ALL")]
+        return done == [pq.ExecStatus.COMMAND_OK] * 2
+
+    def execute(self, sql: str, limits: Limits) -> Result:
+        started = time.perf_counter()
+        deadline = started + limits.timeout_seconds + GRACE_SECONDS
+        try:
+            result = self._query(sql.encode(), limits, deadline)
+        except UnicodeEncodeError as error:
+            result = Result(error="syntax", message=str(error))
+        except TimeoutError as error:
+            result = Result(error="timeout", message=str(error))
+        self._broken |= result.error in ("timeout", "resources", "too_many_rows", "lost")
+        return dataclasses.replace(result, milliseconds=(time.perf_counter() - started) * 1000)
+
+    def _query(self, sql: bytes, limits: Limits, deadline: float) -> Result:
+        if b"\0" in sql:
+            return Result(error="syntax", message="a NUL character in the query")
+        self.connection.exec_(b"BEGIN READ ONLY")
+        self.connection.send_query_params(b"DECLARE prediction NO SCROLL CURSOR FOR " + sql, None)
+        for answer in self._answers(deadline):
+            if failure := _failure(answer):
+                return failure
+        self.connection.send_query_params(b"FETCH ALL FROM prediction", None)
+        self.connection.set_single_row_mode()
+        return self._rows(limits, deadline)
+
+    def _rows(self, limits: Limits, deadline: float) -> Result:
+        columns: tuple[str, ...] | None = None
+        readers: list[Callable[[bytes], Any]] = []
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        for answer in self._answers(deadline):
+            if failure := _failure(answer):
+                return failure
+            if columns is None:
+                columns = tuple(_text(answer.fname(i) or b"") for i in range(answer.nfields))
+                readers = [READERS.get(answer.ftype(i), _text) for i in range(answer.nfields)]
+            for number in range(answer.ntuples):  # one, or none at the end
+                values = [answer.get_value(number, i) for i in range(len(columns))]
+                size += sum([len(value) for value in values if value is not None])
+                rows.append(tuple([None if v is None else read(v) for read, v in zip(readers, values, strict=True)]))
+            if len(rows) > limits.max_rows or size > limits.max_bytes:
+                self._stop()
+                what = f"{limits.max_rows} rows" if len(rows) > limits.max_rows else f"{limits.max_bytes} bytes"
+                return Result(columns, error="too_many_rows", message=f"more than {what}")
+        return Result(columns or (), rows)
+
+    def _answers(self, deadline: float) -> Iterator[PGresult]:
+        """The server's answers to what was sent, one by one.
+
+        Raises:
+            TimeoutError: the deadline passed; the query is stopped, as far as it lets itself be stopped.
+        """
+        while True:
+            while self.connection.is_busy():
+                if not self._wait(deadline):
+                    self._stop()
+                    raise TimeoutError("the query did not end after the server's own timeout")
+                self.connection.consume_input()
+            if (answer := self.connection.get_result()) is None:
+                return
+            yield answer
+
+    def _wait(self, deadline: float) -> bool:
+        """Whether the server said something before the deadline."""
+        poll = select.poll()
+        poll.register(self.connection.socket, select.POLLIN)
+        return bool(poll.poll(max(0.0, deadline - time.perf_counter()) * 1000))
+
+    def _stop(self) -> None:
+        """Cancel what is running; if that does not help, terminate the session."""
+        self._broken = True
+        self.connection.get_cancel().cancel()
+        if self._is_over(time.perf_counter() + GRACE_SECONDS):
+            return
+        with _superuser(self.server) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", (self.pid,))
+        self._is_over(time.perf_counter() + GRACE_SECONDS)
+
+    def _is_over(self, deadline: float) -> bool:
+        """Read and drop what comes until the query has ended or the deadline."""
+        from psycopg import OperationalError
+
+        try:
+            while time.perf_counter() < deadline:
+                if not self.connection.is_busy():
+                    if self.connection.get_result() is None:
+                        return True
+                elif self._wait(deadline):
+                    self.connection.consume_input()
+        except OperationalError:
+            return True  # terminated
+        return False
+
+
+def _limit_memory(pid: int, size: int, server: Server) -> None:
+    """Limit the address space of a server process, where the kernel has a call for it."""
+    if not hasattr(resource, "prlimit"):
+        return
+    try:
+        resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+    except PermissionError:  # root in a container may not; the server's own user may
+        owner = server.root.stat()
+        command = ["prlimit", f"--as={size}:{size}", f"--pid={pid}"]
+        subprocess.run(command, check=True, user=owner.st_uid, group=owner.st_gid, extra_groups=[])
+
+
+@contextlib.contextmanager
+def _superuser(server: Server, database: str = "postgres") -> Iterator[Connection]:
+    import psycopg
+
+    try:
+        connection = psycopg.connect(server.dsn(database), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise UserError(f"no connection to database {database}: {error}", "is it loaded?") from None
+    with connection:
+        yield connection
+
+
+def _close_down(server: Server, database: str, limits: Limits) -> str:
+    """Take from PUBLIC what nobody needs to read tables, and make the role that may; returns its name."""
+    from psycopg import sql
+
+    mark = hashlib.sha256(repr((database, limits)).encode()).hexdigest()[:12]
+    role = f"sandbox_{mark}"
+    names = {"role": sql.Identifier(role), "database": sql.Identifier(database)}
+    settings = {
+        "default_transaction_read_only": "on",
+        "statement_timeout": f"{round(limits.timeout_seconds * 1000)}ms",
+        "transaction_timeout": f"{round((limits.timeout_seconds * 2 + 10) * 1000)}ms",
+        "idle_in_transaction_session_timeout": "60s",
+        "lock_timeout": "1s",
+        "work_mem": f"{max(64, limits.work_mem_bytes // 1024)}kB",
+        "temp_file_limit": f"{limits.temp_bytes // 1024}kB",
+        "cursor_tuple_fraction": "1.0",  # all rows are wanted: plan as for a plain query
+        "client_encoding": "UTF8",
+        "search_path": "public",
+        "log_min_messages": "fatal",  # a model's mistakes are no news to the server's log
+        "log_min_error_statement": "panic",
+    }
+    with _superuser(server, database) as connection, connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(20180924)")  # another process may be at it too
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).rowcount == 0:
+            connection.execute(sql.SQL("CREATE ROLE {role} LOGIN NOINHERIT CONNECTION LIMIT 16").format(**names))
+        for name, value in settings.items():
+            setting = {"name": sql.Identifier(name), "value": sql.Literal(value)}
+            connection.execute(sql.SQL("ALTER ROLE {role} SET {name} = {value}").format(**names, **setting))
+        connection.execute(
+            sql.SQL("REVOKE ALL ON DATABASE {database}, postgres, template1 FROM PUBLIC").format(**names)
+        )
+        connection.execute(sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
+        connection.execute(sql.SQL("REVOKE ALL ON LANGUAGE sql, plpgsql FROM PUBLIC"))
+        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names))
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {role}").format(**names))
+        connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}").format(**names))
+        hidden = sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in HIDDEN)
+        connection.execute(sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(hidden))
+        connection.execute(sql.SQL(REVOKE_FUNCTIONS).format(allowed=sql.Literal(ALLOWED)))
+    return role
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _failure(answer: PGresult) -> Result | None:
+    """The error of an answer, or None."""
+    from psycopg import pq
+
+    if answer.status not in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
+        return None
+    state = _text(answer.error_field(pq.DiagnosticField.SQLSTATE) or b"")
+    message = _text(answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or answer.error_message).strip()
+    code = next((CODES[state[:n]] for n in (5, 2) if state[:n] in CODES), "other" if state else "lost")
+    if state == "42883" and message.startswith("operator"):
+        code = "type"  # there is such an operator, but not for these types
+    return Result(error=code, message=message, sqlstate=state or None)
