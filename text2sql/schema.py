@@ -46,6 +46,19 @@ class Column:
     unique: bool = False
     #: a few distinct values as text, in the order of first appearance, for prompts that show values
     samples: tuple[str, ...] = ()
+    # What conversion has to know of the SQLite side; see text2sql/postgres/databases/infer.py.
+    #: SQLite's column affinity by the declared type: integer, real, numeric, text or blob
+    affinity: str = "blob"
+    #: the storage classes of the values: integer, real, text, blob; none where there is no value
+    storage: tuple[str, ...] = ()
+    #: how all its texts are written: integer, number, date, timestamp, time, "integer or text", text
+    form: str = "text"
+    #: whether a NULL, an empty text, a zero occurs (assumed where there are no rows)
+    has_nulls: bool = True
+    has_blanks: bool = True
+    has_zeros: bool = True
+    #: SQLite's declared collation if it is not BINARY
+    collation: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +82,10 @@ class Table:
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     rows: int = 0
+    #: unique keys of several columns; of one column: Column.unique
+    unique: tuple[tuple[str, ...], ...] = ()
+    #: table, view or virtual, as it was in SQLite
+    kind: str = "table"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +104,9 @@ class Schema:
 def from_dict(value: dict[str, Any]) -> Schema:
     """The inverse of `dataclasses.asdict`."""
 
+    def column(v: dict[str, Any]) -> Column:
+        return Column(**{**v, "samples": tuple(v["samples"]), "storage": tuple(v.get("storage", ()))})
+
     def foreign_key(v: dict[str, Any]) -> ForeignKey:
         pairs = {"columns": tuple(v["columns"]), "referred_columns": tuple(v["referred_columns"])}
         return ForeignKey(**{**v, **pairs})
@@ -95,9 +115,10 @@ def from_dict(value: dict[str, Any]) -> Schema:
         return Table(
             **{
                 **v,
-                "columns": tuple(Column(**{**c, "samples": tuple(c["samples"])}) for c in v["columns"]),
+                "columns": tuple(column(c) for c in v["columns"]),
                 "primary_key": tuple(v["primary_key"]),
                 "foreign_keys": tuple(foreign_key(k) for k in v["foreign_keys"]),
+                "unique": tuple(tuple(columns) for columns in v.get("unique", ())),
             }
         )
 

@@ -1,0 +1,100 @@
+"""Stage databases: every SQLite database to a PostgreSQL dump, and an index of all schemas.
+
+PostgreSQL is stricter than SQLite: types, keys and names are settled here once, from the declarations and the values,
+and each dump is loaded into a real PostgreSQL and compared with its source, row by row, before the stage ends.
+
+Reads data/source/database/. Writes data/postgres/databases/<db_id>.sql and data/postgres/schema_index.json.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from text2sql.errors import UserError
+from text2sql.postgres.databases import describe, loaded, open_source, write_dump
+from text2sql.postgres.databases.check import differences
+from text2sql.postgres.server import Server, server
+from text2sql.postgres.session import connect
+from text2sql.schema import Schema, write_index
+from text2sql.stage import require, run, section, track
+
+SOURCE = Path("data/source/database")
+DUMPS = Path("data/postgres/databases")
+INDEX = Path("data/postgres/schema_index.json")
+
+
+@dataclass(frozen=True)
+class Params:
+    """data.databases."""
+
+    samples: int
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 0, "samples must not be negative")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One database to convert on a running server."""
+
+    db_id: str
+    source: Path
+    target: Path
+    samples: int
+    server: Server
+
+
+def convert_database(job: Job) -> tuple[str, Schema | str]:
+    """Dump, load and compare one database; returns its schema, or why it cannot be read.
+
+    Raises:
+        RuntimeError: the loaded rows differ from SQLite's, which is a defect of ours.
+    """
+    try:
+        with open_source(job.source) as source:
+            schema = describe(source, job.db_id, job.samples)
+            write_dump(source, schema, job.target)
+            with (
+                connect(job.server.dsn()) as connection,
+                job.target.open(encoding="utf-8", newline="\n") as lines,
+                loaded(connection, schema, lines),
+            ):
+                if found := differences(source, schema, connection):
+                    raise RuntimeError(f"{job.db_id}: PostgreSQL holds other rows than SQLite: {found}")
+    except UserError as error:
+        return job.db_id, str(error)
+    return job.db_id, schema
+
+
+def main() -> str:
+    params = section(Params, "data.databases")
+    files = sorted(path for path in SOURCE.glob("*/*.sqlite") if path.stem == path.parent.name)
+    if not files:
+        raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
+    shutil.rmtree(DUMPS, ignore_errors=True)
+    DUMPS.mkdir(parents=True)
+    schemas: dict[str, Schema] = {}
+    with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+        # The largest first, so that no worker is left alone with one at the end.
+        jobs = [Job(f.stem, f, DUMPS / f"{f.stem}.sql", params.samples, postgres) for f in files]
+        jobs.sort(key=lambda job: (-job.source.stat().st_size, job.db_id))
+        for db_id, result in track(workers.map(convert_database, jobs), "databases", len(jobs)):
+            if isinstance(result, str):
+                print(f"{db_id}: left out: {result}", file=sys.stderr)
+            else:
+                schemas[db_id] = result
+    write_index(INDEX, schemas)
+    tables = [table for schema in schemas.values() for table in schema.tables]
+    notes = sum(len(schema.notes) for schema in schemas.values())
+    rows = sum(table.rows for table in tables)
+    left_out = f", {len(files) - len(schemas)} left out" if len(files) > len(schemas) else ""
+    return f"{len(schemas)} databases{left_out}, {len(tables)} tables, {rows:,} rows equal on both sides, {notes} notes"
+
+
+if __name__ == "__main__":
+    run(main)
