@@ -1,0 +1,103 @@
+"""The embedded data set as written to disk: the same bytes for a seed, sound databases, gold queries that answer."""
+
+import json
+import sqlite3
+from collections import Counter
+
+import pytest
+
+from text2sql.files import sha256_tree
+from text2sql.mini import generate
+from text2sql.mini.domain import load_folder
+from text2sql.postgres.hardness import hardness
+
+DEMO = {
+    "ecommerce": {"customers", "products", "orders", "order_items", "reviews"},
+    "finance": {"customers", "accounts", "transactions", "loans", "credit_cards"},
+    "healthcare": {"patients", "doctors", "departments", "appointments", "prescriptions"},
+    "saas": {"organizations", "users", "plans", "subscriptions", "features"},
+    "retail": {"stores", "employees", "products", "inventory", "sales"},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    target = tmp_path_factory.mktemp("mini")
+    generate(target, seed=42, questions_per_domain=60)
+    return target
+
+
+def read(made, name):
+    return json.loads((made / name).read_text(encoding="utf-8"))
+
+
+def connect(made, db_id):
+    return sqlite3.connect(made / "database" / db_id / f"{db_id}.sqlite")
+
+
+def test_a_seed_decides_every_byte(tmp_path):
+    for name, seed in (("one", 7), ("two", 7), ("other", 8)):
+        generate(tmp_path / name, seed=seed, questions_per_domain=5)
+    one, two, other = (sha256_tree(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    differs = {name.split("/")[1] if "/" in name else name for name in one if one[name] != other[name]}
+    assert "train_spider.json" in differs
+    assert not differs & {"dev.json", *DEMO}, "the demo domains do not depend on the seed"
+
+
+def test_layout(made):
+    assert read(made, "train_others.json") == []
+    tables = read(made, "tables.json")
+    assert [t["db_id"] for t in tables] == sorted(p.name for p in (made / "database").iterdir())
+    for entry in tables:
+        assert entry["column_names"][0] == entry["column_names_original"][0] == [-1, "*"]
+        assert len(entry["column_names"]) == len(entry["column_names_original"]) == len(entry["column_types"])
+        with connect(made, entry["db_id"]) as database:
+            for number, table in enumerate(entry["table_names_original"]):
+                columns = [name for _, name, *_ in database.execute(f'PRAGMA table_info("{table}")')]
+                assert columns == [name for t, name in entry["column_names_original"] if t == number]
+
+
+def test_databases_are_sound(made):
+    for folder in (made / "database").iterdir():
+        with connect(made, folder.name) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                assert database.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone()[0] > 0
+
+
+def test_demo_domains(made):
+    demo = {d.db_id: {t.name for t in d.tables} for d in load_folder("demo")}
+    assert demo == DEMO
+    training = [{t.name.lower() for t in d.tables} for d in load_folder("domains")]
+    for tables in demo.values():
+        assert all(len(tables & names) <= 1 for names in training)
+
+
+def test_demo_questions_have_answers_without_ties(made):
+    dev = read(made, "dev.json")
+    assert Counter(e["db_id"] for e in dev) == dict.fromkeys(DEMO, 10)
+    for example in dev:
+        rows = connect(made, example["db_id"]).execute(example["query"]).fetchall()
+        assert rows, example
+        assert all(value is not None for row in rows for value in row), example
+
+
+def test_training_questions(made):
+    train, dev = read(made, "train_spider.json"), read(made, "dev.json")
+    asked = {e["question"].lower() for e in train}
+    assert not asked & {e["question"].lower() for e in dev}
+    assert len({(e["db_id"], e["query"]) for e in train}) == len(train)
+    assert len({(e["db_id"], e["question"].lower()) for e in train}) == len(train)
+    assert set(Counter(e["db_id"] for e in train).values()) == {60}
+    for example in train:
+        assert connect(made, example["db_id"]).execute(example["query"]).fetchall(), example
+
+
+def test_hardness_covers_four_levels(made):
+    for name, least in (("train_spider.json", 0.08), ("dev.json", 0.08)):
+        examples = read(made, name)
+        levels = Counter(hardness(e["query"], "sqlite") for e in examples)
+        assert set(levels) == {"easy", "medium", "hard", "extra"}
+        assert min(levels.values()) >= least * len(examples), levels

@@ -1,0 +1,111 @@
+"""Writes the embedded data set in Spider's layout: train_*.json, dev.json, tables.json and SQLite databases.
+
+The bytes depend on the seed alone: not on the platform, hash order or the version of SQLite. The demo domains (the
+dev part) do not even depend on the seed, because their questions are written by hand for their rows.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from text2sql.files import write_json, write_text
+from text2sql.mini.domain import Domain, TableSpec, load_folder, spoken
+from text2sql.mini.graph import from_domain
+from text2sql.mini.questions import ask
+from text2sql.mini.rows import Rows, make_rows
+from text2sql.mini.sql import quoted
+
+#: the version that SQLite files bear instead of that of the library which happened to write them (bytes 96 to 99)
+SQLITE_VERSION = 3040000
+
+
+def generate(target: Path, seed: int, questions_per_domain: int) -> None:
+    """Write the data set to the folder `target`.
+
+    Args:
+        target: made if it is not there; files of an earlier run are replaced.
+        seed: decides rows and questions of the training domains.
+        questions_per_domain: generated for each training domain; the demo domains keep their ten.
+    """
+    train, dev, tables = [], [], []
+    for domain in load_folder("domains"):
+        rows = make_rows(domain, seed)
+        connection = write_database(target, domain, rows)
+        rng = random.Random(f"{seed}/{domain.db_id}/questions")
+        graph = from_domain(domain, rows)
+        for made in ask(graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain):
+            train.append({"db_id": domain.db_id, "query": made.sql, "question": made.question})
+        connection.close()
+        tables.append(spider_tables(domain))
+    for domain in load_folder("demo"):
+        write_database(target, domain, make_rows(domain, "demo")).close()
+        dev += [{"db_id": domain.db_id, "query": sql, "question": text} for text, sql in domain.questions]
+        tables.append(spider_tables(domain))
+    write_json(target / "train_spider.json", train)
+    write_json(target / "train_others.json", [])
+    write_json(target / "dev.json", dev)
+    write_json(target / "tables.json", sorted(tables, key=lambda t: t["db_id"]))
+
+
+def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connection:
+    """Write schema.sql and the SQLite file of a domain; returns a connection to the same content in memory."""
+    folder = target / "database" / domain.db_id
+    ddl = "\n\n".join(create_table(table) for table in domain.tables) + "\n"
+    write_text(folder / "schema.sql", ddl)
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(f"PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'; PRAGMA foreign_keys = ON; {ddl}")
+    for table in domain.tables:
+        marks = ", ".join("?" * len(table.columns))
+        connection.executemany(f"INSERT INTO {quoted(table.name)} VALUES ({marks})", rows[table.name])
+    connection.commit()
+    image = bytearray(connection.serialize())
+    image[24:28] = image[92:96] = (1).to_bytes(4, "big")  # change counter, and the version that it is valid for
+    image[96:100] = SQLITE_VERSION.to_bytes(4, "big")
+    path = folder / f"{domain.db_id}.sqlite"
+    path.write_bytes(image)
+    return connection
+
+
+def create_table(table: TableSpec) -> str:
+    """A table's CREATE statement."""
+    lines = []
+    for column in table.columns:
+        inline = " PRIMARY KEY" if table.key == (column.name,) else ""
+        lines.append(f"{quoted(column.name)} {column.type}{inline}")
+    if len(table.key) > 1:
+        lines.append(f"PRIMARY KEY ({', '.join(map(quoted, table.key))})")
+    for column in table.columns:
+        if column.ref:
+            parent, parent_column = map(quoted, column.ref)
+            lines.append(f"FOREIGN KEY ({quoted(column.name)}) REFERENCES {parent} ({parent_column})")
+    body = ",\n".join(f"  {line}" for line in lines)
+    return f"CREATE TABLE {quoted(table.name)} (\n{body}\n);"
+
+
+def spider_tables(domain: Domain) -> dict[str, Any]:
+    """A domain's entry of tables.json. Column 0 is `*`; keys are positions in the list of columns."""
+    columns = [(t, table, column) for t, table in enumerate(domain.tables) for column in table.columns]
+    position = {(table.name, column.name): i for i, (_, table, column) in enumerate(columns, start=1)}
+    return {
+        "column_names": [[-1, "*"], *([t, spoken(c.name)] for t, _, c in columns)],
+        "column_names_original": [[-1, "*"], *([t, c.name] for t, _, c in columns)],
+        "column_types": ["text", *(_spider_type(c.type) for _, _, c in columns)],
+        "db_id": domain.db_id,
+        "foreign_keys": [[position[t.name, c.name], position[c.ref]] for _, t, c in columns if c.ref],
+        "primary_keys": [position[t.name, k] for t in domain.tables for k in t.key],
+        "table_names": [spoken(t.name) for t in domain.tables],
+        "table_names_original": [t.name for t in domain.tables],
+    }
+
+
+def _spider_type(declared: str) -> str:
+    """Spider knows text, number, time, boolean and others."""
+    name = declared.partition("(")[0].upper()
+    if "BOOL" in name:
+        return "boolean"
+    if "DATE" in name or "TIME" in name:
+        return "time"
+    return "text" if "CHAR" in name or name == "TEXT" else "number"
