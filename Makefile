@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two torch processes that spin while they wait slow each other down 80-fold on few cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help repro test lint params environment lock clean
+.PHONY: help repro test lint params environment lock remote verify clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,12 @@ params: environment ## compose conf/ into params.yaml again
 
 lock: environment ## make the lock files again from pyproject.toml
 	.ci/lock
+
+remote: environment ## point this clone at a bucket: make remote BUCKET=gs://NAME/FOLDER
+	@text2sql remote "$(BUCKET)"
+
+verify: environment ## every file of dvc.lock against its hash: workspace, cache, remote, release
+	@text2sql verify
 
 clean: ## remove the environment (data and cache stay)
 	rm -rf $(VENV)

@@ -44,6 +44,75 @@ def publish(
     typer.echo(f"{len(files)} files are at {address}")
 
 
+@app.command()
+def remote(
+    bucket: Annotated[str, typer.Argument(help="gs://NAME/FOLDER")],
+    shared: Annotated[bool, typer.Option(help="For all who clone: in .dvc/config, to be committed.")] = False,
+    anonymous: Annotated[bool, typer.Option(help="A public bucket, without credentials.")] = False,
+) -> None:
+    """Point this clone at a bucket, after a look at whether it can be read and written."""
+    from text2sql.storage.remote import configure
+
+    typer.echo(configure(bucket, shared, anonymous))
+
+
+@app.command()
+def push(
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="Of all branches and tags, not the workspace only.")
+    ] = False,
+) -> None:
+    """Push data and models to the bucket, look at it, and mend what is missing or damaged there."""
+    from text2sql.storage.transfer import push
+
+    typer.echo(push(everywhere))
+
+
+@app.command()
+def pull(
+    rev: Annotated[
+        str | None, typer.Option(help="Tag, branch, commit or experiment; default: the newest release.")
+    ] = None,
+    repo: Annotated[str, typer.Option(help="Path or URL of the git repository.")] = ".",
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("adapter"),
+    everything: Annotated[bool, typer.Option("--all", help="All that dvc.lock names, into this clone.")] = False,
+) -> None:
+    """Get a released adapter, without the pipeline; or (--all) everything of this clone's commit."""
+    if everything:
+        from text2sql.storage.transfer import pull as pull_everything
+
+        typer.echo(pull_everything())
+        return
+    from text2sql.storage.releases import pull
+
+    found, folder = pull(rev, repo, out)
+    typer.echo(f"{found}: adapter in {folder}, as in its manifest")
+
+
+@app.command()
+def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repository.")] = ".") -> None:
+    """List the released adapters, by git tag, with their score."""
+    from text2sql.storage.releases import releases
+
+    for release in releases(repo):
+        score = "no score" if release.accuracy is None else f"{release.accuracy:.1%} of {release.n}"
+        typer.echo(f"{release.tag:<32}{score}")
+
+
+@app.command()
+def verify(local: Annotated[bool, typer.Option(help="Leave the remote out.")] = False) -> None:
+    """Hold every file of dvc.lock against its hash in workspace, cache and remote, the release against its manifest."""
+    from text2sql.storage.verify import remedy, verify
+
+    lines, findings = verify(remote_too=not local)
+    typer.echo("\n".join(lines))
+    for finding in findings:
+        typer.echo(f"{finding.place}: {finding.state} {finding.path}\n  -> {remedy(finding)}")
+    if findings:
+        raise typer.Exit(1)
+    typer.echo("all that was checked is as it should be")
+
+
 def main() -> None:
     """Run the command; a `UserError` is printed without a traceback and ends with status 1."""
     try:

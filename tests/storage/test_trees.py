@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.storage.conftest import BOTH
 from tests.storage.emulators import Emulator
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.storage import bucket as bucket_module
 from text2sql.storage.trees import copy_tree, fetch_tree, remove_tree, trees
+
+pytestmark = [pytest.mark.parametrize(**BOTH), pytest.mark.usefixtures("emulator")]
 
 
 @pytest.fixture
@@ -133,10 +137,11 @@ def test_full_and_busy_targets(checkpoint: Path, url: str, tmp_path: Path) -> No
         copy_tree(tmp_path / "none", url)
 
 
-def test_probe_gives_up_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_service_is_said_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{closed.getsockname()[1]}")
-    fs, path = bucket_module.filesystem("gs://any/prefix")
+    started = time.monotonic()
     with pytest.raises(UserError, match="cannot be reached"):
-        bucket_module.probe(fs, path, write=True)
+        bucket_module.filesystem("gs://any/prefix")
+    assert time.monotonic() - started < 2 * bucket_module.PROBE_TIMEOUT

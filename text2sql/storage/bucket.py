@@ -25,35 +25,63 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 #: seconds within which an endpoint has to answer a first, unauthenticated request
 PROBE_TIMEOUT = 5.0
+GOOGLE = "https://storage.googleapis.com"
 LOGIN = (
     "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS=key.json; "
     "a public bucket: `dvc remote modify --local NAME allow_anonymous_login true`"
 )
 
 ROLES = "roles/storage.objectUser (to push) or roles/storage.objectViewer (to pull) on the bucket"
+BUCKET = "gs://NAME --location=REGION --uniform-bucket-level-access"
 #: HTTP status by which the service says: later
 RETRIED = ("408", "429", "500", "502", "503", "504")
 
 
-def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
+def filesystem(url: str, anonymous: bool = False) -> tuple[AbstractFileSystem, str]:
     """The file system of `url` (gs://, or a folder) and the path in it, without a trailing slash.
 
-    Credentials are found as Google's tools find them: application default, service account file, workload identity.
+    Credentials are found as Google's tools find them: application default, service account file, workload identity;
+    `anonymous` uses none.
 
     Raises:
-        UserError: no URL of a kind that we know, or no bucket in it.
+        UserError: no URL of a kind that we know, no bucket in it, or nothing answers there.
     """
     import fsspec
 
-    scheme, _, rest = url.partition("://")
-    if "://" in url and scheme not in ("gs", "gcs", "file", "memory"):
+    scheme, _, rest = url.rpartition("://")
+    if scheme not in ("", "gs", "gcs", "file"):
         raise UserError(f"{url}: {scheme}:// is not supported", "give gs://bucket/folder or a local folder")
-    if not (rest if "://" in url else url).strip("/"):
+    if not rest.strip("/"):
         raise UserError(f"{url} names no bucket or folder", "give gs://bucket/folder")
-    options: dict[str, Any] = {"use_listings_cache": False} if scheme in ("gs", "gcs") else {}
+    options: dict[str, Any] = {}
+    if scheme in ("gs", "gcs"):
+        answers(url)
+        options = {"use_listings_cache": False} | ({"token": "anon"} if anonymous else {})
     with explained(url):
         fs, path = fsspec.core.url_to_fs(url, **options)
     return fs, path.rstrip("/")
+
+
+def endpoint(configured: str | None = None) -> str:
+    """The address of the storage service: what DVC's configuration says, an emulator's, or Google's."""
+    address = configured or os.environ.get("STORAGE_EMULATOR_HOST") or GOOGLE
+    return address if "://" in address else f"http://{address}"
+
+
+def answers(url: str, address: str | None = None) -> None:
+    """Ask the service for anything at all: gcsfs would try a dead one six times, for half a minute.
+
+    Raises:
+        UserError: nothing answers within seconds.
+    """
+    import requests
+
+    host = endpoint(address)
+    try:
+        requests.get(f"{host}/storage/v1/b", timeout=PROBE_TIMEOUT)
+    except requests.RequestException as error:
+        what = f"{url}: cannot be reached (no answer from {host}: {type(error).__name__})"
+        raise UserError(what, "check network and proxy, then run this again") from error
 
 
 @contextmanager
@@ -96,7 +124,8 @@ def explain(error: BaseException, url: str) -> UserError | None:
         what = f"the disk is full ({error.filename or 'while writing'})"
         return UserError(what, "make room, then run this again: it goes on")
     if isinstance(error, FileNotFoundError) or code == "404":
-        return UserError(f"{url}: not found ({first})", "check the name; a new bucket: docs/STORAGE.md")
+        remedy = f"check the name; a new one: `gcloud storage buckets create {BUCKET}` (docs/STORAGE.md)"
+        return UserError(f"{url}: not found ({first})", remedy)
     network = (aiohttp.ClientError, requests.exceptions.RequestException, auth.TransportError)
     if isinstance(error, (*network, ConnectionError, TimeoutError)) or code in RETRIED:
         remedy = "check network and proxy, then run this again: what has arrived is kept"
@@ -111,22 +140,12 @@ def probe(fs: AbstractFileSystem, path: str, write: bool) -> None:
     (conditions, folders, retention) than any question about them answers.
 
     Raises:
-        UserError: it cannot be reached, is not there, or refuses.
+        UserError: it is not there, or refuses.
     """
     bucket, _, prefix = path.strip("/").partition("/")
-    url = f"gs://{path}"
-    with explained(url):
-        if hasattr(fs, "base"):
-            _answer(f"{fs.base}b/{bucket}/o")
-            fs.call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=1)
+    with explained(f"gs://{path}"):
+        fs.call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=1)
         if write:
             name = "/".join(part for part in (path, f".text2sql-{secrets.token_hex(4)}") if part)
             fs.pipe_file(name, b"a test of write access, safe to delete\n")
             fs.rm_file(name)
-
-
-def _answer(url: str) -> None:
-    """Any answer will do: gcsfs would try a dead host six times, for half a minute."""
-    import requests
-
-    requests.get(url, params={"maxResults": 1}, timeout=PROBE_TIMEOUT)

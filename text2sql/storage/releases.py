@@ -1,0 +1,105 @@
+"""Released adapters: a git tag each, with the score that git has for it, and the bytes that DVC has.
+
+A release is the tag `text2sql-adapter@vX.Y.Z` (GTO's form, so that `dvc artifacts get` and the tools around it read it
+too) on a commit whose dvc.lock names models/release. Nothing else is kept anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from text2sql.errors import UserError
+from text2sql.storage.bucket import explained
+from text2sql.storage.verify import RELEASE, check_release
+
+ARTIFACT = "text2sql-adapter"
+SCORE = "metrics/score.json"
+TAG = re.compile(rf"refs/tags/({ARTIFACT}@v(\d+)\.(\d+)\.(\d+))$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A released adapter. `accuracy` is its execution accuracy (0 to 1) on `n` questions; None if git has no score."""
+
+    tag: str
+    accuracy: float | None
+    n: int | None
+
+
+def tags(repo: str = ".") -> list[str]:
+    """Release tags of a git repository (path or URL), oldest version first.
+
+    Raises:
+        UserError: it is no repository, or cannot be reached.
+    """
+    done = subprocess.run(["git", "ls-remote", "--tags", "--refs", repo], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["git ls-remote failed"])[0]
+        raise UserError(f"{repo}: {last}", "give the path or URL of a git repository: --repo ...")
+    found = [match for line in done.stdout.splitlines() if (match := TAG.search(line))]
+    return [match[1] for match in sorted(found, key=lambda match: [int(match[i]) for i in (2, 3, 4)])]
+
+
+def releases(repo: str = ".") -> list[Release]:
+    """The released adapters of `repo`, oldest first, each with its score."""
+    return [Release(tag, *_score(repo, tag)) for tag in tags(repo)]
+
+
+def _score(repo: str, rev: str) -> tuple[float | None, int | None]:
+    import dvc.api
+
+    try:
+        score = json.loads(dvc.api.read(SCORE, repo=repo, rev=rev))
+    except FileNotFoundError:
+        return None, None
+    return score["execution_accuracy"], score["n"]
+
+
+def _commit(repo: str, rev: str) -> str:
+    """`rev` as a commit where git can tell (DVC does not read main~1); experiments and URLs are left to DVC."""
+    command = ["git", "-C", repo, "rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}"]
+    if not Path(repo).is_dir():
+        return rev
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or rev
+
+
+def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -> tuple[str, Path]:
+    """Fetch the released adapter of `rev` (tag, branch, commit or experiment; None: the newest release) into `out`.
+
+    Arrives beside `out`, is held against its manifest, and is renamed at the end: complete or absent.
+
+    Returns:
+        the revision, and `out`.
+
+    Raises:
+        UserError: no such revision or repository, `out` is there already, the bucket refuses, or the bytes are not
+            those of the manifest.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if out.exists():
+        raise UserError(f"{out} is there already", "give another folder (--out ...), or remove it first")
+    if rev is None and not (newest := tags(repo)):
+        raise UserError(f"{repo} has no tag {ARTIFACT}@v...", "name a branch, commit or experiment: --rev main")
+    rev = rev or newest[-1]
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with explained(f"{RELEASE} of {repo} at {rev}"):
+            Repo.get(repo, str(RELEASE), out=str(partial), rev=_commit(repo, rev))
+        if wrong := check_release(partial, adapter=None):
+            raise UserError(
+                f"{rev}: {wrong[0].path} is {wrong[0].state}", "pull it again; `text2sql verify` in its clone"
+            )
+        partial.rename(out)
+    except DvcException as error:
+        raise UserError(f"{RELEASE} of {repo} at {rev}: {error}", "`text2sql releases` lists what there is") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return rev, out
