@@ -1,0 +1,141 @@
+"""Stage score: the predictions executed on PostgreSQL beside their gold queries, and what came of it.
+
+A text that looks like the gold query may be wrong and one that looks different right; only the results tell. What the
+model wrote is untrusted and runs in the sandbox (text2sql/postgres/sandbox.py). A question whose gold query fails is
+excluded and counted; a prediction that fails or hangs is wrong and costs its timeout.
+
+Reads data/predictions/test.jsonl, data/splits/test.jsonl (hardness) and data/postgres/databases/. Writes
+metrics/score.json, metrics/plots/verdicts.csv (the verdicts, small enough for git) and data/predictions/verdicts.jsonl
+(with what both queries are and how long the predicted one took).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import read_jsonl, write_json, write_jsonl, write_text
+from text2sql.postgres.hardness import hardness
+from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.scoring.figures import figures
+from text2sql.scoring.judge import judge
+from text2sql.stage import read_params, require, run, section, track
+
+PREDICTIONS = Path("data/predictions/test.jsonl")
+SPLIT = Path("data/splits/test.jsonl")
+DUMPS = Path("data/postgres/databases")
+VERDICTS = Path("data/predictions/verdicts.jsonl")
+VERDICTS_CSV = Path("metrics/plots/verdicts.csv")
+METRICS = Path("metrics/score.json")
+KEYS = ("id", "db_id", "question", "gold", "predicted")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+    """conf/score."""
+
+    timeout_seconds: float
+    max_rows: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
+        require(self.max_rows > 0, "max_rows must be positive")
+        require(self.workers > 0, "workers must be positive")
+
+    def limits(self) -> Limits:
+        return Limits(timeout_seconds=self.timeout_seconds, max_rows=self.max_rows)
+
+
+def read_options(params: dict[str, Any]) -> ScoreOptions:
+    """score."""
+    return section(ScoreOptions, "score", params)
+
+
+def read_predictions(path: Path = PREDICTIONS, split: Path = SPLIT) -> list[dict[str, Any]]:
+    """The predictions, each with its question's hardness.
+
+    Raises:
+        UserError: a key is missing or an id occurs twice.
+    """
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, start=1):
+        if missing := [key for key in KEYS if not isinstance(row.get(key), str)]:
+            raise UserError(f"{path}, line {number}: no text under {missing[0]}", f"each line needs {', '.join(KEYS)}")
+    if len({row["id"] for row in rows}) < len(rows):
+        raise UserError(f"{path}: an id occurs twice", "predict each question once")
+    levels = {row["id"]: row["hardness"] for row in read_jsonl(split)}
+    return [{**row, "hardness": levels.get(row["id"]) or hardness(row["gold"], "postgres")} for row in rows]
+
+
+@contextmanager
+def loaded_sandbox(databases: Sequence[str], dumps: Path, options: ScoreOptions) -> Iterator[Sandbox]:
+    """A sandbox on a new server that has these databases.
+
+    Raises:
+        UserError: one has no dump.
+    """
+    from text2sql.postgres.databases import load
+    from text2sql.postgres.server import server
+
+    for name in databases:
+        if not (dumps / f"{name}.sql").exists():
+            raise UserError(f"{dumps / name}.sql is missing", "run `dvc repro databases`, which makes it")
+    # The largest first, so that none is left over for one worker at the end.
+    order = sorted(databases, key=lambda name: -(dumps / f"{name}.sql").stat().st_size)
+    with server() as running, ThreadPoolExecutor(options.workers) as pool:
+        loads = pool.map(lambda name: load(running, dumps / f"{name}.sql", name), order)
+        for _ in track(loads, "loading databases", len(order)):
+            pass
+        with Sandbox(running, options.limits()) as sandbox:
+            yield sandbox
+
+
+def judge_all(sandbox: Sandbox, rows: Sequence[dict[str, Any]], workers: int) -> list[dict[str, Any]]:
+    """The rows with their verdicts, in the same order."""
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, **judge(sandbox, row["db_id"], row["gold"], row["predicted"]).row()}
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(track(pool.map(one, rows), "executing predictions", len(rows)))
+
+
+def verdicts_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The verdicts as a table: what another run is compared with."""
+    columns = ("id", "db_id", "hardness", "verdict_suite", "verdict_strict", "reason", "error")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows([row[name] for name in columns] for row in rows)
+    return text.getvalue()
+
+
+def main() -> str:
+    options = read_options(read_params())
+    rows = read_predictions()
+    databases = sorted({row["db_id"] for row in rows})
+    with loaded_sandbox(databases, DUMPS, options) as sandbox:
+        verdicts = judge_all(sandbox, rows, options.workers)
+    score = figures(verdicts)
+    if score["n"] == 0:
+        raise UserError(f"none of {len(rows)} gold queries gave a result", "see data/predictions/test.jsonl")
+    write_jsonl(VERDICTS, verdicts)
+    write_text(VERDICTS_CSV, verdicts_csv(verdicts))
+    write_json(METRICS, score)
+    low, high = score["ci95"]
+    return (
+        f"{score['execution_accuracy']:.1%} of {score['n']} correct (95 %: {low:.1%} to {high:.1%}), strict "
+        f"{score['execution_accuracy_strict']:.1%}; {score['valid_sql']:.1%} valid SQL; {score['excluded']} excluded"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

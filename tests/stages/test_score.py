@@ -1,0 +1,122 @@
+"""Stage score on a real server, in a folder of its own."""
+
+import json
+
+import pytest
+
+from stages import score
+from text2sql.errors import UserError
+from text2sql.files import read_json, read_jsonl, write_jsonl, write_text
+
+DUMP = """
+CREATE TABLE singer (id integer PRIMARY KEY, name text, age integer, country text);
+COPY singer FROM stdin;
+1\tAda\t30\tFrance
+2\tBob\t30\tFrance
+3\tCleo\t50\t\\N
+\\.
+"""
+PARAMS = """
+score: {timeout_seconds: 1.0, max_rows: 1000, workers: 2}
+"""
+#: gold, predicted, suite, strict, reason, error
+CASES = [
+    ("SELECT count(*) FROM singer", "SELECT count(id) FROM singer", True, True, None, None),
+    ("SELECT name, age FROM singer", "SELECT age, name FROM singer", True, False, "row_values", None),
+    ("SELECT DISTINCT age FROM singer", "SELECT age FROM singer", True, False, "row_count", None),
+    ("SELECT age FROM singer", "SELECT DISTINCT age FROM singer", True, False, "row_count", None),
+    (
+        "SELECT name FROM singer ORDER BY id",
+        "SELECT name FROM singer ORDER BY id DESC",
+        False,
+        False,
+        "row_order",
+        None,
+    ),
+    # Without DISTINCT, which PostgreSQL refuses together with that ORDER BY, the prediction is right.
+    (
+        "SELECT name FROM singer ORDER BY id",
+        "SELECT DISTINCT name FROM singer ORDER BY id",
+        True,
+        False,
+        "prediction_failed",
+        "grouping",
+    ),
+    ("SELECT name FROM singer", "SELECT nam FROM singer", False, False, "prediction_failed", "unknown_column"),
+    ("SELECT name FROM singer", "SELECT pg_sleep(9)", False, False, "prediction_failed", "forbidden"),
+    (
+        "SELECT name FROM singer",
+        "SELECT DISTINCT count(*) FROM generate_series(1, 1000000000)",
+        False,
+        False,
+        "timeout",
+        "timeout",
+    ),
+    ("SELECT name FROM singer", "DROP TABLE singer", False, False, "prediction_failed", "syntax"),
+    ("SELECT name FROM singer", "", False, False, "prediction_failed", "syntax"),
+    ("SELECT nam FROM singer", "SELECT name FROM singer", None, None, "gold_failed", "unknown_column"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "params.yaml", PARAMS)
+    write_text(score.DUMPS / "concert.sql", DUMP)
+    rows = [
+        {"id": f"q-{n}", "db_id": "concert", "question": f"question {n}", "gold": gold, "predicted": predicted}
+        for n, (gold, predicted, *_) in enumerate(CASES)
+    ]
+    write_jsonl(score.PREDICTIONS, rows)
+    write_jsonl(score.SPLIT, [{"id": row["id"], "hardness": "hard" if row["id"] == "q-0" else "easy"} for row in rows])
+    return tmp_path
+
+
+def test_verdicts_and_figures(folder):
+    said = score.main()
+    rows = list(read_jsonl(score.VERDICTS))
+    assert [r["id"] for r in rows] == [f"q-{n}" for n in range(len(CASES))]
+    for row, (_, _, *expected) in zip(rows, CASES, strict=True):
+        assert [row["verdict_suite"], row["verdict_strict"], row["reason"], row["error"]] == expected, row
+    assert {"id", "db_id", "question", "gold", "predicted", "milliseconds"} <= set(rows[0])
+    assert all(row["milliseconds"] < 3000 for row in rows)
+
+    figures = read_json(score.METRICS)
+    assert figures["n"] == 11
+    assert figures["excluded"] == 1
+    assert figures["execution_accuracy"] == round(5 / 11, 6)
+    assert figures["execution_accuracy_strict"] == round(1 / 11, 6)
+    assert figures["valid_sql"] == round(5 / 11, 6)
+    assert figures["ci95"][0] < 5 / 11 < figures["ci95"][1]
+    assert {level: group["n"] for level, group in figures["by_hardness"].items()} == {"easy": 10, "hard": 1}
+    assert figures["errors"] == {
+        "syntax": 2,
+        "forbidden": 1,
+        "row_order": 1,
+        "timeout": 1,
+        "unknown_column": 1,
+    }
+    assert "45.5% of 11 correct" in said
+
+    first = [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV)]
+    score.main()
+    assert [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV)] == first
+
+
+def test_bad_input_is_said(folder):
+    rows = list(read_jsonl(score.PREDICTIONS))
+    for change, message in [
+        ([{**rows[0], "predicted": None}], "line 1: no text under predicted"),
+        ([rows[0], rows[0]], "an id occurs twice"),
+        ([{**rows[0], "db_id": "nowhere"}], "nowhere.sql is missing"),
+        ([{**rows[0], "gold": "SELECT"[:3]}], "none of 1 gold queries"),
+    ]:
+        write_jsonl(score.PREDICTIONS, change)
+        with pytest.raises(UserError, match=message):
+            score.main()
+
+
+def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
+    score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n")
+    levels = [row["hardness"] for row in score.read_predictions()]
+    assert levels[:3] == ["easy", "extra", "easy"]

@@ -1,0 +1,66 @@
+"""One prediction, executed beside its gold query, and what is to be said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from text2sql.postgres.compare import Result, Verdict, strict, strip_distinct, suite
+from text2sql.postgres.sandbox import Sandbox
+
+#: Why a prediction is wrong although it ran, in the taxonomy of errors: the verdict's reason.
+WRONG = ("column_count", "row_count", "row_values", "row_order")
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """Both verdicts on a prediction, and the results as the queries are written."""
+
+    suite: Verdict
+    strict: Verdict
+    gold: Result
+    predicted: Result
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the gold query gave no result, so that nothing can be said."""
+        return self.gold.error is not None
+
+    def row(self) -> dict[str, Any]:
+        """What verdicts.jsonl keeps of it. `reason` is that of the suite verdict, or, if that one is good, of the
+        strict one; `error` and `message` are PostgreSQL's, of the gold query if that failed."""
+        failed = self.gold if self.excluded else self.predicted
+        return {
+            "verdict_strict": None if self.excluded else self.strict.correct,
+            "verdict_suite": None if self.excluded else self.suite.correct,
+            "reason": self.suite.reason or self.strict.reason,
+            "error": failed.error,
+            "message": failed.message,
+            "milliseconds": round(self.predicted.milliseconds, 3),
+        }
+
+
+def judge(sandbox: Sandbox, database: str, gold_sql: str, predicted_sql: str) -> Judgement:
+    """Execute both queries and compare them.
+
+    The suite verdict is on both queries without DISTINCT. Where that makes the gold query fail (too many rows), it is
+    on the queries as written. A prediction that hangs does so once: it is not tried again without DISTINCT.
+    """
+    run = functools.cache(functools.partial(sandbox.execute, database))
+    gold = run(gold_sql)
+    if gold.error:
+        failed = Verdict(False, "gold_failed")
+        return Judgement(failed, failed, gold, Result())
+    predicted = run(predicted_sql)
+    written = strict(gold, predicted, gold_sql)
+    bare = gold if predicted.error == "timeout" else run(strip_distinct(gold_sql))
+    if predicted.error == "timeout" or bare.error:
+        return Judgement(suite(gold, predicted, gold_sql), written, gold, predicted)
+    return Judgement(suite(bare, run(strip_distinct(predicted_sql)), gold_sql), written, gold, predicted)
+
+
+def category(row: Mapping[str, Any]) -> str:
+    """The class of error of a rejected row of verdicts.jsonl: `unknown_column`, `row_values` and so on."""
+    return row["error"] or row["reason"]
