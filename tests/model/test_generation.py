@@ -1,0 +1,147 @@
+"""Generation with shared prefixes gives the tokens of one-at-a-time `generate`, whatever goes together."""
+
+import random
+
+import pytest
+
+from text2sql.errors import UserError
+from text2sql.model.generation import Generation, GenerationOptions, generate, plain, stream
+from text2sql.model.shared_prefix import shared_prefixes
+
+VOCABULARY, END = 97, 2
+
+
+class Tokenizer:
+    """Ids as text: what generation needs of a tokenizer."""
+
+    eos_token_id, pad_token_id = END, 0
+
+    def decode(self, ids, **_):
+        return " ".join(map(str, ids))
+
+
+SHAPE = {
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+
+
+def tiny(kind, **changes):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SHAPE, "head_dim": 8, **changes})
+    config.initializer_range = 0.3  # sharp logits: random models of the usual range are all near-ties
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+MODELS = {
+    "llama": lambda: tiny("llama"),
+    "llama, tied": lambda: tiny("llama", tie_word_embeddings=True, num_key_value_heads=6),
+    "mistral": lambda: tiny("mistral", sliding_window=None),
+    "mistral, window 8": lambda: tiny("mistral", sliding_window=8),
+    "mistral, window 40": lambda: tiny("mistral", sliding_window=40),
+    "qwen2": lambda: tiny("qwen2"),
+}
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request):
+    return MODELS[request.param]()
+
+
+def prompts_of(schemas, questions, seed=0):
+    """`schemas` lengths of prefixes, `questions` prompts on each, with 1 to 9 tokens of their own, shuffled."""
+    draw = random.Random(seed)
+    made = []
+    for length in schemas:
+        schema = [draw.randrange(3, VOCABULARY) for _ in range(length)]
+        made += [schema + [draw.randrange(3, VOCABULARY) for _ in range(draw.randint(1, 9))] for _ in range(questions)]
+    draw.shuffle(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("schemas", "questions", "batch"),
+    [
+        ((30,), 9, 4),  # one database
+        ((5, 60, 17), 5, 4),  # a mixture of schema lengths
+        ((0, 40, 1, 3), 3, 7),  # nothing shared, and next to nothing
+        ((20, 25, 30, 35, 40), 1, 3),  # a question each: no sharing at all
+        ((33,), 2, 1),  # one at a time
+    ],
+)
+def test_tokens_are_those_of_one_at_a_time(model, schemas, questions, batch):
+    prompts = prompts_of(schemas, questions)
+    alone = plain(model, Tokenizer(), prompts, GenerationOptions(batch_size=1, max_new_tokens=24))
+    together = generate(model, Tokenizer(), prompts, GenerationOptions(batch_size=batch, max_new_tokens=24))
+    assert [g.token_ids for g in together] == [g.token_ids for g in alone]
+    assert [(g.text, g.finished) for g in together] == [(g.text, g.finished) for g in alone]
+
+
+def test_some_rows_end_and_some_are_cut():
+    """The cases above would prove little if every row ran to the limit."""
+    made = generate(tiny("llama"), Tokenizer(), prompts_of((30, 9), 40), GenerationOptions(max_new_tokens=24))
+    assert {g.finished for g in made} == {True, False}
+    assert all(END not in g.token_ids for g in made)
+    assert all(len(g.token_ids) == 24 for g in made if not g.finished)
+
+
+def test_a_small_cache_changes_the_time_only():
+    model, prompts = tiny("mistral", sliding_window=16), prompts_of((30, 9, 50), 6)
+    wide = generate(model, Tokenizer(), prompts, GenerationOptions(batch_size=8, max_new_tokens=12))
+    narrow = GenerationOptions(batch_size=8, max_new_tokens=12, cache_tokens=100)
+    assert generate(model, Tokenizer(), prompts, narrow) == [
+        Generation(g.token_ids, g.text, g.finished, pytest.approx(g.score, abs=1e-3)) for g in wide
+    ]
+
+
+def test_sampling_depends_on_the_seed_alone():
+    model, prompts = tiny("llama"), prompts_of((20,), 6)
+    options = GenerationOptions(batch_size=6, max_new_tokens=12)
+    seeds = [f"seed-{i}" for i in range(6)]
+    drawn = generate(model, Tokenizer(), prompts, options, seeds)
+    assert drawn == generate(model, Tokenizer(), prompts, options, seeds)
+    one = generate(model, Tokenizer(), prompts[3:4], options, seeds[3:4])
+    assert one[0].token_ids == drawn[3].token_ids
+    assert [g.token_ids for g in drawn] != [g.token_ids for g in generate(model, Tokenizer(), prompts, options)]
+
+
+def test_rows_come_as_they_end():
+    options = GenerationOptions(batch_size=4, max_new_tokens=24)
+    order = [i for i, _ in stream(tiny("llama"), Tokenizer(), prompts_of((30, 9), 20), options)]
+    assert sorted(order) == list(range(40))
+    assert order != sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "groups"),
+    [
+        ([], []),
+        ([[1]], [(0, [0])]),
+        ([[1, 2], [3, 4]], [(0, [0]), (0, [1])]),
+        ([[1, 2], [1, 2]], [(1, [0, 1])]),  # the last token is a row's own, also where prompts are equal
+        ([[1, 2, 3, 4], [7, 8], [1, 2, 3, 5]], [(3, [0, 2]), (0, [1])]),
+        # A word shared by two questions does not part them from their database ...
+        ([[1, 2, 3, 4, 5, 6, 9], [1, 2, 3, 4, 5, 6, 8], [1, 2, 3, 4, 7, 7], [1, 2, 3, 4, 8, 8]], [(4, [0, 1, 2, 3])]),
+        # ... nor does a system prompt join two databases.
+        ([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [1, 7, 8, 9, 5], [1, 7, 8, 9, 6]], [(4, [0, 1]), (4, [2, 3])]),
+    ],
+)
+def test_prompts_are_grouped_by_what_they_share(prompts, groups):
+    assert shared_prefixes(prompts) == groups
+
+
+def test_a_thousand_prompts_are_grouped_at_once():
+    groups = shared_prefixes([[i, i + 1, 5] for i in range(3000)] + [[0] * n + [1, 2] for n in range(300)])
+    assert sorted(i for _, members in groups for i in members) == list(range(3300))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [([[]], "prompt 0 is empty"), ([[5], [5] * 250], "prompt 1 has 250 tokens; with 24 of answer")],
+)
+def test_impossible_prompts_are_refused(prompts, said):
+    with pytest.raises(UserError, match=said):
+        generate(tiny("llama"), Tokenizer(), prompts, GenerationOptions(max_new_tokens=24))
