@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from text2sql.errors import UserError
 from text2sql.postgres.databases import describe, loaded, open_source, write_dump
@@ -21,7 +22,7 @@ from text2sql.postgres.databases.check import differences
 from text2sql.postgres.server import Server, server
 from text2sql.postgres.session import connect
 from text2sql.schema import Schema, write_index
-from text2sql.stage import require, run, section, track
+from text2sql.stage import read_params, require, run, section, track
 
 SOURCE = Path("data/source/database")
 DUMPS = Path("data/postgres/databases")
@@ -71,8 +72,13 @@ def convert_database(job: Job) -> tuple[str, Schema | str]:
     return job.db_id, schema
 
 
+def read_options(params: dict[str, Any]) -> Params:
+    """data.databases."""
+    return section(Params, "data.databases", params)
+
+
 def main() -> str:
-    params = section(Params, "data.databases")
+    params = read_options(read_params())
     files = sorted(path for path in SOURCE.glob("*/*.sqlite") if path.stem == path.parent.name)
     if not files:
         raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")

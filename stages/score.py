@@ -27,6 +27,7 @@ from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.scoring.figures import figures
 from text2sql.scoring.judge import judge
 from text2sql.stage import read_params, require, run, section, track
+from text2sql.tracking import adapter_sha256, scoring_run
 
 PREDICTIONS = Path("data/predictions/test.jsonl")
 SPLIT = Path("data/splits/test.jsonl")
@@ -34,6 +35,7 @@ DUMPS = Path("data/postgres/databases")
 VERDICTS = Path("data/predictions/verdicts.jsonl")
 VERDICTS_CSV = Path("metrics/plots/verdicts.csv")
 METRICS = Path("metrics/score.json")
+ADAPTER = Path("models/adapter")  # only to find its run: what is scored is in the predictions
 KEYS = ("id", "db_id", "question", "gold", "predicted")
 
 
@@ -118,6 +120,33 @@ def verdicts_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def record(score: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
+    """Accuracy, plots and the scored predictions as a table, into the MLflow run of the adapter.
+
+    Predictions that came from elsewhere have no adapter, and no run.
+    """
+    if not ADAPTER.is_dir():
+        return
+    with scoring_run(adapter_sha256(ADAPTER)) as tracked:
+        names = ("n", "excluded", "execution_accuracy", "execution_accuracy_strict", "valid_sql")
+        by_hardness = {f"execution_accuracy_{k}": v["execution_accuracy"] for k, v in score["by_hardness"].items()}
+        tracked.metrics({name: score[name] for name in names} | by_hardness)
+        tracked.dataset(PREDICTIONS, "test")
+        columns = (
+            "id",
+            "db_id",
+            "hardness",
+            "question",
+            "gold",
+            "predicted",
+            "verdict_suite",
+            "verdict_strict",
+            "reason",
+        )
+        tracked.table([{name: row[name] for name in columns} for row in verdicts], "predictions.json")
+        tracked.artifact(VERDICTS_CSV.parent)
+
+
 def main() -> str:
     options = read_options(read_params())
     rows = read_predictions()
@@ -130,6 +159,7 @@ def main() -> str:
     write_jsonl(VERDICTS, verdicts)
     write_text(VERDICTS_CSV, verdicts_csv(verdicts))
     write_json(METRICS, score)
+    record(score, verdicts)
     low, high = score["ci95"]
     return (
         f"{score['execution_accuracy']:.1%} of {score['n']} correct (95 %: {low:.1%} to {high:.1%}), strict "

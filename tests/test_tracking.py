@@ -113,6 +113,10 @@ def train(fingerprint="f1", steps=range(3), val_loss=0.5, content="one", **chang
 def score(adapter, accuracy=0.4, **changes):
     with scoring_run(adapter, params(**changes)) as run:
         run.metrics({"execution_accuracy": accuracy})
+        plots = Path("plots")
+        plots.mkdir(exist_ok=True)
+        (plots / "loss.csv").write_text("step,train_loss\n")
+        run.artifact(plots)
         run.table([{"question": "How many?", "correct": True}], "predictions.json")
 
 
@@ -142,7 +146,7 @@ def test_one_run_holds_training_and_scoring(store, clone):
     assert (entry.dataset.name, entry.tags[0].value) == ("val.jsonl", "validation")
     table = store.download_artifacts(run.info.run_id, "predictions.json", str(clone))
     assert json.loads(Path(table).read_text()) == {"columns": ["question", "correct"], "data": [["How many?", True]]}
-    assert [a.path for a in store.list_artifacts(run.info.run_id)] == ["predictions.json"]
+    assert [a.path for a in store.list_artifacts(run.info.run_id)] == ["plots", "predictions.json"]
     assert run.info.artifact_uri.startswith(str(clone / "mlruns" / "text2sql"))
     assert not any(p.is_dir() for p in journals().iterdir())
 

@@ -199,8 +199,10 @@ class Sender:
 
     def _artifact(self, event: dict[str, Any]) -> None:
         path = self.journal.files / event["file"]
-        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        log(self.run_id, str(path), event["folder"] or None)
+        if path.is_dir():
+            self.client.log_artifacts(self.run_id, str(path), path.name)
+        else:
+            self.client.log_artifact(self.run_id, str(path))
         shutil.rmtree(path.parent)
 
     def _table(self, event: dict[str, Any]) -> None:

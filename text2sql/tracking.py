@@ -223,9 +223,9 @@ class Recorder:
         """Tags of the run."""
         self._append("tags", values={k: str(v) for k, v in values.items()})
 
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """A file, or all of a folder, into the artifact `folder`."""
-        self._append("artifact", keep=path, folder=folder)
+    def artifact(self, path: Path) -> None:
+        """A file or a folder, under its own name."""
+        self._append("artifact", keep=path)
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Rows with the same keys, as a table that MLflow shows; `name` ends in .json."""
