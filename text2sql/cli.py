@@ -24,6 +24,30 @@ def root() -> None:
 
 
 @app.command()
+def ask(
+    question: Annotated[
+        str | None, typer.Argument(help="In English. Without one, questions are read one a line.")
+    ] = None,
+    schema: Annotated[str | None, typer.Option(help="A file of CREATE TABLE statements.")] = None,
+    sqlite: Annotated[str | None, typer.Option(help="An SQLite database.")] = None,
+    dsn: Annotated[str | None, typer.Option(help="A PostgreSQL server; it is only read.")] = None,
+    model: Annotated[str, typer.Option(help="Folder, git revision, models:/NAME@ALIAS, hub name.")] = "models/release",
+    run: Annotated[bool, typer.Option("--run", help="Run the query, show its rows.")] = False,
+    candidates: Annotated[int, typer.Option(min=1, max=32, help="Answers to choose from.")] = 1,
+    tables: Annotated[str, typer.Option(help="Only these tables of a large schema: a,b,c.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each question.")] = False,
+) -> None:
+    """Ask a database in English; see the SQL."""
+    from text2sql.conversation import Options, converse
+
+    places = [place for place in (schema, sqlite, dsn) if place]
+    if len(places) != 1:
+        raise UserError("which database?", "give one of --schema FILE, --sqlite FILE, --dsn postgresql://...")
+    names = [name.strip() for name in tables.split(",") if name.strip()]
+    converse(question, Options(places[0], model, run, candidates, names, as_json))
+
+
+@app.command()
 def publish(
     repo: Annotated[str, typer.Option(help="Where to: user/name on the HuggingFace hub.")],
     release: Annotated[Path, typer.Option(help="The release's folder.")] = Path("models/release"),

@@ -8,7 +8,6 @@ numeric, ...), because what a query needs of a type is its kind: `varchar(40)` a
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sqlglot.tokens import Token, TokenType
 
 from text2sql.errors import UserError
 from text2sql.schema import Column, ForeignKey, Schema, Table
+from text2sql.sql import parse_one
 
 #: in the order of trying; brackets around names are both SQL Server's and SQLite's
 DIALECTS = {"postgres": "PostgreSQL", "mysql": "MySQL", "tsql": "SQL Server or SQLite", "sqlite": "SQLite"}
@@ -156,17 +156,6 @@ def closing(tokens: list[Token], start: int) -> int:
         if kind == TokenType.SEMICOLON and depth == 0:
             return i - 1
     return len(tokens) - 1
-
-
-def parse_one(statement: str, dialect: str) -> exp.Expression:
-    """`statement` as a tree; sqlglot's warning about what it takes for an opaque command is not shown."""
-    logger = logging.getLogger("sqlglot")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        return sqlglot.parse_one(statement, read=dialect)
-    finally:
-        logger.setLevel(level)
 
 
 def table_of(schema: exp.Schema, dialect: str) -> Table:

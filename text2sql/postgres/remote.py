@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
+from text2sql.postgres.sandbox import CODES
 from text2sql.schema import Column, ForeignKey, Schema, Table, quote
+from text2sql.sql import parse
 
 if TYPE_CHECKING:
     import psycopg
@@ -191,7 +192,7 @@ def read_only(sql: str) -> exp.Query:
         Refused: it is something else.
     """
     try:
-        trees = [tree for tree in sqlglot.parse(sql, read="postgres") if tree is not None]
+        trees = parse(sql)
     except SqlglotError as error:
         raise Refused(f"this cannot be read as SQL: {str(error).splitlines()[0]}") from None
     if len(trees) != 1:
@@ -306,10 +307,9 @@ def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
 
 
 def code(error: psycopg.Error) -> str:
-    """A short code for an error that a query met."""
-    return {"57014": "timeout", "42703": "unknown_column", "42P01": "unknown_table", "42601": "syntax"}.get(
-        error.sqlstate or "", "execution"
-    )
+    """The sandbox's code for an error that a query met."""
+    state = error.sqlstate or ""
+    return next((CODES[state[:n]] for n in (5, 2) if state[:n] in CODES), "other" if state else "lost")
 
 
 def since(started: float) -> float:

@@ -378,8 +378,6 @@ def _failure(answer: PGresult) -> Result | None:
     state = _text(answer.error_field(pq.DiagnosticField.SQLSTATE) or b"")
     message = _text(answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or answer.error_message).strip()
     code = next((CODES[state[:n]] for n in (5, 2) if state[:n] in CODES), "other" if state else "lost")
-    if state == "42601" and message.startswith("memory exhausted"):
-        code = "resources"  # the grammar's word for nesting without end
     if state == "42883" and message.startswith("operator"):
         code = "type"  # there is such an operator, but not for these types
     return Result(error=code, message=message, sqlstate=state or None)
