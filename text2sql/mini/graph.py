@@ -18,34 +18,9 @@ Role = Literal["key", "label", "category", "number", "year", "date", "flag", "te
 MAX_CATEGORIES = 14
 LABELS = ("name", "title", "full name", "label", "designation")
 #: measures whose sum means nothing
-NOT_ADDITIVE = [
-    "age",
-    "rating",
-    "score",
-    "grade",
-    "latitude",
-    "longitude",
-    "percent",
-    "percentage",
-    "rate",
-    "temperature",
-    "elevation",
-    "altitude",
-    "year",
-    "depth",
-    "level",
-    "floor",
-    "number",
-    "rank",
-    "humidity",
-    "position",
-    "stars",
-    "difficulty",
-    "degree",
-    "speed",
-    "share",
-    "ratio",
-]
+NOT_ADDITIVE = {"age", "rating", "score", "grade", "latitude", "longitude", "percent", "percentage", "rate", "level"}
+NOT_ADDITIVE |= {"temperature", "elevation", "altitude", "year", "depth", "floor", "number", "rank", "humidity"}
+NOT_ADDITIVE |= {"position", "stars", "difficulty", "degree", "speed", "share", "ratio", "height", "per", "price"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +43,7 @@ class Column:
     def additive(self) -> bool:
         """Whether a total of it makes sense."""
         words = self.words.split()
-        return self.phrases.get("sum", self.role == "number" and not set(words) & set(NOT_ADDITIVE))
+        return self.phrases.get("sum", self.role == "number" and not set(words) & NOT_ADDITIVE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +72,8 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A foreign key. A child is spoken of as "books `by` the author", its parent as "authors that `have` books".
+    """A foreign key. A child is spoken of as "books `by` the author", its parent as "authors that `have` books",
+    and optionally as "books that the author did `did`" (write) and "authors who `never`" (have never written).
 
     `role` says what the parent is to the child: "author", or "origin airport" where there are two of them.
     """
@@ -109,6 +85,8 @@ class Link:
     by: str
     have: str
     role: str
+    did: str | None
+    never: str | None
     nullable: bool
 
 
@@ -151,7 +129,8 @@ def from_domain(domain: Domain, rows: Mapping[str, Sequence[Sequence[Any]]]) -> 
                 parent = domain.table(spec.ref[0])
                 role = spec.phrases.get("as") or (parent.noun if parent is not table else f"parent {parent.noun}")
                 by, have = spec.phrases.get("by", "of"), spec.phrases.get("have", "have")
-                links.append(Link(table.name, spec.name, *spec.ref, by, have, role, None in values))
+                words = (by, have, role, spec.phrases.get("did"), spec.phrases.get("never"))
+                links.append(Link(table.name, spec.name, *spec.ref, *words, nullable=None in values))
         who = "who" if table.person else "that"
         tables[table.name] = _table(
             (table.name, table.noun, table.nouns, who), columns, table.key, table.amounts, len(rows[table.name])

@@ -42,6 +42,14 @@ class Condition:
     sql: str
     text: str
 
+    @property
+    def verb(self) -> str | None:
+        """The condition as a predicate, for 'Which huts ...?': 'are in Oslo', 'have a shower'; None for 'whose ..'."""
+        if self.text.startswith("whose "):
+            return None
+        was = self.column.role in ("date", "year")
+        return verb_of(self.text, "were" if was else "are")
+
     def within(self, scope: Scope) -> str:
         """The condition as SQL in a scope."""
         return self.sql.replace("{}", scope.col(self.table, self.column), 1)
@@ -55,6 +63,30 @@ def expand(text: str, rng: random.Random) -> str:
         options = inner.split("|")
         text = head + options[int(rng.random() * len(options))] + tail
     return text
+
+
+def verb_of(text: str, be: str = "are") -> str:
+    """A phrase behind a noun as a predicate: 'that cost more' to 'cost more', 'older than 5' to 'are older than 5'."""
+    for start, verb in (
+        ("that ", ""),
+        ("who ", ""),
+        ("with ", "have "),
+        ("without a ", "have no "),
+        ("without ", "have no "),
+    ):
+        if text.startswith(start):
+            return verb + text.removeprefix(start)
+    return f"{be} {text}"
+
+
+def article(words: str) -> str:
+    """With its article: 'an average'."""
+    return f"{'an' if words[0] in 'aeiou' and not words.startswith(('uni', 'use', 'eu', 'one')) else 'a'} {words}"
+
+
+def measure(c: Column) -> str:
+    """What a number is called: 'number of pages', 'price'."""
+    return f"number of {c.words}" if c.role == "number" and _countable(c) else c.words
 
 
 class Picker:
@@ -95,14 +127,28 @@ class Picker:
             tables += [t for t in tables if t.named]
         return self.any(tables)
 
-    def link(self, fits: Callable[[Table, Table], Any] = lambda child, parent: True) -> tuple[Link, Table, Table]:
-        """An unambiguous link whose parent has a name, with child and parent."""
+    def link(
+        self, fits: Callable[[Table, Table], Any] = lambda child, parent: True, across: bool = False
+    ) -> tuple[Link, Table, Table]:
+        """An unambiguous link whose parent has a name, with child and parent.
+
+        `across`: the child is only counted, so that a bridge may go by the words of its far side: the missions that
+        an astronaut has flown on, not the crew assignments.
+        """
+        far = {left.child + "." + left.column: right.parent for left, right in self.graph.bridges()}
         found = []
         for link in self.graph.plain_links():
             child, parent = self.graph.tables[link.child], self.graph.tables[link.parent]
-            if parent.named and fits(child, parent):
+            if parent.named and parent.rows > 3 and fits(child, parent):
                 found.append((link, child, parent))
-        return self.any(found)
+        link, child, parent = self.any(found)
+        if other := far.get(f"{link.child}.{link.column}"):
+            if across:
+                there = self.graph.tables[other]
+                child = dataclasses.replace(child, noun=there.noun, nouns=there.nouns)
+            else:
+                link = dataclasses.replace(link, have="have", did=None, never=None)
+        return link, child, parent
 
     def shown(self, table: Table, n: int, besides: Sequence[Column] = ()) -> list[Column]:
         """`n` columns worth showing, the name among them most of the time."""
@@ -116,16 +162,13 @@ class Picker:
 
     def label_words(self, table: Table, many: bool = True) -> str:
         """'names', 'first and last names', 'ids' of a table's rows."""
-        words = [c.words for c in table.label]
-        if words == ["first name", "last name"]:
-            words = self.any([["first and last name"], ["full name"], ["first name", "last name"]])
-        return self.words(words, many)
+        return self.column_words(table.label, many)
 
-    def column_words(self, table: Table, columns: Sequence[Column], many: bool = True) -> str:
+    def column_words(self, columns: Sequence[Column], many: bool = True) -> str:
         """The columns' words, joined by commas and 'and'."""
-        words = [c.words for c in columns]
-        if words[:2] == ["first name", "last name"] and self.chance(0.5):
-            words = [self.any(["full name", "name"]), *words[2:]]
+        words = ["id" if c.role == "key" and c.words.endswith(" id") else measure(c) for c in columns]
+        if words[:2] == ["first name", "last name"]:
+            words[:2] = self.any([["first and last name"], ["full name"], ["first name", "last name"]])
         return self.words(words, many)
 
     def words(self, words: Sequence[str], many: bool) -> str:
@@ -141,12 +184,11 @@ class Picker:
         mark = '"' if "'" in value or self.chance(0.4) else "'"
         return f"{mark}{value}{mark}" if marked else value
 
-    def name_of(self, table: Table) -> tuple[str, list[tuple[Column, str]]]:
-        """A row of `table` by its name: the words, and (column, SQL literal) pairs. Only single-column names."""
+    def name_of(self, table: Table) -> tuple[Column, Any]:
+        """A row of `table` by its name, where that is a single column."""
         if not table.named or len(table.label) != 1:
             raise Unsuitable
-        value = self.any(table.label[0].values)
-        return self.value(table.label[0], value), [(table.label[0], literal(value))]
+        return table.label[0], self.any(table.label[0].values)
 
     def phrase(self, column: Column, kind: str, default: str) -> str:
         """The column's own phrase of that kind (mostly), or the default."""
@@ -155,24 +197,18 @@ class Picker:
             return self.say(default)
         return self.say(self.any(own) if isinstance(own, list) else own)
 
-    def superlative(self, table: Table, column: Column, descending: bool) -> Callable[[str], str]:
-        """A function noun -> 'oldest member' or 'members with the highest age'."""
+    def superlative(self, column: Column, descending: bool) -> tuple[str | None, str]:
+        """The column's own adjective or None, and a general form: ('oldest', 'highest age')."""
         own = column.phrases.get("most" if descending else "least")
-        if own is not None and self.chance(0.7):
-            own = self.any(own) if isinstance(own, list) else own
-            return lambda noun: f"{self.say(own)} {noun}"
-        if column.role == "date":
-            extreme = "[latest|most recent]" if descending else "[earliest|first]"
-        elif column.role == "year":
-            extreme = "[latest|most recent|highest]" if descending else "[earliest|lowest]"
+        own = self.any(own) if isinstance(own, list) else own
+        adjective = own if own and self.chance(0.7) else None
+        if column.role in ("date", "year"):
+            extreme = "[latest|most recent]" if descending else "earliest"
+        elif measure(column) != column.words:
+            extreme = "[most|highest number of|largest number of]" if descending else "[fewest|lowest number of]"
         else:
-            extreme = "[highest|largest|greatest|most|highest]" if descending else "[lowest|smallest|least|lowest]"
-            plain = column.words.endswith("s") or column.phrases.get("countable")
-            extreme = extreme if plain else extreme.replace("|most", "").replace("|least", "")
-            if plain:
-                extreme = "[most|highest number of]" if descending else "[fewest|lowest number of]"
-        text = self.say(extreme)
-        return lambda noun: f"{noun} with the {text} {column.words}"
+            extreme = "[highest|highest|largest|greatest]" if descending else "[lowest|lowest|smallest]"
+        return adjective, f"{self.say(extreme)} {column.words}"
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
@@ -195,6 +231,8 @@ def _allows(kind: str, column: Column) -> bool:
         return column.nulls > 0
     if kind in ("equal", "not_equal", "either"):
         return len(column.values) > 1
+    if kind == "equal_number":
+        return len(column.values) > 3 and all(isinstance(v, int) and v < 3000 for v in column.values)
     return len(column.values) > 3 or kind == "flag"
 
 
@@ -206,9 +244,10 @@ def _equal(p: Picker, c: Column) -> Made:
     if c.role == "year":
         text = p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]")
     elif c.role == "number":
-        text = p.phrase(c, "exactly", "[whose {w} is {}|with exactly {} {w}]" if _countable(c) else "whose {w} is {}")
+        text = "[with exactly {} {w}|that have {} {w}]" if _countable(c) else "[whose {w} is {}|with a {w} of {}]"
+        text = p.say(text)
     else:
-        text = p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}|where the {w} is {}]")
+        text = p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]")
     return "{} = " + literal(value), _fill(c, text, p.value(c, value))
 
 
@@ -254,7 +293,12 @@ def _threshold(p: Picker, c: Column) -> int | float:
         return value
     digits = 1 - len(str(int(abs(value))))
     rounded = round(value, digits) if abs(value) >= 10 else round(value, 1)
-    return int(rounded) if rounded == int(rounded) else rounded
+    return whole(rounded)
+
+
+def whole(number: float) -> int | float:
+    """3.0 as 3."""
+    return int(number) if number == int(number) else number
 
 
 def _greater(p: Picker, c: Column) -> Made:
@@ -314,10 +358,17 @@ def _at_most(p: Picker, c: Column) -> Made:
 
 
 def _between(p: Picker, c: Column) -> Made:
+    if c.role == "date":
+        early, late = sorted((_day(p, c), _day(p, c)))
+        text = p.phrase(c, "span", "[whose {w} is between {}|with a {w} between {}]")
+        text = _fill(c, text, f"{early} and {late}")
+        return f"{{}} BETWEEN '{early}' AND '{late}'", text
     low, high = sorted((_threshold(p, c), _threshold(p, c)))
     if low >= high:
         raise Unsuitable
-    if _countable(c):
+    if c.phrases.get("span"):
+        text = p.phrase(c, "span", "[whose {w} is between {}|with a {w} between {}]")
+    elif _countable(c):
         text = "[with between {} {w}|that have between {} {w}]"
     else:
         text = "[with a {w} between {}|whose {w} is between {}|whose {w} lies between {}]"
@@ -392,7 +443,7 @@ def _fill(c: Column, text: str, value: Any) -> str:
 #: kind -> (roles of columns that it fits, function)
 CONDITIONS: dict[str, tuple[tuple[Any, ...], Callable[[Picker, Column], Made]]] = {
     "equal": (("category",), _equal),
-    "equal_number": (("year",), _equal),
+    "equal_number": (("year", "number"), _equal),
     "not_equal": (("category",), _not_equal),
     "either": (("category",), _either),
     "like": (("label", "text"), _like),
@@ -400,7 +451,7 @@ CONDITIONS: dict[str, tuple[tuple[Any, ...], Callable[[Picker, Column], Made]]] 
     "less": (("number", "year"), _less),
     "at_least": (("number", "year"), _at_least),
     "at_most": (("number", "year"), _at_most),
-    "between": (("number", "year"), _between),
+    "between": (("number", "year", "date"), _between),
     "after": (("date",), _after),
     "before": (("date",), _before),
     "in_year": (("date",), _in_year),

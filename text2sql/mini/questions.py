@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from string import Formatter
 from typing import Any
 
 from text2sql.mini.graph import Graph
-from text2sql.mini.pick import Picker, Unsuitable
+from text2sql.mini.pick import Picker, Unsuitable, article
 from text2sql.mini.shapes import SHAPES, Shape
 from text2sql.mini.sql import Compound, Query, Select
 
@@ -76,18 +78,21 @@ def _draw(shape: Shape, picker: Picker, run: Run) -> Question | None:
 
 
 def phrase(shape: Shape, words: Mapping[str, Any], picker: Picker) -> str:
-    """One of the shape's phrasings with the words put in."""
-    text = picker.any(shape.phrasings)
-    keep = words.get("keep")
-    if keep:  # the SQL says > n or >= n + 1, and so must the words
-        text = text.replace("[more than {n}|at least {n1}]", "more than {n}" if keep == "more" else "at least {n1}")
-    text = picker.say(text)
-    for name, word in words.items():
-        text = text.replace("{" + name + "}", str(word))
-    text = " ".join(text.split()).replace(" ,", ",").replace(" ?", "?").replace(" .", ".")
-    if text.startswith("What are") and text.endswith("."):
-        text = text[:-1] + "?"
-    if text.startswith("What is") and text.endswith("."):
+    """One of the shape's phrasings with the words put in, of those whose words are all there."""
+    there = {name: str(word) for name, word in words.items() if word is not None}
+    fitting = [t for t in shape.phrasings if {f for _, f, _, _ in Formatter().parse(t) if f} <= there.keys()]
+    text = picker.say(picker.any(fitting)).format(**there)
+    return tidy(text)
+
+
+def tidy(text: str) -> str:
+    """Articles, blanks, the capital at the start and the mark at the end."""
+    words = text.split()
+    for i, (word, following) in enumerate(pairwise(words)):
+        if word in ("a", "an"):
+            words[i] = article(following).split()[0]
+    text = " ".join(words).replace(" ,", ",").replace(" ?", "?").replace(" .", ".")
+    if text.startswith(("What", "Which", "How")) and text.endswith(".") and "?" not in text:
         text = text[:-1] + "?"
     return text[0].upper() + text[1:]
 

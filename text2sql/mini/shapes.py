@@ -1,8 +1,8 @@
-"""The registry of SQL shapes. Each is a function that draws what it needs and returns the query and the words for it.
+"""The registry of SQL shapes: each draws what it needs from a graph and returns the query and the words for it.
 
-Phrasings are templates over those words; `[a|b]` is a choice. One meaning has one SQL: "at least one" is always IN, a
-superlative is always ORDER BY .. LIMIT, so that a small model is never taught two answers to one question.
-Hardness follows Spider's counting; a test compares it with `text2sql.postgres.hardness`.
+shapes.yaml holds hardness, weight and phrasings of each. One meaning has one SQL: "at least one" is always IN, a
+superlative is always ORDER BY .. LIMIT, a category in words is always equality, so that a small model is never taught
+two answers to one question.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
-from text2sql.mini.graph import Column, Link, Table
-from text2sql.mini.pick import SIMPLE, Picker, Unsuitable
+from text2sql.mini.graph import Column, Link, Table, plural
+from text2sql.mini.pick import SIMPLE, Condition, Picker, Unsuitable, article, measure, verb_of, whole
 from text2sql.mini.sql import Compound, Query, Scope, Select, join, literal, quoted
 
 Hardness = Literal["easy", "medium", "hard", "extra"]
@@ -35,95 +35,159 @@ class Shape:
 
 SHAPES: dict[str, Shape] = {}
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-DESCRIPTIONS: dict[str, Any] = _FILE["shapes"]
 
 
 def shape(make: Callable[[Picker], Made]) -> Callable[[Picker], Made]:
-    """Register a function as the shape of its name, with hardness, weight and phrasings of shapes.yaml."""
-    about = DESCRIPTIONS[make.__name__]
-    phrasings = tuple(spell_out(text) for text in about["phrasings"])
+    """Register a function as the shape of its name, described in shapes.yaml."""
+    about = _FILE["shapes"][make.__name__]
+    phrasings = tuple(_spell_out(text) for text in about["phrasings"])
     SHAPES[make.__name__] = Shape(make.__name__, about["hardness"], phrasings, make, about.get("weight", 1.0))
     return make
 
 
-def spell_out(text: str) -> str:
-    """A phrasing with its macros put in."""
+def _spell_out(text: str) -> str:
     for name, macro in _FILE["macros"].items():
         text = text.replace("{" + name + "}", macro)
     return text
 
 
-#: a number as people say it
-NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+# -- words and parts that shapes share -----------------------------------------------------------------------------------
 
 
-def names(table: Table, scope: Scope) -> tuple[str, ...]:
-    """The columns that name a row."""
-    return tuple(scope.col(table, c) for c in table.label)
+def things(p: Picker, t: Table, *conditions: Condition, **more: Any) -> dict[str, Any]:
+    """The words that every phrasing about a table may use; `which` is None where no verb can follow 'Which things'."""
+    words = {"thing": t.noun, "things": t.nouns, "who": t.who, "its": "their" if t.who == "who" else "its"}
+    words |= {"labels": p.label_words(t), "label": p.label_words(t, many=False)}
+    words["where"] = " and ".join(c.text for c in conditions)
+    words["which"] = conditions[0].verb if len(conditions) == 1 else None
+    return {**words, **more}
 
 
-def key(table: Table, scope: Scope) -> str:
-    """The primary key for GROUP BY: namesakes stay apart."""
-    if len(table.key) != 1:
-        raise Unsuitable
-    return scope.col(table, table.key[0])
-
-
-def things(table: Table, **more: Any) -> dict[str, Any]:
-    """The words that every phrasing about a table may use."""
-    return {"thing": table.noun, "things": table.nouns, "who": table.who, **more}
-
-
-def family(p: Picker, link: Link, child: Table, parent: Table, **more: Any) -> dict[str, Any]:
+def family(p: Picker, link: Link, child: Table, parent: Table, *conditions: Condition, **more: Any) -> dict[str, Any]:
     """The words for a parent and its children."""
-    return {
-        "kid": child.noun,
-        "kids": child.nouns,
-        "thing": parent.noun,
-        "things": parent.nouns,
-        "who": parent.who,
-        "by": link.by,
-        "have": link.have,
-        "role": link.role,
-        "labels": p.label_words(parent),
-        "label": p.label_words(parent, many=False),
-        **more,
-    }
+    words = {"kid": child.noun, "kids": child.nouns, "kid_its": "their" if child.who == "who" else "its"}
+    words |= {"by": link.by, "have": link.have, "has": third_person(link.have), "role": link.role}
+    words |= {"roles": plural(link.role), "did": link.did, "never": link.never}
+    return {**things(p, parent, *conditions), **words, **more}
 
 
-def words_for(p: Picker, aggregate: str) -> str:
-    """'average', 'total' and so on."""
-    return p.say(
-        {
-            "AVG": "[average|average|mean]",
-            "SUM": "total",
-            "MIN": "[lowest|minimum|smallest]",
-            "MAX": "[highest|maximum|largest]",
-        }[aggregate]
-    )
+def third_person(have: str) -> str:
+    """'have written' to 'has written', 'own' to 'owns'."""
+    first, _, rest = have.partition(" ")
+    regular = first + ("es" if first.endswith(("ch", "sh", "ss", "o", "x")) else "s")
+    if first.endswith("y") and first[-2] not in "aeiou":
+        regular = first[:-1] + "ies"
+    return f"{ ({'have': 'has', 'are': 'is', 'were': 'was'}.get(first, regular)) } {rest}".strip()
 
 
-def aggregate(p: Picker, table: Table, *functions: str) -> tuple[str, Column, str]:
-    """A function, a column that it suits and the words: ('AVG', price, 'average price')."""
-    functions = functions or ("AVG", "AVG", "SUM", "SUM", "MIN", "MAX")
-    function = p.any(functions)
-    column = p.any([c for c in table.of("number") if c.additive or function != "SUM"])
-    own = column.phrases.get({"MIN": "min", "MAX": "max"}.get(function, ""))
-    if own and p.chance(0.5):
-        return function, column, own
-    if function == "SUM" and column.words.split()[0] == "number":
-        return function, column, f"total {column.words}"
-    return function, column, f"{words_for(p, function)} {column.words}"
+def names(t: Table, scope: Scope, columns: list[Column] | None = None) -> tuple[str, ...]:
+    """Some columns, by default those that name a row."""
+    return tuple(scope.col(t, c) for c in (t.label if columns is None else columns))
 
 
-def a(words: str) -> str:
-    """With its article: 'an average'."""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+def key(t: Table, scope: Scope) -> str:
+    """The primary key for GROUP BY: namesakes stay apart."""
+    if len(t.key) != 1:
+        raise Unsuitable
+    return scope.col(t, t.key[0])
+
+
+def named(p: Picker, t: Table, scope: Scope) -> tuple[str, str]:
+    """A row by its name: the word for it, and the SQL condition."""
+    column, value = p.name_of(t)
+    return p.value(column, value), f"{scope.col(t, column)} = {literal(value)}"
 
 
 def spell(p: Picker, n: int) -> str:
     """A small number in words or digits."""
-    return NUMBERS[n] if n <= 10 and p.chance(0.35) else str(n)
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    return words[n] if n <= 10 and p.chance(0.4) else str(n)
+
+
+def at_least(p: Picker, noun: str, nouns: str) -> tuple[str, str]:
+    """A bound on COUNT(*) and its words: ('> 2', 'more than two books')."""
+    n = p.any([1, 2, 2, 3, 3, 4, 5])
+    if p.chance(0.6):
+        return f"> {n}", f"more than {spell(p, n)} {noun if n == 1 else nouns}"
+    if p.chance(0.2):
+        return f"< {n + 1}", f"fewer than {spell(p, n + 1)} {nouns}"
+    return f">= {n + 1}", p.any([f"at least {spell(p, n + 1)} {nouns}", f"{spell(p, n + 1)} or more {nouns}"])
+
+
+_AGGREGATE_WORDS = {
+    "AVG": "[average|average|mean]",
+    "SUM": "total",
+    "MIN": "[lowest|minimum|smallest]",
+    "MAX": "[highest|maximum|largest]",
+}
+
+
+def aggregate(p: Picker, t: Table, *functions: str) -> tuple[str, Column, str]:
+    """A function, a column that it suits and the words: ('AVG', price, 'average price')."""
+    function = p.any(functions or ("AVG", "AVG", "SUM", "SUM", "MIN", "MAX"))
+    column = p.any([c for c in t.of("number") if c.additive or function != "SUM"])
+    said = measure(column)
+    if function == "SUM" and said.startswith("number of ") and p.chance(0.5):
+        said = column.words
+    return function, column, f"{p.say(_AGGREGATE_WORDS[function])} {said}"
+
+
+def ordering(p: Picker, t: Table) -> tuple[Column, bool]:
+    """A column to sort by, and whether descending."""
+    numbers = t.of("number", "year")
+    return p.any([*numbers, *numbers, *t.of("date")]), p.chance(0.6)
+
+
+def order_words(p: Picker, c: Column, descending: bool) -> str:
+    """'sorted by price from highest to lowest'."""
+    if c.role in ("date", "year"):
+        way = "[from newest to oldest|from latest to earliest|in descending order|latest first]"
+        back = "[from oldest to newest|from earliest to latest|in ascending order|earliest first]"
+    else:
+        way = "[from highest to lowest|in descending order|from largest to smallest|descending|highest first]"
+        back = "[from lowest to highest|in ascending order|from smallest to largest|lowest first|]"
+    way = way if descending else back
+    return p.say(f"[sorted|ordered|ranked|sorted] by [|their ]{measure(c)} {way}").strip()
+
+
+def best(p: Picker, t: Table, c: Column, descending: bool) -> dict[str, str]:
+    """The words for the top rows by a column: 'oldest member', 'is the oldest', or 'has the highest age'."""
+    adjective, measured = p.superlative(c, descending)
+    if adjective:
+        verbs = {"is_best": f"is the {adjective}", "are_best": f"are the {adjective}"}
+        return {"best": f"{adjective} {t.noun}", "bests": f"{adjective} {t.nouns}", **verbs}
+    words = {"best": f"{t.noun} with the {measured}", "bests": f"{t.nouns} with the {measured}"}
+    return {**words, "is_best": f"has the {measured}", "are_best": f"have the {measured}"}
+
+
+def grouping(p: Picker, c: Column) -> dict[str, str]:
+    """The words for a category: 'each genre', 'in each region'."""
+    place = c.words.split()[-1] in _PLACES
+    return {"col": c.words, "cols": plural(c.words), "each": p.say("in each" if place else "[for each|of each|per]")}
+
+
+_PLACES = {"city", "town", "country", "region", "area", "district", "state", "zone", "sector", "industry", "department"}
+_PLACES |= {
+    "section",
+    "category",
+    "genre",
+    "class",
+    "group",
+    "division",
+    "branch",
+    "field",
+    "league",
+    "season",
+    "county",
+}
+
+
+def middle(p: Picker, column: Column, function: str, rows: int = 4) -> int | float:
+    """A round bound for an aggregate over some rows of a column."""
+    mean = sum(column.values) / len(column.values) * (0.85 + 0.3 * p.rng.random()) * (rows if function == "SUM" else 1)
+    if abs(mean) < 10:
+        return whole(round(mean, 1)) if function == "AVG" else max(1, round(mean))
+    return round(mean, 1 - len(str(int(abs(mean))))).__trunc__()
 
 
 # -- one table: projection ---------------------------------------------------------------------------------------------
@@ -133,48 +197,37 @@ def spell(p: Picker, n: int) -> str:
 def list_column(p: Picker) -> Made:
     t = p.table()
     cols = p.shown(t, 1)
-    if len(cols) > 1 or cols[0].role == "category":
+    if cols[0].role == "category":
         raise Unsuitable
-    scope = Scope((t,))
-    return Select(names_of(t, cols, scope), scope.text), things(t, cols=p.column_words(t, cols))
-
-
-def names_of(t: Table, cols: list[Column], scope: Scope) -> tuple[str, ...]:
-    """Columns of one table in a scope."""
-    return tuple(scope.col(t, c) for c in cols)
+    return Select(names(t, Scope((t,)), cols), quoted(t.name)), things(p, t, cols=p.column_words(cols))
 
 
 @shape
 def list_columns(p: Picker) -> Made:
     t = p.table()
     cols = p.shown(t, p.any([2, 2, 3]))
-    scope = Scope((t,))
-    words = things(t, cols=p.column_words(t, cols), col=p.column_words(t, cols, many=False))
-    return Select(names_of(t, cols, scope), scope.text), words
+    words = things(p, t, cols=p.column_words(cols), col=p.column_words(cols, many=False))
+    return Select(names(t, Scope((t,)), cols), quoted(t.name)), words
 
 
 @shape
 def distinct_column(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
-    scope = Scope((t,))
-    words = things(t, cols=p.column_words(t, [c]), col=c.words)
-    return Select((scope.col(t, c),), scope.text, distinct=True), words
+    return Select((quoted(c.name),), quoted(t.name), distinct=True), things(p, t, col=c.words, cols=plural(c.words))
 
 
 @shape
 def count_rows(p: Picker) -> Made:
     t = p.table()
-    return Select(("COUNT(*)",), Scope((t,)).text), things(t)
+    return Select(("COUNT(*)",), quoted(t.name)), things(p, t)
 
 
 @shape
 def count_distinct(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
-    return Select((f"COUNT(DISTINCT {Scope((t,)).col(t, c)})",), Scope((t,)).text), things(
-        t, cols=p.column_words(t, [c])
-    )
+    return Select((f"COUNT(DISTINCT {quoted(c.name)})",), quoted(t.name)), things(p, t, cols=plural(c.words))
 
 
 # -- one table: conditions ---------------------------------------------------------------------------------------------
@@ -184,10 +237,13 @@ def filtered(p: Picker, *kinds: str) -> Made:
     """One column under one condition."""
     t = p.table()
     condition = p.condition(t, kinds)
-    cols = p.shown(t, 1, besides=[condition.column]) if p.chance(0.4) else list(t.label)
+    by_name = t.named and p.chance(0.7)
+    cols = list(t.label) if by_name else p.shown(t, 1, besides=[condition.column])
     scope = Scope((t,))
-    query = Select(names_of(t, cols, scope), scope.text, (condition.within(scope),))
-    return query, things(t, cols=p.column_words(t, cols), where=condition.text, asks_label=cols == list(t.label))
+    words = things(p, t, condition, cols=p.column_words(cols))
+    if cols != list(t.label):
+        words["which"] = None  # "Which huts ..." asks for their names
+    return Select(names(t, scope, cols), scope.text, (condition.within(scope),)), words
 
 
 @shape
@@ -239,31 +295,32 @@ def filter_date(p: Picker) -> Made:
 def filter_columns(p: Picker) -> Made:
     t = p.table()
     condition = p.condition(t, SIMPLE)
-    cols = p.shown(t, 2, besides=[condition.column])
+    cols = p.shown(t, p.any([2, 2, 3]), besides=[condition.column])
     scope = Scope((t,))
-    query = Select(names_of(t, cols, scope), scope.text, (condition.within(scope),))
-    return query, things(t, cols=p.column_words(t, cols), where=condition.text)
+    query = Select(names(t, scope, cols), scope.text, (condition.within(scope),))
+    return query, things(p, t, condition, cols=p.column_words(cols))
+
+
+def two_conditions(p: Picker) -> tuple[Table, Condition, Condition, Scope]:
+    """Two conditions on different columns of a table; the second goes well behind 'and'."""
+    t = p.table()
+    first = p.condition(t, SIMPLE)
+    return t, first, p.condition(t, SIMPLE, besides=[first.column]), Scope((t,))
 
 
 @shape
 def filter_and(p: Picker) -> Made:
-    t = p.table()
-    first = p.condition(t, SIMPLE)
-    second = p.condition(t, SIMPLE, besides=[first.column])
-    cols = p.shown(t, 1, besides=[first.column, second.column]) if p.chance(0.4) else list(t.label)
-    scope = Scope((t,))
-    query = Select(names_of(t, cols, scope), scope.text, (first.within(scope), second.within(scope)))
-    return query, things(t, cols=p.column_words(t, cols), where=f"{first.text} and {second.text}")
+    t, first, second, scope = two_conditions(p)
+    cols = p.shown(t, 1, besides=[first.column, second.column]) if p.chance(0.3) else list(t.label)
+    query = Select(names(t, scope, cols), scope.text, (first.within(scope), second.within(scope)))
+    return query, things(p, t, first, second, cols=p.column_words(cols), plain=first.text, second=second.text)
 
 
 @shape
 def filter_or(p: Picker) -> Made:
-    t = p.table()
-    first = p.condition(t, SIMPLE)
-    second = p.condition(t, SIMPLE, besides=[first.column])
-    scope = Scope((t,))
+    t, first, second, scope = two_conditions(p)
     query = Select(names(t, scope), scope.text, (f"{first.within(scope)} OR {second.within(scope)}",))
-    return query, things(t, cols=p.label_words(t), where=f"{first.text} or {second.text}")
+    return query, things(p, t, first=first.text, second=second.text)
 
 
 @shape
@@ -271,27 +328,23 @@ def count_where(p: Picker) -> Made:
     t = p.table()
     condition = p.condition(t, (*SIMPLE, "not_equal", "between"))
     scope = Scope((t,))
-    return Select(("COUNT(*)",), scope.text, (condition.within(scope),)), things(t, where=condition.text)
+    return Select(("COUNT(*)",), scope.text, (condition.within(scope),)), things(p, t, condition)
 
 
 @shape
 def count_where_and(p: Picker) -> Made:
-    t = p.table()
-    first = p.condition(t, SIMPLE)
-    second = p.condition(t, SIMPLE, besides=[first.column])
-    scope = Scope((t,))
+    t, first, second, scope = two_conditions(p)
     query = Select(("COUNT(*)",), scope.text, (first.within(scope), second.within(scope)))
-    return query, things(t, where=f"{first.text} and {second.text}")
+    return query, things(p, t, first, second)
 
 
 @shape
 def attribute_of_named(p: Picker) -> Made:
     t = p.table(named=True)
-    name, pairs = p.name_of(t)
-    c = p.any(t.of("category", "number", "year", "date", "text"))
     scope = Scope((t,))
-    query = Select((scope.col(t, c),), scope.text, tuple(f"{scope.col(t, k)} = {v}" for k, v in pairs))
-    return query, things(t, col=c.words, name=name)
+    name, condition = named(p, t, scope)
+    c = p.any(t.of("category", "number", "year", "date", "text"))
+    return Select((scope.col(t, c),), scope.text, (condition,)), things(p, t, col=measure(c), name=name)
 
 
 # -- one table: aggregates ---------------------------------------------------------------------------------------------
@@ -301,8 +354,7 @@ def attribute_of_named(p: Picker) -> Made:
 def aggregate_column(p: Picker) -> Made:
     t = p.table()
     function, c, words = aggregate(p, t)
-    scope = Scope((t,))
-    return Select((f"{function}({scope.col(t, c)})",), scope.text), things(t, agg=words)
+    return Select((f"{function}({quoted(c.name)})",), quoted(t.name)), things(p, t, agg=words)
 
 
 @shape
@@ -312,7 +364,7 @@ def aggregate_where(p: Picker) -> Made:
     condition = p.condition(t, SIMPLE, besides=[c])
     scope = Scope((t,))
     query = Select((f"{function}({scope.col(t, c)})",), scope.text, (condition.within(scope),))
-    return query, things(t, agg=words, where=condition.text)
+    return query, things(p, t, condition, agg=words)
 
 
 @shape
@@ -320,62 +372,37 @@ def aggregate_several(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("number"))
     functions = p.any([("MIN", "MAX"), ("MAX", "MIN"), ("AVG", "MAX"), ("MIN", "AVG", "MAX"), ("AVG", "MIN")])
-    words = [words_for(p, f) for f in functions]
-    text = f"{', '.join(words[:-1])} and {words[-1]} {c.words}"
-    scope = Scope((t,))
-    return Select(tuple(f"{f}({scope.col(t, c)})" for f in functions), scope.text), things(t, aggs=text)
+    words = [p.say(_AGGREGATE_WORDS[f]) for f in functions]
+    text = f"{', '.join(words[:-1])} and {words[-1]} {measure(c)}"
+    columns = tuple(f"{f}({quoted(c.name)})" for f in functions)
+    return Select(columns, quoted(t.name)), things(p, t, aggs=text)
 
 
 @shape
 def value_range(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("number"))
-    col = Scope((t,)).col(t, c)
-    return Select((f"MAX({col}) - MIN({col})",), Scope((t,)).text), things(t, col=c.words)
+    column = quoted(c.name)
+    return Select((f"MAX({column}) - MIN({column})",), quoted(t.name)), things(p, t, col=measure(c))
 
 
 @shape
 def amount_total(p: Picker) -> Made:
     t = p.table(lambda t: t.amounts)
     words, x, y = p.any(t.amounts)
-    scope = Scope((t,))
-    query = Select((f"SUM({scope.col(t, x)} * {scope.col(t, y)})",), scope.text)
-    return query, things(t, amount=words, first=x.words, second=y.words)
+    query = Select((f"SUM({quoted(x.name)} * {quoted(y.name)})",), quoted(t.name))
+    return query, things(p, t, amount=words, first=x.words, second=y.words)
 
 
 # -- one table: order and limit ----------------------------------------------------------------------------------------
-
-
-def ordering(p: Picker, table: Table) -> tuple[Column, bool]:
-    """A column to sort by, and whether descending."""
-    return p.any(table.of("number", "number", "year", "date")), p.chance(0.6)
-
-
-def order_words(p: Picker, c: Column, descending: bool) -> str:
-    """'sorted by price from highest to lowest'."""
-    verb = p.say("[sorted|ordered|ranked|listed] by [|their ]")
-    if c.role == "date":
-        way = (
-            "[from newest to oldest|from latest to earliest|in descending order|latest first]"
-            if descending
-            else ("[from oldest to newest|from earliest to latest|in ascending order|earliest first]")
-        )
-    else:
-        way = (
-            "[from highest to lowest|in descending order|from largest to smallest|descending|highest first]"
-            if descending
-            else ("[from lowest to highest|in ascending order|from smallest to largest|ascending|lowest first|]")
-        )
-    return f"{verb}{c.words} {p.say(way)}".strip()
 
 
 @shape
 def order_column(p: Picker) -> Made:
     t = p.table()
     c, descending = ordering(p, t)
-    scope = Scope((t,))
-    query = Select(names(t, scope), scope.text, order=scope.col(t, c), descending=descending)
-    return query, things(t, cols=p.label_words(t), sorted=order_words(p, c, descending))
+    query = Select(names(t, Scope((t,))), quoted(t.name), order=quoted(c.name), descending=descending)
+    return query, things(p, t, sorted=order_words(p, c, descending))
 
 
 @shape
@@ -384,68 +411,53 @@ def order_where(p: Picker) -> Made:
     c, descending = ordering(p, t)
     condition = p.condition(t, SIMPLE, besides=[c])
     scope = Scope((t,))
-    query = Select(
-        names(t, scope), scope.text, (condition.within(scope),), order=scope.col(t, c), descending=descending
-    )
-    return query, things(t, cols=p.label_words(t), where=condition.text, sorted=order_words(p, c, descending))
+    where = (condition.within(scope),)
+    query = Select(names(t, scope), scope.text, where, order=scope.col(t, c), descending=descending)
+    return query, things(p, t, condition, sorted=order_words(p, c, descending))
+
+
+def top(p: Picker, t: Table, limit: int, cols: list[Column] | None = None, *conditions: Condition) -> Made:
+    """The first rows by a column."""
+    c, descending = ordering(p, t)
+    scope = Scope((t,))
+    where = tuple(condition.within(scope) for condition in conditions)
+    if c in (cols or []) or any(c == condition.column for condition in conditions):
+        raise Unsuitable
+    query = Select(names(t, scope, cols), scope.text, where, order=quoted(c.name), descending=descending, limit=limit)
+    return query, things(p, t, *conditions, **best(p, t, c, descending), n=spell(p, limit))
 
 
 @shape
 def top_one(p: Picker) -> Made:
-    t = p.table()
-    c, descending = ordering(p, t)
-    say = p.superlative(t, c, descending)
-    scope = Scope((t,))
-    query = Select(names(t, scope), scope.text, order=scope.col(t, c), descending=descending, limit=1)
-    best = say(t.noun)
-    is_best = best.removeprefix(f"{t.noun} with ")
-    is_best = f"has {is_best}" if is_best != best else f"is the {best.removesuffix(t.noun).strip()}"
-    return query, things(t, best=best, best_one=f"{t.noun} {is_best}", is_best=is_best, label=p.label_words(t, False))
+    return top(p, p.table(), 1)
 
 
 @shape
 def top_one_columns(p: Picker) -> Made:
     t = p.table()
-    c, descending = ordering(p, t)
-    say = p.superlative(t, c, descending)
-    if p.chance(0.5) and t.named:
-        cols = [*t.label, p.any([k for k in t.of("number", "category", "year", "date") if k not in t.label])]
-    else:
-        cols = [p.any([k for k in t.of("number", "category", "year", "date", "text") if k != c])]
-    scope = Scope((t,))
-    query = Select(names_of(t, cols, scope), scope.text, order=scope.col(t, c), descending=descending, limit=1)
-    text = p.column_words(t, cols, many=False)
-    return query, things(t, best=say(t.noun), col=text)
+    others = t.of("number", "category", "year", "date", "text")
+    cols = [*t.label, p.any(others)] if t.named and p.chance(0.5) else [p.any(others)]
+    query, words = top(p, t, 1, cols)
+    return query, {**words, "col": p.column_words(cols, many=False)}
 
 
 @shape
 def top_n(p: Picker) -> Made:
-    t = p.table()
-    c, descending = ordering(p, t)
-    say = p.superlative(t, c, descending)
-    n = p.any([2, 3, 3, 4, 5, 5])
-    scope = Scope((t,))
-    query = Select(names(t, scope), scope.text, order=scope.col(t, c), descending=descending, limit=n)
-    best = say(t.nouns)
-    have = best.removeprefix(f"{t.nouns} with ")
-    ones = f"{t.nouns} have {have}" if have != best else f"{t.nouns} are the {best.removesuffix(t.nouns).strip()}"
-    return query, things(t, best=best, best_ones=ones, n=spell(p, n), labels=p.label_words(t))
+    return top(p, p.table(), p.any([2, 3, 3, 4, 5, 5]))
+
+
+@shape
+def top_n_columns(p: Picker) -> Made:
+    t = p.table(named=True)
+    c = p.any(t.of("number", "category", "year"))
+    query, words = top(p, t, p.any([2, 3, 3, 4, 5, 5]), [*t.label, c])
+    return query, {**words, "cols": p.column_words([*t.label, c])}
 
 
 @shape
 def top_where(p: Picker) -> Made:
     t = p.table()
-    c, descending = ordering(p, t)
-    condition = p.condition(t, SIMPLE, besides=[c])
-    say = p.superlative(t, c, descending)
-    scope = Scope((t,))
-    query = Select(
-        names(t, scope), scope.text, (condition.within(scope),), order=scope.col(t, c), descending=descending, limit=1
-    )
-    best = say(t.noun)
-    is_best = best.removeprefix(f"{t.noun} with ")
-    is_best = f"has {is_best}" if is_best != best else f"is the {best.removesuffix(t.noun).strip()}"
-    return query, things(t, best=best, is_best=is_best, where=condition.text, label=p.label_words(t, False))
+    return top(p, t, 1, None, p.condition(t, SIMPLE))
 
 
 # -- one table: groups -------------------------------------------------------------------------------------------------
@@ -455,8 +467,8 @@ def top_where(p: Picker) -> Made:
 def group_count(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
-    col = Scope((t,)).col(t, c)
-    return Select((col, "COUNT(*)"), Scope((t,)).text, group=col), things(t, col=c.words)
+    query = Select((quoted(c.name), "COUNT(*)"), quoted(t.name), group=quoted(c.name))
+    return query, things(p, t, **grouping(p, c))
 
 
 @shape
@@ -465,9 +477,8 @@ def group_count_where(p: Picker) -> Made:
     c = p.any(t.of("category"))
     condition = p.condition(t, SIMPLE, besides=[c])
     scope = Scope((t,))
-    col = scope.col(t, c)
-    query = Select((col, "COUNT(*)"), scope.text, (condition.within(scope),), group=col)
-    return query, things(t, col=c.words, where=condition.text)
+    query = Select((quoted(c.name), "COUNT(*)"), scope.text, (condition.within(scope),), group=quoted(c.name))
+    return query, things(p, t, condition, **grouping(p, c))
 
 
 @shape
@@ -475,23 +486,29 @@ def group_aggregate(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
     function, x, words = aggregate(p, t)
+    query = Select((quoted(c.name), f"{function}({quoted(x.name)})"), quoted(t.name), group=quoted(c.name))
+    return query, things(p, t, agg=words, **grouping(p, c))
+
+
+@shape
+def group_aggregate_where(p: Picker) -> Made:
+    t = p.table()
+    c = p.any(t.of("category"))
+    function, x, words = aggregate(p, t)
+    condition = p.condition(t, SIMPLE, besides=[c, x])
     scope = Scope((t,))
-    query = Select((scope.col(t, c), f"{function}({scope.col(t, x)})"), scope.text, group=scope.col(t, c))
-    return query, things(t, col=c.words, agg=words)
+    columns = (quoted(c.name), f"{function}({quoted(x.name)})")
+    query = Select(columns, scope.text, (condition.within(scope),), group=quoted(c.name))
+    return query, things(p, t, condition, agg=words, **grouping(p, c))
 
 
 @shape
 def group_having_count(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
-    n = p.any([1, 2, 2, 3, 4])
-    scope = Scope((t,))
-    col = scope.col(t, c)
-    more = p.chance(0.6)
-    query = Select((col,), scope.text, group=col, having=f"COUNT(*) {'>' if more else '>='} {n if more else n + 1}")
-    return query, things(
-        t, cols=p.column_words(t, [c]), n=spell(p, n), n1=spell(p, n + 1), keep="more" if more else "at"
-    )
+    bound, over = at_least(p, t.noun, t.nouns)
+    query = Select((quoted(c.name),), quoted(t.name), group=quoted(c.name), having=f"COUNT(*) {bound}")
+    return query, things(p, t, over=over, **grouping(p, c))
 
 
 @shape
@@ -499,32 +516,21 @@ def group_having_aggregate(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
     function, x, words = aggregate(p, t, "AVG", "AVG", "SUM")
-    scope = Scope((t,))
     bound = middle(p, x, function)
-    query = Select(
-        (scope.col(t, c),), scope.text, group=scope.col(t, c), having=f"{function}({scope.col(t, x)}) > {bound}"
-    )
-    return query, things(t, cols=p.column_words(t, [c]), agg=words, an_agg=a(words), bound=bound)
-
-
-def middle(p: Picker, column: Column, function: str, rows: int = 4) -> int | float:
-    """A round bound for an aggregate over some rows of a column."""
-    ranked = sorted(column.values)
-    value = sum(ranked) / len(ranked) * (0.85 + 0.3 * p.rng.random())
-    value *= rows if function == "SUM" else 1
-    if abs(value) < 10:
-        return round(value, 1) if function == "AVG" else max(1, round(value))
-    return round(value, 1 - len(str(int(abs(value))))) and int(round(value, 1 - len(str(int(abs(value))))))
+    having = f"{function}({quoted(x.name)}) > {bound}"
+    query = Select((quoted(c.name),), quoted(t.name), group=quoted(c.name), having=having)
+    return query, things(p, t, agg=words, an_agg=article(words), bound=bound, **grouping(p, c))
 
 
 @shape
 def most_common(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
-    scope = Scope((t,))
-    col = scope.col(t, c)
-    query = Select((col,), scope.text, group=col, order="COUNT(*)", descending=True, limit=1)
-    return query, things(t, col=c.words)
+    down = p.chance(0.8)
+    query = Select((quoted(c.name),), quoted(t.name), group=quoted(c.name), order="COUNT(*)", descending=down, limit=1)
+    most = {"common": "common" if down else None, "most": "[most|largest number of|highest number of]"}
+    most["most"] = p.say(most["most"] if down else "[fewest|smallest number of|lowest number of]")
+    return query, things(p, t, **grouping(p, c), **most)
 
 
 @shape
@@ -532,22 +538,27 @@ def top_group_aggregate(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("category"))
     function, x, words = aggregate(p, t, "AVG", "SUM")
-    scope = Scope((t,))
-    order = f"{function}({scope.col(t, x)})"
-    query = Select((scope.col(t, c),), scope.text, group=scope.col(t, c), order=order, descending=True, limit=1)
-    return query, things(t, col=c.words, agg=words)
+    order = f"{function}({quoted(x.name)})"
+    query = Select((quoted(c.name),), quoted(t.name), group=quoted(c.name), order=order, descending=True, limit=1)
+    return query, things(p, t, agg=words, **grouping(p, c))
 
 
 @shape
 def group_count_ordered(p: Picker) -> Made:
     t = p.table()
-    c = p.any(t.of("category"))
-    col = Scope((t,)).col(t, c)
-    query = Select((col, "COUNT(*)"), Scope((t,)).text, group=col, order="COUNT(*)", descending=True)
-    return query, things(t, col=c.words)
+    c = quoted((column := p.any(t.of("category"))).name)
+    query = Select((c, "COUNT(*)"), quoted(t.name), group=c, order="COUNT(*)", descending=True)
+    return query, things(p, t, **grouping(p, column))
 
 
 # -- one table: nesting and set operations -----------------------------------------------------------------------------
+
+
+def comparison(c: Column, up: bool, to: str) -> str | None:
+    """The column's own phrase with something else than a number in it: 'that cost more than the average'."""
+    own = c.phrases.get("more" if up else "less")
+    own = next((o for o in (own if isinstance(own, list) else [own]) if o and o.endswith("{}")), None)
+    return own and own.replace("{}", to)
 
 
 @shape
@@ -555,58 +566,51 @@ def versus_average(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("number"))
     up = p.chance(0.65)
-    scope = Scope((t,))
-    col = scope.col(t, c)
-    query = Select(names(t, scope), scope.text, (f"{col} {'>' if up else '<'} (SELECT AVG({col}) FROM {scope.text})",))
-    than = p.say("[above|higher than|greater than|over|more than]" if up else "[below|lower than|less than|under]")
-    words = things(
-        t,
-        labels=p.label_words(t),
-        col=c.words,
-        than=than,
-        than_one="higher than average" if up else "lower than average",
-        compare=f"whose {c.words} is {than} the",
-    )
-    return query, words
+    col = quoted(c.name)
+    condition = f"{col} {'>' if up else '<'} (SELECT AVG({col}) FROM {quoted(t.name)})"
+    query = Select(names(t, Scope((t,))), quoted(t.name), (condition,))
+    than = p.say("[above|higher than|greater than|more than]" if up else "[below|lower than|less than]")
+    level = "higher than average" if up else "lower than average"
+    own = comparison(c, up, p.say(f"[the average|the average {measure(c)}]"))
+    return query, things(p, t, col=measure(c), than=than, level=level, own=own, own_which=own and verb_of(own))
 
 
 @shape
 def versus_named(p: Picker) -> Made:
     t = p.table(named=True)
-    name, pairs = p.name_of(t)
-    c = p.any(t.of("number"))
     scope = Scope((t,))
-    inner = Select((scope.col(t, c),), scope.text, tuple(f"{scope.col(t, k)} = {v}" for k, v in pairs))
-    query = Select(names(t, scope), scope.text, (f"{scope.col(t, c)} > ({inner})",))
-    return query, things(t, labels=p.label_words(t), col=c.words, name=name)
+    name, condition = named(p, t, scope)
+    c = p.any(t.of("number"))
+    up = p.chance(0.7)
+    inner = Select((quoted(c.name),), scope.text, (condition,))
+    query = Select(names(t, scope), scope.text, (f"{quoted(c.name)} {'>' if up else '<'} ({inner})",))
+    higher = p.say("[higher|greater|larger]" if up else "[lower|smaller]")
+    own = comparison(c, up, name)
+    return query, things(p, t, col=measure(c), name=name, higher=higher, own=own, own_which=own and verb_of(own))
 
 
 @shape
 def count_above_average(p: Picker) -> Made:
     t = p.table()
     c = p.any(t.of("number"))
-    scope = Scope((t,))
-    col = scope.col(t, c)
-    query = Select(("COUNT(*)",), scope.text, (f"{col} > (SELECT AVG({col}) FROM {scope.text})",))
-    return query, things(t, col=c.words, an_col=a(c.words))
+    condition = f"{quoted(c.name)} > (SELECT AVG({quoted(c.name)}) FROM {quoted(t.name)})"
+    query = Select(("COUNT(*)",), quoted(t.name), (condition,))
+    own = comparison(c, True, "the average")
+    return query, things(p, t, col=measure(c), an_col=article(measure(c)), own_which=own and verb_of(own))
 
 
-def two_sided(p: Picker, operator: str) -> tuple[Compound, dict[str, Any]]:
-    """A category under two conditions of one table, combined by a set operator."""
+def two_sided(p: Picker, operator: str) -> Made:
+    """A category under two conditions on another column of its table, combined by a set operator."""
     t = p.table()
-    shown = p.any(t.of("category"))
-    first = p.condition(t, ("equal", "greater", "less", "equal"), besides=[shown])
-    second = p.condition(t, (first.kind,) if first.kind == "equal" else ("greater", "less"), besides=[shown])
-    if (
-        second.column != first.column
-        or first.sql == second.sql
-        or (first.kind != "equal" and first.kind == second.kind)
-    ):
+    c = p.any(t.of("category"))
+    kinds = p.any([("equal", "equal"), ("greater", "less"), ("less", "greater")])
+    first = p.condition(t, kinds[:1], besides=[c])
+    second = p.condition(t, kinds[1:], besides=[k for k in t.columns if k != first.column])
+    if first.sql == second.sql:
         raise Unsuitable
     scope = Scope((t,))
-    sides = [Select((scope.col(t, shown),), scope.text, (c.within(scope),)) for c in (first, second)]
-    words = things(t, cols=p.column_words(t, [shown]), first=first.text, second=second.text)
-    return Compound(operator, *sides), words
+    sides = [Select((quoted(c.name),), scope.text, (side.within(scope),)) for side in (first, second)]
+    return Compound(operator, *sides), things(p, t, first=first.text, second=second.text, **grouping(p, c))
 
 
 @shape
@@ -622,21 +626,25 @@ def except_groups(p: Picker) -> Made:
 @shape
 def union_tables(p: Picker) -> Made:
     t, u = p.table(), p.table()
+    pairs = [(c, d) for c in t.of("category", "label") for d in u.of("category", "label") if _alike(c, d)]
     if t == u:
         raise Unsuitable
-    shared = [(c, d) for c in t.of("category", "label") for d in u.of("category", "label") if _alike(c, d)]
-    c, d = p.any(shared)
+    c, d = p.any(pairs)
     query = Compound("UNION", Select((quoted(c.name),), quoted(t.name)), Select((quoted(d.name),), quoted(u.name)))
-    words = {"cols2": p.column_words(u, [d]), "things2": u.nouns}
-    return query, things(t, cols=p.column_words(t, [c]), **words)
+    return query, things(p, t, cols=plural(c.words), cols2=plural(d.words), things2=u.nouns)
 
 
 def _alike(c: Column, d: Column) -> bool:
     """Whether two columns hold things of one kind: both names, or categories with common values."""
-    return c.role == d.role == "label" or (c.role == d.role and len(set(c.values) & set(d.values)) > 1)
+    return c.role == d.role and (c.role == "label" or len(set(c.values) & set(d.values)) > 1)
 
 
-# -- two tables --------------------------------------------------------------------------------------------------------
+# -- two tables: children of a parent ----------------------------------------------------------------------------------
+
+
+def kid_columns(p: Picker, child: Table, n: int = 1) -> list[Column]:
+    """What to show of a child: its name most of the time."""
+    return list(child.label) if child.named and n == 1 and p.chance(0.75) else p.shown(child, n)
 
 
 @shape
@@ -644,38 +652,52 @@ def join_columns(p: Picker) -> Made:
     link, child, parent = p.link()
     scope = join([child, parent], [link])
     own = list(child.label) if child.named else [p.any(child.of("date", "number", "category", "text"))]
-    query = Select(names_of(child, own, scope) + names(parent, scope), scope.text)
-    words = {"kid_label": p.column_words(child, own, False), "kid_labels": p.column_words(child, own)}
+    query = Select(names(child, scope, own) + names(parent, scope), scope.text)
+    words = {"kid_label": p.column_words(own, many=False), "kid_labels": p.column_words(own)}
     return query, family(p, link, child, parent, **words)
 
 
 @shape
-def join_by_parent_name(p: Picker) -> Made:
+def join_by_name(p: Picker) -> Made:
     link, child, parent = p.link()
-    name, pairs = p.name_of(parent)
-    cols = list(child.label) if child.named and p.chance(0.6) else p.shown(child, p.any([1, 1, 2]))
     scope = join([child, parent], [link])
-    query = Select(names_of(child, cols, scope), scope.text, tuple(f"{scope.col(parent, k)} = {v}" for k, v in pairs))
-    return query, family(p, link, child, parent, cols=p.column_words(child, cols), name=name)
+    name, condition = named(p, parent, scope)
+    cols = kid_columns(p, child, p.any([1, 1, 1, 2]))
+    did = link.did if cols == list(child.label) else None
+    words = family(p, link, child, parent, cols=p.column_words(cols), name=name)
+    return Select(names(child, scope, cols), scope.text, (condition,)), {**words, "did": did}
 
 
 @shape
-def join_by_parent_condition(p: Picker) -> Made:
+def join_by_condition(p: Picker) -> Made:
     link, child, parent = p.link()
     condition = p.condition(parent, SIMPLE)
-    cols = list(child.label) if child.named and p.chance(0.6) else p.shown(child, p.any([1, 1, 2]))
+    cols = kid_columns(p, child, p.any([1, 1, 1, 2]))
     scope = join([child, parent], [link])
-    query = Select(names_of(child, cols, scope), scope.text, (condition.within(scope),))
-    return query, family(p, link, child, parent, cols=p.column_words(child, cols), where=condition.text)
+    query = Select(names(child, scope, cols), scope.text, (condition.within(scope),))
+    return query, family(p, link, child, parent, condition, cols=p.column_words(cols))
+
+
+@shape
+def join_two_conditions(p: Picker) -> Made:
+    link, child, parent = p.link()
+    scope = join([child, parent], [link])
+    name, of_parent = named(p, parent, scope)
+    condition = p.condition(child, SIMPLE)
+    cols = list(child.label)
+    count = p.chance(0.4)
+    columns = ("COUNT(*)",) if count else names(child, scope, cols)
+    words = family(p, link, child, parent, name=name, kid_where=condition.text)
+    words |= {"counted": ""} if count else {"cols": p.column_words(cols)}  # decides which phrasings fit
+    return Select(columns, scope.text, (condition.within(scope), of_parent)), words
 
 
 @shape
 def join_count_named(p: Picker) -> Made:
     link, child, parent = p.link()
-    name, pairs = p.name_of(parent)
     scope = join([child, parent], [link])
-    query = Select(("COUNT(*)",), scope.text, tuple(f"{scope.col(parent, k)} = {v}" for k, v in pairs))
-    return query, family(p, link, child, parent, name=name)
+    name, condition = named(p, parent, scope)
+    return Select(("COUNT(*)",), scope.text, (condition,)), family(p, link, child, parent, name=name)
 
 
 @shape
@@ -683,19 +705,16 @@ def join_count_condition(p: Picker) -> Made:
     link, child, parent = p.link()
     condition = p.condition(parent, SIMPLE)
     scope = join([child, parent], [link])
-    query = Select(("COUNT(*)",), scope.text, (condition.within(scope),))
-    return query, family(p, link, child, parent, where=condition.text)
+    return Select(("COUNT(*)",), scope.text, (condition.within(scope),)), family(p, link, child, parent, condition)
 
 
 @shape
 def join_aggregate_named(p: Picker) -> Made:
     link, child, parent = p.link()
-    name, pairs = p.name_of(parent)
-    function, c, text = aggregate(p, child)
     scope = join([child, parent], [link])
-    query = Select(
-        (f"{function}({scope.col(child, c)})",), scope.text, tuple(f"{scope.col(parent, k)} = {v}" for k, v in pairs)
-    )
+    name, condition = named(p, parent, scope)
+    function, c, text = aggregate(p, child)
+    query = Select((f"{function}({scope.col(child, c)})",), scope.text, (condition,))
     return query, family(p, link, child, parent, agg=text, name=name)
 
 
@@ -706,15 +725,79 @@ def join_aggregate_condition(p: Picker) -> Made:
     function, c, text = aggregate(p, child)
     scope = join([child, parent], [link])
     query = Select((f"{function}({scope.col(child, c)})",), scope.text, (condition.within(scope),))
-    return query, family(p, link, child, parent, agg=text, where=condition.text)
+    return query, family(p, link, child, parent, condition, agg=text)
+
+
+@shape
+def parent_of_named(p: Picker) -> Made:
+    link, child, parent = p.link()
+    scope = join([child, parent], [link])
+    name, condition = named(p, child, scope)
+    other = p.any(parent.of("category", "number", "year")) if p.chance(0.35) else None
+    columns = (scope.col(parent, other),) if other else names(parent, scope)
+    words = family(p, link, child, parent, name=name)
+    return Select(columns, scope.text, (condition,)), {**words, "label": measure(other) if other else words["label"]}
+
+
+@shape
+def parent_of_best(p: Picker) -> Made:
+    link, child, parent = p.link()
+    c, descending = ordering(p, child)
+    scope = join([child, parent], [link])
+    query = Select(names(parent, scope), scope.text, order=scope.col(child, c), descending=descending, limit=1)
+    return query, family(p, link, child, parent, **best(p, child, c, descending))
+
+
+@shape
+def best_of_parent(p: Picker) -> Made:
+    link, child, parent = p.link()
+    scope = join([child, parent], [link])
+    name, condition = named(p, parent, scope)
+    c, descending = ordering(p, child)
+    order = scope.col(child, c)
+    query = Select(names(child, scope), scope.text, (condition,), order=order, descending=descending, limit=1)
+    words = family(p, link, child, parent, name=name, **best(p, child, c, descending))
+    return query, {**words, "label": p.label_words(child, many=False)}
+
+
+# -- two tables: parents by their children -----------------------------------------------------------------------------
 
 
 @shape
 def join_group_count(p: Picker) -> Made:
-    link, child, parent = p.link()
+    link, child, parent = p.link(across=True)
     scope = join([parent, child], [link])
     query = Select((*names(parent, scope), "COUNT(*)"), scope.text, group=key(parent, scope))
     return query, family(p, link, child, parent)
+
+
+@shape
+def join_group_count_where(p: Picker) -> Made:
+    link, child, parent = p.link()
+    condition = p.condition(child, SIMPLE)
+    scope = join([parent, child], [link])
+    columns = (*names(parent, scope), "COUNT(*)")
+    query = Select(columns, scope.text, (condition.within(scope),), group=key(parent, scope))
+    return query, family(p, link, child, parent, kid_where=condition.text)
+
+
+@shape
+def left_join_count(p: Picker) -> Made:
+    link, child, parent = p.link()
+    if len(child.key) != 1:
+        raise Unsuitable
+    scope = join([parent, child], [link])
+    counted = f"COUNT({scope.col(child, child.key[0])})"
+    query = Select(
+        (*names(parent, scope), counted), scope.text.replace(" JOIN ", " LEFT JOIN "), group=key(parent, scope)
+    )
+    return query, family(p, link, child, parent)
+
+
+def of_kids(p: Picker, c: Column, child: Table, parent: Table) -> str:
+    """' of its books', or nothing where the column is the child's alone and people would leave it out."""
+    alone = not any(set(c.words.split()) & set(k.words.split()) for k in parent.of("number", "year"))
+    return "" if alone and p.chance(0.4) else f" of {child.nouns}"
 
 
 @shape
@@ -723,188 +806,202 @@ def join_group_aggregate(p: Picker) -> Made:
     function, c, text = aggregate(p, child)
     scope = join([parent, child], [link])
     query = Select((*names(parent, scope), f"{function}({scope.col(child, c)})"), scope.text, group=key(parent, scope))
-    return query, family(p, link, child, parent, agg=text)
+    return query, family(p, link, child, parent, agg=text, of_kids=of_kids(p, c, child, parent))
 
 
 @shape
 def join_group_category(p: Picker) -> Made:
-    link, child, parent = p.link()
+    link, child, parent = p.link(across=True)
     c = p.any(parent.of("category"))
     scope = join([parent, child], [link])
     col = scope.col(parent, c)
-    return Select((col, "COUNT(*)"), scope.text, group=col), family(p, link, child, parent, col=c.words)
+    return Select((col, "COUNT(*)"), scope.text, group=col), family(p, link, child, parent, **grouping(p, c))
 
 
 @shape
-def join_group_having(p: Picker) -> Made:
+def join_category_aggregate(p: Picker) -> Made:
     link, child, parent = p.link()
+    c = p.any(parent.of("category"))
+    function, x, text = aggregate(p, child)
     scope = join([parent, child], [link])
-    n, more = p.any([1, 2, 2, 3, 4]), p.chance(0.6)
-    having = f"COUNT(*) {'>' if more else '>='} {n if more else n + 1}"
-    query = Select(names(parent, scope), scope.text, group=key(parent, scope), having=having)
-    words = {"n": spell(p, n), "n1": spell(p, n + 1), "keep": "more" if more else "at"}
-    return query, family(p, link, child, parent, **words)
+    col = scope.col(parent, c)
+    query = Select((col, f"{function}({scope.col(child, x)})"), scope.text, group=col)
+    return query, family(p, link, child, parent, agg=text, **grouping(p, c))
+
+
+@shape
+def join_most_category(p: Picker) -> Made:
+    link, child, parent = p.link(across=True)
+    c = p.any(parent.of("category"))
+    scope = join([parent, child], [link])
+    col = scope.col(parent, c)
+    query = Select((col,), scope.text, group=col, order="COUNT(*)", descending=True, limit=1)
+    return query, family(p, link, child, parent, **grouping(p, c))
+
+
+@shape
+def join_having_count(p: Picker) -> Made:
+    link, child, parent = p.link(across=True)
+    scope = join([parent, child], [link])
+    bound, over = at_least(p, child.noun, child.nouns)
+    if "<" in bound:
+        raise Unsuitable  # "fewer than" would take in those without any, which an inner join leaves out
+    query = Select(names(parent, scope), scope.text, group=key(parent, scope), having=f"COUNT(*) {bound}")
+    return query, family(p, link, child, parent, over=over)
 
 
 @shape
 def join_having_aggregate(p: Picker) -> Made:
     link, child, parent = p.link()
-    function, c, text = aggregate(p, child, "AVG", "SUM", "SUM")
+    function, c, text = aggregate(p, child, "AVG", "AVG", "SUM")
     scope = join([parent, child], [link])
-    bound = middle(p, c, function, max(1, child.rows // max(1, parent.rows)))
-    having = f"{function}({scope.col(child, c)}) > {bound}"
-    query = Select(names(parent, scope), scope.text, group=key(parent, scope), having=having)
-    return query, family(p, link, child, parent, agg=text, an_agg=a(text), bound=bound)
+    bound = middle(p, c, function, max(1, child.rows // parent.rows))
+    query = Select(
+        names(parent, scope),
+        scope.text,
+        group=key(parent, scope),
+        having=f"{function}({scope.col(child, c)}) > {bound}",
+    )
+    extra = of_kids(p, c, child, parent)
+    return query, family(p, link, child, parent, agg=text, an_agg=article(text), bound=bound, of_kids=extra)
+
+
+def top_parent(p: Picker, limit: int, aggregated: bool, shown: bool = False) -> Made:
+    """Parents with the most children, or the highest aggregate over them."""
+    link, child, parent = p.link(across=not aggregated)
+    scope = join([parent, child], [link])
+    order, words = "COUNT(*)", {"n": spell(p, limit)}
+    if aggregated:
+        function, c, words["agg"] = aggregate(p, child, "AVG", "SUM", "SUM")
+        order, words["of_kids"] = f"{function}({scope.col(child, c)})", of_kids(p, c, child, parent)
+    down = aggregated or p.chance(0.85)
+    words["most"] = p.say("[most|most|largest number of|highest number of]" if down else "[fewest|smallest number of]")
+    columns = (*names(parent, scope), order) if shown else names(parent, scope)
+    query = Select(columns, scope.text, group=key(parent, scope), order=order, descending=down, limit=limit)
+    return query, family(p, link, child, parent, **words)
 
 
 @shape
 def join_most(p: Picker) -> Made:
-    link, child, parent = p.link()
-    scope = join([parent, child], [link])
-    query = Select(
-        names(parent, scope), scope.text, group=key(parent, scope), order="COUNT(*)", descending=True, limit=1
-    )
-    return query, family(p, link, child, parent, has=third_person(link.have))
+    return top_parent(p, 1, aggregated=False)
 
 
-def third_person(have: str) -> str:
-    """'have written' to 'has written', 'own' to 'owns'."""
-    first, _, rest = have.partition(" ")
-    if first.endswith(("ch", "sh", "ss", "o")):
-        first += "es"
-    elif first.endswith("y") and first[-2] not in "aeiou":
-        first = first[:-1] + "ies"
-    else:
-        first = {"have": "has", "are": "is", "were": "was"}.get(first, first + "s" if first not in _PAST else first)
-    return f"{first} {rest}".strip()
-
-
-_PAST = {"placed", "wrote", "made", "took", "won", "hosted", "held"}
+@shape
+def join_most_shown(p: Picker) -> Made:
+    return top_parent(p, 1, aggregated=False, shown=True)
 
 
 @shape
 def join_top_n(p: Picker) -> Made:
-    link, child, parent = p.link()
-    scope = join([parent, child], [link])
-    n = p.any([2, 3, 3, 5])
-    query = Select(
-        names(parent, scope), scope.text, group=key(parent, scope), order="COUNT(*)", descending=True, limit=n
-    )
-    return query, family(p, link, child, parent, n=spell(p, n))
+    return top_parent(p, p.any([2, 3, 3, 5]), aggregated=False)
 
 
 @shape
 def join_top_aggregate(p: Picker) -> Made:
-    link, child, parent = p.link()
-    function, c, text = aggregate(p, child, "AVG", "SUM", "SUM")
-    scope = join([parent, child], [link])
-    order = f"{function}({scope.col(child, c)})"
-    query = Select(names(parent, scope), scope.text, group=key(parent, scope), order=order, descending=True, limit=1)
-    return query, family(p, link, child, parent, agg=text)
+    return top_parent(p, 1, aggregated=True)
 
 
 @shape
 def join_top_n_aggregate(p: Picker) -> Made:
-    link, child, parent = p.link()
-    function, c, text = aggregate(p, child, "AVG", "SUM", "SUM")
+    return top_parent(p, p.any([2, 3, 3, 5]), aggregated=True, shown=True)
+
+
+@shape
+def amount_top(p: Picker) -> Made:
+    link, child, parent = p.link(lambda child, parent: child.amounts)
+    words, x, y = p.any(child.amounts)
     scope = join([parent, child], [link])
-    order = f"{function}({scope.col(child, c)})"
-    query = Select(
-        (*names(parent, scope), order),
-        scope.text,
-        group=key(parent, scope),
-        order=order,
-        descending=True,
-        limit=p.any([2, 3, 3, 5]),
-    )
-    return query, family(p, link, child, parent, agg=text, n=spell(p, query.limit))
+    order = f"SUM({scope.col(child, x)} * {scope.col(child, y)})"
+    query = Select(names(parent, scope), scope.text, group=key(parent, scope), order=order, descending=True, limit=1)
+    return query, family(p, link, child, parent, amount=words, first=x.words, second=y.words)
 
 
 @shape
-def parent_of_best(p: Picker) -> Made:
-    link, child, parent = p.link()
-    c, descending = ordering(p, child)
-    say = p.superlative(child, c, descending)
-    scope = join([child, parent], [link])
-    query = Select(names(parent, scope), scope.text, order=scope.col(child, c), descending=descending, limit=1)
-    return query, family(p, link, child, parent, best=say(child.noun))
-
-
-@shape
-def best_of_parent(p: Picker) -> Made:
-    link, child, parent = p.link()
-    name, pairs = p.name_of(parent)
-    c, descending = ordering(p, child)
-    say = p.superlative(child, c, descending)
-    scope = join([child, parent], [link])
-    where = tuple(f"{scope.col(parent, k)} = {v}" for k, v in pairs)
-    query = Select(names(child, scope), scope.text, where, order=scope.col(child, c), descending=descending, limit=1)
-    words = family(p, link, child, parent, name=name)
-    return query, {**words, "label": p.label_words(child, False), "best": say(child.noun)}
+def amount_by_parent(p: Picker) -> Made:
+    link, child, parent = p.link(lambda child, parent: child.amounts)
+    words, x, y = p.any(child.amounts)
+    scope = join([parent, child], [link])
+    total = f"SUM({scope.col(child, x)} * {scope.col(child, y)})"
+    query = Select((*names(parent, scope), total), scope.text, group=key(parent, scope))
+    return query, family(p, link, child, parent, amount=words)
 
 
 # -- nesting across tables ---------------------------------------------------------------------------------------------
 
 
+def children(link: Link, child: Table, condition: Condition | None = None) -> Select:
+    """The foreign keys of a child table, without NULLs: NOT IN over a NULL is never true."""
+    where = (condition.within(Scope((child,))),) if condition else ()
+    known = (f"{quoted(link.column)} IS NOT NULL",) if link.nullable else ()
+    return Select((quoted(link.column),), quoted(child.name), where + known)
+
+
+def membership(p: Picker, operator: str, kinds: tuple[str, ...] = (), count: bool = False) -> Made:
+    """Parents whose key is IN or NOT IN the children's, which may have to meet a condition."""
+    link, child, parent = p.link(across=not kinds)
+    condition = p.condition(child, kinds) if kinds else None
+    where = (f"{quoted(link.parent_column)} {operator} ({children(link, child, condition)})",)
+    scope = Scope((parent,))
+    query = Select(("COUNT(*)",) if count else names(parent, scope), scope.text, where)
+    return query, family(p, link, child, parent, kid_where=condition.text if condition else None)
+
+
 @shape
 def without_children(p: Picker) -> Made:
-    link, child, parent = p.link()
-    scope = Scope((parent,))
-    query = Select(names(parent, scope), scope.text, (f"{parent_key(link)} NOT IN ({children(link, child)})",))
-    return query, family(p, link, child, parent)
-
-
-def children(link: Link, child: Table, condition: str = "") -> Select:
-    """The foreign keys of a child table, without NULLs: NOT IN over a NULL is never true."""
-    where = (f"{quoted(link.column)} IS NOT NULL",) if link.nullable and not condition else ()
-    return Select((quoted(link.column),), quoted(child.name), where + ((condition,) if condition else ()))
-
-
-def parent_key(link: Link) -> str:
-    """The parent's side of a link in its own table."""
-    return quoted(link.parent_column)
+    return membership(p, "NOT IN")
 
 
 @shape
 def count_without_children(p: Picker) -> Made:
-    link, child, parent = p.link()
-    query = Select(("COUNT(*)",), quoted(parent.name), (f"{parent_key(link)} NOT IN ({children(link, child)})",))
-    return query, family(p, link, child, parent)
+    return membership(p, "NOT IN", count=True)
 
 
 @shape
 def with_child(p: Picker) -> Made:
-    link, child, parent = p.link()
-    condition = p.condition(child, SIMPLE)
-    inner = children(link, child, condition.within(Scope((child,))))
-    scope = Scope((parent,))
-    query = Select(names(parent, scope), scope.text, (f"{parent_key(link)} IN ({inner})",))
-    return query, family(p, link, child, parent, where=condition.text)
+    return membership(p, "IN", SIMPLE)
+
+
+@shape
+def count_with_child(p: Picker) -> Made:
+    return membership(p, "IN", SIMPLE, count=True)
 
 
 @shape
 def without_child(p: Picker) -> Made:
+    return membership(p, "NOT IN", SIMPLE)
+
+
+@shape
+def count_parents(p: Picker) -> Made:
+    link, child, parent = p.link(across=True)
+    query = Select((f"COUNT(DISTINCT {quoted(link.column)})",), quoted(child.name))
+    return query, family(p, link, child, parent)
+
+
+@shape
+def with_and_without(p: Picker) -> Made:
     link, child, parent = p.link()
-    condition = p.condition(child, SIMPLE)
-    if link.nullable:
+    other_link, other, same = p.link()
+    if same != parent or other == child:
         raise Unsuitable
-    inner = children(link, child, condition.within(Scope((child,))))
-    scope = Scope((parent,))
-    query = Select(names(parent, scope), scope.text, (f"{parent_key(link)} NOT IN ({inner})",))
-    return query, family(p, link, child, parent, where=condition.text)
+    have, lack = p.condition(child, SIMPLE), p.condition(other, SIMPLE) if p.chance(0.5) else None
+    scope, key_ = Scope((parent,)), quoted(link.parent_column)
+    where = (f"{key_} IN ({children(link, child, have)})", f"{key_} NOT IN ({children(other_link, other, lack)})")
+    words = {"kid_where": have.text, "others": other.nouns, "other_where": lack.text if lack else ""}
+    words |= {"other_have": other_link.have}
+    return Select(names(parent, scope), scope.text, where), family(p, link, child, parent, **words)
 
 
 @shape
 def exists_child(p: Picker) -> Made:
     link, child, parent = p.link()
     condition = p.condition(child, SIMPLE)
-    yes = p.chance(0.6)
+    no = "" if p.chance(0.6) else "no "
     scope = join([child, parent], [link])
     inner = Select(("1",), quoted(child.name), (scope.joins[0], condition.within(scope)))
     outer = Scope((parent,))
-    query = Select(names(parent, outer), outer.text, (f"{'' if yes else 'NOT '}EXISTS ({inner})",))
-    there, q_there = ("there exist", "do there exist") if yes else ("there exist no", "do there exist no")
-    return query, family(p, link, child, parent, where=condition.text, there=there, q_there=q_there)
+    query = Select(names(parent, outer), outer.text, (f"{'NOT ' if no else ''}EXISTS ({inner})",))
+    return query, family(p, link, child, parent, kid_where=condition.text, no=no)
 
 
 @shape
@@ -919,14 +1016,15 @@ def average_count(p: Picker) -> Made:
 def both(p: Picker, operator: str) -> Made:
     """Parents with children of one kind and (INTERSECT) or but not (EXCEPT) of another."""
     link, child, parent = p.link()
-    column = p.any(child.of("category"))
-    one, two = p.some(column.values, 2)
+    c = p.any(child.of("category"))
     scope = join([parent, child], [link])
-    sides = [
-        Select(names(parent, scope), scope.text, (f"{scope.col(child, column)} = {literal(v)}",)) for v in (one, two)
-    ]
-    where = p.phrase(column, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]").replace("{w}", column.words)
-    words = {"first": where.replace("{}", p.value(column, one)), "second": where.replace("{}", p.value(column, two))}
+    values = p.some(c.values, 2)
+    sides = [Select(names(parent, scope), scope.text, (f"{scope.col(child, c)} = {literal(v)}",)) for v in values]
+    where = p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]").replace("{w}", c.words)
+    first, second = (where.replace("{}", p.value(c, v)) for v in values)
+    words = {"first": first, "second": second, "one": str(values[0]), "two": str(values[1])}
+    if c.phrases.get("where") and not str(c.phrases["where"]).startswith(("that are {}", "['that are {}")):
+        words["one"] = None  # "printed jobs", "waiting jobs": only where the value is an adjective
     return Compound(operator, *sides), family(p, link, child, parent, **words)
 
 
@@ -940,118 +1038,87 @@ def except_children(p: Picker) -> Made:
     return both(p, "EXCEPT")
 
 
-# -- three tables and more ---------------------------------------------------------------------------------------------
+# -- three tables ------------------------------------------------------------------------------------------------------
 
 
 def chain(p: Picker) -> tuple[Link, Link, Table, Table, Table]:
     """Child, parent and grandparent along two links."""
-    upper, parent, top = p.link()
-    lower = p.any([link for link in p.graph.plain_links() if link.parent == parent.name and link.child != top.name])
+    upper, parent, grand = p.link()
+    lower = p.any([link for link in p.graph.plain_links() if link.parent == parent.name and link.child != grand.name])
     child = p.graph.tables[lower.child]
-    if any({link.child, link.parent} == {child.name, top.name} for link in p.graph.links):
+    if any({link.child, link.parent} == {child.name, grand.name} for link in p.graph.links):
         raise Unsuitable  # a direct link as well: "orders of a city" would be ambiguous
-    return lower, upper, child, parent, top
+    return lower, upper, child, parent, grand
+
+
+def line(p: Picker, lower: Link, upper: Link, child: Table, parent: Table, grand: Table, **more: Any) -> dict[str, Any]:
+    """The words for three generations: 'loans of books written by the author'."""
+    words = family(p, upper, child, grand, by=lower.by, mids=parent.nouns, mid=parent.noun, mid_by=upper.by)
+    return {**words, **more}
 
 
 @shape
 def chain_by_name(p: Picker) -> Made:
-    lower, upper, child, parent, top = chain(p)
-    name, pairs = p.name_of(top)
-    cols = list(child.label) if child.named and p.chance(0.6) else p.shown(child, 1)
-    scope = join([child, parent, top], [lower, upper])
-    query = Select(names_of(child, cols, scope), scope.text, tuple(f"{scope.col(top, k)} = {v}" for k, v in pairs))
-    words = {"mids": parent.nouns, "mid_by": upper.by, "by": lower.by, "name": name}
-    return query, {**family(p, upper, child, top, cols=p.column_words(child, cols)), **words}
+    lower, upper, child, parent, grand = chain(p)
+    scope = join([child, parent, grand], [lower, upper])
+    name, condition = named(p, grand, scope)
+    cols = kid_columns(p, child)
+    words = line(p, lower, upper, child, parent, grand, cols=p.column_words(cols), name=name)
+    return Select(names(child, scope, cols), scope.text, (condition,)), words
 
 
 @shape
 def chain_count(p: Picker) -> Made:
-    lower, upper, child, parent, top = chain(p)
-    name, pairs = p.name_of(top)
-    scope = join([child, parent, top], [lower, upper])
-    query = Select(("COUNT(*)",), scope.text, tuple(f"{scope.col(top, k)} = {v}" for k, v in pairs))
-    words = {"mids": parent.nouns, "mid_by": upper.by, "by": lower.by, "name": name}
-    return query, {**family(p, upper, child, top), **words}
+    lower, upper, child, parent, grand = chain(p)
+    scope = join([child, parent, grand], [lower, upper])
+    name, condition = named(p, grand, scope)
+    return Select(("COUNT(*)",), scope.text, (condition,)), line(p, lower, upper, child, parent, grand, name=name)
+
+
+def chain_groups(p: Picker, aggregated: bool, limit: int = 0) -> Made:
+    """Grandparents with a figure over their grandchildren."""
+    lower, upper, child, parent, grand = chain(p)
+    scope = join([grand, parent, child], [upper, lower])
+    figure, words = "COUNT(*)", {}
+    if aggregated:
+        function, c, words["agg"] = aggregate(p, child, *(["AVG", "SUM", "SUM"] if limit else []))
+        figure = f"{function}({scope.col(child, c)})"
+    columns = names(grand, scope) if limit else (*names(grand, scope), figure)
+    order = {"order": figure, "descending": True, "limit": limit} if limit else {}
+    query = Select(columns, scope.text, group=key(grand, scope), **order)
+    return query, line(p, lower, upper, child, parent, grand, **words)
 
 
 @shape
 def chain_group_count(p: Picker) -> Made:
-    lower, upper, child, parent, top = chain(p)
-    scope = join([top, parent, child], [upper, lower])
-    query = Select((*names(top, scope), "COUNT(*)"), scope.text, group=key(top, scope))
-    return query, {**family(p, upper, child, top), "mids": parent.nouns, "by": lower.by}
+    return chain_groups(p, aggregated=False)
 
 
 @shape
 def chain_group_aggregate(p: Picker) -> Made:
-    lower, upper, child, parent, top = chain(p)
-    function, c, text = aggregate(p, child)
-    scope = join([top, parent, child], [upper, lower])
-    query = Select((*names(top, scope), f"{function}({scope.col(child, c)})"), scope.text, group=key(top, scope))
-    return query, {**family(p, upper, child, top), "mids": parent.nouns, "by": lower.by, "agg": text}
+    return chain_groups(p, aggregated=True)
+
+
+@shape
+def chain_most(p: Picker) -> Made:
+    return chain_groups(p, aggregated=False, limit=1)
+
+
+@shape
+def chain_top_aggregate(p: Picker) -> Made:
+    return chain_groups(p, aggregated=True, limit=1)
 
 
 @shape
 def bridge_by_name(p: Picker) -> Made:
-    left_link, right_link, left, bridge, right = bridged(p)
-    name, pairs = p.name_of(right)
-    scope = join([left, bridge, right], [left_link, right_link])
-    query = Select(names(left, scope), scope.text, tuple(f"{scope.col(right, k)} = {v}" for k, v in pairs))
-    return query, {**family(p, left_link, bridge, left), "name": name, "other": right.noun, "have": across(left_link)}
-
-
-def across(link: Link) -> str:
-    """The verb from one side of a bridge to the other: 'speak', 'play in'."""
-    return link.have
-
-
-def bridged(p: Picker) -> tuple[Link, Link, Table, Table, Table]:
-    """Both links of a bridge table: left, bridge, right."""
     left_link, right_link = p.any(list(p.graph.bridges()))
-    tables = p.graph.tables
-    left, right = tables[left_link.parent], tables[right_link.parent]
-    if not left.named or not right.named:
-        raise Unsuitable
-    return left_link, right_link, left, tables[left_link.child], right
-
-
-@shape
-def bridge_group_count(p: Picker) -> Made:
-    left_link, _, left, bridge, right = bridged(p)
-    scope = join([left, bridge], [left_link])
-    query = Select((*names(left, scope), "COUNT(*)"), scope.text, group=key(left, scope))
-    have = across(left_link)
-    words = {"others": right.nouns, "have": have, "has": third_person(have)}
-    return query, {**family(p, left_link, bridge, left), **words}
-
-
-@shape
-def bridge_most(p: Picker) -> Made:
-    left_link, _, left, bridge, right = bridged(p)
-    scope = join([left, bridge], [left_link])
-    query = Select(names(left, scope), scope.text, group=key(left, scope), order="COUNT(*)", descending=True, limit=1)
-    words = {"others": right.nouns, "has": third_person(across(left_link))}
-    return query, {**family(p, left_link, bridge, left), **words}
-
-
-@shape
-def amount_top(p: Picker) -> Made:
-    link, child, parent = p.link(lambda child, parent: child.amounts)
-    words, x, y = p.any(child.amounts)
-    scope = join([parent, child], [link])
-    order = f"SUM({scope.col(child, x)} * {scope.col(child, y)})"
-    query = Select(names(parent, scope), scope.text, group=key(parent, scope), order=order, descending=True, limit=1)
-    return query, family(p, link, child, parent, amount=words)
-
-
-@shape
-def amount_by_parent(p: Picker) -> Made:
-    link, child, parent = p.link(lambda child, parent: child.amounts)
-    words, x, y = p.any(child.amounts)
-    scope = join([parent, child], [link])
-    total = f"SUM({scope.col(child, x)} * {scope.col(child, y)})"
-    query = Select((*names(parent, scope), total), scope.text, group=key(parent, scope))
-    return query, family(p, link, child, parent, amount=words)
+    left, bridge, right = (p.graph.tables[t] for t in (left_link.parent, left_link.child, right_link.parent))
+    scope = join([left, bridge, right], [left_link, right_link])
+    name, condition = named(p, right, scope)
+    count = p.chance(0.25)
+    words = family(p, left_link, bridge, left, name=name, other=right.noun)
+    words |= {"counted": "", "labels": None} if count else {"shown": ""}  # decides which phrasings fit
+    return Select(("COUNT(*)",) if count else names(left, scope), scope.text, (condition,)), words
 
 
 # -- self references ---------------------------------------------------------------------------------------------------
@@ -1064,4 +1131,4 @@ def self_join(p: Picker) -> Made:
     name = quoted(t.name)
     source = f"{name} AS t1 JOIN {name} AS t2 ON t1.{quoted(link.column)} = t2.{quoted(link.parent_column)}"
     columns = tuple(f"{side}.{quoted(c.name)}" for side in ("t1", "t2") for c in t.label)
-    return Select(columns, source), things(t, label=p.label_words(t, False), role=link.role)
+    return Select(columns, source), things(p, t, role=link.role)
