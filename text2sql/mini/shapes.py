@@ -51,7 +51,7 @@ def _spell_out(text: str) -> str:
     return text
 
 
-# -- words and parts that shapes share -----------------------------------------------------------------------------------
+# -- words and parts that shapes share ---------------------------------------------------------------------------------
 
 
 def things(p: Picker, t: Table, *conditions: Condition, **more: Any) -> dict[str, Any]:
