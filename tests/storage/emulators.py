@@ -6,14 +6,17 @@ what works on both is no quirk of one. Both keep their objects in a folder, so w
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 KINDS = ("python", "go")
@@ -100,3 +103,81 @@ class Emulator:
 
     def delete(self, bucket: str, name: str) -> None:
         self.request("DELETE", f"/storage/v1/b/{bucket}/o/{urllib.request.quote(name, safe='')}")
+
+
+class Gate:
+    """A proxy in front of an emulator that refuses, as Google's service words it, or cuts the line after some bytes.
+
+    `refuse` maps methods to (status, message); `cut_after` is how many bytes of an upload or download go through before
+    the emulator behind is killed, in the middle of it.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.refuse: dict[str, tuple[int, str]] = {}
+        self.cut_after: int | None = None
+        self.passed = 0
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                gate.handle(self)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if request.command in self.refuse:
+            status, message = self.refuse[request.command]
+            return self._reply(request, status, json.dumps({"error": {"code": status, "message": message}}).encode())
+        try:
+            status, headers, content = self._forward(request, body)
+        except OSError:
+            request.close_connection = True
+            return None
+        return self._reply(request, status, content, headers)
+
+    def _forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        self._count(len(body))
+        line = http.client.HTTPConnection("127.0.0.1", self.emulator.port, timeout=20)
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")}
+        line.request(request.command, request.path, body or None, headers)
+        answer = line.getresponse()
+        content = answer.read()
+        self._count(len(content))
+        kept = {k: v for k, v in answer.getheaders() if k.lower() not in ("content-length", "transfer-encoding")}
+        if "Location" in kept:  # of a resumable upload: let its chunks come through here too
+            kept["Location"] = kept["Location"].replace(self.emulator.url, self.url)
+        return answer.status, kept, content
+
+    def _count(self, size: int) -> None:
+        self.passed += size
+        if self.cut_after is not None and self.passed > self.cut_after:
+            self.cut_after = None
+            self.emulator.kill()
+            raise ConnectionResetError
+
+    @staticmethod
+    def _reply(
+        request: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        request.send_response_only(status)
+        for name, value in (headers or {"Content-Type": "application/json"}).items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()

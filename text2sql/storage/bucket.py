@@ -8,10 +8,13 @@ the operating system) into a `UserError`; `probe` asks once, in seconds, before 
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 # STORAGE_EMULATOR_HOST and hangs behind HTTP proxies; the buckets of this project are plain ones.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
+# google-auth warns, each time, that this machine is none of Google's; if credentials are missing, `explain` says so.
+logging.getLogger("google.auth").setLevel(logging.ERROR)
+
 #: seconds within which an endpoint has to answer a first, unauthenticated request
 PROBE_TIMEOUT = 5.0
 GOOGLE = "https://storage.googleapis.com"
@@ -33,6 +39,14 @@ LOGIN = (
 
 ROLES = "roles/storage.objectUser (to push) or roles/storage.objectViewer (to pull) on the bucket"
 BUCKET = "gs://NAME --location=REGION --uniform-bucket-level-access"
+#: what a key file has to have, by its type
+KEY_FIELDS = {
+    "service_account": {"client_email", "private_key", "token_uri"},
+    "authorized_user": {"client_id", "client_secret", "refresh_token"},
+    "external_account": {"audience", "subject_token_type", "token_url"},
+    "external_account_authorized_user": {"client_id", "client_secret", "refresh_token"},
+    "impersonated_service_account": {"source_credentials"},
+}
 #: HTTP status by which the service says: later
 RETRIED = ("408", "429", "500", "502", "503", "504")
 
@@ -56,6 +70,7 @@ def filesystem(url: str, anonymous: bool = False) -> tuple[AbstractFileSystem, s
     options: dict[str, Any] = {}
     if scheme in ("gs", "gcs"):
         answers(url)
+        check_key("anon" if anonymous else None)
         options = {"use_listings_cache": False} | ({"token": "anon"} if anonymous else {})
     with explained(url):
         fs, path = fsspec.core.url_to_fs(url, **options)
@@ -66,6 +81,25 @@ def endpoint(configured: str | None = None) -> str:
     """The address of the storage service: what DVC's configuration says, an emulator's, or Google's."""
     address = configured or os.environ.get("STORAGE_EMULATOR_HOST") or GOOGLE
     return address if "://" in address else f"http://{address}"
+
+
+def check_key(path: str | None = None) -> None:
+    """Look at the key file configured (`path`) or in the environment: gcsfs passes over a broken one in silence.
+
+    Raises:
+        UserError: it is not there, or is no key of Google's.
+    """
+    path = path or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if not path or path == "anon":
+        return
+    try:
+        key = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"credentials: {path} cannot be read ({type(error).__name__})", LOGIN) from None
+    kind = key.get("type") if isinstance(key, dict) else None
+    missing = sorted(KEY_FIELDS.get(kind, {"type"}) - set(key or ()))
+    if missing:
+        raise UserError(f"credentials: {path} is no key file of Google's (no {missing[0]})", LOGIN)
 
 
 def answers(url: str, address: str | None = None) -> None:

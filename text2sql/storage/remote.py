@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from text2sql.errors import UserError
-from text2sql.storage.bucket import answers, explained, filesystem, probe
+from text2sql.storage.bucket import answers, check_key, explained, filesystem, probe
 
 if TYPE_CHECKING:
     from dvc.data_cloud import Remote
@@ -75,6 +75,7 @@ def open_remote(repo: Repo, write: bool = False) -> Remote:
         raise UserError("this clone has no DVC remote", "make remote BUCKET=gs://NAME/FOLDER") from None
     if remote.fs.protocol == "gs":
         answers(address(remote), remote.fs.fs_args.get("endpoint_url"))
+        check_key(remote.fs.fs_args.get("token"))
         with explained(address(remote)):
             probe(remote.fs.fs, remote.path, write)
     return remote

@@ -34,18 +34,22 @@ def push(everywhere: bool = False) -> str:
     """
     with repository() as repo:
         remote = open_remote(repo, write=True)
-        objects = verify.objects(verify.entries(repo), repo.cache.local)
+        objects = verify.objects(verify.entries(repo), repo.cache.local, remote.odb)
         lacking = verify.check_cache(repo.cache.local, objects)
         if bad := [finding for finding in lacking if finding.state == "corrupt"]:
             raise UserError(f"nothing was pushed: {bad[0].path} is corrupt in the cache", verify.remedy(bad[0]))
         here = objects.keys() - {finding.oid for finding in lacking}
         with _transfers(address(remote)):
+            # Damaged listings first: DVC reads them from the bucket, and gives up.
+            corrupt = {finding.oid for finding in verify.check_remote(remote, objects) if finding.state == "corrupt"}
+            mended = _send_again(repo, remote, corrupt & here)
             sent = repo.push(all_branches=everywhere, all_tags=everywhere)
             wrong = verify.check_remote(remote, objects)
-            mended = _send_again(repo, remote, {finding.oid for finding in wrong} & here)
-        if left := verify.check_remote(remote, objects) if mended else wrong:
+            holes = _send_again(repo, remote, {finding.oid for finding in wrong} & here)
+        if left := verify.check_remote(remote, objects) if holes else wrong:
             what = f"{address(remote)}: {left[0].path} is {left[0].state} (and {len(left) - 1} more)"
             raise UserError(what, verify.remedy(left[0]))
+    mended += holes
     return f"{sent} pushed, {mended} mended; {len(objects)} objects in {address(remote)}, all as dvc.lock says"
 
 
@@ -58,7 +62,7 @@ def pull() -> str:
     with repository() as repo:
         remote = open_remote(repo)
         with _transfers(address(remote)):
-            fetched = repo.pull()["fetched"]
+            fetched = repo.pull()["stats"]["fetched"]
     return f"{fetched} fetched from {address(remote)}"
 
 
@@ -74,6 +78,7 @@ def _send_again(repo: Repo, remote: Remote, oids: set[str]) -> int:
 def _transfers(url: str) -> Iterator[None]:
     """DVC logs each object that failed and raises with a count only: say the first cause instead."""
     from dvc.exceptions import CheckoutError, DownloadError, UploadError
+    from dvc_objects.errors import ObjectFormatError
 
     causes: list[BaseException] = []
 
@@ -89,7 +94,7 @@ def _transfers(url: str) -> Iterator[None]:
     try:
         with explained(url):
             yield
-    except (UploadError, DownloadError, CheckoutError, FileNotFoundError) as error:
+    except (UploadError, DownloadError, CheckoutError, FileNotFoundError, ObjectFormatError) as error:
         for cause in causes:
             with explained(url):
                 raise cause from error

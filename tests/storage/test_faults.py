@@ -1,0 +1,289 @@
+"""What goes wrong between here and the bucket: nothing is lost, nothing is half there, and two lines say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.storage.conftest import clone, commit, dvc, git
+from tests.storage.emulators import Emulator, Gate
+from text2sql.errors import UserError
+from text2sql.files import sha256_tree
+from text2sql.storage.releases import pull as pull_release
+from text2sql.storage.remote import configure
+from text2sql.storage.transfer import pull, push
+from text2sql.storage.verify import verify
+
+FORBIDDEN = (403, "tester@example.org does not have storage.objects.create access to the Google Cloud Storage object.")
+ANONYMOUS = (401, "Anonymous caller does not have storage.objects.list access to the Google Cloud Storage bucket.")
+EXPIRED = (401, "Invalid Credentials")
+
+
+@pytest.fixture
+def gate(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A proxy before the emulator; clients use it."""
+    proxy = Gate(emulator)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+    yield proxy
+    proxy.stop()
+    if emulator.process is None or emulator.process.poll() is not None:
+        emulator.start()
+
+
+def two_lines(error: UserError) -> bool:
+    return len(str(error).splitlines()) == 2 and len(str(error)) < 400
+
+
+@pytest.mark.parametrize(
+    ("refuse", "says"),
+    [
+        ({"POST": FORBIDDEN}, "permission denied.*objectUser"),
+        ({"GET": FORBIDDEN, "POST": FORBIDDEN}, "permission denied.*objectViewer"),
+        ({"GET": ANONYMOUS, "POST": ANONYMOUS}, "no credentials were found.*gcloud auth application-default login"),
+    ],
+)
+def test_refused(
+    alice: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, refuse: dict[str, tuple[int, str]], says: str
+) -> None:
+    monkeypatch.chdir(alice)
+    gate.refuse = refuse
+    started = time.monotonic()
+    with pytest.raises(UserError, match=f"(?s){says}") as caught:
+        push()
+    assert two_lines(caught.value)
+    assert time.monotonic() - started < 10, "said in seconds"
+    if "GET" in refuse:
+        with pytest.raises(UserError, match=f"(?s){says}"):
+            pull()
+        lines, findings = verify()
+        assert "not checked" in "\n".join(lines)
+        assert findings == [], "a clone without access to the bucket can still be whole"
+
+
+def test_a_bucket_that_can_be_read_only(alice: Path, gate: Gate, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make remote` says so, and the clone can pull from it."""
+    monkeypatch.chdir(alice)
+    gate.refuse = {"POST": FORBIDDEN}
+    assert "pull only" in configure(f"gs://{bucket}/dvc")
+    gate.refuse = {"GET": FORBIDDEN, "POST": FORBIDDEN}
+    before = (alice / ".dvc" / "config.local").read_text()
+    with pytest.raises(UserError, match="permission denied"):
+        configure(f"gs://{bucket}/elsewhere")
+    assert (alice / ".dvc" / "config.local").read_text() == before, "what does not work is not configured"
+
+
+@pytest.mark.parametrize("address", ["gs://no-bucket-of-that-name/dvc", "s3://x/y", "", "gs://"])
+def test_no_such_bucket(alice: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.chdir(alice)
+    with pytest.raises(UserError) as caught:
+        configure(address)
+    assert two_lines(caught.value)
+    assert not (alice / ".dvc" / "config.local").exists()
+
+
+def test_no_remote_and_no_repository(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone(made, tmp_path / "clone"))
+    with pytest.raises(UserError, match="no DVC remote"):
+        push()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UserError, match="no DVC repository"):
+        push()
+
+
+@pytest.mark.parametrize("content", ["not JSON", '{"type": "service_account"}', None])
+@pytest.mark.parametrize("given", ["to DVC", "to Google's tools"])
+def test_broken_service_account_file(
+    alice: Path, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, given: str
+) -> None:
+    key = tmp_path / "key.json"
+    if content is not None:
+        key.write_text(content)
+    if given == "to DVC":
+        assert dvc(alice, "remote", "modify", "--local", "storage", "credentialpath", str(key)) == 0
+    else:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    monkeypatch.chdir(alice)
+    with pytest.raises(UserError, match="credentials") as caught:
+        push()
+    assert two_lines(caught.value)
+
+
+def test_nothing_needs_the_remote(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a remote configured and nothing there: repro, exp run (also --temp) and status do not even try."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.1)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        (alice / "params.yaml").write_text("seed: 3\n")
+        assert dvc(alice, "repro", "-q") == 0
+        commit(alice, "three")
+        assert dvc(alice, "exp", "run", "-q", "-S", "seed=4") == 0
+        assert dvc(alice, "exp", "run", "-q", "--temp", "-S", "seed=5") == 0
+        assert dvc(alice, "status", "-q") == 0
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def command(root: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """`text2sql ...` or `dvc ...` as a process of its own."""
+    module = "text2sql.cli" if words[0] == "text2sql" else "dvc"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words[1:]],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def whole(emulator: Emulator, bucket: str) -> None:
+    """Every object in the bucket is as its name says: nothing is half there."""
+    import hashlib
+    import urllib.parse
+
+    for name in emulator.objects(bucket):
+        content = emulator.request("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media")
+        assert hashlib.md5(content).hexdigest() == "".join(name.split("/")[-2:]).removesuffix(".dir")
+
+
+@pytest.mark.parametrize("cut_after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2_000_000, 7_500_000))])
+def test_server_killed_in_a_push(
+    alice: Path, gate: Gate, bucket: str, emulator: Emulator, tmp_path: Path, cut_after: int
+) -> None:
+    """It is started again: the push that waits for it completes by itself, and the bucket has all, whole."""
+    gate.cut_after = cut_after
+    pushing = command(alice, "dvc", "push", "-q")
+    while gate.cut_after is not None and pushing.poll() is None:
+        time.sleep(0.02)
+    assert gate.cut_after is None, "it was killed"
+    emulator.start()
+    whole(emulator, bucket)
+    pushing.communicate(timeout=120)
+    assert dvc(alice, "push") == 0
+    whole(emulator, bucket)
+    bob = clone(alice, tmp_path / "bob")
+    assert dvc(bob, "pull") == 0
+    assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
+
+
+def test_server_killed_in_a_pull(
+    alice: Path, gate: Gate, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dvc(alice, "push") == 0
+    bob = clone(alice, tmp_path / "bob")
+    gate.passed, gate.cut_after = 0, 3_000_000
+    pulling = command(bob, "dvc", "pull", "-q")
+    while gate.cut_after is not None and pulling.poll() is None:
+        time.sleep(0.02)
+    assert gate.cut_after is None, "it was killed"
+    pulling.kill()
+    pulling.communicate()
+    monkeypatch.chdir(bob)
+    assert not [finding for finding in verify(False)[1] if finding.state == "corrupt"], "nothing is half there"
+    emulator.start()
+    pull()
+    assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
+    assert verify()[1] == []
+
+
+@pytest.mark.slow
+def test_server_that_stays_away(alice: Path, gate: Gate, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gcsfs tries for half a minute a request; then two lines, and what was pushed is kept."""
+    monkeypatch.chdir(alice)
+    gate.cut_after = 3_000_000
+    with pytest.raises(UserError, match="cannot be reached") as caught:
+        push()
+    assert two_lines(caught.value)
+    emulator.start()
+    assert "as dvc.lock says" in push()
+
+
+def test_client_killed_in_a_push(alice: Path, bucket: str, emulator: Emulator, gate: Gate) -> None:
+    pushing = command(alice, "dvc", "push", "-q")
+    while gate.passed < 1_000_000 and pushing.poll() is None:
+        time.sleep(0.005)
+    pushing.kill()
+    pushing.communicate()
+    whole(emulator, bucket)
+    assert dvc(alice, "push") == 0
+    whole(emulator, bucket)
+    assert len(emulator.objects(bucket)) == 11
+
+
+def test_two_clones_push_at_once(alice: Path, bucket: str, emulator: Emulator, tmp_path: Path) -> None:
+    """The same data and different data."""
+    bob = tmp_path / "bob"
+    clone(alice, bob)
+    (bob / "params.yaml").write_text("seed: 2\n")
+    assert dvc(bob, "repro", "-q") == 0
+    carol = tmp_path / "carol"
+    subprocess.run(["cp", "-r", str(alice), str(carol)], check=True)
+    with ThreadPoolExecutor() as pool:
+        runs = [command(root, "dvc", "push", "-q") for root in (alice, bob, carol)]
+        outputs = list(pool.map(lambda run: run.communicate(timeout=120)[0], runs))
+    assert [run.returncode for run in runs] == [0, 0, 0], outputs
+    whole(emulator, bucket)
+    assert len(emulator.objects(bucket)) == 22
+
+
+def test_full_disk(alice: Path, bucket: str, tmp_path: Path) -> None:
+    """A pull onto a disk too small for it, and again when there is room: in a mount namespace of its own."""
+    assert dvc(alice, "push") == 0
+    bob = clone(alice, tmp_path / "bob")
+    pulling = f"{sys.executable} -m text2sql.cli pull --all"
+    script = (
+        f"mount -t tmpfs -o size=6m tmpfs {bob}/.dvc/cache && {pulling}; echo rc=$?; find .dvc/cache -type f -size +1k;"
+        f"mount -o remount,size=60m {bob}/.dvc/cache && {pulling}; echo rc=$?"
+    )
+    (bob / ".dvc" / "cache").mkdir()
+    run = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=bob,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if "rc=" not in run.stdout:
+        pytest.skip(f"no mount namespaces here: {run.stderr.strip()}")
+    second = run.stdout.split("rc=", 1)[1]
+    assert second.startswith("1"), run.stdout
+    assert "the disk is full" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert ".tmp" not in second.split("rc=")[0], "nothing half there"
+    assert second.rstrip().endswith("rc=0"), run.stdout
+    assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
+
+
+def test_pull_of_a_release_is_whole_or_absent(
+    alice: Path, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dvc(alice, "push") == 0
+    url = f"file://{alice}"
+    gate.refuse = {"GET": FORBIDDEN}
+    with pytest.raises(UserError, match="permission denied"):
+        pull_release("main", url, tmp_path / "adapter")
+    gate.refuse = {}
+    manifest = alice / "models" / "release" / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps({"files": {"README.md": "0" * 64}, "made_of": {}}))
+    assert dvc(alice, "commit", "-q", "-f") == 0
+    git(alice, "commit", "-qam", "a manifest that does not fit")
+    assert dvc(alice, "push") == 0
+    with pytest.raises(UserError, match=r"changed|unexpected"):
+        pull_release("main", url, tmp_path / "adapter")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice"]
