@@ -83,7 +83,7 @@ def _experiment_id(client: MlflowClient, name: str, local: bool) -> str:
     if found is None:
         location = str(root() / "mlruns" / name) if local else None
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
         except MlflowException as error:  # another process was quicker
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -13,111 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from recording import curve, params, runs, score, sync, train
 
-from text2sql import tracking
 from text2sql.errors import UserError
 from text2sql.tracking import Journal, adapter_sha256, flat, journals, scoring_run, training_run
 
-PROJECT = Path(__file__).resolve().parents[1]
-
-
-def params(**changes):
-    """A params.yaml; `changes` by dotted names."""
-    values = {
-        "seed": 1,
-        "data": {"name": "mini", "split": {"statuses": ["verified", "verified_ties"]}},
-        "model": {"name": "tiny"},
-        "train": {"learning_rate": 0.001, "limit": None},
-        "predict": {"batch_size": 16},
-        "score": {"workers": 2},
-        "tracking": {
-            "kind": "mlflow", "uri": None, "experiment": "text2sql", "system_seconds": 0.0, "tensorboard": False,
-        },
-    }  # fmt: skip
-    for name, value in changes.items():
-        section, _, key = name.partition("__")
-        values[section][key] = value
-    return values
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    """An empty database of the installed MLflow, copied by the tests, as making one takes seconds."""
-    from text2sql import mlflow_store
-
-    folder = tmp_path_factory.mktemp("database")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        patch.chdir(folder)
-        mlflow_store.connect()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def clone(tmp_path, monkeypatch):
-    """A clone's root on branch `trunk`, outside of DVC; nothing sends the journals but the test."""
-    for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "RANK", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / ".dvc").mkdir()
-    subprocess.run(["git", "init", "-q", "-b", "trunk"], cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "_start_sender", lambda journal: None)
-    make_adapter("one")
-    (tmp_path / "val.jsonl").write_text('{"id": "a", "completion": "SELECT 1"}\n')
-    return tmp_path
-
-
-@pytest.fixture
-def store(clone, database):
-    """`clone` with a database, and its client."""
-    from text2sql import mlflow_store
-
-    shutil.copy(database, clone / "mlflow.db")
-    return mlflow_store.connect()
-
-
-def make_adapter(content, folder="adapter"):
-    """A folder in place of an adapter; returns its path."""
-    path = Path(folder)
-    path.mkdir(exist_ok=True)
-    (path / "adapter_model.safetensors").write_text(content)
-    return path
-
-
-def sync(uri=None):
-    from text2sql import mlflow_store
-
-    return mlflow_store.sync(uri)
-
-
-def runs(client):
-    """All runs, oldest first."""
-    experiment = client.get_experiment_by_name("text2sql")
-    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]) if experiment else []
-
-
-def curve(client, run, name="train_loss"):
-    return [(m.step, m.value) for m in sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)]
-
-
-def train(fingerprint="f1", steps=range(3), val_loss=0.5, content="one", **changes):
-    """A training in short; returns its adapter's hash."""
-    with training_run(fingerprint, params(**changes)) as run:
-        run.dataset(Path("val.jsonl"), "validation")
-        for step in steps:
-            run.metrics({"train_loss": 1 / (1 + step)}, step=step)
-        run.metrics({"val_loss": val_loss})
-        return run.adapter(make_adapter(content), val_loss)
-
-
-def score(adapter, accuracy=0.4, **changes):
-    with scoring_run(adapter, params(**changes)) as run:
-        run.metrics({"execution_accuracy": accuracy})
-        plots = Path("plots")
-        plots.mkdir(exist_ok=True)
-        (plots / "loss.csv").write_text("step,train_loss\n")
-        run.artifact(plots)
-        run.table([{"question": "How many?", "correct": True}], "predictions.json")
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_flat_names_nested_parameters():
@@ -380,7 +281,8 @@ def test_a_database_of_a_newer_mlflow_is_left_alone(store, clone):
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_tracking import *
+from recording import *
+from text2sql.tracking import adapter_sha256
 with training_run(sys.argv[1], params(tracking__system_seconds=0.5)) as run:
     for step in range(int(sys.argv[2]), int(sys.argv[3])):
         run.metrics({{"train_loss": step}}, step=step)
@@ -396,7 +298,7 @@ score(adapter_sha256(adapter))
 
 def start(*arguments):
     """A training and scoring in a process of its own, with senders."""
-    script = SCRIPT.format(tests=str(PROJECT / "tests"))
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True

@@ -1,0 +1,131 @@
+"""`mlflow ui` in a real browser shows two experiments side by side: both curves, what differs, and the accuracy.
+
+SCREENSHOTS=docs/images makes it save what it saw there.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from recording import make_adapter, params, runs, sync
+
+from text2sql.tracking import scoring_run, training_run
+
+pytestmark = pytest.mark.browser
+SCREENSHOTS = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
+# One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
+FONT = "* { font-family: 'DejaVu Sans', sans-serif !important }"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium; the test is skipped, saying so, where there is none."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here: `.ci/browser` installs it as root")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@contextlib.contextmanager
+def mlflow_ui(root):
+    """`mlflow ui` in `root`, which needs no argument but a port that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    with (root / "ui.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (root / "ui.log").read_text()
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def experiment(name, rate, accuracy, monkeypatch):
+    """What train and score record of one experiment."""
+    monkeypatch.setenv("DVC_EXP_NAME", name)
+    with training_run(name, params(train__learning_rate=rate)) as run:
+        for step in range(1, 41):
+            run.metrics({"train_loss": 0.3 + 2 * math.exp(-100 * rate * step)}, step=step)
+            if step % 10 == 0:
+                run.metrics({"val_loss": 0.4 + 2 * math.exp(-90 * rate * step)}, step=step)
+        digest = run.adapter(make_adapter(name), 0.4)
+    with scoring_run(digest, params(train__learning_rate=rate)) as run:
+        run.metrics({"execution_accuracy": accuracy})
+
+
+def shoot(page, name):
+    if SCREENSHOTS:
+        page.screenshot(path=SCREENSHOTS / name)
+
+
+def visit(page, address):
+    page.goto(address)
+    page.add_style_tag(content=FONT)
+
+
+def test_two_experiments_compared(store, browser, monkeypatch):
+    experiment("sweep-1", 0.001, 0.31, monkeypatch)
+    experiment("sweep-2", 0.0005, 0.27, monkeypatch)
+    sync()
+    group = store.get_experiment_by_name("text2sql").experiment_id
+    ids = [run.info.run_id for run in runs(store)]
+    with mlflow_ui(Path.cwd()) as address:
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.set_default_timeout(60_000)
+        check_charts(page, f"{address}/#/experiments/{group}/runs?compareRunsMode=CHART")
+        chosen = json.dumps(ids, separators=(",", ":"))
+        check_comparison(page, f'{address}/#/compare-runs?runs={chosen}&experiments=["{group}"]')
+        page.close()
+
+
+def check_charts(page, address):
+    """Every curve of both runs is drawn."""
+    visit(page, address)
+    for curve in ("train_loss", "val_loss"):
+        for name in ("sweep-1", "sweep-2"):
+            page.get_by_text(f"{name} ({curve})").first.wait_for()
+    page.wait_for_function("document.querySelectorAll('path.js-line').length >= 4")
+    lines = page.locator("path.js-line")
+    assert all(len(lines.nth(n).get_attribute("d")) > 20 for n in range(lines.count()))
+    page.get_by_text("execution_accuracy").first.wait_for()
+    shoot(page, "mlflow-charts.png")
+
+
+def check_comparison(page, address):
+    """Parameters that differ, and the accuracy, stand side by side."""
+    visit(page, address)
+    page.get_by_text("Comparing 2 Runs").wait_for()
+    page.get_by_role("switch").first.click()  # "Show diff only" of the parameters
+    row = page.locator("tr, [role=row]").filter(has_text="train.learning_rate").filter(has_text="0.0005").first
+    row.wait_for()
+    assert "0.001" in row.inner_text()
+    assert page.locator("tr, [role=row]").filter(has_text="predict.batch_size").count() == 0
+    body = page.inner_text("body")
+    assert "execution_accuracy" in body
+    assert "0.31" in body
+    assert "0.27" in body
+    shoot(page, "mlflow-compare.png")
