@@ -9,6 +9,7 @@ Nothing is ever unpickled and no code of a model's repository is run.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -183,9 +184,18 @@ def pick_dtype(quantization: QuantizationOptions, device: str) -> torch.dtype:
 
 def cpu_flags() -> set[str]:
     """The instruction sets of this CPU by Linux' names; empty on other systems."""
+    return set(_cpu_info("flags").split())
+
+
+def cpu_name() -> str:
+    """The CPU's name, as Linux has it; elsewhere its architecture."""
+    return _cpu_info("model name") or platform.machine()
+
+
+def _cpu_info(key: str) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return set(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), ()))
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def _quiet() -> None:

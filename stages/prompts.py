@@ -1,0 +1,105 @@
+"""Question and schema to prompt and completion, as training and prediction read them.
+
+An example that is longer than train.max_length is left out of training and validation and counted, never cut: a cut
+answer teaches wrong SQL. Test examples all stay; their answers are the model's.
+
+Reads data/splits/, the schema index and the tokenizer in models/base. Writes data/prompts/{train,val,test}.jsonl
+(`id`, `db_id`, `prompt`, `completion`) and metrics/prompts.json (counts and token lengths).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, quantiles
+from typing import TYPE_CHECKING, Any
+
+from text2sql.errors import UserError
+from text2sql.files import read_jsonl, write_json, write_jsonl
+from text2sql.model.base import load_tokenizer
+from text2sql.model.prompt import FRAMES, PromptOptions, completion, encode_completion, encode_prompt, render
+from text2sql.schema import Schema, read_index
+from text2sql.stage import read_params, run, section, track
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = Path("data/splits")
+INDEX = Path("data/postgres/schema_index.json")
+BASE = Path("models/base")
+TARGET = Path("data/prompts")
+METRICS = Path("metrics/prompts.json")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`max_left_out`: the share of a split that may be longer than `max_length` tokens."""
+
+    prompt: PromptOptions
+    template: str
+    max_length: int
+    max_left_out: float
+
+
+def read_options(params: dict[str, Any]) -> Options:
+    template = params["model"]["template"]
+    if template not in FRAMES:
+        raise UserError(f"model.template is {template!r}", f"allowed: {', '.join(FRAMES)}")
+    train = params["train"]
+    return Options(section(PromptOptions, "prompt", params), template, train["max_length"], train["max_left_out"])
+
+
+def make(
+    split: str, schemas: dict[str, Schema], tokenizer: PreTrainedTokenizerBase, options: Options
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of one split and their figures.
+
+    Raises:
+        UserError: more examples than allowed are too long.
+    """
+    rows, lengths, too_long = [], [], 0
+    examples = list(read_jsonl(SPLITS / f"{split}.jsonl"))
+    for example in track(examples, f"prompts: {split}"):
+        prompt = render(schemas[example["db_id"]], example["question"], options.prompt, options.template)
+        answer = completion(example["sql"])
+        length = len(encode_prompt(tokenizer, prompt)) + len(encode_completion(tokenizer, answer))
+        too_long += length > options.max_length
+        if length <= options.max_length or split == "test":
+            lengths.append(length)
+            rows.append({"id": example["id"], "db_id": example["db_id"], "prompt": prompt, "completion": answer})
+    if split != "test" and too_long > options.max_left_out * len(examples):
+        raise UserError(
+            f"{too_long} of {len(examples)} examples of the {split} split have over {options.max_length} tokens",
+            "raise train.max_length, take prompt=compact or fewer prompt.samples, or allow it: train.max_left_out",
+        )
+    return rows, {"examples": len(rows), "too_long": too_long, **_distribution(lengths)}
+
+
+def _distribution(lengths: list[int]) -> dict[str, float]:
+    if len(lengths) < 2:
+        return {"tokens": sum(lengths)}
+    cuts = quantiles(lengths, n=100, method="inclusive")
+    return {
+        "tokens": sum(lengths),
+        "mean": round(mean(lengths), 1),
+        "p50": cuts[49],
+        "p99": cuts[98],
+        "max": max(lengths),
+    }
+
+
+def main() -> str:
+    options = read_options(read_params())
+    schemas, tokenizer = read_index(INDEX), load_tokenizer(BASE)
+    figures = {}
+    for split in ("train", "val", "test"):
+        rows, figures[split] = make(split, schemas, tokenizer, options)
+        write_jsonl(TARGET / f"{split}.jsonl", rows)
+    write_json(METRICS, figures)
+    counts = ", ".join(f"{figures[split]['examples']:,} {split}" for split in figures)
+    left_out = figures["train"]["too_long"] + figures["val"]["too_long"]
+    return f"{counts} prompts in {TARGET}/" + (f"; {left_out} examples left out as too long" if left_out else "")
+
+
+if __name__ == "__main__":
+    run(main)

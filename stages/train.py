@@ -1,0 +1,149 @@
+"""QLoRA training of the base model on the prompts; a training that was interrupted goes on where it was.
+
+Reads data/prompts/, models/base and the preflight's verdict. Writes models/adapter/ (the same bytes for the same
+configuration, data and machine type), metrics/plots/loss.csv (the loss curves) and metrics/train.json (with seconds and
+bytes, so different each time).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from text2sql.files import digest, write_json, write_text
+from text2sql.model import checkpoint
+from text2sql.stage import read_params, read_seed, run, section
+from text2sql.tracking import root, training_run
+
+if TYPE_CHECKING:
+    from text2sql.model.training import PackedTrainer, Recipe
+
+PROMPTS = Path("data/prompts")
+BASE = Path("models/base")
+ADAPTER = Path("models/adapter")
+METRICS = Path("metrics/train.json")
+CURVES = Path("metrics/plots/loss.csv")
+#: the code and the libraries that decide an adapter's bytes
+CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+
+
+def read_options(params: dict[str, Any]) -> Recipe:
+    """All sections that decide the adapter."""
+    from text2sql.model.base import QuantizationOptions
+    from text2sql.model.lora import LoraOptions
+    from text2sql.model.training import Recipe, TrainOptions
+
+    return Recipe(
+        read_seed(params),
+        section(QuantizationOptions, "quantization", params),
+        section(LoraOptions, "lora", params),
+        section(TrainOptions, "train", params),
+    )
+
+
+def fingerprint(recipe: Recipe, dtype: str) -> str:
+    """A hash of all that decides the adapter."""
+    from text2sql.model.base import pick_device
+
+    parts = {
+        "recipe": asdict(recipe),
+        "data": digest(PROMPTS),
+        "base": digest(BASE),
+        "code": digest(CODE),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "device": pick_device().partition(":")[0],
+        "dtype": dtype,
+    }
+    return checkpoint.fingerprint(parts)
+
+
+def curves(history: list[dict[str, float]]) -> str:
+    """The loss curves as CSV: step, train_loss, val_loss (empty where there was no validation)."""
+    points: dict[int, dict[str, float]] = {}
+    for entry in history:
+        point = points.setdefault(int(entry["step"]), {})
+        point |= {"train_loss": entry["loss"]} if "loss" in entry else {}
+        point |= {"val_loss": entry["eval_loss"]} if "eval_loss" in entry else {}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["step", "train_loss", "val_loss"], lineterminator="\n")
+    writer.writeheader()
+    for step in sorted(points):
+        if points[step]:
+            writer.writerow({"step": step, **{name: round(value, 4) for name, value in points[step].items()}})
+    return text.getvalue()
+
+
+def figures(trainer: PackedTrainer, val_loss: float | None, dtype: str) -> dict[str, Any]:
+    """metrics/train.json."""
+    from text2sql.model.training import describe_device, peak_memory_bytes
+
+    seconds, examples, tokens = trainer.seconds(), trainer.planned.examples, trainer.planned.tokens
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    hours = seconds / 3600 * trainer.args.world_size
+    return {
+        "train_loss": sum(losses[-10:]) / len(losses[-10:]),
+        "val_loss": val_loss,
+        "steps": trainer.state.global_step,
+        "examples": examples,
+        "tokens": tokens,
+        "examples_per_second": examples / seconds,
+        "tokens_per_second": tokens / seconds,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "seconds": seconds,
+        "device": describe_device(),
+        "dtype": dtype,
+        "processes": trainer.args.world_size,
+        "device_hours": hours,
+        "cost": hours * trainer.recipe.train.price_per_hour,
+    }
+
+
+def main() -> str:
+    recipe = read_options(read_params())
+    from text2sql.model.base import load_tokenizer, pick_device, pick_dtype
+    from text2sql.model.lora import save_adapter
+    from text2sql.model.training import read_examples, train
+
+    tokenizer = load_tokenizer(BASE)
+    dtype = str(pick_dtype(recipe.quantization, pick_device())).removeprefix("torch.")
+    print_ = fingerprint(recipe, dtype)
+    checkpoints = checkpoint.folder(root(), print_)
+    with training_run(print_) as record:
+        record.dataset(PROMPTS / "train.jsonl", "training")
+        record.dataset(PROMPTS / "val.jsonl", "validation")
+        trainer = train(
+            recipe,
+            BASE,
+            read_examples(PROMPTS / "train.jsonl", tokenizer),
+            read_examples(PROMPTS / "val.jsonl", tokenizer),
+            checkpoints,
+            [record.callback()],
+        )
+        val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
+        if os.environ.get("RANK", "0") != "0":
+            return "done"
+        save_adapter(trainer.model, ADAPTER)
+        write_text(CURVES, curves(trainer.state.log_history))
+        metrics = figures(trainer, val_loss, dtype)
+        write_json(METRICS, metrics)
+        record.metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
+        record.adapter(ADAPTER, val_loss=val_loss)
+    checkpoint.prune(checkpoints, keep=0)
+    return (
+        f"{metrics['examples']:,} examples in {metrics['steps']} steps, "
+        f"{metrics['examples_per_second']:.2f} examples/s, "
+        f"loss {metrics['train_loss']:.3f}" + (f", validation {val_loss:.3f}" if val_loss is not None else "")
+    )
+
+
+if __name__ == "__main__":
+    run(main)

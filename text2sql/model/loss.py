@@ -1,0 +1,49 @@
+"""The loss: the mean negative log-likelihood of the answer tokens, over the whole global batch.
+
+The output layer (`lm_head`, a quarter of the small model's work) is applied only at positions that predict an answer
+token. TRL does so on GPUs; on a CPU it computes every position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from text2sql.model.packing import IGNORED
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sums over the answer tokens of a flat sequence: `nll` in nats (differentiable), `correct` and `entropy` (not)."""
+
+    nll: torch.Tensor
+    correct: torch.Tensor
+    entropy: torch.Tensor
+    tokens: int
+
+
+def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
+    """The loss sums of a batch of `packing.collate`.
+
+    `model` may be wrapped for several processes: it is called as a whole, once.
+    """
+    labels = batch["labels"][0]
+    predicting = (labels[1:] != IGNORED).nonzero().squeeze(1)
+    logits = model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        spans=batch["spans"],
+        logits_to_keep=predicting,
+        use_cache=False,
+    ).logits[0]
+    # Not under autocast: in bfloat16 the log-likelihood of a likely token would be rounded to zero.
+    logits, targets = logits.float(), labels[predicting + 1]
+    log_probs = F.log_softmax(logits, dim=-1)
+    nll = F.nll_loss(log_probs, targets, reduction="sum")
+    with torch.no_grad():
+        correct = (logits.argmax(-1) == targets).sum()
+        entropy = torch.special.entr(log_probs.exp()).sum()
+    return Loss(nll, correct, entropy, targets.numel())

@@ -1,0 +1,181 @@
+"""Everything that a training needs, tried in a minute on twenty examples, so that it fails now and not in an hour.
+
+Each check says, when it fails, what to do about it. They build on each other: after a failure the rest is not tried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlglot
+import torch
+
+from text2sql.errors import UserError
+from text2sql.model import checkpoint
+from text2sql.model.base import load_tokenizer
+from text2sql.model.packing import ATTENTION, Example, collate, pack, plan
+from text2sql.model.training import PackedTrainer, Recipe, build, describe_device, peak_memory_bytes
+from text2sql.stage import track
+
+EXAMPLES = 20
+STEPS = 20
+#: the checkpoint that the resumed run goes on from
+SAVED = 16
+#: the share of the machine's memory that a training may take
+MEMORY_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, what it found, and, if it failed, what to do."""
+
+    name: str
+    passed: bool
+    found: str
+    remedy: str = ""
+
+
+class Preflight:
+    """The seven checks of a recipe on a model and examples; `scratch` takes checkpoints and is emptied."""
+
+    def __init__(
+        self, recipe: Recipe, base: Path, examples: Sequence[Example], scratch: Path, writes_sql: bool = True
+    ) -> None:
+        self.base = base
+        self.all_examples = examples
+        self.scratch = scratch
+        self.writes_sql = writes_sql
+        self.copy = recipe.train.checkpoint_copy
+        short = dataclasses.replace(
+            recipe.train, batch_size=4, pack_size=4, epochs=4.0, warmup=0.1, evaluate_every=0, save_every=SAVED,
+            processes=1, checkpoint_copy=None, explosion=100.0,
+        )  # fmt: skip
+        self.recipe = dataclasses.replace(recipe, train=short)
+        self.full = recipe
+        self.trainer: PackedTrainer
+
+    def run(self) -> Iterator[Check]:
+        """The checks in order, until one fails."""
+        checks: list[Callable[[], Check]] = [
+            self.data, self.model, self.learns, self.saves, self.loads, self.answers, self.memory
+        ]  # fmt: skip
+        for check in track(checks, "preflight"):
+            result = check()
+            yield result
+            if not result.passed:
+                return
+
+    def data(self) -> Check:
+        count = len(self.all_examples)
+        tokens = sum(len(e.prompt) + len(e.answer) for e in self.all_examples)
+        remedy = "look at metrics/split.json and metrics/prompts.json: which stage lost the examples?"
+        return Check("data", count >= EXAMPLES, f"{count:,} training examples, {tokens:,} tokens", remedy)
+
+    def model(self) -> Check:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.trainer = self._build()
+        trainable, total = self.trainer.model.get_nb_trainable_parameters()
+        bits = self.full.quantization.bits
+        quantized = getattr(self.trainer.model, "is_loaded_in_4bit", False) == (bits == 4)
+        float32 = all(p.dtype == torch.float32 for p in self.trainer.model.parameters() if p.requires_grad)
+        found = f"{total:,} parameters in {bits or 'no'} bits, {trainable:,} trainable in float32, {describe_device()}"
+        return Check("model", quantized and float32, found, "check conf/quantization and the bitsandbytes installation")
+
+    def learns(self) -> Check:
+        self.trainer.train()
+        losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
+        first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+        passed = math.isfinite(last) and last < first
+        remedy = "lower train.learning_rate; without success, try quantization=none to see whether that is the cause"
+        return Check("learns", passed, f"{len(losses)} steps, loss {first:.2f} to {last:.2f}", remedy)
+
+    def saves(self) -> Check:
+        saved = self.scratch / f"checkpoint-{SAVED}"
+        size = sum(f.stat().st_size for f in saved.rglob("*") if f.is_file())
+        free = shutil.disk_usage(self.scratch).free
+        found = f"{size / 1e6:.0f} MB a checkpoint, {free / 1e9:.1f} GB free"
+        return Check("saves", checkpoint.is_whole(saved) and free > 4 * size, found, "make room on this disk")
+
+    def loads(self) -> Check:
+        """The run goes on from its own checkpoint and must end with the same weights."""
+        before = _adapters(self.trainer)
+        self.trainer = self._build()
+        self.trainer.train(resume_from_checkpoint=str(self.scratch / f"checkpoint-{SAVED}"))
+        after = _adapters(self.trainer)
+        same = all(torch.equal(before[name], after[name]) for name in before)
+        found = f"resumed at step {SAVED}: " + ("the same weights at the end" if same else "other weights at the end")
+        return Check("loads", same, found, "training here is not deterministic: an interrupted run will not be exact")
+
+    def answers(self) -> Check:
+        tokenizer = load_tokenizer(self.base)
+        model = self.trainer.model.eval()
+        model.set_attn_implementation("sdpa")
+        prompt = torch.tensor([self._sample()[0].prompt], device=model.device)
+        with torch.no_grad(), self.trainer.compute_loss_context_manager():
+            output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=128, do_sample=False)
+        text = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True).strip()
+        if not self.writes_sql:
+            return Check("answers", True, "the model generates (its weights are random: no SQL is expected)")
+        try:
+            parsed = bool(text) and sqlglot.parse_one(text, read="postgres") is not None
+        except sqlglot.errors.SqlglotError:
+            parsed = False
+        remedy = "look at data/prompts/train.jsonl: do prompt and answer look right? Try a higher train.learning_rate"
+        return Check("answers", parsed, f"generated: {text[:80]}", remedy)
+
+    def memory(self) -> Check:
+        """The largest pack of the whole training, forward and backward."""
+        options = self.full.train
+        planned = plan(
+            self.all_examples, options.pack_size, options.pack_tokens, options.batch_size, 1.0, self.full.seed
+        )
+        largest = max((pack(group) for group in planned.groups), key=lambda p: p.tokens)
+        self.trainer.model.set_attn_implementation(ATTENTION)
+        self.trainer.model.train()
+        self.trainer.training_step(self.trainer.model, collate([largest]), torch.tensor(1))
+        peak, limit = peak_memory_bytes(), MEMORY_SHARE * total_memory_bytes()
+        found = f"{peak / 1e9:.1f} GB at most (a pack of {largest.tokens:,} tokens) of {limit / 1e9:.1f} GB allowed"
+        fits = int(largest.tokens * limit / peak * 0.8)
+        remedy = f"lower train.pack_tokens to {fits}, or train.gradient_checkpointing=true"
+        return Check("memory", peak <= limit, found, remedy)
+
+    def _sample(self) -> list[Example]:
+        """The shortest examples of the databases with most of them: as quick as can be."""
+        return sorted(self.all_examples, key=lambda e: (len(e.prompt) + len(e.answer), e.db_id))[:EXAMPLES]
+
+    def _build(self) -> PackedTrainer:
+        options = self.recipe.train
+        planned = plan(
+            self._sample(), options.pack_size, options.pack_tokens, options.batch_size, 8.0, self.recipe.seed
+        )
+        planned = dataclasses.replace(planned, groups=planned.groups[: STEPS * planned.per_step])
+        return build(self.recipe, self.base, planned, [], self.scratch)
+
+
+def total_memory_bytes() -> int:
+    """The memory of the GPU if there is one, otherwise of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def report(checks: Sequence[Check]) -> None:
+    """Raise for the check that failed, if one did.
+
+    Raises:
+        UserError: what was found and what to do.
+    """
+    for check in checks:
+        if not check.passed:
+            raise UserError(f"preflight check `{check.name}` failed: {check.found}", check.remedy)
+
+
+def _adapters(trainer: PackedTrainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().cpu().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}

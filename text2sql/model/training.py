@@ -1,0 +1,357 @@
+"""QLoRA training: TRL's SFTTrainer with shared-prefix packing, exact resume and failures that are said well.
+
+`train` reads top to bottom: load, plan, build the trainer, go on from the last whole checkpoint, save. What differs
+from stock TRL is in `PackedTrainer`: the loss of packs, a validation that leaves the random state alone, and sealed
+checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import SFTConfig, SFTTrainer
+
+from text2sql.errors import UserError
+from text2sql.files import read_jsonl
+from text2sql.model import checkpoint
+from text2sql.model.base import QuantizationOptions, cpu_name, load_model, load_tokenizer, pick_device, pick_dtype
+from text2sql.model.lora import LoraOptions, add_adapter, loraplus_groups
+from text2sql.model.loss import answer_loss
+from text2sql.model.packing import ATTENTION, Example, Group, Plan, collate, pack, plan
+from text2sql.model.prompt import encode_completion, encode_prompt
+from text2sql.stage import progress, require
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """conf/train."""
+
+    epochs: float
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"]
+    warmup: float
+    weight_decay: float
+    max_grad_norm: float
+    batch_size: int
+    pack_size: int
+    pack_tokens: int
+    max_length: int
+    max_left_out: float
+    optimizer: str
+    gradient_checkpointing: Any
+    log_every: int
+    evaluate_every: int
+    save_every: int
+    checkpoint_copy: str | None
+    explosion: float
+    processes: int
+    price_per_hour: float
+
+    def __post_init__(self) -> None:
+        require(self.epochs > 0, "epochs must be positive")
+        require(self.learning_rate > 0, "learning_rate must be positive")
+        require(0 <= self.warmup < 1, "warmup must be a share of the steps, in [0, 1)")
+        require(self.batch_size >= 1, "batch_size must be 1 or more")
+        require(self.pack_size >= 1, "pack_size must be 1 or more")
+        require(self.pack_tokens >= 1, "pack_tokens must be 1 or more")
+        require(self.max_length >= 8, "max_length must be 8 or more")
+        require(0 <= self.max_left_out <= 1, "max_left_out must be a share, in [0, 1]")
+        require(
+            self.gradient_checkpointing in (True, False, "auto"), "gradient_checkpointing must be true, false or auto"
+        )
+        require(self.log_every >= 1, "log_every must be 1 or more")
+        require(self.evaluate_every >= 0, "evaluate_every must be 0 or more")
+        require(self.save_every >= 1, "save_every must be 1 or more")
+        require(self.explosion > 1, "explosion must be over 1")
+        require(self.processes >= 1, "processes must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All options that decide an adapter."""
+
+    seed: int
+    quantization: QuantizationOptions
+    lora: LoraOptions
+    train: TrainOptions
+
+
+def read_examples(path: Path, tokenizer: Any) -> list[Example]:
+    """data/prompts/*.jsonl as token ids."""
+    return [
+        Example(
+            row["db_id"],
+            tuple(encode_prompt(tokenizer, row["prompt"])),
+            tuple(encode_completion(tokenizer, row["completion"])),
+        )
+        for row in read_jsonl(path)
+    ]
+
+
+class PackedTrainer(SFTTrainer):
+    """SFTTrainer on packs; an item of its dataset is the index of a group of examples."""
+
+    def __init__(self, *args: Any, recipe: Recipe, planned: Plan, validation: Sequence[Group], **kwargs: Any) -> None:
+        self.recipe = recipe
+        self.planned = planned
+        self.validation = validation
+        self.earlier_seconds = 0.0
+        super().__init__(*args, **kwargs)
+        self.started = time.perf_counter()
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """This micro-batch's part of the mean over all answer tokens of the step, on all processes."""
+        if num_items_in_batch is None:
+            raise AssertionError("the trainer did not count the answer tokens of the step")
+        loss = answer_loss(model, inputs)
+        self._metrics["train"]["mean_token_accuracy"].append((loss.correct / loss.tokens).item())
+        self._metrics["train"]["entropy"].append((loss.entropy / loss.tokens).item())
+        # DDP averages the gradients of the processes, but each has only its own share of the tokens' mean.
+        return loss.nll / num_items_in_batch * self.accelerator.num_processes
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""
+        with _SameRandomState():
+            self.model.eval()
+            sums = torch.zeros(3, dtype=torch.float64)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                for group in self.validation[self.args.process_index :: self.args.world_size]:
+                    batch = self._prepare_inputs(collate([pack(group)]))
+                    loss = answer_loss(self.model, batch)
+                    sums += torch.tensor([loss.nll.item(), loss.correct.item(), loss.tokens], dtype=torch.float64)
+            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").cpu()
+            metrics = {"eval_loss": (sums[0] / sums[2]).item(), "eval_mean_token_accuracy": (sums[1] / sums[2]).item()}
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.model.train()
+        return metrics
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        options = self.recipe
+        if self.optimizer is None and options.lora.plus_ratio > 1:
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups = loraplus_groups(
+                self.model, options.train.learning_rate, options.lora.plus_ratio, options.train.weight_decay
+            )
+            self.optimizer = cls(groups, **kwargs)
+        return super().create_optimizer() if self.optimizer is None else self.optimizer
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the release stage writes the card, from what was measured."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            checkpoint.seal(target, seconds=self.seconds())
+            checkpoint.prune(target.parent, keep=2)
+
+    def seconds(self) -> float:
+        """Time in training, that of interrupted runs up to their last checkpoint included."""
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+
+class Watch(TrainerCallback):
+    """Stops a training whose loss is no number any more, or has exploded, before its weights are saved."""
+
+    def __init__(self, explosion: float, checkpoints: Path) -> None:
+        self.explosion = explosion
+        self.checkpoints = checkpoints
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        first, last = (sum(part) / len(part) for part in (losses[:5] or [0.0], losses[-5:] or [0.0]))
+        bad = any(
+            value != value or abs(value) == float("inf")
+            for key, value in (logs or {}).items()
+            if key in ("loss", "grad_norm")
+        )
+        if bad or (len(losses) >= 10 and last > self.explosion * first):
+            what = "is not a number" if bad else f"has risen from {first:.2f} to {last:.2f}"
+            raise UserError(
+                f"step {state.global_step}: the loss {what}; the checkpoints in {self.checkpoints} are from before",
+                "lower train.learning_rate, or raise train.warmup",
+            )
+
+
+class Bar(TrainerCallback):
+    """Calls `advance` after each step."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.advance(1)
+
+
+def build(
+    recipe: Recipe,
+    base: Path,
+    planned: Plan,
+    validation: Sequence[Group],
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> PackedTrainer:
+    """The trainer of `recipe` on a plan, with all that differs from TRL's defaults."""
+    options = recipe.train
+    device = pick_device()
+    set_seed(recipe.seed)
+    model = add_adapter(load_model(base, recipe.quantization), recipe.lora)
+    model.set_attn_implementation(ATTENTION)
+    _keep_differentiable(model)
+    on_gpu = device.startswith("cuda")
+    checkpointing = on_gpu if options.gradient_checkpointing == "auto" else bool(options.gradient_checkpointing)
+    dtype = pick_dtype(recipe.quantization, device)
+    initial = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    trainer = PackedTrainer(
+        model=model,
+        processing_class=load_tokenizer(base),
+        data_collator=lambda rows: collate([pack(planned.groups[row["group"]]) for row in rows]),
+        train_dataset=Dataset.from_dict({"group": list(range(len(planned.groups)))}),
+        recipe=recipe,
+        planned=planned,
+        validation=validation,
+        callbacks=list(callbacks),
+        args=SFTConfig(
+            output_dir=str(checkpoints),
+            seed=recipe.seed,
+            num_train_epochs=1,  # the plan has all epochs in it
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=planned.per_step // options.processes,
+            train_sampling_strategy="sequential",
+            learning_rate=options.learning_rate,
+            lr_scheduler_type=options.schedule,
+            warmup_steps=options.warmup,
+            weight_decay=options.weight_decay,
+            max_grad_norm=options.max_grad_norm,
+            optim=_optimizer(options.optimizer, on_gpu),
+            bf16=dtype == torch.bfloat16,
+            fp16=dtype == torch.float16,
+            use_cpu=not on_gpu,
+            ddp_backend=("nccl" if on_gpu else "gloo") if options.processes > 1 else None,
+            ddp_find_unused_parameters=False,
+            gradient_checkpointing=checkpointing,
+            logging_steps=options.log_every,
+            logging_nan_inf_filter=False,
+            eval_strategy="steps" if options.evaluate_every else "no",
+            eval_steps=options.evaluate_every or None,
+            save_strategy="steps",
+            save_steps=options.save_every,
+            save_total_limit=None,
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_num_workers=0,
+            remove_unused_columns=False,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+    )
+    # TRL turns the adapters of a quantized model to bfloat16, which makes a resumed training another one.
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = initial[name].to(parameter.device)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def train(
+    recipe: Recipe,
+    base: Path,
+    train_examples: Sequence[Example],
+    validation_examples: Sequence[Example],
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> PackedTrainer:
+    """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
+
+    Raises:
+        UserError: too few examples; the loss exploded; memory or disk ran out.
+    """
+    options = recipe.train
+    limits = {"size": options.pack_size, "tokens": options.pack_tokens, "seed": recipe.seed}
+    try:
+        planned = plan(
+            train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
+        )
+    except ValueError as error:
+        raise UserError(f"too little training data: {error}", "lower train.batch_size and train.pack_size") from None
+    validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
+    last = checkpoint.last_whole(checkpoints)
+    done = int(last.name.rpartition("-")[2]) if last else 0
+    with _bar(planned.steps - done) as advance:
+        watch = Watch(options.explosion, checkpoints)
+        trainer = build(recipe, base, planned, validation, checkpoints, [watch, Bar(advance), *callbacks])
+        if last:
+            trainer.earlier_seconds = checkpoint.facts(last)["seconds"]
+            print(f"train: goes on from {last}", file=sys.stderr, flush=True)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return trainer
+
+
+def _keep_differentiable(model: torch.nn.Module) -> None:
+    """On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first use in eval mode, for a faster kernel.
+
+    That kernel has no backward pass: training that goes on after a validation would get wrong gradients, in silence.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _optimizer(name: str, on_gpu: bool) -> str:
+    if name != "auto":
+        return name
+    return "paged_adamw_32bit" if on_gpu else "adamw_torch"
+
+
+def _bar(steps: int) -> AbstractContextManager[Callable[[int], None]]:
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext(lambda _: None)
+    return progress("training", steps)
+
+
+class _SameRandomState:
+    """Restores torch's random state on leaving: a training with validations in between is the same training."""
+
+    def __enter__(self) -> None:
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+
+
+def describe_device() -> str:
+    """The processor that trains, by its name and, for a CPU, its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes() -> int:
+    """The most memory taken so far: of the GPU if there is one, otherwise of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
