@@ -114,7 +114,9 @@ def check(domain: Domain) -> Iterator[str]:
                     yield f"{where}.{column.name}: refers to {'.'.join(column.ref)}, which is not there"
                 elif target is not table and column.ref[0] not in seen:
                     yield f"{where}.{column.name}: {column.ref[0]} must come before {table.name}"
-            elif column.values is None and not table.data:
+            if any(column.phrases.get(k) in (True, False) for k in ("by", "have", "where", "as")):
+                yield f"{where}.{column.name}: a bare on/off/yes/no is a truth value in YAML, put it in quotes"
+            if column.ref is None and column.values is None and not table.data:
                 yield f"{where}.{column.name}: neither values nor ref"
         for pair in table.amounts.values():
             if any(table.column(name) is None for name in pair):

@@ -233,7 +233,7 @@ def singular(words: str) -> str:
         last = back[last]
     elif last.endswith("ies") and len(last) > 4:
         last = last[:-3] + "y"
-    elif last.endswith(("sses", "xes", "ches", "shes")):
+    elif last.endswith(("sses", "uses", "xes", "ches", "shes")):
         last = last[:-2]
     elif last.endswith("s") and not last.endswith(("ss", "us", "is")):
         last = last[:-1]

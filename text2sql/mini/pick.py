@@ -166,7 +166,9 @@ class Picker:
 
     def column_words(self, columns: Sequence[Column], many: bool = True) -> str:
         """The columns' words, joined by commas and 'and'."""
-        words = ["id" if c.role == "key" and c.words.endswith(" id") else measure(c) for c in columns]
+        words = [measure(c) for c in columns]
+        if len(words) == 1 and words[0].endswith(" id"):
+            words = ["id"]
         if words[:2] == ["first name", "last name"]:
             words[:2] = self.any([["first and last name"], ["full name"], ["first name", "last name"]])
         return self.words(words, many)
@@ -433,7 +435,8 @@ def _not_null(p: Picker, c: Column) -> Made:
 
 def _countable(c: Column) -> bool:
     """'pages', 'seats': more than 300 pages; against 'price': a price above 300."""
-    return bool(c.phrases.get("countable", c.words.endswith("s") and not c.words.endswith(("ss", "us"))))
+    plain = c.words.endswith("s") and not c.words.endswith(("ss", "us")) and " in " not in c.words
+    return bool(c.phrases.get("countable", plain))
 
 
 def _fill(c: Column, text: str, value: Any) -> str:

@@ -19,8 +19,10 @@ from text2sql.mini.shapes import SHAPES, Shape
 from text2sql.mini.sql import Compound, Query, Select
 
 Run = Callable[[str], Sequence[Sequence[Any]]]
-#: draws per question before a graph is taken to have no more to ask
-MAX_DRAWS = 60
+#: rounds over the shapes before a graph is taken to have no more to ask
+MAX_ROUNDS = 60
+#: draws of one shape before its turn is given to the next one
+MAX_TRIES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ def _schedule(shapes: Sequence[Shape], rng: random.Random, count: int) -> list[S
     """Shapes in proportion to their weights, spread evenly (systematic sampling), more than enough of them."""
     total = sum(s.weight for s in shapes)
     order: list[Shape] = []
-    for _ in range(MAX_DRAWS):
+    for _ in range(MAX_ROUNDS):
         step, position, bound = total / max(count, 1), 0.0, rng.random() * total / max(count, 1)
         round_: list[Shape] = []
         for shape in shapes:
@@ -67,7 +69,7 @@ def _schedule(shapes: Sequence[Shape], rng: random.Random, count: int) -> list[S
 
 
 def _draw(shape: Shape, picker: Picker, run: Run) -> Question | None:
-    for _ in range(8):
+    for _ in range(MAX_TRIES):
         try:
             query, words = shape.make(picker)
         except Unsuitable:

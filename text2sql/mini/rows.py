@@ -120,7 +120,7 @@ def _maker(column: ColumnSpec, before: dict[str, list[Any]]) -> Callable[[random
     if isinstance(values, list):
         return lambda rng, i: values[_skewed(rng, len(values))]
     if isinstance(values, dict):
-        return lambda rng, i: " ".join(part[int(rng.random() * len(part))] for part in values["mix"])
+        return lambda rng, i: " ".join(str(part[int(rng.random() * len(part))]) for part in values["mix"])
     if isinstance(values, int | float):
         return lambda rng, i: values
     word, _, rest = values.partition(" ")

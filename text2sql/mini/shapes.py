@@ -66,9 +66,16 @@ def things(p: Picker, t: Table, *conditions: Condition, **more: Any) -> dict[str
 def family(p: Picker, link: Link, child: Table, parent: Table, *conditions: Condition, **more: Any) -> dict[str, Any]:
     """The words for a parent and its children."""
     words = {"kid": child.noun, "kids": child.nouns, "kid_its": "their" if child.who == "who" else "its"}
-    words |= {"by": link.by, "have": link.have, "has": third_person(link.have), "role": link.role}
+    words |= {"by": link.by.partition(" the ")[0], "have": link.have, "has": third_person(link.have), "role": link.role}
+    words |= {"by_name": by_name(p, link, parent, more["name"]) if "name" in more else None}
     words |= {"roles": plural(link.role), "did": link.did, "never": link.never}
     return {**things(p, parent, *conditions), **words, **more}
+
+
+def by_name(p: Picker, link: Link, parent: Table, name: str) -> str:
+    """'written by Ann Lee', 'written by the author Ann Lee'."""
+    by, _, noun = link.by.partition(" the ")
+    return f"{by} the {noun or parent.noun} {name}" if p.chance(0.75 if noun else 0.4) else f"{by} {name}"
 
 
 def third_person(have: str) -> str:
@@ -134,8 +141,8 @@ def aggregate(p: Picker, t: Table, *functions: str) -> tuple[str, Column, str]:
 
 def ordering(p: Picker, t: Table) -> tuple[Column, bool]:
     """A column to sort by, and whether descending."""
-    numbers = t.of("number", "year")
-    return p.any([*numbers, *numbers, *t.of("date")]), p.chance(0.6)
+    numbers = t.of("number", "year")  # without NULLs, of which engines disagree whether they come first
+    return p.any([c for c in (*numbers, *numbers, *t.of("date")) if not c.nulls]), p.chance(0.6)
 
 
 def order_words(p: Picker, c: Column, descending: bool) -> str:
@@ -981,9 +988,7 @@ def count_parents(p: Picker) -> Made:
 @shape
 def with_and_without(p: Picker) -> Made:
     link, child, parent = p.link()
-    other_link, other, same = p.link()
-    if same != parent or other == child:
-        raise Unsuitable
+    other_link, other, _ = p.link(lambda other, same: same == parent and other != child)
     have, lack = p.condition(child, SIMPLE), p.condition(other, SIMPLE) if p.chance(0.5) else None
     scope, key_ = Scope((parent,)), quoted(link.parent_column)
     where = (f"{key_} IN ({children(link, child, have)})", f"{key_} NOT IN ({children(other_link, other, lack)})")
@@ -1053,8 +1058,9 @@ def chain(p: Picker) -> tuple[Link, Link, Table, Table, Table]:
 
 def line(p: Picker, lower: Link, upper: Link, child: Table, parent: Table, grand: Table, **more: Any) -> dict[str, Any]:
     """The words for three generations: 'loans of books written by the author'."""
-    words = family(p, upper, child, grand, by=lower.by, mids=parent.nouns, mid=parent.noun, mid_by=upper.by)
-    return {**words, **more}
+    words = family(p, upper, child, grand, **more)
+    words |= {"mids": parent.nouns, "mid_by": words["by"], "mid_by_name": words["by_name"]}
+    return {**words, "by": lower.by.partition(" the ")[0], "by_name": None}
 
 
 @shape
