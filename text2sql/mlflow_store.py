@@ -173,7 +173,7 @@ class Sender:
 
     def _together(self, *events: dict[str, Any]) -> None:
         metrics = [
-            Metric(name, value, event["time"], event["step"])
+            Metric(name, value, event["time"], event["step"] or 0)
             for event in events
             if event["do"] == "metrics"
             for name, value in event["values"].items()

@@ -46,9 +46,16 @@ if typing.TYPE_CHECKING:
 # What decides the adapter, and so is logged when it is trained; the rest is logged when it is scored.
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
 SCORING_SECTIONS = ("predict", "score")
-# The trainer's names of the curves, and ours.
-CURVES = {"loss": "train_loss", "eval_loss": "val_loss", "mean_token_accuracy": "token_accuracy",
-          "eval_mean_token_accuracy": "val_token_accuracy"}  # fmt: skip
+# The trainer's names of the curves, and ours. What else it logs are sums at the end, some under these names.
+CURVES = {
+    "loss": "train_loss",
+    "eval_loss": "val_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy",
+    "eval_mean_token_accuracy": "val_token_accuracy",
+    "epoch": "epoch",
+}
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ class Recorder:
         self._seen = {
             (name, event["step"])
             for event in (journal.events() if journal else [])
-            if event["do"] == "metrics"
+            if event["do"] == "metrics" and event["step"] is not None
             for name in event["values"]
         }
         self._writer: Any = None
@@ -204,16 +211,21 @@ class Recorder:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Numbers, at a step of a curve or for the run as a whole.
 
-        A training that resumes from a checkpoint repeats the steps since; what is recorded of them already stays.
+        A training that resumes from a checkpoint repeats the steps since; what is recorded of them already stays. A
+        number for the whole run that has a curve too is left out: MLflow shows the curve's last value.
         """
-        new = {k: float(v) for k, v in values.items() if step is None or (k, step) not in self._seen}
+        curves = set() if step is not None else {name for name, _ in self._seen}
+        new = {k: float(v) for k, v in values.items() if self._is_new(k, step, curves)}
         if new:
-            self._append("metrics", values=new, step=step or 0)
+            self._append("metrics", values=new, step=step)
         if step is not None:
             self._seen |= {(name, step) for name in new}
             if self._writer:
                 for name, value in new.items():
                     self._writer.add_scalar(name, value, step)
+
+    def _is_new(self, name: str, step: int | None, curves: set[str]) -> bool:
+        return name not in curves if step is None else (name, step) not in self._seen
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters, nested or flat."""
@@ -253,17 +265,23 @@ class Recorder:
                      registered=self.registered)  # fmt: skip
         return digest
 
-    def callback(self) -> TrainerCallback:
-        """The curves of a transformers Trainer."""
+    def callback(self, examples: int) -> TrainerCallback:
+        """The curves of a transformers Trainer whose epoch has that many examples."""
         from transformers import TrainerCallback
 
         recorder = self
 
         class Curves(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                self.last = (time.perf_counter(), state.epoch or 0.0)
+
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-                numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
-                named = {CURVES.get(k, k): v for k, v in numbers.items()}
-                recorder.metrics({**named, "memory_bytes": _memory_bytes()}, step=state.global_step)
+                named = {CURVES[name]: value for name, value in (logs or {}).items() if name in CURVES}
+                if "train_loss" in named:
+                    (before, done), self.last = self.last, (time.perf_counter(), state.epoch)
+                    named["examples_per_second"] = (state.epoch - done) * examples / (self.last[0] - before)
+                    named["memory_bytes"] = _memory_bytes()
+                recorder.metrics(named, step=state.global_step)
 
         return Curves()
 

@@ -137,6 +137,17 @@ def test_a_run_that_ends_badly_is_marked_and_its_resumption_continues_it(store, 
     assert [step for step, _ in curve(store, resumed)] == [0, 1, 2, 3, 4]
 
 
+def test_a_figure_of_the_whole_run_leaves_its_curve_alone(store):
+    with training_run("f1", params()) as run:
+        run.metrics({"train_loss": 2.0}, step=1)
+        run.metrics({"train_loss": 1.0}, step=2)
+        run.metrics({"train_loss": 1.5, "seconds": 7})
+    sync()
+    (run,) = runs(store)
+    assert curve(store, run) == [(1, 2.0), (2, 1.0)]
+    assert run.data.metrics == {"train_loss": 1.0, "seconds": 7.0}
+
+
 def test_training_again_what_is_finished_is_a_run_of_its_own(store):
     assert train() == train()
     sync()
