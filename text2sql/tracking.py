@@ -265,8 +265,8 @@ class Recorder:
                      registered=self.registered)  # fmt: skip
         return digest
 
-    def callback(self, examples: int) -> TrainerCallback:
-        """The curves of a transformers Trainer whose epoch has that many examples."""
+    def callback(self, examples: int | None = None) -> TrainerCallback:
+        """The curves of a transformers Trainer; with `examples` of an epoch, also how many are trained on a second."""
         from transformers import TrainerCallback
 
         recorder = self
@@ -279,7 +279,8 @@ class Recorder:
                 named = {CURVES[name]: value for name, value in (logs or {}).items() if name in CURVES}
                 if "train_loss" in named:
                     (before, done), self.last = self.last, (time.perf_counter(), state.epoch)
-                    named["examples_per_second"] = (state.epoch - done) * examples / (self.last[0] - before)
+                    if examples:
+                        named["examples_per_second"] = (state.epoch - done) * examples / (self.last[0] - before)
                     named["memory_bytes"] = _memory_bytes()
                 recorder.metrics(named, step=state.global_step)
 
