@@ -80,7 +80,7 @@ def score(rows: list[dict[str, Any]], folder: Path, options: ScoreOptions) -> tu
     started = time.perf_counter()
     with loaded_sandbox(sorted({row["db_id"] for row in rows}), folder / "databases", options) as sandbox:
         loaded = time.perf_counter() - started
-        judged = judge_all(sandbox, rows, options.workers)
+        judged, _ = judge_all(sandbox, rows, options)
     return time.perf_counter() - started, loaded, judged
 
 
@@ -114,7 +114,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("data/postgres"))
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    options = ScoreOptions(timeout_seconds=10.0, max_rows=100_000, workers=arguments.workers)
+    options = ScoreOptions(
+        timeout_seconds=10.0, max_rows=100_000, workers=arguments.workers, exact_match=True, examples=10
+    )
     rows = questions(arguments.folder)
 
     seconds, loading, judged = score(rows, arguments.folder, options)
@@ -122,7 +124,7 @@ def main() -> None:
     hanging = [{**rows[0], "predicted": HANGING}, *rows[1:]]
     seconds_hanging, _, judged_hanging = score(hanging, arguments.folder, options)
     with loaded_sandbox(sorted({row["db_id"] for row in rows}), arguments.folder / "databases", options) as sandbox:
-        mixed = judge_all(sandbox, shuffled(rows), options.workers)
+        mixed, _ = judge_all(sandbox, shuffled(rows), options)
         matches = [row for row in mixed if row["verdict_suite"]]
         reasons = Counter(explanation(sandbox, row) for row in matches)
         inside, bare = overhead(sandbox, rows[0]["db_id"])

@@ -4,16 +4,19 @@ A text that looks like the gold query may be wrong and one that looks different 
 model wrote is untrusted and runs in the sandbox (text2sql/postgres/sandbox.py). A question whose gold query fails is
 excluded and counted; a prediction that fails or hangs is wrong and costs its timeout.
 
+    python -m stages.score
+    python -m stages.score --against REV      # what the predictions here gained and lost; REV: experiment, tag, commit
+
 Reads data/predictions/test.jsonl, data/splits/test.jsonl (hardness) and data/postgres/databases/. Writes
-metrics/score.json, metrics/plots/verdicts.csv (the verdicts, small enough for git) and data/predictions/verdicts.jsonl
-(with what both queries are and how long the predicted one took).
+metrics/score.json, metrics/plots/verdicts.csv (the verdicts, small enough for git), metrics/plots/accuracy.csv,
+metrics/plots/report.html (to read) and data/predictions/verdicts.jsonl (with both queries and the milliseconds).
 """
 
 from __future__ import annotations
 
-import csv
+import argparse
 import dataclasses
-import io
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,16 +27,21 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl, write_text
 from text2sql.postgres.hardness import hardness
 from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import figures
 from text2sql.scoring.judge import judge
+from text2sql.scoring.report import preview, render
+from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, to_csv
 from text2sql.stage import read_params, require, run, section, track
 from text2sql.tracking import adapter_sha256, scoring_run
 
-PREDICTIONS = Path("data/predictions/test.jsonl")
 SPLIT = Path("data/splits/test.jsonl")
 DUMPS = Path("data/postgres/databases")
 VERDICTS = Path("data/predictions/verdicts.jsonl")
-VERDICTS_CSV = Path("metrics/plots/verdicts.csv")
+PLOTS = Path("metrics/plots")
+
+ACCURACY_CSV = PLOTS / "accuracy.csv"
+REPORT = PLOTS / "report.html"
 METRICS = Path("metrics/score.json")
 ADAPTER = Path("models/adapter")  # only to find its run: what is scored is in the predictions
 KEYS = ("id", "db_id", "question", "gold", "predicted")
@@ -46,11 +54,14 @@ class ScoreOptions:
     timeout_seconds: float
     max_rows: int
     workers: int
+    exact_match: bool
+    examples: int
 
     def __post_init__(self) -> None:
         require(self.timeout_seconds > 0, "timeout_seconds must be positive")
         require(self.max_rows > 0, "max_rows must be positive")
         require(self.workers > 0, "workers must be positive")
+        require(self.examples >= 0, "examples must not be negative")
 
     def limits(self) -> Limits:
         return Limits(timeout_seconds=self.timeout_seconds, max_rows=self.max_rows)
@@ -100,24 +111,21 @@ def loaded_sandbox(databases: Sequence[str], dumps: Path, options: ScoreOptions)
             yield sandbox
 
 
-def judge_all(sandbox: Sandbox, rows: Sequence[dict[str, Any]], workers: int) -> list[dict[str, Any]]:
-    """The rows with their verdicts, in the same order."""
+def judge_all(
+    sandbox: Sandbox, rows: Sequence[dict[str, Any]], options: ScoreOptions
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The rows with their verdicts, in the same order; and by id the first lines of the results that differ."""
+    previews: dict[str, dict[str, Any]] = {}
 
     def one(row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, **judge(sandbox, row["db_id"], row["gold"], row["predicted"]).row()}
+        judged = judge(sandbox, row["db_id"], row["gold"], row["predicted"])
+        if not judged.excluded and not judged.strict.correct:
+            previews[row["id"]] = {"gold": preview(judged.gold), "predicted": preview(judged.predicted)}
+        exact = {"exact_match": exact_match(row["gold"], row["predicted"])} if options.exact_match else {}
+        return {**row, **judged.row(), **exact}
 
-    with ThreadPoolExecutor(workers) as pool:
-        return list(track(pool.map(one, rows), "executing predictions", len(rows)))
-
-
-def verdicts_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The verdicts as a table: what another run is compared with."""
-    columns = ("id", "db_id", "hardness", "verdict_suite", "verdict_strict", "reason", "error")
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows([row[name] for name in columns] for row in rows)
-    return text.getvalue()
+    with ThreadPoolExecutor(options.workers) as pool:
+        return list(track(pool.map(one, rows), "executing predictions", len(rows))), previews
 
 
 def record(score: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
@@ -144,20 +152,28 @@ def record(score: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
             "reason",
         )
         tracked.table([{name: row[name] for name in columns} for row in verdicts], "predictions.json")
-        tracked.artifact(VERDICTS_CSV.parent)
+        tracked.artifact(PLOTS)
 
 
-def main() -> str:
-    options = read_options(read_params())
+def accuracy_csv(score: dict[str, Any]) -> str:
+    """Accuracy by hardness, for `dvc plots show`."""
+    lines = [f"{level},{group['execution_accuracy']},{group['n']}" for level, group in score["by_hardness"].items()]
+    return "\n".join(["hardness,execution_accuracy,n", f"all,{score['execution_accuracy']},{score['n']}", *lines, ""])
+
+
+def score_predictions(options: ScoreOptions) -> str:
+    """Execute, compare, count, write, record."""
     rows = read_predictions()
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, DUMPS, options) as sandbox:
-        verdicts = judge_all(sandbox, rows, options.workers)
+        verdicts, previews = judge_all(sandbox, rows, options)
     score = figures(verdicts)
     if score["n"] == 0:
-        raise UserError(f"none of {len(rows)} gold queries gave a result", "see data/predictions/test.jsonl")
+        raise UserError(f"none of {len(rows)} gold queries gave a result", f"see {PREDICTIONS}")
     write_jsonl(VERDICTS, verdicts)
-    write_text(VERDICTS_CSV, verdicts_csv(verdicts))
+    write_text(VERDICTS_CSV, to_csv(verdicts))
+    write_text(ACCURACY_CSV, accuracy_csv(score))
+    write_text(REPORT, render(score, verdicts, previews, options.examples))
     write_json(METRICS, score)
     record(score, verdicts)
     low, high = score["ci95"]
@@ -167,5 +183,16 @@ def main() -> str:
     )
 
 
+def main(arguments: Sequence[str] = ()) -> str:
+    parser = argparse.ArgumentParser(prog="python -m stages.score", description="score the predictions")
+    parser.add_argument("--against", metavar="REV", help="compare the scored predictions with those of REV, then stop")
+    parser.add_argument("--strict", action="store_true", help="with --against: by the strict verdict")
+    chosen = parser.parse_args(arguments)
+    options = read_options(read_params())
+    if chosen.against:
+        return against(chosen.against, "verdict_strict" if chosen.strict else "verdict_suite", options.examples)
+    return score_predictions(options)
+
+
 if __name__ == "__main__":
-    run(main)
+    run(lambda: main(sys.argv[1:]))

@@ -17,7 +17,7 @@ COPY singer FROM stdin;
 \\.
 """
 PARAMS = """
-score: {timeout_seconds: 1.0, max_rows: 1000, workers: 2}
+score: {timeout_seconds: 1.0, max_rows: 1000, workers: 2, exact_match: true, examples: 10}
 """
 #: gold, predicted, suite, strict, reason, error
 CASES = [
@@ -97,6 +97,7 @@ def test_verdicts_and_figures(folder):
         "unknown_column": 1,
     }
     assert "45.5% of 11 correct" in said
+    assert not (folder / "mlruns").exists(), "there is no adapter, so there is no run to record in"
 
     first = [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV)]
     score.main()
@@ -120,3 +121,16 @@ def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
     score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n")
     levels = [row["hardness"] for row in score.read_predictions()]
     assert levels[:3] == ["easy", "extra", "easy"]
+
+
+def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(folder):
+    rows = list(read_jsonl(score.PREDICTIONS))
+    rows[5]["predicted"] = "SELECT '<script>alert(1)</script>' AS \"<b>\" FROM singer"
+    write_jsonl(score.PREDICTIONS, rows)
+    score.main()
+    text = score.REPORT.read_text()
+    for name in read_json(score.METRICS)["errors"]:
+        assert f"<b>{name}</b>" in text
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "http" not in text, "the report needs something from elsewhere"

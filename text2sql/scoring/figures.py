@@ -63,8 +63,10 @@ def features(sql: str) -> list[str]:
 
 
 def shares(rows: Sequence[Row]) -> dict[str, Any]:
-    """n, both accuracies, valid SQL and the interval of the suite accuracy over rows none of which is excluded."""
+    """n, both accuracies, valid SQL and the interval of the suite accuracy over rows none of which is excluded; exact
+    match if the rows have it."""
     n = len(rows)
+    exact = [row["exact_match"] for row in rows if "exact_match" in row]
     suite = sum(row["verdict_suite"] for row in rows)
     strict = sum(row["verdict_strict"] for row in rows)
     return {
@@ -73,6 +75,7 @@ def shares(rows: Sequence[Row]) -> dict[str, Any]:
         "ci95": [round(bound, 6) for bound in wilson(suite, n)],
         "execution_accuracy_strict": _share(strict, n),
         "valid_sql": _share(sum(row["error"] is None for row in rows), n),
+        **({"exact_match": _share(sum(exact), n)} if exact else {}),
     }
 
 

@@ -1,0 +1,113 @@
+"""The HTML report of a scoring: figures as bars with their intervals, and examples of every class of error.
+
+One file without scripts and without anything from elsewhere, so that it opens from disk, from a mail and from MLflow.
+Whatever a model wrote is escaped by the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from text2sql.postgres.compare import Result
+from text2sql.scoring.judge import category
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+#: What a class of error means, for a reader.
+MEANINGS = {
+    "unknown_column": "names a column that its tables do not have",
+    "unknown_table": "names a table, or an alias, that is not there",
+    "unknown_function": "calls a function that PostgreSQL does not have",
+    "ambiguous_column": "does not say which table a column is of",
+    "syntax": "is not one SELECT statement",
+    "grouping": "selects or sorts by what it neither groups nor aggregates",
+    "type": "compares or converts values of types that do not go together",
+    "data": "fails on a value: division by zero, out of range",
+    "subquery_rows": "uses a subquery with several rows as one value",
+    "forbidden": "does what the sandbox does not allow",
+    "resources": "needs more memory or temporary files than the sandbox gives",
+    "timeout": "runs longer than the limit",
+    "too_many_rows": "returns more than the limit",
+    "lost": "ended its session",
+    "other": "fails otherwise",
+    "prediction_failed": "runs, but not without its DISTINCT",
+    "column_count": "gives another number of columns",
+    "row_count": "gives another number of rows",
+    "row_values": "gives as many rows, with other values",
+    "row_order": "gives the right rows in the wrong order",
+}
+#: Rows and columns of a result that an example shows, and characters of a value.
+ROWS, COLUMNS, CHARACTERS = 5, 6, 40
+
+
+def preview(result: Result) -> dict[str, Any]:
+    """The first rows of a result as text."""
+
+    def text(value: Any) -> str:
+        shown = "NULL" if value is None else str(value)
+        return shown if len(shown) <= CHARACTERS else shown[: CHARACTERS - 1] + "…"
+
+    return {
+        "columns": [text(name) for name in result.columns[:COLUMNS]],
+        "rows": [[text(value) for value in row[:COLUMNS]] for row in result.rows[:ROWS]],
+        "n": len(result.rows),
+        "width": len(result.columns),
+        "message": result.message,
+    }
+
+
+def examples(rows: Sequence[Mapping[str, Any]], n: int) -> dict[str, list[Mapping[str, Any]]]:
+    """The first `n` rejected rows of each class of error, of as many databases as there are."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["verdict_suite"] is False:
+            found.setdefault(category(row), []).append(row)
+    return {name: _spread(members, n) for name, members in found.items()}
+
+
+def _spread(rows: Sequence[Mapping[str, Any]], n: int) -> list[Mapping[str, Any]]:
+    """`n` rows, taken in turn from each database."""
+    seen: dict[str, int] = {}
+    turns = []
+    for row in rows:
+        turns.append(seen.get(row["db_id"], 0))
+        seen[row["db_id"]] = turns[-1] + 1
+    order = sorted(range(len(rows)), key=lambda i: (turns[i], i))[:n]
+    return [rows[i] for i in order]
+
+
+def render(
+    score: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    previews: Mapping[str, Mapping[str, Any]],
+    n_examples: int,
+    title: str = "Execution accuracy",
+) -> str:
+    """The report.
+
+    Args:
+        score: metrics/score.json.
+        rows: the rows of verdicts.jsonl.
+        previews: by id, `gold` and `predicted` as `preview` makes them, of the rejected rows.
+        n_examples: examples of each class of error.
+        title: what was scored.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["interval"] = lambda ends: f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
+    groups = [("Hardness", "by_hardness"), ("Features of the gold query", "by_feature"), ("Databases", "by_database")]
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        score=score,
+        groups=[(name, score[key]) for name, key in groups],
+        errors=score["errors"],
+        examples=examples(rows, n_examples),
+        excluded=[row for row in rows if row["verdict_suite"] is None][:n_examples],
+        strict_only=_spread([row for row in rows if row["verdict_suite"] and not row["verdict_strict"]], n_examples),
+        previews=previews,
+        meanings=MEANINGS,
+    )
