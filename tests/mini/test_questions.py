@@ -7,12 +7,13 @@ from collections import Counter, defaultdict
 import pytest
 
 from text2sql.mini.domain import load_folder
-from text2sql.mini.graph import from_domain, plural, singular
+from text2sql.mini.graph import from_domain, from_schema, plural, singular
 from text2sql.mini.questions import ask, tidy, worth_asking
 from text2sql.mini.rows import make_rows
 from text2sql.mini.shapes import SHAPES
 from text2sql.mini.sql import Select
 from text2sql.postgres.hardness import hardness
+from text2sql.schema import Column, ForeignKey, Schema, Table
 
 DOMAINS = load_folder("domains")
 
@@ -131,3 +132,33 @@ def test_worth_asking(query, worth):
     connection = sqlite3.connect(":memory:")
     connection.executescript(ROWS)
     assert worth_asking(query, lambda sql: connection.execute(sql).fetchall()) is worth
+
+
+def as_schema(domain):
+    """A described domain as a stranger's schema: no words, only names, keys and types."""
+    return Schema(
+        domain.db_id,
+        tuple(
+            Table(
+                t.name,
+                t.name,
+                tuple(Column(c.name, c.name, "text") for c in t.columns),
+                t.key,
+                tuple(ForeignKey((c.name,), c.ref[0], (c.ref[1],)) for c in t.columns if c.ref),
+            )
+            for t in domain.tables
+        ),
+    )
+
+
+@pytest.mark.parametrize("domain", load_folder("demo"), ids=lambda d: d.db_id)
+def test_shapes_work_on_any_schema(domain):
+    rows = make_rows(domain, "demo")
+    values = {
+        (table.name, column.name): [row[i] for row in rows[table.name]]
+        for table in domain.tables
+        for i, column in enumerate(table.columns)
+    }
+    questions = ask(from_schema(as_schema(domain), values), memory(domain, rows), random.Random(1), 60)
+    assert len(questions) == 60
+    assert len({q.shape for q in questions}) > 30

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal
 
 from text2sql.mini.domain import Domain, spoken
+from text2sql.schema import Schema, quote
 
 Role = Literal["key", "label", "category", "number", "year", "date", "flag", "text"]
 #: a text column with more distinct values than this is not a category
@@ -136,6 +138,41 @@ def from_domain(domain: Domain, rows: Mapping[str, Sequence[Sequence[Any]]]) -> 
             (table.name, table.noun, table.nouns, who), columns, table.key, table.amounts, len(rows[table.name])
         )
     return Graph(tables, tuple(links))
+
+
+def from_schema(schema: Schema, values: Mapping[tuple[str, str], Sequence[Any]]) -> Graph:
+    """The graph of any PostgreSQL schema; words come from identifiers, roles from values.
+
+    Args:
+        schema: its single-column foreign keys become links.
+        values: by (table, column), what some rows hold, in row order, NULLs as None: strings, numbers, booleans, dates.
+    """
+    tables, links = {}, []
+    for table in schema.tables:
+        linked = {key.columns[0]: key for key in table.foreign_keys if len(key.columns) == 1}
+        columns = []
+        for column in table.columns:
+            words, held = spoken(column.name), [_plain(v) for v in values[table.name, column.name]]
+            role = infer_role(words, held, column.name in linked or column.name in table.primary_key)
+            if role == "date" and words.endswith((" on", " at")):
+                words = f"{words[:-3]} date"  # created_at: "created date"
+            columns.append(_column(quote(column.name), words, role, held, {}))
+            if key := linked.get(column.name):
+                role_words = spoken(column.name).removesuffix(" id") or noun_of(key.referred_table)[0]
+                ends = (quote(key.referred_table), quote(key.referred_columns[0]))
+                words = ("of", "have", role_words, None, None)
+                links.append(Link(quote(table.name), quote(column.name), *ends, *words, nullable=None in held))
+        key, count = tuple(quote(c) for c in table.primary_key), len(columns[0].values) + columns[0].nulls
+        rows = table.rows or count
+        tables[quote(table.name)] = _table((quote(table.name), *noun_of(table.name), "that"), columns, key, {}, rows)
+    return Graph(tables, tuple(links))
+
+
+def _plain(value: Any) -> Any:
+    """A value as SQLite would hold it: dates as text, decimals as floats."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()[:10]
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _column(name: str, words: str, role: Role, values: Sequence[Any], phrases: Mapping[str, Any]) -> Column:

@@ -416,7 +416,9 @@ def _flag(p: Picker, c: Column) -> Made:
     yes = p.chance(0.5)
     default = f"that are {'' if yes else 'not '}{c.words.removeprefix('is ').removeprefix('has ')}"
     own = c.phrases.get("holds" if yes else "fails", default)
-    return f"{{}} = {int(yes)}", p.say(p.any(own) if isinstance(own, list) else own)
+    return "{} = " + literal(yes if True in c.values and isinstance(c.values[0], bool) else int(yes)), p.say(
+        p.any(own) if isinstance(own, list) else own
+    )
 
 
 def _null(p: Picker, c: Column) -> Made:

@@ -16,13 +16,17 @@ _RESERVED = {"order", "group", "table", "index", "user", "check", "references", 
 
 
 def quoted(name: str) -> str:
-    """An identifier, in double quotes where SQL needs them."""
+    """An identifier, in double quotes where SQL needs them; one that has them stays as it is."""
+    if name.startswith('"'):
+        return name
     plain = name.isascii() and name.isidentifier() and name.lower() not in _RESERVED
     return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: Any) -> str:
     """A value as SQL."""
+    if isinstance(value, bool):
+        return str(value).upper()
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
