@@ -51,7 +51,7 @@ class Column:
     affinity: str = "blob"
     #: the storage classes of the values: integer, real, text, blob; none where there is no value
     storage: tuple[str, ...] = ()
-    #: how all its texts are written: integer, number, date, timestamp, time, "integer or text", text
+    #: how all its texts are written: integer, number, date, timestamp, time, blank, "integer or text", text
     form: str = "text"
     #: whether a NULL, an empty text, a zero occurs (assumed where there are no rows)
     has_nulls: bool = True

@@ -60,6 +60,11 @@ def same_row(sqlite: Row, postgres: Row) -> bool:
     return len(sqlite) == len(postgres) and all(map(same_value, sqlite, postgres))
 
 
+def key(row: Row) -> Hashable:
+    """Equal for rows that are the same (but for rare roundings at a digit's edge), and only for those."""
+    return tuple(map(_key, row))
+
+
 def _key(value: Any) -> Hashable:
     """Equal keys mean the same value; the same value nearly always has an equal key."""
     value = canonical(value)

@@ -122,8 +122,10 @@ class Facts:
 
     @property
     def form(self) -> str:
-        """The one form that all texts share, or `integer or text` (each number among them is written as PostgreSQL
-        would), or `text`."""
+        """The one form that all texts share, `blank` if they are all empty, `integer or text` (each number among them
+        is written as PostgreSQL would), or `text`."""
+        if self.texts and self.blank == self.texts:
+            return "blank"
         forms = set(self.forms)
         if len(forms) == 1:
             return next(iter(forms))

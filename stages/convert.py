@@ -1,0 +1,152 @@
+"""Stage convert: every gold query in PostgreSQL, both executed, the results compared.
+
+A model learns what its training data say, so no query is passed on that has not been run: an example's status says how
+far it is proven, and every example of the source has one line, with the reason where it has no PostgreSQL.
+
+Reads data/source/, data/postgres/databases/ and data/postgres/schema_index.json. Writes data/postgres/examples.jsonl,
+metrics/convert.json and metrics/plots/conversion.csv.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import write_json, write_jsonl, write_text
+from text2sql.postgres.databases import loaded
+from text2sql.postgres.databases.sqlite import connect as connect_sqlite
+from text2sql.postgres.engines import guard
+from text2sql.postgres.examination import Outcome, examine
+from text2sql.postgres.hardness import hardness
+from text2sql.postgres.server import Server, server
+from text2sql.postgres.session import connect as connect_postgres
+from text2sql.schema import Schema, read_index
+from text2sql.spider.examples import Example, database_file, read_examples
+from text2sql.stage import read_params, require, run, section, track
+
+SOURCE = Path("data/source")
+DUMPS = Path("data/postgres/databases")
+INDEX = Path("data/postgres/schema_index.json")
+TARGET = Path("data/postgres/examples.jsonl")
+METRICS = Path("metrics/convert.json")
+PLOT = Path("metrics/plots/conversion.csv")
+STATUSES = ("verified", "verified_ties", "unverifiable", "rejected", "invalid_source", "missing_database")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """data.convert."""
+
+    timeout_seconds: float
+
+    def __post_init__(self) -> None:
+        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The distinct queries on one database, to be examined by one worker."""
+
+    db_id: str
+    queries: tuple[str, ...]
+    schema: Schema | None
+    server: Server
+    seconds: float
+
+
+def examine_database(job: Job) -> dict[str, Outcome]:
+    """The outcome of each query of a job."""
+    path = database_file(SOURCE, job.db_id)
+    try:
+        source = connect_sqlite(path)
+        if job.schema is None:
+            raise UserError(f"{path} could not be carried over", "see the stage databases")
+    except UserError as error:
+        return {query: Outcome("missing_database", error.what) for query in job.queries}
+    guard(source)
+    with (
+        connect_postgres(job.server.dsn(), job.seconds) as connection,
+        (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines,
+        loaded(connection, job.schema, lines),
+    ):
+        return {query: examine(query, job.schema, source, connection, job.seconds) for query in job.queries}
+
+
+def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, seconds: float) -> list[Job]:
+    """One job for each database, those with most queries first, so that no worker is left alone at the end."""
+    queries: dict[str, dict[str, None]] = {}
+    for example in examples:
+        queries.setdefault(example.db_id, {})[example.sqlite] = None
+    made = [Job(db_id, tuple(found), schemas.get(db_id), postgres, seconds) for db_id, found in queries.items()]
+    return sorted(made, key=lambda job: (-len(job.queries), job.db_id))
+
+
+def rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> Iterator[dict[str, Any]]:
+    """The lines of examples.jsonl, in source order."""
+    for example in examples:
+        outcome = outcomes[example.db_id, example.sqlite]
+        row = dataclasses.asdict(example) | dataclasses.asdict(outcome)
+        row["hardness"] = hardness(example.sqlite, "sqlite") if outcome.status != "invalid_source" else None
+        yield {k: row[k] for k in ("id", "db_id", "question", "sqlite", "postgres", "status", "reason", "hardness")}
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts by status, in all and by split (the source file), and the rates that are promised."""
+    by_split: dict[str, Counter[str]] = {}
+    for line in lines:
+        by_split.setdefault(line["id"].rpartition("-")[0], Counter())[line["status"]] += 1
+    total = sum(by_split.values(), Counter())
+    convertible = len(lines) - total["invalid_source"] - total["missing_database"]
+    proven = total["verified"] + total["verified_ties"]
+    comparable = proven + sum(line["status"] == "rejected" and line["postgres"] is not None for line in lines)
+    return {
+        "examples": len(lines),
+        "status": {status: total[status] for status in STATUSES},
+        "by_split": {split: {s: counts[s] for s in STATUSES} for split, counts in by_split.items()},
+        "convertible": convertible,
+        "comparable": comparable,
+        "verified_rate": proven / comparable if comparable else 0.0,
+        "ties_rate": total["verified_ties"] / comparable if comparable else 0.0,
+        "rejected_rate": total["rejected"] / convertible if convertible else 0.0,
+    }
+
+
+def plot(found: dict[str, Any]) -> str:
+    """Counts of each status by split, as CSV."""
+    lines = [f"{split},{s},{counts[s]}" for split, counts in found["by_split"].items() for s in STATUSES]
+    return "\n".join(["split,status,examples", *lines]) + "\n"
+
+
+def read_options(params: dict[str, Any]) -> ConvertOptions:
+    """The stage's part of params.yaml."""
+    return section(ConvertOptions, "data.convert", params)
+
+
+def main() -> str:
+    options = read_options(read_params())
+    started = time.perf_counter()
+    examples, schemas = list(read_examples(SOURCE)), read_index(INDEX)
+    outcomes: dict[tuple[str, str], Outcome] = {}
+    with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+        todo = jobs(examples, schemas, postgres, options.timeout_seconds)
+        for job, found in zip(todo, track(workers.map(examine_database, todo), "queries", len(todo)), strict=True):
+            outcomes.update({(job.db_id, query): outcome for query, outcome in found.items()})
+    lines = list(rows(examples, outcomes))
+    write_jsonl(TARGET, lines)
+    found = summary(lines)
+    write_text(PLOT, plot(found))
+    write_json(METRICS, {**found, "seconds": round(time.perf_counter() - started, 1)})
+    counts = ", ".join(f"{n} {status}" for status, n in found["status"].items() if n)
+    return f"{len(lines)} examples: {counts}"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,106 @@
+"""Names and literals: what a name is, how PostgreSQL has it written, and where an alias is known."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from text2sql.postgres.databases.names import lower
+from text2sql.postgres.dialect.errors import Rejected
+from text2sql.postgres.dialect.tree import ATOMS, identifier, rewrite, string, wrap
+
+
+def string_literals(tree: exp.Expression) -> exp.Expression:
+    """A name in double quotes that is no column is a text literal for SQLite; for PostgreSQL it is always a name."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        return string(node.meta["text"]) if isinstance(node, exp.Column) and "text" in node.meta else None
+
+    return rewrite(tree, change)
+
+
+def names(tree: exp.Expression) -> exp.Expression:
+    """Names have no case in SQLite, whatever the quotes; PostgreSQL folds unquoted ones to lower case. All are written
+    in lower case and unquoted, unless PostgreSQL must have quotes."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
+            bound = node.meta.get("bound")
+            node.set("this", identifier(bound.name if bound else lower(node.name)))
+            if node.args.get("table"):
+                node.set("table", identifier(bound.origin.name if bound else lower(node.table)))
+        elif isinstance(node, exp.Column):
+            node.set("table", identifier(node.meta["origin"].name))
+        elif isinstance(node, exp.Table):
+            table = node.meta.get("table")
+            node.set("this", identifier(table.name if table else lower(node.name)))
+            node.set("db", None)
+            node.set("indexed", None)
+        elif isinstance(node, exp.Alias):
+            node.set("alias", identifier(lower(node.alias)))
+        elif isinstance(node, exp.TableAlias):
+            if node.this is not None:
+                node.set("this", identifier(lower(node.name)))
+            node.set("columns", [identifier(lower(c.name)) for c in node.args.get("columns") or ()])
+        elif isinstance(node, exp.Join) and node.args.get("using"):
+            node.set("using", [_shared(node, i) for i in node.args["using"]])
+        return None
+
+    return rewrite(tree, change)
+
+
+def _shared(join: exp.Join, name: exp.Expression) -> exp.Identifier:
+    table = join.this.meta.get("table")
+    columns = table.columns if table else ()
+    return identifier(next((c.name for c in columns if lower(c.source) == lower(name.name)), lower(name.name)))
+
+
+def aliases(tree: exp.Expression) -> exp.Expression:
+    """SQLite knows the result's names in WHERE, GROUP BY, HAVING and inside expressions of ORDER BY; PostgreSQL only
+    as a whole item of GROUP BY or ORDER BY. Elsewhere the expression itself is written."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        alias = node.meta.get("alias") if isinstance(node, exp.Column) else None
+        if alias is None or isinstance(node.parent, exp.Group):
+            return None
+        if isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select):
+            return None
+        return alias.copy() if isinstance(alias, ATOMS) or isinstance(node.parent, exp.Func) else wrap(alias)
+
+    return rewrite(tree, change)
+
+
+def joins(tree: exp.Expression) -> exp.Expression:
+    """A JOIN without ON pairs all rows, and a comma binds like a JOIN; PostgreSQL wants CROSS JOIN, and a comma binds
+    less. INNER and OUTER say nothing."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Join):
+            _plain(node)
+        elif isinstance(node, exp.Select) and all(j.kind == "CROSS" for j in node.args.get("joins") or ()):
+            for join in node.args.get("joins") or ():
+                join.set("kind", None)  # pairs throughout: commas, as they are mostly written
+        return None
+
+    return rewrite(tree, change)
+
+
+def _plain(join: exp.Join) -> None:
+    kind, conditional = (join.kind or "").upper(), join.args.get("on") is not None or join.args.get("using")
+    if (join.method or "").upper() not in ("", "NATURAL"):
+        raise Rejected(f"{join.method} JOIN")
+    if kind in ("INNER", "OUTER") or (kind == "CROSS" and conditional):
+        join.set("kind", None)
+    natural = (join.method or "").upper() == "NATURAL"
+    if not conditional and not join.side and not natural:
+        join.set("kind", "CROSS")
+    if natural or join.args.get("using"):
+        _check_shared(join)
+
+
+def _check_shared(join: exp.Join) -> None:
+    """USING and NATURAL compare columns without a place for a cast."""
+    scope = join.find_ancestor(exp.Select).meta["scope"]
+    for name in join.meta.get("shared", ()):
+        kinds = {o.columns[name].type.pg for o in scope.origins if name in o.columns}
+        if len(kinds) > 1 and not kinds <= {"integer", "bigint", "numeric", "double precision"}:
+            raise Rejected(f"USING or NATURAL JOIN over columns of different types: {name}")
