@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return len(self.groups) // self.per_step
+        return math.ceil(len(self.groups) / self.per_step)
 
     @property
     def examples(self) -> int:
@@ -115,10 +115,8 @@ def plan(
 
     Every epoch uses each example once, in groups and an order of its own. A group has at most `size` examples and,
     unless it is a single one, at most `tokens` tokens. All steps have the same number of groups, a multiple of
-    `processes`, of different databases as far as there are enough.
-
-    Raises:
-        ValueError: the examples do not fill a step.
+    `processes`, of different databases as far as there are enough; groups are halved to that end. Where all have a
+    single example already, the last step is short, and up to `processes` - 1 examples are not used in it.
     """
     databases: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
@@ -132,8 +130,8 @@ def plan(
         _halve_largest(groups, -len(groups) % per_step)
         chance.shuffle(groups)
         order += _mixed(groups, per_step)
-    steps = max(1, round(len(order) // per_step * epochs / math.ceil(epochs)))
-    return Plan(order[: steps * per_step], per_step)
+    wanted = round(len(order) * epochs / math.ceil(epochs) / per_step) * per_step if epochs % 1 else len(order)
+    return Plan(order[: max(wanted, per_step) // processes * processes], per_step)
 
 
 def _groups(examples: list[Example], size: int, tokens: int, chance: random.Random) -> list[Group]:
@@ -150,10 +148,10 @@ def _groups(examples: list[Example], size: int, tokens: int, chance: random.Rand
 def _halve_largest(groups: list[Group], times: int) -> None:
     """Make `times` more groups, so that the last step of an epoch is not short."""
     for _ in range(times):
-        largest = max(range(len(groups)), key=lambda i: len(groups[i]), default=None)
-        if largest is None or len(groups[largest]) < 2:
-            raise ValueError(f"{sum(map(len, groups))} examples cannot fill a step")
-        group = groups.pop(largest)
+        group = groups.pop(max(range(len(groups)), key=lambda i: len(groups[i])))
+        if len(group) < 2:
+            groups.append(group)
+            return
         groups += [group[: len(group) // 2], group[len(group) // 2 :]]
 
 

@@ -288,12 +288,11 @@ def train(
     """
     options = recipe.train
     limits = {"size": options.pack_size, "tokens": options.pack_tokens, "seed": recipe.seed}
-    try:
-        planned = plan(
-            train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
-        )
-    except ValueError as error:
-        raise UserError(f"too little training data: {error}", "lower train.batch_size and train.pack_size") from None
+    if len(train_examples) < options.processes:
+        raise UserError(f"{len(train_examples)} training examples are too few", "look at metrics/prompts.json")
+    planned = plan(
+        train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
+    )
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
     last = checkpoint.last_whole(checkpoints)
     done = int(last.name.rpartition("-")[2]) if last else 0

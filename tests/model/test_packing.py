@@ -1,0 +1,196 @@
+"""Packing is exact: loss and gradients are those of the separate sequences, and no question sees another."""
+
+import itertools
+import random
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from text2sql.model.lora import LoraOptions, add_adapter
+from text2sql.model.loss import answer_loss
+from text2sql.model.packing import ATTENTION, IGNORED, Example, collate, pack, plan
+
+SIZE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2}  # fmt: skip
+LORA = LoraOptions(r=4, alpha=8.0, dropout=0.0, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral", "llama-tied"])
+def model(request):
+    """A random model with random adapters (fresh ones have B = 0, and A without gradient)."""
+    torch.manual_seed(0)
+    if request.param == "mistral":
+        base = MistralForCausalLM(MistralConfig(**SIZE, sliding_window=None))
+    else:
+        base = LlamaForCausalLM(LlamaConfig(**SIZE, tie_word_embeddings=request.param == "llama-tied"))
+    adapted = add_adapter(base, LORA)
+    for parameter in adapted.parameters():
+        parameter.data.normal_(0, 0.2)
+    return adapted
+
+
+def separate_gradients(model, examples):
+    """The stock way: one sequence an example, logits for all positions, transformers' own attention and shift."""
+    model.set_attn_implementation("eager")
+    model.zero_grad()
+    total = 0.0
+    for example in examples:
+        ids = torch.tensor([[*example.prompt, *example.answer]])
+        labels = ids.clone()
+        labels[:, : len(example.prompt)] = IGNORED
+        logits = model(input_ids=ids).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum")
+        loss.backward()
+        total += loss.item()
+    return total, gradients(model)
+
+
+def packed_gradients(model, batches):
+    model.set_attn_implementation(ATTENTION)
+    model.zero_grad()
+    total = 0.0
+    for groups in batches:
+        loss = answer_loss(model, collate([pack(group) for group in groups])).nll
+        loss.backward()
+        total += loss.item()
+    return total, gradients(model)
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def assert_equal(one, two, tolerance=1e-5):
+    (loss_a, grads_a), (loss_b, grads_b) = one, two
+    assert loss_a == pytest.approx(loss_b, rel=tolerance)
+    assert grads_a.keys() == grads_b.keys()
+    for name in grads_a:
+        scale = grads_a[name].abs().max()
+        assert scale > 0, f"{name} has no gradient to compare"
+        assert (grads_a[name] - grads_b[name]).abs().max() <= tolerance * scale, name
+
+
+def example(chance, db, prefix, longest=12):
+    def tokens(low, high):
+        return tuple(chance.randrange(3, 97) for _ in range(chance.randint(low, high)))
+
+    return Example(db, (*prefix, *tokens(1, longest)), (*tokens(0, longest), 2))
+
+
+def databases(seed, counts, prefix_lengths):
+    chance = random.Random(seed)
+    made = {}
+    for n, (count, length) in enumerate(zip(counts, prefix_lengths, strict=True)):
+        prefix = tuple(chance.randrange(3, 97) for _ in range(length))
+        made[f"db{n}"] = [example(chance, f"db{n}", prefix) for _ in range(count)]
+    return made
+
+
+CASES = {
+    "one database": ([5], [20]),
+    "three databases of unlike sizes": ([1, 7, 3], [30, 5, 1]),
+    "no shared prefix": ([3, 2], [0, 0]),
+    "single questions": ([1, 1, 1], [9, 9, 9]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradients_are_those_of_separate_sequences(model, case):
+    groups = list(databases(1, *CASES[case]).values())
+    examples = list(itertools.chain(*groups))
+    separate = separate_gradients(model, examples)
+    assert_equal(separate, packed_gradients(model, [groups]))  # all in one flat sequence
+    assert_equal(separate, packed_gradients(model, [[group] for group in groups]))  # accumulated
+    halves = [[half] for group in groups for half in (group[: len(group) // 2], group[len(group) // 2 :]) if half]
+    assert_equal(separate, packed_gradients(model, halves))  # other pack sizes
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**6), counts=st.lists(st.integers(1, 6), min_size=1, max_size=3))
+def test_any_mixture(model, seed, counts):
+    chance = random.Random(seed)
+    groups = list(databases(seed, counts, [chance.randint(0, 25) for _ in counts]).values())
+    separate = separate_gradients(model, list(itertools.chain(*groups)))
+    assert_equal(separate, packed_gradients(model, [groups]))
+
+
+def test_identical_and_nested_prompts(model):
+    """One prompt given twice, and one prompt that begins another: each keeps its last token to itself."""
+    same = Example("a", (5, 6, 7), (8, 2))
+    groups = [(same, same, Example("a", (5, 6, 7, 9), (4, 2)))]
+    assert_equal(separate_gradients(model, groups[0]), packed_gradients(model, [groups]))
+
+
+def test_no_token_sees_another_question(model):
+    """Changing one question changes its own predictions only, and not even by rounding."""
+    model.set_attn_implementation(ATTENTION)
+    group = databases(3, [4], [10])["db0"]
+    changed = [*group[:1], Example("db0", (*group[1].prompt[:10], 50, 51), (52, 2)), *group[2:]]
+    lengths = [len(e.prompt) + len(e.answer) for e in group]
+
+    def hidden(examples):
+        batch = collate([pack(examples)])
+        batch.pop("labels")
+        with torch.no_grad():
+            return model(**batch, use_cache=False).logits[0]
+
+    one, two = hidden(group), hidden(changed)
+    shared = len(pack(group).prefix)
+    assert len(pack(changed).prefix) == shared == 10
+    first = lengths[0] - shared
+    assert torch.equal(one[: shared + first], two[: shared + first])
+    last = sum(n - shared for n in lengths[2:])
+    assert torch.allclose(one[-last:], two[-last:], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(one[shared + first], two[shared + first])
+
+
+def test_positions_labels_and_ids():
+    group = (Example("a", (1, 5, 6, 7), (8, 2)), Example("a", (1, 5, 9), (2,)))
+    batch = collate([pack(group), pack(group[:1])])
+    assert batch["input_ids"].tolist() == [[1, 5, 6, 7, 8, 2, 9, 2, 1, 5, 6, 7, 8, 2]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 2, 3, 0, 1, 2, 3, 4, 5]]
+    none = IGNORED
+    assert batch["labels"].tolist() == [[none] * 4 + [8, 2, none, 2] + [none] * 4 + [8, 2]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    size=st.integers(1, 12),
+    tokens=st.integers(1, 200),
+    batch=st.integers(1, 24),
+    epochs=st.sampled_from([1.0, 2.0, 3.0]),
+    processes=st.integers(1, 3),
+)
+def test_plan_uses_every_example_once_an_epoch(counts, size, tokens, batch, epochs, processes):
+    made = databases(7, counts, [8] * len(counts))
+    examples = list(itertools.chain(*made.values()))
+    planned = plan(examples, size, tokens, batch, epochs, seed=1, processes=processes)
+    used = Counter(id(e) for group in planned.groups for e in group)
+    unused = Counter({id(e): int(epochs) for e in examples})
+    unused.subtract(used)
+    assert min(unused.values()) >= 0
+    single = all(len(group) == 1 for group in planned.groups)
+    assert sum(unused.values()) < (processes if single else 1)
+    assert len(planned.groups) % processes == planned.per_step % processes == 0
+    assert single or len(planned.groups) % planned.per_step == 0
+    for group in planned.groups:
+        assert len({e.db_id for e in group}) == 1
+        assert len(group) <= size
+        assert len(group) == 1 or pack(group).tokens <= tokens
+
+
+def test_a_step_mixes_databases():
+    examples = list(itertools.chain(*databases(2, [32, 32, 32, 32], [9] * 4).values()))
+    planned = plan(examples, size=8, tokens=9999, batch=32, epochs=2.0, seed=5)
+    assert (planned.per_step, planned.steps, planned.examples) == (4, 8, 256)
+    for start in range(0, len(planned.groups), 4):
+        assert len({group[0].db_id for group in planned.groups[start : start + 4]}) == 4
+    assert planned.groups[:16] != planned.groups[16:]
+    assert planned == plan(examples, 8, 9999, 32, 2.0, 5)
+    assert planned != plan(examples, 8, 9999, 32, 2.0, 6)
+    assert plan(examples, 8, 9999, 32, 0.5, 5).groups == plan(examples, 8, 9999, 32, 1.0, 5).groups[:8]
