@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from text2sql.files import write_json
-from text2sql.stage import read_params, read_seed, run, section
-
-if TYPE_CHECKING:
-    from text2sql.model.training import Recipe
+from text2sql.model.base import ModelOptions
+from text2sql.model.recipe import Recipe, read_recipe
+from text2sql.stage import read_params, run, section
 
 PROMPTS = Path("data/prompts/train.jsonl")
 BASE = Path("models/base")
@@ -26,17 +25,7 @@ METRICS = Path("metrics/preflight.json")
 
 def read_options(params: dict[str, Any]) -> tuple[Recipe, str]:
     """The recipe that is to be trained, and where the model comes from."""
-    from text2sql.model.base import ModelOptions, QuantizationOptions
-    from text2sql.model.lora import LoraOptions
-    from text2sql.model.training import Recipe, TrainOptions
-
-    recipe = Recipe(
-        read_seed(params),
-        section(QuantizationOptions, "quantization", params),
-        section(LoraOptions, "lora", params),
-        section(TrainOptions, "train", params),
-    )
-    return recipe, section(ModelOptions, "model", params).source
+    return read_recipe(params), section(ModelOptions, "model", params).source
 
 
 def main() -> str:

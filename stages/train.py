@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.files import digest, write_json, write_text
 from text2sql.model import checkpoint
-from text2sql.stage import read_params, read_seed, run, section
+from text2sql.model.recipe import Recipe, read_recipe
+from text2sql.stage import read_params, run
 from text2sql.tracking import root, training_run
 
 if TYPE_CHECKING:
-    from text2sql.model.training import PackedTrainer, Recipe
+    from text2sql.model.training import PackedTrainer
 
 PROMPTS = Path("data/prompts")
 BASE = Path("models/base")
@@ -35,16 +36,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 def read_options(params: dict[str, Any]) -> Recipe:
     """All sections that decide the adapter."""
-    from text2sql.model.base import QuantizationOptions
-    from text2sql.model.lora import LoraOptions
-    from text2sql.model.training import Recipe, TrainOptions
-
-    return Recipe(
-        read_seed(params),
-        section(QuantizationOptions, "quantization", params),
-        section(LoraOptions, "lora", params),
-        section(TrainOptions, "train", params),
-    )
+    return read_recipe(params)
 
 
 def fingerprint(recipe: Recipe, dtype: str) -> str:
@@ -120,14 +112,9 @@ def main() -> str:
     with training_run(print_) as record:
         record.dataset(PROMPTS / "train.jsonl", "training")
         record.dataset(PROMPTS / "val.jsonl", "validation")
-        trainer = train(
-            recipe,
-            BASE,
-            read_examples(PROMPTS / "train.jsonl", tokenizer),
-            read_examples(PROMPTS / "val.jsonl", tokenizer),
-            checkpoints,
-            [record.callback()],
-        )
+        examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
+        validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
+        trainer = train(recipe, BASE, examples, validation, checkpoints, [record.callback(len(examples))])
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
         if os.environ.get("RANK", "0") != "0":
             return "done"

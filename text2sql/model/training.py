@@ -13,9 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -26,66 +25,13 @@ from trl import SFTConfig, SFTTrainer
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
-from text2sql.model.base import QuantizationOptions, cpu_name, load_model, load_tokenizer, pick_device, pick_dtype
-from text2sql.model.lora import LoraOptions, add_adapter, loraplus_groups
+from text2sql.model.base import cpu_name, load_model, load_tokenizer, pick_device, pick_dtype
+from text2sql.model.lora import add_adapter, loraplus_groups
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, Example, Group, Plan, collate, pack, plan
 from text2sql.model.prompt import encode_completion, encode_prompt
-from text2sql.stage import progress, require
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """conf/train."""
-
-    epochs: float
-    learning_rate: float
-    schedule: Literal["cosine", "linear", "constant"]
-    warmup: float
-    weight_decay: float
-    max_grad_norm: float
-    batch_size: int
-    pack_size: int
-    pack_tokens: int
-    max_length: int
-    max_left_out: float
-    optimizer: str
-    gradient_checkpointing: Any
-    log_every: int
-    evaluate_every: int
-    save_every: int
-    checkpoint_copy: str | None
-    explosion: float
-    processes: int
-    price_per_hour: float
-
-    def __post_init__(self) -> None:
-        require(self.epochs > 0, "epochs must be positive")
-        require(self.learning_rate > 0, "learning_rate must be positive")
-        require(0 <= self.warmup < 1, "warmup must be a share of the steps, in [0, 1)")
-        require(self.batch_size >= 1, "batch_size must be 1 or more")
-        require(self.pack_size >= 1, "pack_size must be 1 or more")
-        require(self.pack_tokens >= 1, "pack_tokens must be 1 or more")
-        require(self.max_length >= 8, "max_length must be 8 or more")
-        require(0 <= self.max_left_out <= 1, "max_left_out must be a share, in [0, 1]")
-        require(
-            self.gradient_checkpointing in (True, False, "auto"), "gradient_checkpointing must be true, false or auto"
-        )
-        require(self.log_every >= 1, "log_every must be 1 or more")
-        require(self.evaluate_every >= 0, "evaluate_every must be 0 or more")
-        require(self.save_every >= 1, "save_every must be 1 or more")
-        require(self.explosion > 1, "explosion must be over 1")
-        require(self.processes >= 1, "processes must be 1 or more")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All options that decide an adapter."""
-
-    seed: int
-    quantization: QuantizationOptions
-    lora: LoraOptions
-    train: TrainOptions
+from text2sql.model.recipe import Recipe
+from text2sql.stage import progress
 
 
 def read_examples(path: Path, tokenizer: Any) -> list[Example]:
