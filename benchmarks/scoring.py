@@ -21,9 +21,10 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from stages.score import ScoreOptions, judge_all, loaded_sandbox
+from stages.score import ScoreOptions, judge_all
 from text2sql.files import read_jsonl
 from text2sql.postgres.compare import Result, strip_distinct, suite
+from text2sql.postgres.loaded import loaded_sandbox
 from text2sql.postgres.sandbox import Sandbox
 
 HANGING = "SELECT count(*) FROM generate_series(1, 100000) AS a, generate_series(1, 100000) AS b"
@@ -78,7 +79,8 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def score(rows: list[dict[str, Any]], folder: Path, options: ScoreOptions) -> tuple[float, float, list[dict[str, Any]]]:
     """Seconds in all, seconds until the databases are loaded, rows with verdicts."""
     started = time.perf_counter()
-    with loaded_sandbox(sorted({row["db_id"] for row in rows}), folder / "databases", options) as sandbox:
+    databases = sorted({row["db_id"] for row in rows})
+    with loaded_sandbox(databases, folder / "databases", options.limits(), options.workers) as sandbox:
         loaded = time.perf_counter() - started
         judged, _ = judge_all(sandbox, rows, options)
     return time.perf_counter() - started, loaded, judged
@@ -123,7 +125,8 @@ def main() -> None:
     scored = [row for row in judged if row["verdict_suite"] is not None]
     hanging = [{**rows[0], "predicted": HANGING}, *rows[1:]]
     seconds_hanging, _, judged_hanging = score(hanging, arguments.folder, options)
-    with loaded_sandbox(sorted({row["db_id"] for row in rows}), arguments.folder / "databases", options) as sandbox:
+    databases = sorted({row["db_id"] for row in rows})
+    with loaded_sandbox(databases, arguments.folder / "databases", options.limits(), options.workers) as sandbox:
         mixed, _ = judge_all(sandbox, shuffled(rows), options)
         matches = [row for row in mixed if row["verdict_suite"]]
         reasons = Counter(explanation(sandbox, row) for row in matches)

@@ -17,15 +17,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl, write_text
 from text2sql.postgres.hardness import hardness
+from text2sql.postgres.loaded import loaded_sandbox
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import figures
@@ -88,29 +88,6 @@ def read_predictions(path: Path = PREDICTIONS, split: Path = SPLIT) -> list[dict
     return [{**row, "hardness": levels.get(row["id"]) or hardness(row["gold"], "postgres")} for row in rows]
 
 
-@contextmanager
-def loaded_sandbox(databases: Sequence[str], dumps: Path, options: ScoreOptions) -> Iterator[Sandbox]:
-    """A sandbox on a new server that has these databases.
-
-    Raises:
-        UserError: one has no dump.
-    """
-    from text2sql.postgres.databases import load
-    from text2sql.postgres.server import server
-
-    for name in databases:
-        if not (dumps / f"{name}.sql").exists():
-            raise UserError(f"{dumps / name}.sql is missing", "run `dvc repro databases`, which makes it")
-    # The largest first, so that none is left over for one worker at the end.
-    order = sorted(databases, key=lambda name: -(dumps / f"{name}.sql").stat().st_size)
-    with server() as running, ThreadPoolExecutor(options.workers) as pool:
-        loads = pool.map(lambda name: load(running, dumps / f"{name}.sql", name), order)
-        for _ in track(loads, "loading databases", len(order)):
-            pass
-        with Sandbox(running, options.limits()) as sandbox:
-            yield sandbox
-
-
 def judge_all(
     sandbox: Sandbox, rows: Sequence[dict[str, Any]], options: ScoreOptions
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -165,7 +142,7 @@ def score_predictions(options: ScoreOptions) -> str:
     """Execute, compare, count, write, record."""
     rows = read_predictions()
     databases = sorted({row["db_id"] for row in rows})
-    with loaded_sandbox(databases, DUMPS, options) as sandbox:
+    with loaded_sandbox(databases, DUMPS, options.limits(), options.workers) as sandbox:
         verdicts, previews = judge_all(sandbox, rows, options)
     score = figures(verdicts)
     if score["n"] == 0:

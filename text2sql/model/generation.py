@@ -200,10 +200,10 @@ class _Decoder:
         if self.exact and row.margin < TIE:
             again = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options)[0]
             return dataclasses.replace(again, score=row.score)
-        return _generation(self.tokenizer, row.tokens, finished, row.score)
+        return generation_of(self.tokenizer, row.tokens, finished, row.score)
 
 
-def _generation(tokenizer: Any, tokens: Sequence[int], finished: bool, score: float = 0.0) -> Generation:
+def generation_of(tokenizer: Any, tokens: Sequence[int], finished: bool, score: float = 0.0) -> Generation:
     kept = tuple(tokens[:-1] if finished else tokens)
     text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Generation(kept, text, finished, score)
@@ -249,5 +249,5 @@ def plain(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], options:
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         for row in out[:, width:].tolist():
             tokens = row[: row.index(end) + 1] if end in row else row
-            made.append(_generation(tokenizer, tokens, end in row))
+            made.append(generation_of(tokenizer, tokens, end in row))
     return made

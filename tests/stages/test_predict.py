@@ -1,0 +1,273 @@
+"""Stage predict with the tiny model: what it writes, what an interruption costs, execution-guided choice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages import predict
+from text2sql.errors import UserError
+from text2sql.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from text2sql.model.base import ModelOptions, QuantizationOptions, obtain
+from text2sql.model.generation import Generation
+from text2sql.model.prompt import PromptOptions, render
+from text2sql.schema import Column, Schema, Table
+from text2sql.stage import build
+
+GREEDY = {
+    "method": "greedy", "engine": "shared_prefix", "zero_shot": False, "dtype": "float32",
+    "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096,
+}  # fmt: skip
+GUIDED = {"candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
+PLAIN = {"bits": None, "type": None, "double": False, "compute_dtype": "float32"}
+NF4 = {"bits": 4, "type": "nf4", "double": True, "compute_dtype": "float32"}
+TABLES = {"shop": ("name", "city"), "band": ("title", "year", "label")}
+DUMP = "CREATE TABLE {name} ({column} text);\nCOPY {name} ({column}) FROM stdin;\na\nb\n\\.\n"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with all that the stage reads: the tiny model, an adapter that changes it, 20 questions."""
+    folder = tmp_path_factory.mktemp("predict")
+    base = folder / "models/base"
+    obtain(ModelOptions(name="tiny", source="random", template="mistral", seed=0), base)
+    write_adapter(base, folder / "models/adapter")
+    split, prompts = [], []
+    for number in range(20):
+        db_id = list(TABLES)[number % 2]
+        columns = tuple(Column(name, name, "text") for name in TABLES[db_id])
+        question = f"Show all of number {number}" + " and more" * (number % 3)
+        prompt = render(Schema(db_id, (Table(db_id, db_id, columns),)), question, PromptOptions("ddl", 0), "mistral")
+        row = {"id": f"dev-{number}", "db_id": db_id}
+        split.append({**row, "question": question, "sql": f"SELECT {number}", "hardness": "easy"})
+        prompts.append({**row, "prompt": prompt, "completion": f"SELECT {number}"})
+    write_jsonl(folder / "data/splits/test.jsonl", split)
+    write_jsonl(folder / "data/prompts/test.jsonl", prompts)
+    for db_id, columns in TABLES.items():
+        write_text(folder / f"data/postgres/databases/{db_id}.sql", DUMP.format(name=db_id, column=columns[0]))
+    return folder
+
+
+def write_adapter(base, target):
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from text2sql.model.base import load_model
+
+    torch.manual_seed(0)
+    model = load_model(base, QuantizationOptions(None, None, False, "float32"), device="cpu")
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(target)
+
+
+@pytest.fixture
+def folder(prepared, tmp_path, monkeypatch):
+    target = tmp_path / "work"
+    shutil.copytree(prepared, target)
+    monkeypatch.chdir(target)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (target / ".dvc").mkdir()
+    configure()
+    return target
+
+
+def configure(quantization=NF4, **changes):
+    write_json(Path("params.yaml"), {"seed": 1, "predict": {**GREEDY, **changes}, "quantization": quantization})
+
+
+def test_every_question_is_predicted_in_the_order_of_the_split(folder):
+    said = predict.main()
+    rows, split = list(read_jsonl(predict.TARGET)), list(read_jsonl(predict.SPLIT))
+    assert [list(row) for row in rows] == [["id", "db_id", "question", "gold", "predicted", "finished"]] * 20
+    assert [(r["id"], r["db_id"], r["question"], r["gold"]) for r in rows] == [
+        (r["id"], r["db_id"], r["question"], r["sql"]) for r in split
+    ]
+    figures = read_json(predict.METRICS)
+    assert figures["questions"] == 20
+    assert figures["resumed"] == 0
+    assert figures["questions_per_second"] > 0
+    assert figures["finished"] == sum(row["finished"] for row in rows)
+    assert "20 predictions" in said
+    assert not list(Path("checkpoints").iterdir())
+
+
+def test_the_engines_write_the_same(folder):
+    texts = {}
+    for engine in ("shared_prefix", "plain"):
+        configure(engine=engine, batch_size=1)
+        predict.main()
+        texts[engine] = predict.TARGET.read_bytes()
+    assert texts["shared_prefix"] == texts["plain"]
+
+
+def test_zero_shot_is_the_model_without_the_adapter(folder):
+    predict.main()
+    tuned = predict.TARGET.read_bytes()
+    predict.main(zero_shot=True)
+    assert predict.TARGET.read_bytes() == tuned
+    assert predict.ZERO_SHOT.read_bytes() != tuned
+    shutil.rmtree(predict.ADAPTER)
+    configure(zero_shot=True)
+    predict.main()
+    assert predict.TARGET.read_bytes() == predict.ZERO_SHOT.read_bytes()
+    configure()
+    with pytest.raises(UserError, match="no adapter in models/adapter"):
+        predict.main()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_interrupted_prediction_goes_on_where_it_was(folder, monkeypatch, dtype):
+    configure(dtype=dtype, batch_size=2)
+    predict.main()
+    whole = predict.TARGET.read_bytes()
+    predict.TARGET.unlink()
+    add, added = predict.Partial.add, []
+
+    def interrupted(self, rows):
+        if len(added) + len(rows) > 11:
+            raise KeyboardInterrupt
+        add(self, rows)
+        added.extend(rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict.Partial, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predict.main()
+    assert not predict.TARGET.exists()
+    (left,) = Path("checkpoints").iterdir()
+    with left.open("a") as file:
+        file.write('{"id": "dev-3", "predic')  # a kill in the middle of a line
+    said = predict.main()
+    assert predict.TARGET.read_bytes() == whole
+    assert f"{len(added)} from before" in said
+    assert len(added) == (11 if dtype == "float32" else 8)
+    assert read_json(predict.METRICS)["resumed"] == len(added)
+
+
+def test_another_configuration_does_not_go_on_from_it(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_jsonl", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            predict.main()
+    assert len(list(Path("checkpoints").iterdir())) == 1
+    configure(max_new_tokens=9)
+    assert "(0 from before)" in predict.main()
+    configure()
+    assert "(20 from before)" in predict.main()
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_killed_prediction_goes_on_where_it_was(folder):
+    configure(max_new_tokens=60, batch_size=1, quantization=PLAIN)
+    command = [sys.executable, "-m", "stages.predict"]
+    root = Path(predict.__file__).parent.parent
+    run = {"env": {**os.environ, "PYTHONPATH": str(root)}, "text": True, "capture_output": True}
+    process = subprocess.Popen(command, env=run["env"], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in Path("checkpoints").glob("*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, check=True, **run)
+    resumed = read_json(predict.METRICS)["resumed"]
+    assert 0 < resumed < 20, done.stdout
+    made = predict.TARGET.read_bytes()
+    assert "(0 from before)" in predict.main()
+    assert predict.TARGET.read_bytes() == made
+
+
+def test_one_process_at_a_time(folder):
+    with predict.Partial(Path("checkpoints"), "f"), pytest.raises(UserError, match="another process"):
+        predict.Partial(Path("checkpoints"), "f").__enter__()
+
+
+def test_a_prompt_beyond_the_model_is_marked(folder):
+    rows = list(read_jsonl(predict.PROMPTS))
+    rows[4]["prompt"] = rows[4]["prompt"].replace("all", "all " * 5000)
+    write_jsonl(predict.PROMPTS, rows)
+    predict.main()
+    made = list(read_jsonl(predict.TARGET))
+    assert (made[4]["predicted"], made[4]["finished"]) == ("", False)
+    assert made[5]["predicted"]
+
+
+def test_prompts_of_another_split_are_refused(folder):
+    write_jsonl(predict.PROMPTS, list(read_jsonl(predict.PROMPTS))[1:])
+    with pytest.raises(UserError, match="not of the same questions"):
+        predict.main()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 0}, "batch_size must be positive"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be positive"),
+        ({"method": "beam"}, "allowed: greedy, execution_guided"),
+        ({"method": "execution_guided"}, "choose with predict=execution_guided"),
+        ({"guided": GUIDED}, "choose with predict=greedy"),
+        ({"method": "execution_guided", "guided": GUIDED, "engine": "plain"}, "engine plain does not sample"),
+        ({"method": "execution_guided", "guided": {**GUIDED, "candidates": 1}}, "candidates must be at least 2"),
+    ],
+)
+def test_impossible_options_are_refused(changes, said):
+    with pytest.raises(UserError, match=said):
+        build(predict.PredictOptions, {**GREEDY, **changes}, "predict")
+
+
+def test_vllm_is_asked_for_where_it_is_missing(folder):
+    configure(engine="vllm")
+    with pytest.raises(UserError, match="vLLM is not installed"):
+        predict.main()
+
+
+class Scripted:
+    """An engine that gives each question's candidates from a list."""
+
+    exact, positions, device, dtype = True, 4096, "cpu", "float32"
+
+    def __init__(self, tokenizer, candidates):
+        self.tokenizer, self.candidates = tokenizer, candidates
+
+    def stream(self, prompts, options, seeds):
+        for i, seed in enumerate(seeds):
+            assert (seed is None) == (i % len(self.candidates) == 0)
+            yield i, self.candidates[i % len(self.candidates)]
+
+
+def test_execution_guided_takes_what_most_candidates_give(folder, monkeypatch):
+    from text2sql.model import inference
+    from text2sql.model.base import load_tokenizer
+
+    wrong, right, other = "SELECT nosuch FROM x", "SELECT 1 + 1", "SELECT 2"
+    scripted = [
+        Generation((1,), wrong, True, -0.1),
+        Generation((1,), right, True, -3),
+        Generation((1,), other, True, -2),
+    ]
+    monkeypatch.setattr(inference, "load_engine", lambda *_: Scripted(load_tokenizer(predict.BASE), scripted))
+    configure(method="execution_guided", guided=GUIDED)
+    predict.main()
+    assert {row["predicted"] for row in read_jsonl(predict.TARGET)} == {"SELECT 2"}
+
+
+def test_execution_guided_is_the_same_every_time(folder):
+    configure(method="execution_guided", guided=GUIDED)
+    predict.main()
+    made = predict.TARGET.read_bytes()
+    assert len(made.splitlines()) == 20
+    configure(method="execution_guided", guided=GUIDED, batch_size=7)
+    predict.main()
+    assert [json.loads(line)["predicted"] for line in made.splitlines()] == [
+        row["predicted"] for row in read_jsonl(predict.TARGET)
+    ]
