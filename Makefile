@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two torch processes that spin while they wait slow each other down 80-fold on few cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help repro test lint params environment lock remote verify clean
+.PHONY: help repro test demo lint params environment lock remote verify clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ repro: environment ## set up and run the pipeline
 test: environment ## set up and run the tests
 	@.ci/browser
 	python -m pytest -m 'not slow'
+
+demo: environment ## the demo in the browser, at http://127.0.0.1:7860
+	python -m app.demo
 
 lint: environment ## ruff
 	ruff check . && ruff format --check .

@@ -11,6 +11,8 @@ from text2sql.ask import Engine
 class Scripted(Engine):
     """Answers each question with the given texts, in their order; others with `select 1`."""
 
+    title = "a script"
+
     def __init__(self, answers: dict[str, str | list[str]], seconds: float = 0.0) -> None:
         self.answers, self.pause = answers, seconds
         self._lock = threading.Lock()

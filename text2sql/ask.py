@@ -81,6 +81,11 @@ class Engine:
         self.located, self.model, self.tokenizer = located, model, tokenizer
         self._lock = threading.Lock()
 
+    @property
+    def title(self) -> str:
+        """What the model was called by."""
+        return self.located.title
+
     @classmethod
     def load(cls, name: str = "models/release", say: Callable[[str], None] = lambda text: None) -> Engine:
         """The model called `name`: a folder, git revision, MLflow model or hub repository (`model.locate`).

@@ -1,0 +1,219 @@
+"""The demo in a real browser: every domain, a pasted schema, hostile questions and queries, two visitors at once."""
+
+import re
+import shutil
+import socket
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from scripted import Scripted
+
+from app.databases import TITLES, Databases
+from app.demo import build, serve
+from text2sql.mini.domain import load_folder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+DOMAINS = {domain.db_id: domain for domain in load_folder("demo")}
+ANSWERS = {question: sql for domain in DOMAINS.values() for question, sql in domain.questions} | {
+    "Throw it all away": "drop table customers",
+    "Wait for ever": "select pg_sleep(60)",
+    "Count without end": "with recursive t as (select 1 as n union all select n + 1 from t) select max(n) from t",
+    "Read a file": "select pg_read_file('/etc/passwd')",
+    "<img src=x onerror=alert(1)>": "select '<script>alert(1)</script>' as \"<b>x</b>\"",
+    "How many books did each author write?": "select name, count(*) from authors join books "
+    "on author_id = authors.id group by name",
+    "A thousand rows": "select generate_series(1, 1000)",
+    "Invented column": "select nickname from customers",
+}
+
+
+@pytest.fixture(scope="module")
+def databases():
+    with Databases() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def address(databases):
+    page = build(Scripted(ANSWERS, seconds=0.05), databases)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    yield serve(page, port, block=False).rstrip("/")
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    opened = browser.new_page()
+    problems = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+    opened.on(
+        "request", lambda r: problems.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None
+    )
+    opened.goto(address)
+    opened.wait_for_selector("#samples button")
+    yield opened
+    opened.close()
+    assert problems == [], "errors, dialogs or requests to elsewhere"
+
+
+def ask(page, question):
+    """Type a question; waits until the answer of this one is there."""
+    done = page.locator("[data-answer]").get_attribute("data-answer") if page.locator("[data-answer]").count() else "0"
+    page.fill("#question textarea", question)
+    page.click("#ask")
+    page.wait_for_selector(f"[data-answer]:not([data-answer='{done}']), #notice .error", timeout=15_000)
+
+
+def table(page):
+    return [row.locator("td").all_inner_texts() for row in page.locator("#rows tbody tr").all()]
+
+
+@pytest.mark.parametrize("key", TITLES)
+def test_every_sample_question_of_every_domain(page, key):
+    page.get_by_text(TITLES[key], exact=True).click()
+    page.wait_for_function(
+        "q => document.querySelector('#samples button')?.innerText.trim() === q", arg=DOMAINS[key].questions[0][0]
+    )
+    shown = page.locator("#samples button").all_inner_texts()
+    assert [text.strip() for text in shown] == [question for question, _ in DOMAINS[key].questions]
+    page.locator("#samples button").last.click()
+    page.wait_for_selector("#rows tbody tr, #notice .error, #rows .error")
+    assert page.locator(".error").count() == 0, page.locator(".error").all_inner_texts()
+    assert table(page)
+    assert "SELECT" in page.locator("#sql .cm-content").inner_text()
+
+
+def test_all_gold_queries_have_rows(databases):
+    for key, domain in DOMAINS.items():
+        for question, sql in domain.questions:
+            result = databases.execute(databases.domains[key], sql)
+            if result.error is None:  # gold is SQLite's; those that PostgreSQL takes as they are
+                assert result.rows, question
+
+
+def test_pasted_schema(page):
+    page.get_by_text("Your schema", exact=True).click()
+    page.wait_for_selector("#pasted textarea")
+    ask(page, "How many books did each author write?")
+    page.wait_for_selector("#rows .good")
+    page.fill("#pasted textarea", "CREATE TABLE authors (id int, title text);")
+    page.click("#run")
+    page.wait_for_selector("#rows .error")
+    assert 'relation "books" does not exist' in page.locator("#rows .error").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "has no CREATE TABLE"), ("hello", "has no CREATE TABLE"), ("CREATE TABLE (", "can be read")],
+)
+def test_pasted_nonsense(page, text, said):
+    page.get_by_text("Your schema", exact=True).click()
+    page.wait_for_selector("#pasted textarea")
+    page.fill("#pasted textarea", text)
+    ask(page, "How many?")
+    assert said in page.locator("#notice .error").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("Throw it all away", "not a query"),
+        ("Wait for ever", "forbidden"),
+        ("Count without end", "timeout"),
+        ("Read a file", "forbidden"),
+        ("drop table customers", "that is SQL already"),
+        ("   ", "the question is empty"),
+        ("Invented column", "no table of the query has a column nickname"),
+    ],
+)
+def test_hostile_questions(page, databases, question, said):
+    ask(page, question)
+    assert said in page.locator("#notice").inner_text() + page.locator("#rows").inner_text()
+    assert len(databases.execute(databases.domains["ecommerce"], "select * from customers").rows) == 30
+
+
+def test_markup_is_text(page):
+    ask(page, "<img src=x onerror=alert(1)>")
+    page.wait_for_selector("#rows tbody tr")
+    assert table(page) == [["<script>alert(1)</script>"]]
+    assert page.locator("#rows th").inner_text() == "<b>x</b>"
+
+
+def test_long_results_are_cut(page):
+    ask(page, "A thousand rows")
+    page.wait_for_selector("#rows")
+    assert re.search("more than 200 rows|first 100 shown", page.locator("#rows").inner_text())
+
+
+def test_edited_query_and_history(page):
+    ask(page, "How many customers are there?")
+    page.locator("#sql .cm-content").fill("select max(price) as top from products")
+    page.click("#run")
+    page.wait_for_function("document.querySelector('#rows th')?.innerText === 'top'")
+    assert table(page) == [["249.0"]]
+    ask(page, "Which three products are the most expensive?")
+    page.get_by_text("History").click()
+    summaries = page.locator("#history summary").all_inner_texts()
+    assert [s.rpartition(" ")[0] for s in summaries] == [
+        "Which three products are the most expensive?",
+        "How many customers are there?",
+    ]
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_a_phone_needs_no_sideways_scrolling(browser, address, width):
+    context = browser.new_context(viewport={"width": width, "height": 800}, is_mobile=True, has_touch=True)
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#samples button")
+    ask(page, "For each customer, show the name and the number of orders.")
+    page.wait_for_selector("#rows tbody tr")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+def test_two_visitors_at_once_get_their_own_answers(address):
+    from gradio_client import Client
+
+    def visit(title):
+        client, questions = Client(address, verbose=False), dict(DOMAINS[title].questions)
+        seconds = []
+        for question in questions:
+            started = time.perf_counter()
+            sql, *_, past = client.predict(question, TITLES[title], "", api_name="/ask")
+            seconds.append(time.perf_counter() - started)
+            assert past.count("<details>") == len(seconds), "history is one's own"
+            assert "SELECT" in sql
+        return statistics.median(seconds)
+
+    with ThreadPoolExecutor(2) as visitors:
+        medians = list(visitors.map(visit, ["finance", "retail"]))
+    assert max(medians) < 6
+
+
+def test_many_pasted_schemas_leave_few_databases(databases):
+    from app.databases import PASTED
+
+    made = [databases.pasted(f"create table t{i} (a int);") for i in range(PASTED + 3)]
+    assert databases.execute(made[-1], "select a from t18").error is None
+    assert databases.pasted("create table t0 (a int);").name == made[0].name
+    assert databases.execute(made[0], "select a from t0").error is None
