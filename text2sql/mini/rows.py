@@ -65,10 +65,13 @@ def _references(
         return [None if i == 0 else keys[_skewed(rng, i)] for i in range(table.rows)]
     position = [c.name for c in parent.columns].index(column.ref[1])
     keys = [row[position] for row in made[parent.name]]
-    used = max(1, len(keys) - max(1, len(keys) // 8)) if len(keys) > 3 and not column.phrases.get("all") else len(keys)
-    order = shuffled(keys, rng)[:used]
     if column.unique:
-        return order[: table.rows]
+        return shuffled(keys, rng)[: table.rows]
+    if column.phrases.get("all"):  # each parent once, then as chance has it
+        rest = [keys[_skewed(rng, len(keys))] for _ in range(table.rows - len(keys))]
+        return shuffled([*keys, *rest], rng)[: table.rows]
+    used = len(keys) - max(1, len(keys) // 8) if len(keys) > 3 else len(keys)
+    order = shuffled(keys, rng)[:used]
     return [order[_skewed(rng, used)] for _ in range(table.rows)]
 
 

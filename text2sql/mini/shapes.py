@@ -633,7 +633,8 @@ def except_groups(p: Picker) -> Made:
 @shape
 def union_tables(p: Picker) -> Made:
     t, u = p.table(), p.table()
-    pairs = [(c, d) for c in t.of("category", "label") for d in u.of("category", "label") if _alike(c, d)]
+    roles = ("category", "label") if t.who == u.who == "who" else ("category",)
+    pairs = [(c, d) for c in t.of(*roles) for d in u.of(*roles) if _alike(c, d)]
     if t == u:
         raise Unsuitable
     c, d = p.any(pairs)
