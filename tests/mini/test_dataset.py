@@ -1,7 +1,10 @@
 """The embedded data set as written to disk: the same bytes for a seed, sound databases, gold queries that answer."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -43,6 +46,21 @@ def test_a_seed_decides_every_byte(tmp_path):
     differs = {name.split("/")[1] if "/" in name else name for name in one if one[name] != other[name]}
     assert "train_spider.json" in differs
     assert not differs & {"dev.json", *DEMO}, "the demo domains do not depend on the seed"
+
+
+def test_neither_hash_order_nor_sqlite_shows(tmp_path):
+    """Two processes with other hash seeds write the same bytes, and no file tells which SQLite wrote it."""
+    code = "import sys, pathlib; from text2sql.mini import generate; generate(pathlib.Path(sys.argv[1]), 7, 8)"
+    for name in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path / name], check=True, env={**os.environ, "PYTHONHASHSEED": name}
+        )
+    assert sha256_tree(tmp_path / "1") == sha256_tree(tmp_path / "2")
+    for path in (tmp_path / "1").rglob("*.sqlite"):
+        header = path.read_bytes()[:100]
+        assert header[16:18] == (4096).to_bytes(2, "big"), "page size"
+        assert header[24:28] == header[92:96] == (1).to_bytes(4, "big"), "change counter, version valid for"
+        assert header[96:100] == (3040000).to_bytes(4, "big"), "version of SQLite"
 
 
 def test_layout(made):

@@ -578,7 +578,7 @@ def versus_average(p: Picker) -> Made:
     query = Select(names(t, Scope((t,))), quoted(t.name), (condition,))
     than = p.say("[above|higher than|greater than|more than]" if up else "[below|lower than|less than]")
     level = "higher than average" if up else "lower than average"
-    own = comparison(c, up, p.say(f"[the average|the average {measure(c)}]"))
+    own = comparison(c, up, p.say(f"[the average|the average {measure(c)}|the average {t.noun}]"))
     return query, things(p, t, col=measure(c), than=than, level=level, own=own, own_which=own and verb_of(own))
 
 
@@ -633,7 +633,8 @@ def except_groups(p: Picker) -> Made:
 @shape
 def union_tables(p: Picker) -> Made:
     t, u = p.table(), p.table()
-    roles = ("category", "label") if t.who == u.who == "who" else ("category",)
+    people = t.who == u.who == "who" and len(t.label) == len(u.label) == 1
+    roles = ("category", "label") if people else ("category",)
     pairs = [(c, d) for c in t.of(*roles) for d in u.of(*roles) if _alike(c, d)]
     if t == u:
         raise Unsuitable
