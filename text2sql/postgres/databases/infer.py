@@ -80,6 +80,7 @@ class Facts:
     lowest: int = 0
     highest: int = 0
     non_finite: int = 0
+    fractions: int = 0
     with_nul: int = 0
     forms: dict[str, int] = field(default_factory=dict)
     samples: list[str] = field(default_factory=list)
@@ -100,6 +101,7 @@ class Facts:
                 self.reals += 1
                 self.zeros += value == 0
                 self.non_finite += not math.isfinite(value)
+                self.fractions += not value.is_integer() or abs(value) >= 2**53
             elif isinstance(value, str):
                 self.texts += 1
                 self.blank += not value
@@ -203,8 +205,8 @@ def _common(types: set[str], facts: list[Facts]) -> str:
         return next(iter(types))
     if types <= {*NUMERIC_TYPES, "boolean"}:
         return max(types - {"boolean"}, key=NUMERIC_TYPES.index)
-    # Texts that are integers, written as PostgreSQL writes them, may join integers without changing.
-    texts_are_integers = all(set(f.forms) <= {"integer"} and not f.blobs and not f.reals for f in facts)
-    if texts_are_integers and types <= {"integer", "bigint", "text"}:
-        return "bigint"
+    # Texts that are integers, written as PostgreSQL writes them, and whole reals may join integers without changing.
+    if all(set(f.forms) <= {"integer"} and not f.blobs and not f.fractions for f in facts):
+        small = all(f.lowest >= -(2**31) and f.highest < 2**31 and not f.texts for f in facts)
+        return "integer" if small else "bigint"
     return "text"

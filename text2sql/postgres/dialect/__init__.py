@@ -86,14 +86,19 @@ def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Con
     """As `convert`, with what a proof needs besides the text."""
     tree: exp.Expression = parse(sql)
     check(tree)
-    tree.meta["width"] = bind(tree, schema)
-    tables = frozenset(t.meta["table"].source for t in tree.find_all(exp.Table) if "table" in t.meta)
+    step = "names"
     try:
+        tree.meta["width"] = bind(tree, schema)
+        tables = frozenset(t.meta["table"].source for t in tree.find_all(exp.Table) if "table" in t.meta)
         for rule in rules:
+            step = rule.__name__
             tree = rule(tree)
         return Conversion(write(tree), tree, tables)
     except RecursionError:
         raise Rejected("nested too deeply") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, SqlglotError) as error:
+        # A form of query that a rule was not written for; better left out, with its place, than guessed at.
+        raise Rejected(f"not understood by the rule {step}: {type(error).__name__}: {error}") from error
 
 
 def convert(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:

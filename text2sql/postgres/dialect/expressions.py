@@ -85,6 +85,8 @@ def _divide(node: exp.Div) -> exp.Expression:
     divisor = _nonzero(right)
     plain = typed(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), kind)
     if "integer" not in a.classes or "integer" not in b.classes:
+        if {a.pg, b.pg} <= {"integer", "bigint", "smallint"}:  # reals that are whole, stored as integers
+            plain.set("this", cast(left, "numeric"))
         return plain
     if a.integral and b.integral:
         if a.pg == "numeric" or b.pg == "numeric":  # PostgreSQL's sum of bigint, or its extract

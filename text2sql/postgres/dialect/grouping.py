@@ -8,8 +8,8 @@ from dataclasses import replace
 from sqlglot import exp
 
 from text2sql.postgres.dialect.errors import Rejected
-from text2sql.postgres.dialect.scope import Origin, Scope
-from text2sql.postgres.dialect.tree import cast, number, rewrite, selects, string, typed
+from text2sql.postgres.dialect.scope import Bound, Origin, Scope
+from text2sql.postgres.dialect.tree import cast, identifier, number, rewrite, selects, string, typed
 from text2sql.postgres.dialect.types import DOUBLE, TEXT, in_group, type_of
 from text2sql.postgres.dialect.values import arithmetic_value, as_text, number_or_null, stays_text
 
@@ -211,10 +211,7 @@ def _expand_star(select: exp.Select) -> None:
         if not origins:
             made.append(projection)
         for origin in origins:
-            for bound in origin.columns.values():
-                column = exp.column(bound.name, table=origin.name if len(scope.origins) > 1 else None)
-                column.meta.update(bound=bound, own=True)
-                made.append(column)
+            made += [_column(select, bound) for bound in origin.columns.values()]
     select.set("expressions", made)
 
 
@@ -291,21 +288,33 @@ def _determined(select: exp.Select, columns: set[int], by_joins: bool) -> set[in
     return found
 
 
-def _equal_columns(select: exp.Select, columns: set[int]) -> set[int]:
-    """`columns` and those that inner joins and WHERE make equal to them, or that are in a determined row."""
-    scope: Scope = select.meta["scope"]
+def _conditions(select: exp.Select) -> Iterable[exp.Expression]:
+    """What every row of the query fulfils: the parts of WHERE and of the conditions of inner joins."""
     conditions = [select.args["where"].this] if select.args.get("where") else []
     for join in select.args.get("joins") or ():
         if join.args.get("on") is not None and not join.side:
             conditions.append(join.args["on"])
-    pairs = []
     for condition in conditions:
-        for part in condition.flatten() if isinstance(condition, exp.And) else [condition]:
-            sides = (part.this, part.expression) if isinstance(part, exp.EQ) else ()
-            if sides and all(isinstance(s, exp.Column) and s.meta.get("bound") for s in sides):
-                pairs.append(tuple(id(s.meta["bound"]) for s in sides))
-            elif sides and isinstance(sides[0], exp.Column) and isinstance(sides[1], exp.Literal):
-                columns = columns | {id(sides[0].meta.get("bound"))}
+        yield from condition.flatten() if isinstance(condition, exp.And) else [condition]
+
+
+def _equalities(select: exp.Select) -> list[tuple[int, int]]:
+    """Pairs of bounds (by id) that are equal in every row."""
+    pairs = []
+    for part in _conditions(select):
+        sides = (part.this, part.expression) if isinstance(part, exp.EQ) else ()
+        if sides and all(isinstance(s, exp.Column) and s.meta.get("bound") for s in sides):
+            pairs.append((id(sides[0].meta["bound"]), id(sides[1].meta["bound"])))
+    return pairs
+
+
+def _equal_columns(select: exp.Select, columns: set[int]) -> set[int]:
+    """`columns` and those that are equal to them, or constant, or in a row that they determine."""
+    scope: Scope = select.meta["scope"]
+    pairs = _equalities(select)
+    for part in _conditions(select):
+        if isinstance(part, exp.EQ) and isinstance(part.this, exp.Column) and isinstance(part.expression, exp.Literal):
+            columns = columns | {id(part.this.meta.get("bound"))}
     known, before = set(columns), -1
     keys = {id(origin): origin.keys() for origin in scope.origins}
     while len(known) != before:
@@ -331,12 +340,42 @@ def _extend(select: exp.Select, group: exp.Group, bare: list[exp.Column]) -> lis
         elif node not in group.expressions and node not in added:
             added.append(node)
     for origin in {id(n.meta["bound"].origin): n.meta["bound"].origin for n in added}.values():
-        # One column needs no more than itself; of several, the primary key alone is shorter.
-        if origin.table is not None and sum(n.meta["bound"].origin is origin for n in added) > 1:
+        if not _swap_key(select, group, origin, added):
             _by_primary_key(select, group, origin, added)
     for node in added:
         group.append("expressions", node.copy())
     return rest
+
+
+def _swap_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[exp.Column]) -> bool:
+    """Group by the primary key of `origin` instead of a column that equals it and stands nowhere else."""
+    key = origin.table.primary_key if origin.table else ()
+    if len(key) != 1:
+        return False
+    wanted = next(bound for bound in origin.columns.values() if bound.name == key[0])
+    for item in group.expressions:
+        bound = item.meta.get("bound")
+        if bound is None or id(wanted) not in _same_column(select, bound):
+            continue
+        if any(c.meta.get("bound") is bound for part in clauses(select) for c in part.find_all(exp.Column)):
+            continue
+        item.replace(_column(select, wanted))
+        added[:] = [n for n in added if n.meta["bound"].origin is not origin]
+        return True
+    return False
+
+
+def _same_column(select: exp.Select, bound: Bound) -> set[int]:
+    """The bounds (by id) that an equality of the query makes equal to `bound`."""
+    pairs = [pair for pair in _equalities(select) if id(bound) in pair]
+    return {other for pair in pairs for other in pair}
+
+
+def _column(select: exp.Select, bound: Bound) -> exp.Column:
+    several = len(select.meta["scope"].origins) > 1
+    column = exp.Column(this=identifier(bound.name), table=identifier(bound.origin.name) if several else None)
+    column.meta.update(bound=bound, own=True)
+    return column
 
 
 def _by_primary_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[exp.Column]) -> None:
@@ -346,11 +385,7 @@ def _by_primary_key(select: exp.Select, group: exp.Group, origin: Origin, added:
         return
     added[:] = [n for n in added if n.meta["bound"].origin is not origin]
     by_name = {bound.name: bound for bound in origin.columns.values()}
-    several = len(select.meta["scope"].origins) > 1
-    for name in key:
-        column = exp.column(name, table=origin.name if several else None)
-        column.meta.update(bound=by_name[name], own=True)
-        added.append(column)
+    added += [_column(select, by_name[name]) for name in key]
 
 
 def _the_extreme(select: exp.Select) -> exp.Expression | None:

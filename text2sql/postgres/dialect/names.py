@@ -6,7 +6,8 @@ from sqlglot import exp
 
 from text2sql.postgres.databases.names import lower
 from text2sql.postgres.dialect.errors import Rejected
-from text2sql.postgres.dialect.tree import ATOMS, identifier, rewrite, string, wrap
+from text2sql.postgres.dialect.scope import Bound
+from text2sql.postgres.dialect.tree import ATOMS, identifier, rewrite, selects, string, wrap
 
 
 def string_literals(tree: exp.Expression) -> exp.Expression:
@@ -70,8 +71,11 @@ def aliases(tree: exp.Expression) -> exp.Expression:
 
 
 def joins(tree: exp.Expression) -> exp.Expression:
-    """A JOIN without ON pairs all rows, and a comma binds like a JOIN; PostgreSQL wants CROSS JOIN, and a comma binds
-    less. INNER and OUTER say nothing."""
+    """A JOIN without ON pairs all rows, a comma binds like a JOIN, and ON may name tables that are joined later;
+    PostgreSQL wants CROSS JOIN, a comma binds less there, and ON sees what stands before it. INNER and OUTER say
+    nothing."""
+    for select in selects(tree):
+        _move_conditions(select.args.get("joins") or [])
 
     def change(node: exp.Expression) -> exp.Expression | None:
         if isinstance(node, exp.Join):
@@ -82,6 +86,31 @@ def joins(tree: exp.Expression) -> exp.Expression:
         return None
 
     return rewrite(tree, change)
+
+
+def _move_conditions(found: list[exp.Join]) -> None:
+    """Move conditions that name a table joined later to the join of that table."""
+    for place, join in enumerate(found):
+        condition = join.args.get("on")
+        if condition is None:
+            continue
+        later = {id(o): n for n in range(place + 1, len(found)) for o in found[n].meta["origins"]}
+        parts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
+        targets = [max((later.get(id(b.origin), place) for b in _bounds(part)), default=place) for part in parts]
+        if all(target == place for target in targets):
+            continue
+        if any(j.side for j in found):
+            raise Rejected("an outer join whose condition names a table that is joined later")
+        kept = [part for part, target in zip(parts, targets, strict=True) if target == place]
+        for part, target in zip(parts, targets, strict=True):
+            if target != place:
+                there = found[target].args.get("on")
+                found[target].set("on", part.copy() if there is None else exp.and_(there, part.copy(), copy=False))
+        join.set("on", exp.and_(*kept) if kept else None)
+
+
+def _bounds(node: exp.Expression) -> list[Bound]:
+    return [column.meta["bound"] for column in node.find_all(exp.Column) if "bound" in column.meta]
 
 
 def _plain(join: exp.Join) -> None:

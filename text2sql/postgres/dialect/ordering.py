@@ -40,6 +40,9 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
         if not foreign:
             continue
         if grouped(select):
+            if _groups_are_distinct(select, selected):
+                select.set("distinct", None)
+                continue
             raise Rejected("DISTINCT groups sorted by something that is not selected")
         select.set("distinct", None)
         select.set("group", exp.Group(expressions=[item.copy() for item in selected]))
@@ -47,6 +50,12 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
             extreme = exp.Max if item.args.get("desc") else exp.Min
             item.set("this", extreme(this=item.this.copy()))
     return tree
+
+
+def _groups_are_distinct(select: exp.Select, selected: list[exp.Expression]) -> bool:
+    """Whether all that is grouped by is selected, so that DISTINCT has nothing to remove."""
+    group = select.args.get("group")
+    return bool(group) and all(item in selected for item in group.expressions)
 
 
 def _is_selected(node: exp.Expression, selected: list[exp.Expression], names: set[str]) -> bool:

@@ -174,6 +174,9 @@ def _select(node: exp.Select, parent: Scope) -> Columns:
         _add(source.this, scope)
     for join in node.args.get("joins") or ():
         _join(join, scope)
+    for join in node.args.get("joins") or ():
+        if join.args.get("on") is not None:  # it may name tables that come later
+            _walk(join.args["on"], scope, aliases=True)
     for projection in node.expressions:
         if isinstance(projection, exp.Alias):
             scope.aliases.setdefault(lower(projection.alias), projection.this)
@@ -200,9 +203,8 @@ def _join(join: exp.Join, scope: Scope) -> None:
         known = {name for origin in before for name in origin.columns}
         shared = [name for origin in added for name in origin.columns if name in known]
     join.meta["shared"] = shared
+    join.meta["origins"] = added
     scope.merged.update(shared)
-    if join.args.get("on") is not None:
-        _walk(join.args["on"], scope, aliases=True)
 
 
 def _make_outer(origins: list[Origin]) -> None:
@@ -228,6 +230,8 @@ def _add(item: exp.Expression, scope: Scope) -> None:
         raise Rejected(f"{type(item).__name__} in FROM")
     for join in item.args.get("joins") or ():
         _join(join, scope)
+        if join.args.get("on") is not None:
+            _walk(join.args["on"], scope, aliases=True)
 
 
 def _all_ctes(scope: Scope | None) -> Iterator[tuple[str, Columns]]:
