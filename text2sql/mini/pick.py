@@ -34,13 +34,17 @@ class Unsuitable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """A condition on one column: `sql` with {} for the column, `text` to stand behind a plural noun."""
+    """A condition on one column: `sql` with {} for the column, `text` to stand behind a plural noun.
+
+    `adjective` says it in front of the noun instead, where that is English: 'cancelled' in 'cancelled bookings'.
+    """
 
     table: Table
     column: Column
     kind: str
     sql: str
     text: str
+    adjective: str | None = None
 
     @property
     def verb(self) -> str | None:
@@ -225,7 +229,14 @@ class Picker:
         kind, make, columns = self.any(fitting)
         column = self.any(columns)
         sql, text = make(self, column)
-        return Condition(table, column, kind, sql, text)
+        return Condition(table, column, kind, sql, text, self.adjective(column, kind, sql, text))
+
+    def adjective(self, column: Column, kind: str, sql: str, text: str) -> str | None:
+        """The value as an adjective: of columns that are described so, and of flags 'that are active'."""
+        if kind == "equal" and column.phrases.get("adjective"):
+            return next((v for v in column.values if sql == "{} = " + literal(v)), None)
+        word = text.removeprefix("that are ").removeprefix("who are ")
+        return word if kind == "flag" and word != text and " " not in word and sql.endswith(("1", "TRUE")) else None
 
 
 def _allows(kind: str, column: Column) -> bool:

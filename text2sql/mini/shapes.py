@@ -60,7 +60,17 @@ def things(p: Picker, t: Table, *conditions: Condition, **more: Any) -> dict[str
     words |= {"labels": p.label_words(t), "label": p.label_words(t, many=False)}
     words["where"] = " and ".join(c.text for c in conditions)
     words["which"] = conditions[0].verb if len(conditions) == 1 else None
+    if len(conditions) == 1 and (adjective := conditions[0].adjective) and p.chance(0.6):
+        words |= {"thing": f"{adjective} {t.noun}", "things": f"{adjective} {t.nouns}", "where": "", "which": None}
     return {**words, **more}
+
+
+def kids_where(p: Picker, child: Table, condition: Condition) -> dict[str, str]:
+    """The words for children under a condition: 'books longer than 300 pages', 'cancelled bookings'."""
+    if condition.adjective and p.chance(0.6):
+        adjective = condition.adjective
+        return {"kid": f"{adjective} {child.noun}", "kids": f"{adjective} {child.nouns}", "kid_where": ""}
+    return {"kid_where": condition.text}
 
 
 def family(p: Picker, link: Link, child: Table, parent: Table, *conditions: Condition, **more: Any) -> dict[str, Any]:
@@ -75,6 +85,8 @@ def family(p: Picker, link: Link, child: Table, parent: Table, *conditions: Cond
 def by_name(p: Picker, link: Link, parent: Table, name: str) -> str:
     """'written by Ann Lee', 'written by the author Ann Lee'."""
     by, _, noun = link.by.partition(" the ")
+    if parent.who == "that" and p.chance(0.25):
+        return f"{by} the {name} {noun or parent.noun}"
     return f"{by} the {noun or parent.noun} {name}" if p.chance(0.75 if noun else 0.4) else f"{by} {name}"
 
 
@@ -672,9 +684,9 @@ def join_by_name(p: Picker) -> Made:
     scope = join([child, parent], [link])
     name, condition = named(p, parent, scope)
     cols = kid_columns(p, child, p.any([1, 1, 1, 2]))
-    did = link.did if cols == list(child.label) else None
     words = family(p, link, child, parent, cols=p.column_words(cols), name=name)
-    return Select(names(child, scope, cols), scope.text, (condition,)), {**words, "did": did}
+    words |= {"shown": ""} if cols == list(child.label) else {"did": None}  # "Which books" asks for their names
+    return Select(names(child, scope, cols), scope.text, (condition,)), words
 
 
 @shape
@@ -696,7 +708,7 @@ def join_two_conditions(p: Picker) -> Made:
     cols = list(child.label)
     count = p.chance(0.4)
     columns = ("COUNT(*)",) if count else names(child, scope, cols)
-    words = family(p, link, child, parent, name=name, kid_where=condition.text)
+    words = family(p, link, child, parent, name=name, **kids_where(p, child, condition))
     words |= {"counted": ""} if count else {"cols": p.column_words(cols)}  # decides which phrasings fit
     return Select(columns, scope.text, (condition.within(scope), of_parent)), words
 
@@ -787,7 +799,7 @@ def join_group_count_where(p: Picker) -> Made:
     scope = join([parent, child], [link])
     columns = (*names(parent, scope), "COUNT(*)")
     query = Select(columns, scope.text, (condition.within(scope),), group=key(parent, scope))
-    return query, family(p, link, child, parent, kid_where=condition.text)
+    return query, family(p, link, child, parent, **kids_where(p, child, condition))
 
 
 @shape
@@ -952,7 +964,7 @@ def membership(p: Picker, operator: str, kinds: tuple[str, ...] = (), count: boo
     where = (f"{quoted(link.parent_column)} {operator} ({children(link, child, condition)})",)
     scope = Scope((parent,))
     query = Select(("COUNT(*)",) if count else names(parent, scope), scope.text, where)
-    return query, family(p, link, child, parent, kid_where=condition.text if condition else None)
+    return query, family(p, link, child, parent, **(kids_where(p, child, condition) if condition else {}))
 
 
 @shape
@@ -994,7 +1006,10 @@ def with_and_without(p: Picker) -> Made:
     have, lack = p.condition(child, SIMPLE), p.condition(other, SIMPLE) if p.chance(0.5) else None
     scope, key_ = Scope((parent,)), quoted(link.parent_column)
     where = (f"{key_} IN ({children(link, child, have)})", f"{key_} NOT IN ({children(other_link, other, lack)})")
-    words = {"kid_where": have.text, "others": other.nouns, "other_where": lack.text if lack else ""}
+    words = kids_where(p, child, have) | {"others": other.nouns, "other_where": ""}
+    if lack:
+        lacked = kids_where(p, other, lack)
+        words |= {"others": lacked.get("kids", other.nouns), "other_where": lacked["kid_where"]}
     words |= {"other_have": other_link.have}
     return Select(names(parent, scope), scope.text, where), family(p, link, child, parent, **words)
 
@@ -1008,7 +1023,7 @@ def exists_child(p: Picker) -> Made:
     inner = Select(("1",), quoted(child.name), (scope.joins[0], condition.within(scope)))
     outer = Scope((parent,))
     query = Select(names(parent, outer), outer.text, (f"{'NOT ' if no else ''}EXISTS ({inner})",))
-    return query, family(p, link, child, parent, kid_where=condition.text, no=no)
+    return query, family(p, link, child, parent, no=no, **kids_where(p, child, condition))
 
 
 @shape
@@ -1029,9 +1044,9 @@ def both(p: Picker, operator: str) -> Made:
     sides = [Select(names(parent, scope), scope.text, (f"{scope.col(child, c)} = {literal(v)}",)) for v in values]
     where = p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]").replace("{w}", c.words)
     first, second = (where.replace("{}", p.value(c, v)) for v in values)
-    words = {"first": first, "second": second, "one": str(values[0]), "two": str(values[1])}
-    if c.phrases.get("where") and not str(c.phrases["where"]).startswith(("that are {}", "['that are {}")):
-        words["one"] = None  # "printed jobs", "waiting jobs": only where the value is an adjective
+    words = {"first": first, "second": second}
+    if c.phrases.get("adjective"):
+        words |= {"one": values[0], "two": values[1]}
     return Compound(operator, *sides), family(p, link, child, parent, **words)
 
 
