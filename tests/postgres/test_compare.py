@@ -109,6 +109,7 @@ def test_failures(error, reason):
         ("(SELECT a FROM t) UNION SELECT b FROM u ORDER BY 1", True, True),
         ("SELECT a FROM (SELECT a FROM t ORDER BY a LIMIT 1) AS x", True, False),
         ("WITH x AS (SELECT a FROM t ORDER BY a) SELECT * FROM x", True, False),
+        ("SELECT FROM WHERE ORDER BY (", False, False),  # not for sqlglot to read
         ("SELECT rank() OVER (ORDER BY a), string_agg(b, ',' ORDER BY b) FROM t", False, False),
     ],
 )

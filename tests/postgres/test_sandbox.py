@@ -1,5 +1,10 @@
 """The sandbox on a real server: what it returns, what it refuses, and that nothing is left behind."""
 
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import psycopg
@@ -77,6 +82,7 @@ def test_forms_of_a_query(sandbox, sql):
         ("SELECT '\ud800'", "syntax"),
         ("SELECT * FROM generate_series(1, 1001)", "too_many_rows"),
         ("SELECT repeat('x', 2000) FROM generate_series(1, 1000)", "too_many_rows"),
+        (f"SELECT {', '.join(['NULL'] * 200)} FROM generate_series(1, 1000)", "too_many_rows"),
         ("SELECT count(*) FROM generate_series(1, 1000000000)", "timeout"),
     ],
 )
@@ -90,3 +96,38 @@ def test_errors_have_codes(sandbox, sql, error):
 def test_an_unknown_database(sandbox):
     with pytest.raises(UserError, match="nowhere"):
         sandbox.execute("nowhere", "SELECT 1")
+
+
+@pytest.mark.parametrize("statement", ["SELECT pg_terminate_backend(%s)", None])
+def test_a_session_that_is_lost_is_replaced(postgres, sandbox, statement):
+    """Ended by an administrator, or killed by the system, which restarts the whole server."""
+    sandbox.execute("shop", "SELECT 1")
+    for _, session in list(sandbox._idle.values()):
+        if statement is None:
+            os.kill(session.pid, signal.SIGKILL)
+        else:
+            with psycopg.connect(postgres.dsn()) as connection:
+                connection.execute(statement, (session.pid,))
+    time.sleep(0.1)
+    assert sandbox.execute("shop", "SELECT count(*) FROM item").rows == [(2,)]
+
+
+def test_a_query_whose_process_is_killed_is_repeated(sandbox):
+    """The memory of the machine ran out: not the fault of the queries that were running."""
+    results = []
+    work = threading.Thread(
+        target=lambda: results.append(sandbox.execute("shop", "SELECT count(*) FROM generate_series(1, 3000000)"))
+    )
+    pid = sandbox.execute("shop", "SELECT pg_backend_pid()").rows[0][0]
+    work.start()
+    time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    work.join()
+    assert results[0].rows == [(3_000_000,)], results[0].message
+
+
+def test_many_threads(sandbox):
+    """Each gets the answer to its own query."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda n: sandbox.execute(("shop", "bank")[n % 2], f"SELECT {n}").rows, range(200))
+    assert list(answers) == [[(n,)] for n in range(200)]

@@ -10,10 +10,11 @@ What it covers, each wall on its own and several at a time:
   notify, change settings or sequences, touch files, large objects, logs and replication) but a few innocent ones, and
   on those that run SQL out of a string.
 - *Time.* PostgreSQL's statement_timeout; after it a deadline kept by this side, which cancels the query, then
-  terminates its session, then leaves it behind: `execute` returns within two seconds of the timeout, whatever happens.
+  terminates its session, then leaves it behind: `execute` returns within two seconds of the timeout, whatever runs.
 - *Space.* Rows and bytes are counted as they arrive, one row at a time; work_mem and temp_file_limit hold on the
   server, and the kernel limits the address space of its process (Linux): the query runs out of memory, not the machine.
-- *Nothing left over.* DISCARD ALL after each query; a session that saw a timeout or exhaustion is closed.
+- *Nothing left over.* DISCARD ALL after each query; a session that saw a timeout or exhaustion is closed. Should the
+  system kill a process of the server all the same, the others' queries are repeated when it is up again.
 
 What it does not cover: defects of PostgreSQL itself; the load that a query puts on its core until its timeout; memory
 beyond work_mem where there is no prlimit (macOS); what is there to be seen: the catalog of this database, the server's
@@ -33,6 +34,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,12 @@ HIDDEN = (  # noqa: SIM905
 ).split()
 #: How long to wait for the server after its own timeout, and after each stronger measure.
 GRACE_SECONDS = 0.5
+#: How long to try for a session: a server that lost a process to the system (out of memory) restarts in the meantime.
+RECOVERY_SECONDS = 10.0
+#: How often a query is repeated whose session was lost.
+LOST_SESSIONS = 2
+#: What a value counts for besides its text: NULLs, too, take room in a list.
+CELL_BYTES = 8
 #: Sessions kept for the next query; beyond them the one that was used longest ago is closed.
 MAX_IDLE = 24
 
@@ -90,6 +98,7 @@ CODES = {
     "54": "resources",
     "57014": "timeout",
     "25P04": "timeout",
+    "57P": "lost",  # the session was ended, or the server
 }
 
 #: One REVOKE for all: some 400 functions. Those that run SQL out of a string are stable in part.
@@ -111,7 +120,7 @@ class Limits:
 
     timeout_seconds: float = 10.0
     max_rows: int = 100_000
-    max_bytes: int = 64 * 2**20
+    max_bytes: int = 128 * 2**20
     #: memory of one sort or hash, before it goes to a file
     work_mem_bytes: int = 16 * 2**20
     #: temporary files of one query
@@ -156,6 +165,15 @@ class Sandbox:
         Raises:
             UserError: there is no such database.
         """
+        result = self._execute(database, sql)
+        for _ in range(LOST_SESSIONS):  # it ended with the server's crash: another query's doing, or the system's
+            if result.error != "lost":
+                break
+            time.sleep(0.1)
+            result = self._execute(database, sql)
+        return result
+
+    def _execute(self, database: str, sql: str) -> Result:
         session = self._take(database)
         result = session.execute(sql, self.limits)
         if session.is_clean():
@@ -186,13 +204,19 @@ class _Session:
     def __init__(self, server: Server, database: str, role: str, limits: Limits) -> None:
         from psycopg import pq
 
+        patience = time.perf_counter() + RECOVERY_SECONDS
+        while True:
+            self.connection: PGconn = pq.PGconn.connect(server.dsn(database, role).encode())
+            if self.connection.status == pq.ConnStatus.OK:
+                self.pid = self.connection.backend_pid
+                if _limit_memory(self.pid, limits.memory_bytes, server):
+                    break
+            if time.perf_counter() > patience:
+                raise UserError(f"no session on database {database}: {_text(self.connection.error_message)}")
+            self.connection.finish()
+            time.sleep(0.05)
         self.server = server
-        self.connection: PGconn = pq.PGconn.connect(server.dsn(database, role).encode())
-        if self.connection.status != pq.ConnStatus.OK:
-            raise UserError(f"no session on database {database}: {_text(self.connection.error_message)}")
-        self.pid = self.connection.backend_pid
         self._broken = False
-        _limit_memory(self.pid, limits.memory_bytes, server)
 
     def close(self) -> None:
         self.connection.finish()
@@ -207,6 +231,9 @@ class _Session:
         return done == [pq.ExecStatus.COMMAND_OK] * 2
 
     def execute(self, sql: str, limits: Limits) -> Result:
+        """Run one query; `is_clean` must be asked before the next."""
+        from psycopg import OperationalError
+
         started = time.perf_counter()
         deadline = started + limits.timeout_seconds + GRACE_SECONDS
         try:
@@ -215,6 +242,8 @@ class _Session:
             result = Result(error="syntax", message=str(error))
         except TimeoutError as error:
             result = Result(error="timeout", message=str(error))
+        except OperationalError as error:
+            result = Result(error="lost", message=str(error).strip())
         self._broken |= result.error in ("timeout", "resources", "too_many_rows", "lost")
         return dataclasses.replace(result, milliseconds=(time.perf_counter() - started) * 1000)
 
@@ -243,7 +272,7 @@ class _Session:
                 readers = [READERS.get(answer.ftype(i), _text) for i in range(answer.nfields)]
             for number in range(answer.ntuples):  # one, or none at the end
                 values = [answer.get_value(number, i) for i in range(len(columns))]
-                size += sum([len(value) for value in values if value is not None])
+                size += CELL_BYTES * len(columns) + sum([len(value) for value in values if value is not None])
                 rows.append(tuple([None if v is None else read(v) for read, v in zip(readers, values, strict=True)]))
             if len(rows) > limits.max_rows or size > limits.max_bytes:
                 self._stop()
@@ -299,16 +328,31 @@ class _Session:
         return False
 
 
-def _limit_memory(pid: int, size: int, server: Server) -> None:
-    """Limit the address space of a server process, where the kernel has a call for it."""
+def _limit_memory(pid: int, size: int, server: Server) -> bool:
+    """Limit the address space of a server process, where the kernel has a call for it; False if the process is gone.
+
+    Raises:
+        UserError: that is not possible here.
+    """
     if not hasattr(resource, "prlimit"):
-        return
+        return True
     try:
         resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+    except ProcessLookupError:
+        return False
     except PermissionError:  # root in a container may not; the server's own user may
         owner = server.root.stat()
+        identity: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
         command = ["prlimit", f"--as={size}:{size}", f"--pid={pid}"]
-        subprocess.run(command, check=True, user=owner.st_uid, group=owner.st_gid, extra_groups=[])
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, **identity)
+        except FileNotFoundError:
+            remedy = "install util-linux (prlimit), or run as another user than root"
+            raise UserError("root cannot limit the memory of PostgreSQL here", remedy) from None
+        if done.returncode and Path(f"/proc/{pid}").exists():
+            raise UserError(f"the memory of PostgreSQL cannot be limited: {done.stderr.strip()}") from None
+        return done.returncode == 0
+    return True
 
 
 @contextlib.contextmanager
@@ -347,7 +391,7 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
     with _superuser(server, database) as connection, connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(20180924)")  # another process may be at it too
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).rowcount == 0:
-            connection.execute(sql.SQL("CREATE ROLE {role} LOGIN NOINHERIT CONNECTION LIMIT 16").format(**names))
+            connection.execute(sql.SQL("CREATE ROLE {role} LOGIN NOINHERIT").format(**names))
         for name, value in settings.items():
             setting = {"name": sql.Identifier(name), "value": sql.Literal(value)}
             connection.execute(sql.SQL("ALTER ROLE {role} SET {name} = {value}").format(**names, **setting))
@@ -377,7 +421,9 @@ def _failure(answer: PGresult) -> Result | None:
         return None
     state = _text(answer.error_field(pq.DiagnosticField.SQLSTATE) or b"")
     message = _text(answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or answer.error_message).strip()
-    code = next((CODES[state[:n]] for n in (5, 2) if state[:n] in CODES), "other" if state else "lost")
+    code = next((CODES[state[:n]] for n in (5, 3, 2) if state[:n] in CODES), "other" if state else "lost")
+    if state == "42601" and message.startswith("memory exhausted"):
+        code = "resources"  # the grammar's word for nesting without end
     if state == "42883" and message.startswith("operator"):
         code = "type"  # there is such an operator, but not for these types
     return Result(error=code, message=message, sqlstate=state or None)
