@@ -1,0 +1,139 @@
+"""How fast prediction is beside transformers' own batched generation, and what execution-guided decoding buys.
+
+    python benchmarks/prediction.py [--questions 200] [--batch-size 16] [--dtype float32] [--zero-shot]
+    python benchmarks/prediction.py --guided
+
+Run it where the pipeline has run (data=spider for Spider's dev questions): it reads models/, data/prompts, data/splits
+and, with --guided, data/postgres/databases. Both ways have the same weights, batch size, limit and questions, and take
+turns in rounds of `--round` questions, so that a machine that is busy for a while slows down both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stages import predict
+from text2sql.model import generation
+from text2sql.model.base import load_tokenizer
+from text2sql.model.inference import TransformersEngine, load_for_inference
+from text2sql.model.prompt import encode_prompt
+from text2sql.stage import read_params
+
+Row = dict[str, Any]
+
+
+def drawn(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` of the rows, evenly over the databases' shares, those of a database together."""
+    ordered = sorted(rows, key=lambda row: row["db_id"])
+    return [ordered[i * len(ordered) // count] for i in range(min(count, len(ordered)))]
+
+
+def compare(model: Any, tokenizer: Any, rows: Sequence[Row], options: generation.GenerationOptions, size: int) -> Table:
+    """Questions a second of both ways, and whether the texts are the same."""
+    ways: dict[str, Callable[[list[list[int]]], list[generation.Generation]]] = {
+        "plain generate": lambda prompts: generation.plain(model, tokenizer, prompts, options),
+        "shared prefix": lambda prompts: generation.generate(model, tokenizer, prompts, options),
+    }
+    for way in ways.values():  # warm up: packed weights, the threads
+        way([row["tokens"] for row in rows[:2]])
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    made: dict[str, list[generation.Generation]] = {name: [] for name in ways}
+    for first in range(0, len(rows), size):
+        prompts = [row["tokens"] for row in rows[first : first + size]]
+        for name, way in ways.items():
+            started = time.perf_counter()
+            made[name] += way(prompts)
+            seconds[name].append(time.perf_counter() - started)
+    plain, ours = ways
+    same = sum(a.token_ids == b.token_ids for a, b in zip(made[plain], made[ours], strict=True))
+    table = Table("", "questions/s", "seconds", "tokens/s", title=f"{len(rows)} questions, {described(model, options)}")
+    for name in ways:
+        total, tokens = sum(seconds[name]), sum(len(g.token_ids) + 1 for g in made[name])
+        table.add_row(name, f"{len(rows) / total:.2f}", f"{total:.1f}", f"{tokens / total:.0f}")
+    ratios = [a / b for a, b in zip(seconds[plain], seconds[ours], strict=True)]
+    table.add_section()
+    table.add_row("ratio", f"{sum(seconds[plain]) / sum(seconds[ours]):.2f}")
+    table.add_row("ratio of a round: median, least", f"{statistics.median(ratios):.2f}, {min(ratios):.2f}")
+    table.add_row("same tokens", f"{same} of {len(rows)}")
+    table.add_row("tokens of an answer, cut", f"{tokens / len(rows):.1f}, {sum(not g.finished for g in made[ours])}")
+    return table
+
+
+def described(model: Any, options: generation.GenerationOptions) -> str:
+    """What was measured on."""
+    import torch
+
+    weight = next(model.parameters())
+    where = f"{weight.device.type}, {torch.get_num_threads()} threads" if weight.device.type == "cpu" else "cuda"
+    limits = f"batch {options.batch_size}, at most {options.max_new_tokens} new tokens"
+    return f"{limits}, {str(weight.dtype).removeprefix('torch.')} on {where}"
+
+
+def compare_guided(model: Any, tokenizer: Any, rows: Sequence[Row], options: Any, guided: Any, workers: int) -> Table:
+    """Accuracy and cost of execution-guided decoding beside greedy decoding."""
+    from stages.score import ScoreOptions, judge_all
+
+    engine = TransformersEngine(model, tokenizer)
+    scoring = ScoreOptions(**{**read_params()["score"], "workers": workers})
+    title = f"{len(rows)} questions, {guided.candidates} candidates at temperature {guided.temperature}"
+    table = Table("", "suite", "strict", "runs", "seconds", "questions/s", title=title)
+    options = dataclasses.replace(options, temperature=guided.temperature)
+    with predict.open_sandbox(list(rows), guided) as sandbox:
+        choose = predict.chooser(sandbox)
+        ways = {
+            "greedy": lambda: predict.generate(engine, rows, options),
+            "execution-guided": lambda: predict.generate_guided(engine, rows, options, guided, 42, choose),
+        }
+        for name, way in ways.items():
+            started = time.perf_counter()
+            made = {row["id"]: row["predicted"] for row in way()}
+            seconds = time.perf_counter() - started
+            predicted = [{**row, "gold": row["sql"], "predicted": made[row["id"]]} for row in rows]
+            judged, _ = judge_all(sandbox, predicted, scoring)
+            counted = [row for row in judged if row["verdict_suite"] is not None]
+            shares = [
+                sum(bool(row[key]) for row in counted) / len(counted) for key in ("verdict_suite", "verdict_strict")
+            ]
+            runs = sum(row["error"] is None for row in counted) / len(counted)
+            figures = [f"{share:.1%}" for share in (*shares, runs)]
+            table.add_row(name, *figures, f"{seconds:.0f}", f"{len(rows) / seconds:.2f}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--round", type=int, default=40, help="questions after which the ways take turns")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto")
+    parser.add_argument("--zero-shot", action="store_true", help="the base model without the adapter")
+    parser.add_argument("--guided", action="store_true", help="measure execution-guided decoding instead")
+    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    arguments = parser.parse_args()
+    _, quantization, _ = predict.read_options(read_params())
+    adapter = None if arguments.zero_shot else Path("models/adapter")
+    model = load_for_inference(Path("models/base"), quantization, adapter, arguments.dtype)
+    tokenizer = load_tokenizer(Path("models/base"))
+    rows = drawn(predict.read_questions(), arguments.questions)
+    rows = [{**row, "tokens": encode_prompt(tokenizer, row["prompt"])} for row in rows]
+    options = generation.GenerationOptions(arguments.batch_size, arguments.max_new_tokens)
+    if arguments.guided:
+        guided = predict.GuidedOptions(arguments.candidates, arguments.temperature, 5.0, 10_000, 2)
+        Console().print(compare_guided(model, tokenizer, rows, options, guided, guided.workers))
+    else:
+        Console().print(compare(model, tokenizer, rows, options, arguments.round))
+
+
+if __name__ == "__main__":
+    main()
