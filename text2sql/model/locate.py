@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json
-from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_model, load_tokenizer, obtain
+from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
+from text2sql.model.inference import load_for_inference
 from text2sql.model.prompt import PromptOptions
 from text2sql.stage import PARAMS, build, read_params
 
@@ -72,7 +73,7 @@ class Located:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that the hub would have
         tokenizer = load_tokenizer(self.base)
         try:
-            return load_model(self.base, self.recipe.quantization, self.adapter), tokenizer
+            return load_for_inference(self.base, self.recipe.quantization, self.adapter), tokenizer
         except (RuntimeError, ValueError) as error:
             if self.adapter is None or not ("size mismatch" in str(error) or "not found in the base" in str(error)):
                 raise
