@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from app.demo import launch
 from huggingface_hub import RepoCard
+
+from app.demo import launch
 
 if __name__ == "__main__":
     launch(model=RepoCard.load(Path(__file__).with_name("README.md")).data.to_dict()["models"][0], public=True)
