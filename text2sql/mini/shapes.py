@@ -297,7 +297,8 @@ def filter_columns(p: Picker) -> Made:
     cols = p.shown(t, p.any([2, 2, 3]), besides=[condition.column])
     scope = Scope((t,))
     query = Select(names(t, scope, cols), scope.text, (condition.within(scope),))
-    return query, things(p, t, condition, cols=p.column_words(cols))
+    words = things(p, t, condition, cols=p.column_words(cols))
+    return query, words if t.label[0] in cols else {**words, "which": None}
 
 
 def two_conditions(p: Picker) -> tuple[Table, Condition, Condition, Scope]:
@@ -437,6 +438,7 @@ def top_one_columns(p: Picker) -> Made:
     others = t.of("number", "category", "year", "date", "text")
     cols = [*t.label, p.any(others)] if t.named and p.chance(0.5) else [p.any(others)]
     query, words = top(p, t, 1, cols)
+    words |= {"shown": ""} if t.label[0] in cols else {}  # "Which hut is the lowest?" asks for its name as well
     return query, {**words, "col": p.column_words(cols, many=False)}
 
 
