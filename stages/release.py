@@ -15,6 +15,7 @@ from typing import Any
 from text2sql.card import card
 from text2sql.files import digest, read_json, sha256_tree, write_json, write_text
 from text2sql.stage import read_params, run
+from text2sql.tracking import adapter_sha256, scoring_run
 
 ADAPTER = Path("models/adapter")
 BASE = Path("models/base")
@@ -55,6 +56,9 @@ def main() -> str:
         shutil.copy(path, TARGET)
     write_text(TARGET / "README.md", card(metrics, params))
     write_json(TARGET / "manifest.json", manifest(params, metrics["score"]))
+    with scoring_run(adapter_sha256(ADAPTER)) as tracked:
+        for name in ("README.md", "manifest.json"):
+            tracked.artifact(TARGET / name)
     size = sum(path.stat().st_size for path in TARGET.rglob("*"))
     return f"adapter, tokenizer, card and manifest in {TARGET}/ ({size / 1e6:.1f} MB)"
 

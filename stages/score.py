@@ -154,7 +154,8 @@ def score_predictions(options: ScoreOptions) -> str:
     write_text(ACCURACY_CSV, accuracy_csv(score))
     write_text(REPORT, render(score, verdicts, previews, options.examples))
     write_json(METRICS, score)
-    write_json(BRIEF, {name: score[name] for name in ("execution_accuracy", "execution_accuracy_strict", "valid_sql")})
+    brief = {"accuracy": "execution_accuracy", "strict": "execution_accuracy_strict", "valid_sql": "valid_sql"}
+    write_json(BRIEF, {short: score[name] for short, name in brief.items()})
     record(score, verdicts)
     low, high = score["ci95"]
     return (

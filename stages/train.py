@@ -123,7 +123,7 @@ def main() -> str:
         write_text(CURVES, curves(trainer.state.log_history))
         metrics = figures(trainer, val_loss, dtype)
         write_json(METRICS, metrics)
-        write_json(BRIEF, {"val_loss": val_loss, "train_minutes": round(metrics["seconds"] / 60, 2)})
+        write_json(BRIEF, {"val_loss": val_loss and round(val_loss, 4), "minutes": round(metrics["seconds"] / 60, 2)})
         record.metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
         record.adapter(ADAPTER, val_loss=val_loss)
     checkpoint.prune(checkpoints, keep=0)
