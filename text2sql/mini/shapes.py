@@ -80,7 +80,8 @@ def kids_where(p: Picker, child: Table, condition: Condition) -> dict[str, str]:
     """The words for children under a condition: 'books longer than 300 pages', 'cancelled bookings'."""
     if condition.adjective and p.chance(0.6):
         adjective = condition.adjective
-        return {"kid": f"{adjective} {child.noun}", "kids": f"{adjective} {child.nouns}", "kid_where": ""}
+        kid = f"{adjective} {child.noun}"
+        return {"kid": kid, "kids": f"{adjective} {child.nouns}", "a_kid": article(kid), "kid_where": ""}
     return {"kid_where": condition.text}
 
 
@@ -920,18 +921,19 @@ def amount_by_parent(p: Picker) -> Made:
 # -- nesting across tables ---------------------------------------------------------------------------------------------
 
 
-def children(link: Link, child: Table, condition: Condition | None = None) -> Select:
-    """The foreign keys of a child table, without NULLs: NOT IN over a NULL is never true."""
+def within(operator: str, link: Link, child: Table, condition: Condition | None = None) -> str:
+    """A parent's key IN or NOT IN its children's foreign keys; these without NULLs, as NOT IN a NULL is never true."""
     where = (condition.within(Scope((child,))),) if condition else ()
-    known = (f"{quoted(link.column)} IS NOT NULL",) if link.nullable else ()
-    return Select((quoted(link.column),), quoted(child.name), where + known)
+    known = (f"{quoted(link.column)} IS NOT NULL",) if link.nullable and operator == "NOT IN" else ()
+    inner = Select((quoted(link.column),), quoted(child.name), where + known)
+    return f"{quoted(link.parent_column)} {operator} ({inner})"
 
 
 def membership(p: Picker, operator: str, kinds: tuple[str, ...] = (), count: bool = False) -> Made:
     """Parents whose key is IN or NOT IN the children's, which may have to meet a condition."""
     link, child, parent = p.link(across=not kinds)
     condition = p.condition(child, kinds) if kinds else None
-    where = (f"{quoted(link.parent_column)} {operator} ({children(link, child, condition)})",)
+    where = (within(operator, link, child, condition),)
     scope = Scope((parent,))
     query = Select(("COUNT(*)",) if count else names(parent, scope), scope.text, where)
     return query, family(p, link, child, parent, **(kids_where(p, child, condition) if condition else {}))
@@ -959,8 +961,8 @@ def with_and_without(p: Picker) -> Made:
     link, child, parent = p.link()
     other_link, other, _ = p.link(lambda other, same: same == parent and other != child)
     have, lack = p.condition(child, SIMPLE), p.condition(other, SIMPLE) if p.chance(0.5) else None
-    scope, key_ = Scope((parent,)), quoted(link.parent_column)
-    where = (f"{key_} IN ({children(link, child, have)})", f"{key_} NOT IN ({children(other_link, other, lack)})")
+    scope = Scope((parent,))
+    where = (within("IN", link, child, have), within("NOT IN", other_link, other, lack))
     words = kids_where(p, child, have) | {"others": other.nouns, "other_where": ""}
     if lack:
         lacked = kids_where(p, other, lack)
