@@ -86,6 +86,9 @@ def test_features(sql, found):
         ("SELECT a AS n FROM t", "SELECT a FROM t;", True),
         ("SELECT a FROM t WHERE x = 1 AND (y = 2 AND z = 3)", "SELECT a FROM t WHERE z = 3 AND y = 2 AND x = 1", True),
         ("SELECT a FROM t WHERE (x = 1 OR y = 2) AND z = 3", "SELECT a FROM t WHERE x = 1 OR y = 2 AND z = 3", False),
+        ("SELECT a FROM t WHERE (z = 1 OR (y = 2 OR x = 3))", "SELECT a FROM t WHERE x = 3 OR y = 2 OR z = 1", True),
+        ("SELECT a FROM t JOIN u ON i = j AND k = l", "SELECT a FROM t JOIN u ON l = k AND j = i", True),
+        ("SELECT a FROM t WHERE (a OR b) IN (true)", "SELECT a FROM t WHERE a OR (b IN (true))", False),
         ("SELECT a, b FROM t", "SELECT b, a FROM t", False),
         ("SELECT a FROM t WHERE x > 1", "SELECT a FROM t WHERE 1 > x", False),
         ('SELECT "A" FROM t', "SELECT a FROM t", False),
@@ -96,7 +99,8 @@ def test_features(sql, found):
 )
 def test_exact_match(gold, predicted, same):
     assert exact_match(gold, predicted) is same
-    assert exact_match(gold, gold)
+    assert exact_match(predicted, gold) is same
+    assert exact_match(gold, f"{gold} -- x")
 
 
 @pytest.mark.parametrize("module", [figures, exact, versus])

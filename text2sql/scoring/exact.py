@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import sqlglot
 from sqlglot import exp
 
 
+@functools.lru_cache(maxsize=1024)  # several questions have one gold query
 def normal_form(sql: str) -> str:
-    """A PostgreSQL query in one spelling: letter case, table aliases, output names, the order of conditions joined by
-    AND, the sides of an equation and redundant parentheses do not show.
+    """A PostgreSQL query in one spelling: comments, letter case, table aliases, output names, the order of conditions
+    joined by AND, the sides of an equation and redundant parentheses do not show.
 
     >>> normal_form("select T1.Name AS n from Singer as T1 where (T1.id) = 3 and 2 < age")
     'SELECT t0.name FROM singer AS t0 WHERE 2 < age AND 3 = t0.id'
@@ -24,13 +27,18 @@ def normal_form(sql: str) -> str:
     for select in tree.find_all(exp.Select):
         select.set("expressions", [column.unalias() for column in select.expressions])
     for group in list(tree.find_all(exp.Paren)):
-        if not isinstance(group.this, exp.Binary | exp.Not):
+        if not isinstance(group.this, exp.Binary | exp.Not) or not isinstance(
+            group.parent, exp.Binary | exp.Unary | exp.Predicate
+        ):
             group.replace(group.this)
-    return _sorted(tree).sql("postgres")
+    _sort(tree)
+    return _text(tree)
 
 
 def exact_match(gold: str, predicted: str) -> bool:
     """Whether two queries have one normal form; false if one has none."""
+    if gold == predicted:
+        return True
     try:
         return normal_form(gold) == normal_form(predicted)
     except sqlglot.errors.SqlglotError:
@@ -57,21 +65,17 @@ def _operands(node: exp.Expression, connector: type[exp.Expression]) -> list[exp
     return [*_operands(inner.left, connector), *_operands(inner.right, connector)]
 
 
-def _sorted(node: exp.Expression) -> exp.Expression:
-    """The operands of AND, OR and = in the order of their text, from the leaves up."""
-    node = node.copy()
-    for key, value in list(node.args.items()):
-        if isinstance(value, exp.Expression):
-            node.set(key, _sorted(value))
-        elif isinstance(value, list):
-            node.set(key, [_sorted(v) if isinstance(v, exp.Expression) else v for v in value])
-    if isinstance(node, exp.And | exp.Or):
-        operands = sorted(_operands(node, type(node)), key=lambda operand: operand.sql("postgres"))
-        joined = operands[0]
-        for operand in operands[1:]:
-            joined = type(node)(this=joined, expression=operand)
-        return joined
-    if isinstance(node, exp.EQ | exp.NEQ):
-        left, right = sorted((node.left, node.right), key=lambda side: side.sql("postgres"))
-        return type(node)(this=left, expression=right)
-    return node
+def _sort(tree: exp.Expression) -> None:
+    """Put the operands of AND, OR and = in the order of their text, the inner ones first."""
+    for node in reversed(list(tree.find_all(exp.And, exp.Or, exp.EQ, exp.NEQ))):
+        if isinstance(node, exp.EQ | exp.NEQ):
+            left, right = sorted((node.left, node.right), key=_text)
+            node.set("this", left)
+            node.set("expression", right)
+        elif not isinstance(node.parent, type(node)):
+            operands = sorted(_operands(node, type(node)), key=_text)
+            node.replace(functools.reduce(lambda left, right: type(node)(this=left, expression=right), operands))
+
+
+def _text(node: exp.Expression) -> str:
+    return node.sql("postgres", comments=False)
