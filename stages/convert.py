@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text2sql import custom
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.databases import loaded
@@ -130,16 +131,21 @@ def read_options(params: dict[str, Any]) -> ConvertOptions:
     return section(ConvertOptions, "data.convert", params)
 
 
-def main() -> str:
-    options = read_options(read_params())
-    started = time.perf_counter()
+def converted(options: ConvertOptions) -> list[dict[str, Any]]:
+    """The lines of examples.jsonl for data in Spider's layout."""
     examples, schemas = list(read_examples(SOURCE)), read_index(INDEX)
     outcomes: dict[tuple[str, str], Outcome] = {}
     with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         todo = jobs(examples, schemas, postgres, options.timeout_seconds)
         for job, found in zip(todo, track(workers.map(examine_database, todo), "queries", len(todo)), strict=True):
             outcomes.update({(job.db_id, query): outcome for query, outcome in found.items()})
-    lines = list(rows(examples, outcomes))
+    return list(rows(examples, outcomes))
+
+
+def main() -> str:
+    options = read_options(read_params())
+    started = time.perf_counter()
+    lines = custom.examples(SOURCE) or converted(options)
     write_jsonl(TARGET, lines)
     found = summary(lines)
     write_text(PLOT, plot(found))

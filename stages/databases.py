@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text2sql import custom
 from text2sql.errors import UserError
 from text2sql.postgres.databases import describe, loaded, open_source, write_dump
 from text2sql.postgres.databases.check import differences
@@ -79,11 +80,14 @@ def read_options(params: dict[str, Any]) -> Params:
 
 def main() -> str:
     params = read_options(read_params())
+    shutil.rmtree(DUMPS, ignore_errors=True)
+    DUMPS.mkdir(parents=True)
+    if own := custom.databases(SOURCE.parent, DUMPS, params.samples):
+        write_index(INDEX, own)
+        return f"{len(own)} database of one's own, passed on"
     files = sorted(path for path in SOURCE.glob("*/*.sqlite") if path.stem == path.parent.name)
     if not files:
         raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
-    shutil.rmtree(DUMPS, ignore_errors=True)
-    DUMPS.mkdir(parents=True)
     schemas: dict[str, Schema] = {}
     with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         # The largest first, so that no worker is left alone with one at the end.

@@ -1,9 +1,9 @@
 """Stage source: raw data to a checked folder in Spider's layout.
 
-Everything after this stage takes the same road, whether the data are generated (`data=mini`), an archive of Spider
-(`data=spider`) or one's own (`data=custom`).
+Everything after this stage takes the same road, whether the data are generated (`data=mini`) or an archive of Spider
+(`data=spider`). One's own (`data=custom`) are PostgreSQL already: the stages databases and convert pass them on.
 
-Reads the archive of `data.source.archive`, or nothing. Writes data/source/ and metrics/source.json.
+Reads the archive of `data.source.archive`, data/custom/, or nothing. Writes data/source/ and metrics/source.json.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text2sql.custom import Custom
 from text2sql.errors import UserError
 from text2sql.files import write_json
 from text2sql.spider import archive, layout
@@ -62,10 +63,10 @@ class Spider:
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 
-KINDS: dict[str, type[Mini] | type[Spider]] = {"mini": Mini, "spider": Spider}
+KINDS: dict[str, type[Mini] | type[Spider] | type[Custom]] = {"mini": Mini, "spider": Spider, "custom": Custom}
 
 
-def read_options(params: dict[str, Any]) -> tuple[Mini | Spider, int]:
+def read_options(params: dict[str, Any]) -> tuple[Mini | Spider | Custom, int]:
     """data.source as the class of its `kind`, and the seed."""
     kind = params["data"]["source"].get("kind")
     if kind not in KINDS:
@@ -80,6 +81,8 @@ def describe(report: dict[str, Any]) -> str:
         for name, official in OFFICIAL_COUNTS.items():
             if (n := report["examples"][name]) != official:
                 lines.append(f"{name}: {n:,} examples; the official release has {official:,}")
+    if report["kind"] == "custom":
+        return ""
     for db_id, n in report["missing_databases"].items():
         lines.append(f"database {db_id} is missing: {n} examples cannot be used")
     if report["without_rows"]:
@@ -93,7 +96,9 @@ def describe(report: dict[str, Any]) -> str:
 
 def main() -> str:
     options, seed = read_options(read_params())
-    report = {**options.make(seed), **layout.verify(TARGET)}
+    report = options.make(seed)
+    if not isinstance(options, Custom):  # which is not in Spider's layout, and is checked pair by pair
+        report |= layout.verify(TARGET)
     write_json(REPORT, report)
     if notices := describe(report):
         print(notices)

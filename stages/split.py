@@ -43,13 +43,38 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         require(self.validation_databases > 0, "validation_databases must be at least 1")
-        for name in ("train_statuses", "test_statuses"):
-            chosen = getattr(self, name)
-            known = bool(chosen) and set(chosen) <= set(STATUSES)
-            require(known, f"{name} must name some of {', '.join(STATUSES)}, not {list(chosen)}")
-        for name in ("train_limit", "validation_limit", "test_limit"):
-            limit = getattr(self, name)
-            require(limit is None or limit > 0, f"{name} must be positive or null, not {limit}")
+        check_choices(self)
+
+
+@dataclass(frozen=True)
+class ByQuestion:
+    """data.split of one database, whose questions are split: `validation_share` and `test_share` of them."""
+
+    by: str
+    validation_share: float
+    test_share: float
+    train_statuses: tuple[str, ...]
+    test_statuses: tuple[str, ...]
+    train_limit: int | None
+    validation_limit: int | None
+    test_limit: int | None
+
+    def __post_init__(self) -> None:
+        require(self.by == "question", f"by must be question, or be left out, not {self.by}")
+        for name in ("validation_share", "test_share"):
+            require(0 < getattr(self, name) < 0.5, f"{name} must be between 0 and 0.5, not {getattr(self, name)}")
+        check_choices(self)
+
+
+def check_choices(options: SplitOptions | ByQuestion) -> None:
+    """Refuse statuses that there are not, and limits that leave nothing."""
+    for name in ("train_statuses", "test_statuses"):
+        chosen = getattr(options, name)
+        known = bool(chosen) and set(chosen) <= set(STATUSES)
+        require(known, f"{name} must name some of {', '.join(STATUSES)}, not {list(chosen)}")
+    for name in ("train_limit", "validation_limit", "test_limit"):
+        limit = getattr(options, name)
+        require(limit is None or limit > 0, f"{name} must be positive or null, not {limit}")
 
 
 def order(seed: int, name: str) -> str:
@@ -81,6 +106,28 @@ def without_duplicates(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         first.setdefault((row["db_id"], row["question"], row["postgres"]), row)
     return list(first.values())
+
+
+def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[str, list[Row]]:
+    """The three splits of one database's questions; those with the same query, however worded, are in one of them."""
+    usable = without_duplicates(r for r in rows if r["status"] in {*options.train_statuses, *options.test_statuses})
+    queries = sorted({r["postgres"].lower() for r in usable}, key=lambda query: order(seed, query))
+    test = max(1, round(options.test_share * len(queries)))
+    validation = max(1, round(options.validation_share * len(queries)))
+    part_of = {
+        query: "test" if i < test else "val" if i < test + validation else "train" for i, query in enumerate(queries)
+    }
+    parts: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+    for row in usable:
+        name = part_of[row["postgres"].lower()]
+        if row["status"] in (options.test_statuses if name == "test" else options.train_statuses):
+            parts[name].append(row)
+    limits = {"train": options.train_limit, "val": options.validation_limit, "test": options.test_limit}
+    parts = {name: draw(part, limits[name], seed) for name, part in parts.items()}
+    for name, part in parts.items():
+        if not part:
+            raise UserError(f"no question is left for the {name} split", "give more pairs, see metrics/source.json")
+    return parts
 
 
 def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[Row]]:
@@ -123,15 +170,16 @@ def report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:
     return {"examples": len(rows), **described, "unused_by_status": dict(sorted(unused.items()))}
 
 
-def read_options(params: dict[str, Any]) -> tuple[SplitOptions, int]:
-    """data.split and the seed."""
-    return section(SplitOptions, "data.split", params), read_seed(params)
+def read_options(params: dict[str, Any]) -> tuple[SplitOptions | ByQuestion, int]:
+    """data.split, as the class that fits it, and the seed."""
+    kind = ByQuestion if "by" in params["data"]["split"] else SplitOptions
+    return section(kind, "data.split", params), read_seed(params)
 
 
 def main() -> str:
     options, seed = read_options(read_params())
     rows = list(read_jsonl(EXAMPLES))
-    parts = split(rows, options, seed)
+    parts = split(rows, options, seed) if isinstance(options, SplitOptions) else split_by_question(rows, options, seed)
     for name, part in parts.items():
         written = (
             {**{k: r[k] for k in ("id", "db_id", "question")}, "sql": r["postgres"], "hardness": r["hardness"]}

@@ -49,14 +49,22 @@ def create_table(table: Table) -> str:
 
 
 def statements(schema: Schema, rows: Rows) -> Iterator[str]:
-    """The dump, piece by piece: tables, their rows, and the foreign keys last, so that circles of them load."""
+    """The dump of `schema` with the rows of each table, as Python values."""
+    yield from script(schema, lambda table: copy_lines(table.columns, rows(table)))
+
+
+def script(schema: Schema, lines: Callable[[Table], Iterable[str]]) -> Iterator[str]:
+    """The dump, piece by piece: tables, their rows, and the foreign keys last, so that circles of them load.
+
+    `lines` gives a table's rows in COPY's text format.
+    """
     yield "-- Load with: psql -v ON_ERROR_STOP=1 -f FILE DATABASE (made with LOCALE 'C': text sorts as in SQLite)\n"
     yield "SET client_encoding = 'UTF8';\n"
     for table in schema.tables:
         yield "\n" + create_table(table)
     for table in schema.tables:
         yield f"\nCOPY {quote(table.name)} {column_list(c.name for c in table.columns)} FROM stdin;\n"
-        yield from copy_lines(table.columns, rows(table))
+        yield from lines(table)
         yield END_OF_DATA
     for table in schema.tables:
         for key in table.foreign_keys:
