@@ -833,7 +833,7 @@ def join_group_aggregate(p: Picker) -> Made:
 
 @shape
 def join_group_category(p: Picker) -> Made:
-    link, child, parent = p.link(across=True)
+    link, child, parent = p.link()
     c = p.any(parent.of("category"))
     scope = join([parent, child], [link])
     col = scope.col(parent, c)
@@ -853,7 +853,7 @@ def join_category_aggregate(p: Picker) -> Made:
 
 @shape
 def join_most_category(p: Picker) -> Made:
-    link, child, parent = p.link(across=True)
+    link, child, parent = p.link()
     c = p.any(parent.of("category"))
     scope = join([parent, child], [link])
     col = scope.col(parent, c)
