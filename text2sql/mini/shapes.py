@@ -145,7 +145,8 @@ _AGGREGATE_WORDS = {
 def aggregate(p: Picker, t: Table, *functions: str) -> tuple[str, Column, str]:
     """A function, a column that it suits and the words: ('AVG', price, 'average price')."""
     function = p.any(functions or ("AVG", "AVG", "SUM", "SUM", "MIN", "MAX"))
-    column = p.any([c for c in t.of("number") if c.additive or function != "SUM"])
+    # without NULLs, of which engines disagree where they sort
+    column = p.any([c for c in t.of("number") if not c.nulls and (c.additive or function != "SUM")])
     said = measure(column)
     if function == "SUM" and said.startswith("number of ") and p.chance(0.5):
         said = column.words
