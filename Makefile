@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two torch processes that spin while they wait slow each other down 80-fold on few cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help repro test demo lint params environment lock remote verify clean
+.PHONY: help repro experiments test demo lint params environment lock remote verify clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ test: environment ## set up and run the tests
 
 demo: environment ## the demo in the browser, at http://127.0.0.1:7860
 	python -m app.demo
+
+experiments: environment ## the experiments so far, best first, in the columns that differ
+	dvc exp show --only-changed --no-pager --sort-by accuracy --sort-order desc --precision 4 \
+		--drop 'Created|.*/.*|data\.source.*|model\.(?!name).*'
 
 lint: environment ## ruff
 	ruff check . && ruff format --check .

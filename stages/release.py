@@ -15,8 +15,12 @@ from typing import Any
 from text2sql.card import card
 from text2sql.files import digest, read_json, sha256_tree, write_json, write_text
 from text2sql.stage import read_params, run
+from text2sql.tracking import adapter_sha256, scoring_run
 
 ADAPTER = Path("models/adapter")
+BASE = Path("models/base")
+#: the base model's tokenizer goes along, so that the folder can be asked without looking for it
+TOKENIZER = "tokenizer*"
 TARGET = Path("models/release")
 #: what the adapter was made of, in the order of the pipeline
 INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
@@ -48,10 +52,15 @@ def main() -> str:
     metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
     shutil.rmtree(TARGET, ignore_errors=True)
     shutil.copytree(ADAPTER, TARGET)
+    for path in sorted(BASE.glob(TOKENIZER)):
+        shutil.copy(path, TARGET)
     write_text(TARGET / "README.md", card(metrics, params))
     write_json(TARGET / "manifest.json", manifest(params, metrics["score"]))
+    with scoring_run(adapter_sha256(ADAPTER)) as tracked:
+        for name in ("README.md", "manifest.json"):
+            tracked.artifact(TARGET / name)
     size = sum(path.stat().st_size for path in TARGET.rglob("*"))
-    return f"adapter, card and manifest in {TARGET}/ ({size / 1e6:.1f} MB)"
+    return f"adapter, tokenizer, card and manifest in {TARGET}/ ({size / 1e6:.1f} MB)"
 
 
 if __name__ == "__main__":

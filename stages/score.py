@@ -8,8 +8,9 @@ excluded and counted; a prediction that fails or hangs is wrong and costs its ti
     python -m stages.score --against REV      # what the predictions here gained and lost; REV: experiment, tag, commit
 
 Reads data/predictions/test.jsonl, data/splits/test.jsonl (hardness) and data/postgres/databases/. Writes
-metrics/score.json, metrics/plots/verdicts.csv (the verdicts, small enough for git), metrics/plots/accuracy.csv,
-metrics/plots/report.html (to read) and data/predictions/verdicts.jsonl (with both queries and the milliseconds).
+metrics/score.json, metrics/brief/score.json (what `dvc exp show` shows of it), metrics/plots/verdicts.csv (the
+verdicts, small enough for git), metrics/plots/accuracy.csv, metrics/plots/report.html (to read) and
+data/predictions/verdicts.jsonl (with both queries and the milliseconds).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ PLOTS = Path("metrics/plots")
 ACCURACY_CSV = PLOTS / "accuracy.csv"
 REPORT = PLOTS / "report.html"
 METRICS = Path("metrics/score.json")
+BRIEF = Path("metrics/brief/score.json")
 ADAPTER = Path("models/adapter")  # only to find its run: what is scored is in the predictions
 KEYS = ("id", "db_id", "question", "gold", "predicted")
 
@@ -152,6 +154,8 @@ def score_predictions(options: ScoreOptions) -> str:
     write_text(ACCURACY_CSV, accuracy_csv(score))
     write_text(REPORT, render(score, verdicts, previews, options.examples))
     write_json(METRICS, score)
+    brief = {"accuracy": "execution_accuracy", "strict": "execution_accuracy_strict", "valid_sql": "valid_sql"}
+    write_json(BRIEF, {short: score[name] for short, name in brief.items()})
     record(score, verdicts)
     low, high = score["ci95"]
     return (

@@ -1,8 +1,8 @@
 """QLoRA training of the base model on the prompts; a training that was interrupted goes on where it was.
 
 Reads data/prompts/, models/base and the preflight's verdict. Writes models/adapter/ (the same bytes for the same
-configuration, data and machine type), metrics/plots/loss.csv (the loss curves) and metrics/train.json (with seconds and
-bytes, so different each time).
+configuration, data and machine type), metrics/plots/loss.csv (the loss curves), metrics/train.json (with seconds and
+bytes, so different each time) and metrics/brief/train.json (what `dvc exp show` shows of it).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ PROMPTS = Path("data/prompts")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
+BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the code and the libraries that decide an adapter's bytes
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
@@ -122,6 +123,7 @@ def main() -> str:
         write_text(CURVES, curves(trainer.state.log_history))
         metrics = figures(trainer, val_loss, dtype)
         write_json(METRICS, metrics)
+        write_json(BRIEF, {"val_loss": val_loss and round(val_loss, 4), "minutes": round(metrics["seconds"] / 60, 2)})
         record.metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
         record.adapter(ADAPTER, val_loss=val_loss)
     checkpoint.prune(checkpoints, keep=0)

@@ -7,7 +7,6 @@ every stage's options, for a wrong value of the last stage to be said before the
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import json
@@ -88,9 +87,7 @@ def validate(params: dict[str, Any]) -> None:
     from text2sql.tracking import Tracking
 
     for name in stage_names():
-        # TODO strict once all stages are there
-        with contextlib.suppress(ModuleNotFoundError, AttributeError):
-            importlib.import_module(f"stages.{name}").read_options(params)
+        importlib.import_module(f"stages.{name}").read_options(params)
     section(Tracking, "tracking", params)
 
 

@@ -88,6 +88,13 @@ def test_empty_results():
     assert suite(result([]), result([(1,)]), PLAIN).reason == "row_count"
 
 
+def test_column_names_do_not_count():
+    for verdict in (suite, strict):
+        assert verdict(Result(("a",), [(1,)]), Result(("b",), [(1,)]), PLAIN).correct
+        assert verdict(Result(rows=[(1,)]), Result(rows=[(2,)]), PLAIN).reason == "row_values"
+        assert verdict(Result(rows=[(1,)]), Result(rows=[(1, 1)]), PLAIN).reason == "column_count"
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [("timeout", "timeout"), ("too_many_rows", "too_many_rows"), ("unknown_column", "prediction_failed")],

@@ -6,6 +6,7 @@ what works on both is no quirk of one. Both keep their objects in a folder, so w
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import signal
@@ -103,6 +104,14 @@ class Emulator:
 
     def delete(self, bucket: str, name: str) -> None:
         self.request("DELETE", f"/storage/v1/b/{bucket}/o/{urllib.request.quote(name, safe='')}")
+
+
+def whole(emulator: Emulator, bucket: str) -> None:
+    """Every object of a DVC remote is as its name says: nothing is half there."""
+    for name in emulator.objects(bucket):
+        quoted = urllib.request.quote(name, safe="")
+        content = emulator.request("GET", f"/storage/v1/b/{bucket}/o/{quoted}?alt=media")
+        assert hashlib.md5(content).hexdigest() == "".join(name.split("/")[-2:]).removesuffix(".dir"), name
 
 
 class Gate:

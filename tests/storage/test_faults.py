@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.conftest import clone, commit, dvc, git
-from tests.storage.emulators import Emulator, Gate
+from tests.storage.emulators import Emulator, Gate, whole
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.storage.releases import pull as pull_release
@@ -74,6 +74,8 @@ def test_a_bucket_that_can_be_read_only(alice: Path, gate: Gate, bucket: str, mo
     monkeypatch.chdir(alice)
     gate.refuse = {"POST": FORBIDDEN}
     assert "pull only" in configure(f"gs://{bucket}/dvc")
+    gate.refuse = {"DELETE": FORBIDDEN}
+    assert "pull and push" in configure(f"gs://{bucket}/dvc"), "who may add but not delete can push"
     gate.refuse = {"GET": FORBIDDEN, "POST": FORBIDDEN}
     before = (alice / ".dvc" / "config.local").read_text()
     with pytest.raises(UserError, match="permission denied"):
@@ -147,16 +149,6 @@ def command(root: Path, *words: str, **environment: str) -> subprocess.Popen[str
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def whole(emulator: Emulator, bucket: str) -> None:
-    """Every object in the bucket is as its name says: nothing is half there."""
-    import hashlib
-    import urllib.parse
-
-    for name in emulator.objects(bucket):
-        content = emulator.request("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media")
-        assert hashlib.md5(content).hexdigest() == "".join(name.split("/")[-2:]).removesuffix(".dir")
 
 
 @pytest.mark.parametrize("cut_after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2_000_000, 7_500_000))])

@@ -13,6 +13,7 @@ from text2sql.files import sha256_tree
 from text2sql.storage.releases import pull, releases
 from text2sql.storage.remote import configure
 from text2sql.storage.transfer import push
+from text2sql.storage.verify import verify
 
 OUTS = ("data", "models", "metrics")
 
@@ -90,7 +91,7 @@ def test_gc_keeps_what_is_named_and_no_more(alice: Path, bucket: str, emulator: 
     assert len(emulator.objects(bucket)) == one_run
 
 
-def test_experiment_with_its_data(alice: Path, tmp_path: Path) -> None:
+def test_experiment_with_its_data(alice: Path, bucket: str, emulator: Emulator, tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "--bare", "hub.git")
     git(alice, "remote", "add", "origin", str(tmp_path / "hub.git"))
     git(alice, "push", "-q", "origin", "main")
@@ -102,9 +103,27 @@ def test_experiment_with_its_data(alice: Path, tmp_path: Path) -> None:
     assert dvc(bob, "exp", "pull", "origin", "seven") == 0
     assert dvc(bob, "exp", "apply", "seven") == 0
     assert outs(bob) == tried
+    carol = clone(tmp_path / "hub.git", tmp_path / "carol")
+    refs = ["+refs/heads/*:refs/heads/*", "+refs/exps/*:refs/exps/*", "--tags", "--update-head-ok"]
+    git(carol, "fetch", "-q", "origin", *refs)
+    kept = emulator.objects(bucket)
+    assert dvc(carol, "gc", "-f", "--cloud", "--all-branches", "--all-tags", "--all-experiments") == 0
+    assert emulator.objects(bucket) == kept, "with all refs fetched, no one's experiment is deleted"
     rev, folder = pull("seven", str(bob), tmp_path / "adapter")
     assert rev == "seven"
     assert sha256_tree(folder) == sha256_tree(alice / "models" / "release")
+
+
+def test_hard_links_are_safe_for_stages(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/STORAGE.md says so: an output is removed before it is made again, and never written through its link."""
+    assert dvc(alice, "config", "--local", "cache.type", "hardlink") == 0
+    assert dvc(alice, "checkout", "-q", "--relink") == 0
+    base = alice / "models" / "base" / "model.safetensors"
+    assert base.stat().st_nlink == 2
+    change_seed(alice, 2)
+    change_seed(alice, 1)
+    monkeypatch.chdir(alice)
+    assert verify(False)[1] == []
 
 
 def test_import_from_a_second_bucket(alice: Path, bucket: str, emulator: Emulator, tmp_path: Path) -> None:

@@ -379,7 +379,7 @@ def test_tensorboard_gets_the_curves(clone):
 HEAVY = {"mlflow", "torch", "transformers", "trl", "peft", "gradio", "hydra"}
 
 
-@pytest.mark.parametrize("stage", ["source", "split", "release"])
+@pytest.mark.parametrize("stage", ["source", "databases", "convert", "split", "base_model", "prompts", "release"])
 def test_data_stages_import_nothing_heavy(stage):
     code = f"import sys, json, stages.{stage}; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)

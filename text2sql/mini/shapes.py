@@ -37,12 +37,23 @@ SHAPES: dict[str, Shape] = {}
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-def shape(make: Callable[[Picker], Made]) -> Callable[[Picker], Made]:
-    """Register a function as the shape of its name, described in shapes.yaml."""
-    about = _FILE["shapes"][make.__name__]
+def register(name: str, make: Callable[[Picker], Made]) -> None:
+    """Add a shape, described in shapes.yaml under that name."""
+    about = _FILE["shapes"][name]
     phrasings = tuple(_spell_out(text) for text in about["phrasings"])
-    SHAPES[make.__name__] = Shape(make.__name__, about["hardness"], phrasings, make, about.get("weight", 1.0))
+    SHAPES[name] = Shape(name, about["hardness"], phrasings, make, about.get("weight", 1.0))
+
+
+def shape(make: Callable[[Picker], Made]) -> Callable[[Picker], Made]:
+    """Register a function as the shape of its name."""
+    register(make.__name__, make)
     return make
+
+
+def variants(make: Callable[..., Made], **arguments: tuple[Any, ...]) -> None:
+    """Register shapes that are one function with other arguments behind the picker."""
+    for name, values in arguments.items():
+        register(name, lambda p, values=values: make(p, *values))
 
 
 def _spell_out(text: str) -> str:
@@ -267,49 +278,18 @@ def filtered(p: Picker, *kinds: str) -> Made:
     return Select(names(t, scope, cols), scope.text, (condition.within(scope),)), words
 
 
-@shape
-def filter_equal(p: Picker) -> Made:
-    return filtered(p, "equal", "equal", "equal", "equal_number")
-
-
-@shape
-def filter_not_equal(p: Picker) -> Made:
-    return filtered(p, "not_equal")
-
-
-@shape
-def filter_compare(p: Picker) -> Made:
-    return filtered(p, "greater", "greater", "less", "less", "at_least", "at_most")
-
-
-@shape
-def filter_between(p: Picker) -> Made:
-    return filtered(p, "between")
-
-
-@shape
-def filter_like(p: Picker) -> Made:
-    return filtered(p, "like")
-
-
-@shape
-def filter_in(p: Picker) -> Made:
-    return filtered(p, "either")
-
-
-@shape
-def filter_null(p: Picker) -> Made:
-    return filtered(p, "null", "null", "not_null")
-
-
-@shape
-def filter_flag(p: Picker) -> Made:
-    return filtered(p, "flag")
-
-
-@shape
-def filter_date(p: Picker) -> Made:
-    return filtered(p, "after", "before", "in_year", "in_month")
+variants(
+    filtered,
+    filter_equal=("equal", "equal", "equal", "equal_number"),
+    filter_not_equal=("not_equal",),
+    filter_compare=("greater", "greater", "less", "less", "at_least", "at_most"),
+    filter_between=("between",),
+    filter_like=("like",),
+    filter_in=("either",),
+    filter_null=("null", "null", "not_null"),
+    filter_flag=("flag",),
+    filter_date=("after", "before", "in_year", "in_month"),
+)
 
 
 @shape
@@ -319,7 +299,8 @@ def filter_columns(p: Picker) -> Made:
     cols = p.shown(t, p.any([2, 2, 3]), besides=[condition.column])
     scope = Scope((t,))
     query = Select(names(t, scope, cols), scope.text, (condition.within(scope),))
-    return query, things(p, t, condition, cols=p.column_words(cols))
+    words = things(p, t, condition, cols=p.column_words(cols))
+    return query, words if t.label[0] in cols else {**words, "which": None}
 
 
 def two_conditions(p: Picker) -> tuple[Table, Condition, Condition, Scope]:
@@ -459,6 +440,7 @@ def top_one_columns(p: Picker) -> Made:
     others = t.of("number", "category", "year", "date", "text")
     cols = [*t.label, p.any(others)] if t.named and p.chance(0.5) else [p.any(others)]
     query, words = top(p, t, 1, cols)
+    words |= {"shown": ""} if t.label[0] in cols else {}  # "Which hut is the lowest?" asks for its name as well
     return query, {**words, "col": p.column_words(cols, many=False)}
 
 
@@ -634,14 +616,11 @@ def two_sided(p: Picker, operator: str) -> Made:
     return Compound(operator, *sides), things(p, t, first=first.text, second=second.text, **grouping(p, c))
 
 
-@shape
-def intersect_groups(p: Picker) -> Made:
-    return two_sided(p, "INTERSECT")
-
-
-@shape
-def except_groups(p: Picker) -> Made:
-    return two_sided(p, "EXCEPT")
+variants(
+    two_sided,
+    intersect_groups=("INTERSECT",),
+    except_groups=("EXCEPT",),
+)
 
 
 @shape
@@ -889,44 +868,35 @@ def join_having_aggregate(p: Picker) -> Made:
     return query, family(p, link, child, parent, agg=text, an_agg=article(text), bound=bound, of_kids=extra)
 
 
-def top_parent(p: Picker, limit: int, aggregated: bool, shown: bool = False) -> Made:
+def every_parent(link: Link, child: Table, parent: Table) -> bool:
+    """Whether all parents have children: else those with the fewest are those with none, whom no inner join finds."""
+    return len(next(c for c in child.columns if c.name == link.column).values) == parent.rows
+
+
+def top_parent(p: Picker, limits: tuple[int, ...], aggregated: bool, shown: bool) -> Made:
     """Parents with the most children, or the highest aggregate over them."""
+    limit = p.any(limits)
     link, child, parent = p.link(across=not aggregated)
     scope = join([parent, child], [link])
     order, words = "COUNT(*)", {"n": spell(p, limit)}
     if aggregated:
         function, c, words["agg"] = aggregate(p, child, "AVG", "SUM", "SUM")
         order, words["of_kids"] = f"{function}({scope.col(child, c)})", of_kids(p, c, child, parent)
-    down = aggregated or p.chance(0.85)
+    down = aggregated or p.chance(0.7) or not every_parent(link, child, parent)
     words["most"] = p.say("[most|most|largest number of|highest number of]" if down else "[fewest|smallest number of]")
     columns = (*names(parent, scope), order) if shown else names(parent, scope)
     query = Select(columns, scope.text, group=key(parent, scope), order=order, descending=down, limit=limit)
     return query, family(p, link, child, parent, **words)
 
 
-@shape
-def join_most(p: Picker) -> Made:
-    return top_parent(p, 1, aggregated=False)
-
-
-@shape
-def join_most_shown(p: Picker) -> Made:
-    return top_parent(p, 1, aggregated=False, shown=True)
-
-
-@shape
-def join_top_n(p: Picker) -> Made:
-    return top_parent(p, p.any([2, 3, 3, 5]), aggregated=False)
-
-
-@shape
-def join_top_aggregate(p: Picker) -> Made:
-    return top_parent(p, 1, aggregated=True)
-
-
-@shape
-def join_top_n_aggregate(p: Picker) -> Made:
-    return top_parent(p, p.any([2, 3, 3, 5]), aggregated=True, shown=True)
+variants(
+    top_parent,
+    join_most=((1,), False, False),
+    join_most_shown=((1,), False, True),
+    join_top_n=((2, 3, 3, 5), False, False),
+    join_top_aggregate=((1,), True, False),
+    join_top_n_aggregate=((2, 3, 3, 5), True, True),
+)
 
 
 @shape
@@ -970,29 +940,14 @@ def membership(p: Picker, operator: str, kinds: tuple[str, ...] = (), count: boo
     return query, family(p, link, child, parent, **(kids_where(p, child, condition) if condition else {}))
 
 
-@shape
-def without_children(p: Picker) -> Made:
-    return membership(p, "NOT IN")
-
-
-@shape
-def count_without_children(p: Picker) -> Made:
-    return membership(p, "NOT IN", count=True)
-
-
-@shape
-def with_child(p: Picker) -> Made:
-    return membership(p, "IN", SIMPLE)
-
-
-@shape
-def count_with_child(p: Picker) -> Made:
-    return membership(p, "IN", SIMPLE, count=True)
-
-
-@shape
-def without_child(p: Picker) -> Made:
-    return membership(p, "NOT IN", SIMPLE)
+variants(
+    membership,
+    without_children=("NOT IN",),
+    count_without_children=("NOT IN", (), True),
+    with_child=("IN", SIMPLE),
+    count_with_child=("IN", SIMPLE, True),
+    without_child=("NOT IN", SIMPLE),
+)
 
 
 @shape
@@ -1053,14 +1008,11 @@ def both(p: Picker, operator: str) -> Made:
     return Compound(operator, *sides), family(p, link, child, parent, **words)
 
 
-@shape
-def intersect_children(p: Picker) -> Made:
-    return both(p, "INTERSECT")
-
-
-@shape
-def except_children(p: Picker) -> Made:
-    return both(p, "EXCEPT")
+variants(
+    both,
+    intersect_children=("INTERSECT",),
+    except_children=("EXCEPT",),
+)
 
 
 # -- three tables ------------------------------------------------------------------------------------------------------
@@ -1101,7 +1053,7 @@ def chain_count(p: Picker) -> Made:
     return Select(("COUNT(*)",), scope.text, (condition,)), line(p, lower, upper, child, parent, grand, name=name)
 
 
-def chain_groups(p: Picker, aggregated: bool, limit: int = 0) -> Made:
+def chain_groups(p: Picker, aggregated: bool, limit: int) -> Made:
     """Grandparents with a figure over their grandchildren."""
     lower, upper, child, parent, grand = chain(p)
     scope = join([grand, parent, child], [upper, lower])
@@ -1115,24 +1067,13 @@ def chain_groups(p: Picker, aggregated: bool, limit: int = 0) -> Made:
     return query, line(p, lower, upper, child, parent, grand, **words)
 
 
-@shape
-def chain_group_count(p: Picker) -> Made:
-    return chain_groups(p, aggregated=False)
-
-
-@shape
-def chain_group_aggregate(p: Picker) -> Made:
-    return chain_groups(p, aggregated=True)
-
-
-@shape
-def chain_most(p: Picker) -> Made:
-    return chain_groups(p, aggregated=False, limit=1)
-
-
-@shape
-def chain_top_aggregate(p: Picker) -> Made:
-    return chain_groups(p, aggregated=True, limit=1)
+variants(
+    chain_groups,
+    chain_group_count=(False, 0),
+    chain_group_aggregate=(True, 0),
+    chain_most=(False, 1),
+    chain_top_aggregate=(True, 1),
+)
 
 
 @shape

@@ -140,19 +140,24 @@ def _failure(gold: Result, predicted: Result) -> Reason | None:
 
 
 def _compare(gold: Result, predicted: Result, any_column_order: bool, ordered: bool) -> Verdict:
-    if len(gold.columns) != len(predicted.columns):
+    width = _width(gold)
+    if width != _width(predicted):
         return Verdict(False, "column_count")
     if len(gold.rows) != len(predicted.rows):
         return Verdict(False, "row_count")
     left, right = ([tuple(map(_plain, row)) for row in result.rows] for result in (gold, predicted))
     if left == right or (not ordered and _bag(left) == _bag(right)):
         return Verdict(True)
-    tables = _Tables(left, right, len(gold.columns))
+    tables = _Tables(left, right, width)
     if ordered:
         if tables.equal_in_order(any_column_order):
             return Verdict(True)
         return Verdict(False, "row_order" if tables.equal_as_bags(any_column_order) else "row_values")
     return Verdict(True) if tables.equal_as_bags(any_column_order) else Verdict(False, "row_values")
+
+
+def _width(result: Result) -> int:
+    return len(result.rows[0]) if result.rows else len(result.columns)
 
 
 def _plain(value: Any) -> Hashable:

@@ -97,6 +97,8 @@ class _Opened:
     keys: list[int]
     #: columns that hold an array of candidates; with the column of an array of what they were sorted by, if any
     candidates: dict[int, int | None]
+    #: columns that hold a list of values in no certain order, with its separator
+    lists: dict[int, str]
     offset: int
     limit: int | None
 
@@ -128,7 +130,7 @@ class _Opened:
     def _subset(self, rows: list[Row], tied: list[Row], budget: list[int]) -> bool:
         """Whether each of `rows` is another one of `tied`."""
         left = list(tied)
-        if not self.candidates:
+        if not self.candidates and not self.lists:
             by_key: dict[Any, list[Row]] = {}
             for row in tied:
                 by_key.setdefault(key(row[: self.width]), []).append(row)
@@ -152,7 +154,10 @@ class _Opened:
 
     def _possible(self, row: Row, other: Row) -> bool:
         for column in range(self.width):
-            if column not in self.candidates and not same_value(row[column], other[column]):
+            if column in self.lists:
+                if not _same_list(row[column], other[column], self.lists[column]):
+                    return False
+            elif column not in self.candidates and not same_value(row[column], other[column]):
                 return False
         if not self.candidates:
             return True
@@ -184,7 +189,7 @@ def _open(tree: exp.Expression) -> _Opened | None:
         width = len(tree.selects)
         if keys is None or any(p.is_star for p in tree.selects):
             return None
-        return _Opened("rows that tie in ORDER BY", tree, width, keys, {}, offset or 0, limit) if order else None
+        return _Opened("rows that tie in ORDER BY", tree, width, keys, {}, {}, offset or 0, limit) if order else None
     if not isinstance(tree, exp.Select):
         return None
     return _open_select(tree, order, limit, offset or 0)
@@ -207,8 +212,11 @@ def _open_select(tree: exp.Select, order: exp.Expression | None, limit: int | No
     width = tree.meta["width"] if stars else len(tree.expressions)
     candidates: dict[int, int | None] = {}
     extra: list[exp.Expression] = list(sort)
+    lists: dict[int, str] = {}
     for place, projection in enumerate(tree.expressions):
         inner = projection.unalias()
+        if "separator" in inner.meta:
+            lists[place] = inner.meta["separator"]
         if "any_of" not in inner.meta:
             continue
         shown, sorted_by = inner.meta["any_of"]
@@ -217,14 +225,19 @@ def _open_select(tree: exp.Select, order: exp.Expression | None, limit: int | No
         if sorted_by is not None:
             candidates[place] = width + len(extra)
             extra.append(sorted_by.copy())
-    if not sort and not candidates and limit is None:
+    if not sort and not candidates and not lists and limit is None:
         return None
-    what = (
-        "bare columns of a group" if candidates else "rows that tie in ORDER BY" if sort else "LIMIT without ORDER BY"
-    )
+    what = "bare columns of a group" if candidates else "the order in a list" if lists else "LIMIT without ORDER BY"
+    what = "rows that tie in ORDER BY" if sort and not candidates else what
     tree.set("expressions", [*tree.expressions, *extra])
     keys = list(range(width, width + len(sort)))
-    return _Opened(what, tree, width, keys, candidates, offset, limit)
+    return _Opened(what, tree, width, keys, candidates, lists, offset, limit)
+
+
+def _same_list(left: Any, right: Any, separator: str) -> bool:
+    if not isinstance(left, str) or not isinstance(right, str) or not separator:
+        return same_value(left, right)
+    return sorted(left.split(separator)) == sorted(right.split(separator))
 
 
 def _integer(clause: exp.Expression | None) -> int | None:

@@ -49,6 +49,8 @@ RULES: Sequence[Rule] = (
     ordering.order_values,
     ordering.null_order,
     ordering.limits,
+    names.derived_names,
+    names.parentheses,
 )
 
 

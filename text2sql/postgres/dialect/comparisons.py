@@ -13,6 +13,7 @@ from text2sql.postgres.dialect.values import (
     as_number,
     as_text,
     condition,
+    is_number,
     number_or_null,
     stays_text,
     text_number,
@@ -155,7 +156,7 @@ def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) 
     if kind in (exp.GT, exp.GTE, exp.NEQ):
         return exp.Paren(this=exp.or_(stays_text(left), compared, copy=False))
     if kind in (exp.LT, exp.LTE, exp.EQ):
-        return exp.and_(exp.Not(this=stays_text(left)), compared, copy=False)
+        return exp.and_(is_number(left), compared, copy=False)
     raise Rejected("IS beside a column that holds numbers and texts")
 
 
@@ -220,7 +221,9 @@ def _in(node: exp.In) -> exp.Expression:
     if not kept:
         return false()
     if any(operand != operands[0] for operand in operands):
-        raise Rejected("IN over values of different types")
+        if not type_of(node.this).textual:
+            raise Rejected("IN over values of different types")
+        operands, kept = [as_text(node.this).copy()], [as_text(item).copy() for item in node.expressions]
     return exp.In(this=operands[0], expressions=kept)
 
 

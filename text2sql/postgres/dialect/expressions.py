@@ -68,13 +68,19 @@ def _number(node: exp.Expression) -> exp.Expression:
     return found if found is node else found.copy()
 
 
-def _nonzero(node: exp.Expression) -> exp.Expression:
-    """The divisor, NULL where it is 0."""
+def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> exp.Expression:
+    """The divisor, NULL where it is 0 and `dividend` is not NULL."""
     value = literal_number(node)
     inner = node.unnest() if isinstance(node, exp.Paren) else node
-    counted = isinstance(inner, exp.Count) and isinstance(inner.this, exp.Star) and in_group(inner)
-    if (value is not None and value != 0) or counted or (isinstance(inner, exp.Column) and not type_of(inner).zeros):
+    if (value is not None and value != 0) or (isinstance(inner, exp.Column) and not type_of(inner).zeros):
         return node.copy()
+    if isinstance(inner, exp.Count):
+        rows = isinstance(inner.this, exp.Star)
+        of_no_rows = dividend is not None and any(
+            rows or aggregate.this == inner.this for aggregate in dividend.find_all(exp.Sum, exp.Avg, exp.Min, exp.Max)
+        )
+        if of_no_rows or (rows and in_group(inner)):  # no rows: the dividend is NULL already
+            return node.copy()
     return typed(exp.Nullif(this=inner.copy(), expression=number(0)), replace(type_of(node), nullable=True))
 
 
@@ -82,7 +88,7 @@ def _divide(node: exp.Div) -> exp.Expression:
     left, right = _number(node.left), _number(node.right)
     a, b = type_of(left), type_of(right)
     kind = replace(arithmetic_type(a, b), nullable=a.nullable or b.nullable or b.zeros)
-    divisor = _nonzero(right)
+    divisor = _nonzero(right, left)
     plain = typed(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), kind)
     if "integer" not in a.classes or "integer" not in b.classes:
         if {a.pg, b.pg} <= {"integer", "bigint", "smallint"}:  # reals that are whole, stored as integers
@@ -382,6 +388,8 @@ def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
 def _typeof(node: exp.Expression) -> exp.Expression:
     operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
     kind = type_of(operand)
+    if not kind.classes:
+        return typed(string("null"), replace(TEXT, nullable=False))
     if len(kind.classes) != 1:
         raise Rejected("typeof of values of several types")
     name = string(next(iter(kind.classes)))
@@ -431,10 +439,10 @@ def _formatted(argument: exp.Expression, found: re.Match[str]) -> exp.Expression
     elif kind in "di":
         if precision:
             raise Rejected("printf with a precision of an integer")
-        made = cast(_integer(_number(argument)), "text")
+        made = cast(_or_zero(_integer(_number(argument))), "text")
     else:
-        rounded = call("round", cast(_number(argument), "numeric"), number(int(precision or 6)), kind=NUMERIC)
-        made = cast(rounded, "text")
+        value = cast(_or_zero(_number(argument)), "numeric")
+        made = cast(call("round", value, number(int(precision or 6)), kind=NUMERIC), "text")
     if not width:
         return made
     if zero and kind == "s":
@@ -443,6 +451,14 @@ def _formatted(argument: exp.Expression, found: re.Match[str]) -> exp.Expression
     size = call("greatest", number(int(width)), call("length", made, kind=INTEGER), kind=INTEGER)
     pad = "rpad" if left else "lpad"
     return call(pad, made, size, *([string("0")] if zero and not left else []), kind=text)
+
+
+def _or_zero(node: exp.Expression) -> exp.Expression:
+    """printf writes 0 for NULL."""
+    kind = type_of(node)
+    if not kind.nullable:
+        return node
+    return typed(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(kind, nullable=False))
 
 
 def _double(name: str) -> Callable[[exp.Expression], exp.Expression]:

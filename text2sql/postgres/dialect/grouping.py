@@ -141,6 +141,8 @@ def _concatenated(node: exp.GroupConcat) -> exp.Expression:
         last = exp.Order(this=last, expressions=[o.copy() for o in order.expressions])
     made = exp.Anonymous(this="string_agg", expressions=[first, last])
     made.meta[MADE] = True
+    if order is None and isinstance(separator, exp.Literal):
+        made.meta["separator"] = separator.this
     return typed(made, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
 
 
@@ -194,8 +196,11 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
         return
     if kept:
         group.set("expressions", kept)
-    else:
-        group.set("expressions", [exp.Paren(this=exp.Null())])
+        return
+    select.set("group", None)
+    some = exp.GT(this=exp.Count(this=exp.Star(), big_int=True), expression=number(0))
+    clause = select.args.get("having")
+    select.set("having", exp.Having(this=some if clause is None else exp.and_(clause.this, some)))
 
 
 def _expand_star(select: exp.Select) -> None:
@@ -223,7 +228,7 @@ def _group_keys(select: exp.Select) -> tuple[list[exp.Expression], set[int]]:
         if isinstance(item, exp.Literal):
             item = select.expressions[int(item.this) - 1].unalias()
         elif isinstance(item, exp.Column) and item.meta.get("alias") is not None:
-            item = item.meta["alias"]
+            item = next((p.unalias() for p in select.expressions if p.alias == item.name), item)
         items.append(item.unnest() if isinstance(item, exp.Paren) else item)
     columns = {id(item.meta["bound"]) for item in items if isinstance(item, exp.Column) and "bound" in item.meta}
     return items, columns
@@ -262,7 +267,7 @@ def _outer_references(select: exp.Select) -> list[exp.Column]:
 def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression]) -> bool:
     """Whether `node` stands in an aggregate, or in an expression that is grouped by."""
     while node is not None and node is not select:
-        if is_aggregate(node) or node in items:
+        if is_aggregate(node) or isinstance(node, exp.Filter) or node in items:
             return True
         if isinstance(node, exp.Window) and is_aggregate(node.this):
             return False

@@ -7,7 +7,9 @@ from sqlglot import exp
 from text2sql.postgres.databases.names import lower
 from text2sql.postgres.dialect.errors import Rejected
 from text2sql.postgres.dialect.scope import Bound
-from text2sql.postgres.dialect.tree import ATOMS, identifier, rewrite, selects, string, wrap
+from text2sql.postgres.dialect.tree import identifier, rewrite, selects, string, wrap
+
+COMPARISONS = exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE
 
 
 def string_literals(tree: exp.Expression) -> exp.Expression:
@@ -27,6 +29,7 @@ def names(tree: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
             bound = node.meta.get("bound")
             node.set("this", identifier(bound.name if bound else lower(node.name)))
+            node.set("db", None)
             if node.args.get("table"):
                 node.set("table", identifier(bound.origin.name if bound else lower(node.table)))
         elif isinstance(node, exp.Column):
@@ -65,7 +68,9 @@ def aliases(tree: exp.Expression) -> exp.Expression:
             return None
         if isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select):
             return None
-        return alias.copy() if isinstance(alias, ATOMS) or isinstance(node.parent, exp.Func) else wrap(alias)
+        if isinstance(node.parent, exp.Func | COMPARISONS | exp.Ordered) and not isinstance(alias, exp.Predicate):
+            return alias.copy()
+        return wrap(alias)
 
     return rewrite(tree, change)
 
@@ -114,6 +119,9 @@ def _bounds(node: exp.Expression) -> list[Bound]:
 
 
 def _plain(join: exp.Join) -> None:
+    on = join.args.get("on")
+    if isinstance(on, exp.Boolean) and on.this and not join.side:  # what the parser adds
+        join.set("on", None)
     kind, conditional = (join.kind or "").upper(), join.args.get("on") is not None or join.args.get("using")
     if (join.method or "").upper() not in ("", "NATURAL"):
         raise Rejected(f"{join.method} JOIN")
@@ -133,3 +141,41 @@ def _check_shared(join: exp.Join) -> None:
         kinds = {o.columns[name].type.pg for o in scope.origins if name in o.columns}
         if len(kinds) > 1 and not kinds <= {"integer", "bigint", "numeric", "double precision"}:
             raise Rejected(f"USING or NATURAL JOIN over columns of different types: {name}")
+
+
+def derived_names(tree: exp.Expression) -> exp.Expression:
+    """A column of a derived table keeps its name whatever expression it has become, where the query refers to it."""
+    used = {id(c.meta["bound"].origin): set() for c in tree.find_all(exp.Column) if "bound" in c.meta}
+    for column in tree.find_all(exp.Column):
+        if "bound" in column.meta:
+            used[id(column.meta["bound"].origin)].add(column.meta["bound"].name)
+    for item in tree.find_all(exp.Subquery, exp.CTE):
+        if item.args.get("alias") and item.args["alias"].args.get("columns"):
+            continue
+        readers = [item]
+        if isinstance(item, exp.CTE):
+            readers = [t for t in tree.find_all(exp.Table) if t.name == item.alias]
+        names = {name for r in readers for name in used.get(id(r.meta.get("origin")), ())}
+        first = item.this
+        while isinstance(first, exp.SetOperation | exp.Subquery):
+            first = first.this
+        if not isinstance(first, exp.Select):
+            continue
+        for name, projection in zip(first.meta.get("outputs", ()), list(first.expressions), strict=False):
+            if lower(name) in names and projection.alias_or_name != lower(name) and not projection.is_star:
+                projection.replace(exp.alias_(projection.copy(), identifier(lower(name))))
+    return tree
+
+
+def parentheses(tree: exp.Expression) -> exp.Expression:
+    """Parentheses around a whole condition, argument or item say nothing."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Paren) and not isinstance(node.this, exp.Query):
+            around = exp.Where | exp.Having | exp.Paren | exp.Select | exp.Ordered | exp.Alias | exp.Group
+            whole = isinstance(node.parent, around) or (isinstance(node.parent, exp.Join) and node.arg_key == "on")
+            if whole or (isinstance(node.parent, exp.Connector) and isinstance(node.this, COMPARISONS)):
+                return node.this.copy()
+        return None
+
+    return rewrite(tree, change)

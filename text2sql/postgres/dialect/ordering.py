@@ -39,6 +39,7 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
         foreign = [o for o in order.expressions if not _is_selected(o.this, selected, names)]
         if not foreign:
             continue
+        computed = [o for o in foreign if all(_is_selected(c, selected, names) for c in o.this.find_all(exp.Column))]
         if grouped(select):
             if _groups_are_distinct(select, selected):
                 select.set("distinct", None)
@@ -47,6 +48,8 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
         select.set("distinct", None)
         select.set("group", exp.Group(expressions=[item.copy() for item in selected]))
         for item in foreign:
+            if item in computed:  # from the selected columns alone
+                continue
             extreme = exp.Max if item.args.get("desc") else exp.Min
             item.set("this", extreme(this=item.this.copy()))
     return tree
@@ -133,6 +136,8 @@ def _can_be_null(node: exp.Ordered) -> bool:
     operand = node.this
     if isinstance(operand, exp.Literal) and not operand.is_string:
         select = node.find_ancestor(exp.Select, exp.SetOperation)
+        if isinstance(select, exp.SetOperation) and "sides" in select.meta:
+            return any(side[int(operand.this) - 1].nullable for side in select.meta["sides"])
         if isinstance(select, exp.Select) and int(operand.this) <= len(select.expressions):
             return type_of(select.expressions[int(operand.this) - 1].unalias()).nullable
         return True

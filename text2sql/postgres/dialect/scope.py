@@ -186,6 +186,7 @@ def _select(node: exp.Select, parent: Scope) -> Columns:
         for part in (node.args.get(key),) if not isinstance(node.args.get(key), list) else node.args[key]:
             if part is not None:
                 _walk(part, scope, aliases=True)
+    node.meta["outputs"] = [p.alias_or_name for p in node.expressions]
     return list(_outputs(node, scope))
 
 
@@ -226,6 +227,7 @@ def _add(item: exp.Expression, scope: Scope) -> None:
         names = [c.name for c in alias.args.get("columns") or ()] if alias else []
         columns = _renamed(_query(inner, Scope(scope.schema, scope.parent, dict(_all_ctes(scope)))), names)
         scope.origins.append(_derived(lower(item.alias), columns))
+        item.meta["origin"] = scope.origins[-1]
     else:
         raise Rejected(f"{type(item).__name__} in FROM")
     for join in item.args.get("joins") or ():
@@ -253,8 +255,8 @@ def _add_table(item: exp.Table, scope: Scope) -> None:
     name, alias = lower(item.name), lower(item.alias)
     columns = None if item.args.get("db") else scope.cte(name)
     if columns is not None:
-        item.meta["cte"] = True
         scope.origins.append(_derived(alias or name, columns))
+        item.meta["origin"] = scope.origins[-1]
         return
     table = next((t for t in scope.schema.tables if lower(t.source) == name), None)
     if table is None or lower(item.text("db")) not in ("", "main"):

@@ -47,8 +47,16 @@ class Writer(Postgres.Generator):
         return f"{self.sql(expression, 'this')}::{self.sql(expression, 'to')}"
 
     def datatype_sql(self, expression: exp.DataType) -> str:
-        """Type names as PostgreSQL's documentation has them."""
-        return super().datatype_sql(expression).lower()
+        """A type's name as the rules have given it."""
+        return str(expression.args.get("kind") or super().datatype_sql(expression).lower())
+
+    def hexstring_sql(self, expression: exp.HexString, **_: object) -> str:
+        """A BLOB."""
+        return f"'\\x{expression.name}'::bytea"
+
+    def filter_sql(self, expression: exp.Filter) -> str:
+        """FILTER (WHERE ...)."""
+        return f"{self.sql(expression, 'this')} FILTER ({self.sql(expression, 'expression').strip()})"
 
     def nullsafeeq_sql(self, expression: exp.NullSafeEQ) -> str:
         """IS between values."""

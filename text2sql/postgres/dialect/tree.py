@@ -47,7 +47,8 @@ def cast(node: exp.Expression, pg: str, kind: Type | None = None) -> exp.Express
     known = type_of(node)
     kind = kind or replace(_BY_NAME.get(pg, replace(TEXT, pg=pg)), nullable=known.nullable)
     operand = node.unnest() if isinstance(node, exp.Paren) else node
-    return typed(exp.Cast(this=wrap(operand), to=exp.DataType.build(_SHORT.get(pg, pg), udt=True)), kind)
+    to = exp.DataType(this=exp.DType.USERDEFINED, kind=_SHORT.get(pg, pg))  # the name as it is
+    return typed(exp.Cast(this=wrap(operand), to=to), kind)
 
 
 def call(name: str, *arguments: exp.Expression, kind: Type) -> exp.Expression:

@@ -247,7 +247,12 @@ def _scalar(node: exp.Subquery) -> Type:
     columns = node.meta.get("columns")
     if columns is None:
         return TEXT
-    return replace(columns[0][1], nullable=True)
+    inner = node.unnest()
+    one_row = isinstance(inner, exp.Select) and not any(
+        inner.args.get(k) for k in ("group", "having", "limit", "offset")
+    )
+    counted = one_row and bool(inner.expressions) and isinstance(inner.expressions[0].unalias(), exp.Count)
+    return replace(columns[0][1], nullable=not counted)
 
 
 def _cast(node: exp.Cast) -> Type:

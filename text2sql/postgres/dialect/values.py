@@ -16,6 +16,8 @@ from text2sql.postgres.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, 
 NUMBER_PATTERN = r"^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$"
 #: the part of a text that SQLite's arithmetic reads as a number
 PREFIX_PATTERN = r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+#: to_char's pattern for a real number; it shows 15 digits of a double at most, as SQLite does
+REAL_PATTERN = "FM999999999999990.0999999999999"
 INTEGER_PREFIX_PATTERN = r"^\s*([-+]?\d+)"
 
 
@@ -68,11 +70,18 @@ def stays_text(node: exp.Expression) -> exp.Expression:
     return exp.Not(this=exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN)))
 
 
+def is_number(node: exp.Expression) -> exp.Expression:
+    """The opposite of `stays_text`."""
+    if type_of(node).form == "blank":
+        return exp.NEQ(this=wrap(node), expression=string(""))
+    return exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
+
+
 def as_text(node: exp.Expression) -> exp.Expression:
     """`node` as the text that SQLite makes of it.
 
     Raises:
-        Rejected: a real number, whose digits the two engines write differently.
+        Rejected: a number that SQLite writes with or without a point, row by row.
     """
     kind = type_of(node)
     if kind.pg in ("text", "unknown"):
@@ -88,7 +97,20 @@ def as_text(node: exp.Expression) -> exp.Expression:
         return cast(node, "text")
     if kind.pg == "numeric" and isinstance(node, exp.Column) and kind.affinity in ("numeric", "integer"):
         return cast(node, "text")  # stored as written: 5 and 5.5, where SQLite has the same
-    raise Rejected("text of a real number: the engines write its digits differently")
+    if kind.numeric and kind.classes == {"real"}:
+        return _real_text(node)
+    raise Rejected("text of a number that is an integer in some rows only")
+
+
+def _real_text(node: exp.Expression) -> exp.Expression:
+    """A real number as SQLite writes it: 15 digits, and always a point."""
+    if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Select) and len(node.this.expressions) == 1:
+        made = node.copy()
+        projection = made.this.expressions[0]
+        projection.replace(_real_text(projection.unalias()))
+        return typed(made, replace(TEXT, nullable=True))
+    value = node if type_of(node).pg == "double precision" else cast(node, "double precision")
+    return call("to_char", value, string(REAL_PATTERN), kind=replace(TEXT, nullable=type_of(node).nullable))
 
 
 def arithmetic_value(node: exp.Expression) -> exp.Expression:

@@ -1,0 +1,190 @@
+"""conf/: everything composes and is commented, wrong values are refused, params.yaml is never a leftover."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from text2sql import compose
+from text2sql.errors import UserError
+from text2sql.stage import run
+
+CONF = Path("conf")
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+MEMBERS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+def composed(*overrides):
+    return OmegaConf.to_container(OmegaConf.create(compose.compose(list(overrides))))
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A scratch folder with conf/, dvc.yaml and the default params.yaml, outside of any experiment."""
+    shutil.copytree("conf", tmp_path / "conf")
+    shutil.copy("dvc.yaml", tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    compose.main([])
+    return tmp_path
+
+
+@pytest.mark.parametrize("choice", MEMBERS)
+def test_every_member_of_every_group_composes_and_is_accepted_by_every_stage(choice):
+    compose.validate(composed(choice))
+
+
+def test_params_yaml_is_the_composition():
+    assert Path("params.yaml").read_text() == compose.compose(), "params.yaml is outdated: run `make params`"
+
+
+def test_dvc_composes_the_same_bytes(tmp_path):
+    from dvc.utils.hydra import compose_and_dump
+
+    compose_and_dump(tmp_path / "params.yaml", str(CONF.resolve()), None, "config", str(tmp_path), ["seed=7"])
+    assert (tmp_path / "params.yaml").read_text() == compose.compose(["seed=7"])
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=str)
+def test_every_key_is_commented(path):
+    """On its line or right above; a key that only opens a section may leave that to the keys in it."""
+    above, bare = "", []
+    for line in path.read_text().splitlines():
+        if re.match(r" *(- )?[\w/]+( [\w/]+)?: *\S", line) and "#" not in line and not above.lstrip().startswith("#"):
+            bare.append(line.strip())
+        above = line
+    assert not bare
+
+
+def test_the_recipes_are_there():
+    names = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
+    assert {"default", "tiny", "spider-quick", "spider", "mistral-7b-spider", "sweep", "prompts"} <= names
+
+
+def test_default_recipe_changes_nothing():
+    assert compose.compose(["experiment=default"]) == compose.compose()
+
+
+DOCUMENTS = ["README.md", "docs/EXPERIMENTS.md", *sorted(str(p) for p in (CONF / "experiment").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documented_commands_compose(document):
+    """Each `dvc exp run -S ...` that a document shows; a sweep's values one by one."""
+    for command in re.findall(r"dvc exp run [^`\n#]*", Path(document).read_text()):
+        overrides = [a or b for a, b in re.findall(r"(?:-S|--set-param) +(?:'([^']+)'|(\S+))", command)]
+        for override in overrides:
+            key, _, values = override.partition("=")
+            if "<" in override:  # a placeholder for any key
+                continue
+            for value in values.split(","):
+                recipe = [o for o in overrides if o.startswith("experiment=") and key != "experiment"]
+                compose.validate(composed(*recipe, f"{key}={value}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model=gpt-5", "mistral-7b"),
+        ("data=imdb", "spider"),
+        ("train.colour=1", "train.colour"),
+        ("+train.colour=1", "train.colour is not a known key"),
+        ("seed=-1", "seed is -1"),
+        ("seed=today", "seed is 'today'"),
+        ("train.learning_rate=-1", "train.learning_rate"),
+        ("train.learning_rate=fast", "train.learning_rate"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.max_length=0", "train.max_length"),
+        ("lora.r=0", "lora.r"),
+        ("lora.dropout=1.5", "lora.dropout"),
+        ("quantization.bits=3", "quantization.bits"),
+        ("model.source=ftp", "allowed: wheel, hub, path, random"),
+        ("predict.batch_size=0", "predict.batch_size"),
+        ("predict.max_new_tokens=0", "predict.max_new_tokens"),
+        ("score.timeout_seconds=-1", "score.timeout_seconds"),
+        ("score.workers=0", "score.workers"),
+        ("data.split.test_limit=0", "data.split.test_limit"),
+        ("data.source.questions_per_domain=-5", "data.source.questions_per_domain"),
+        ("data.convert.timeout_seconds=0", "data.convert.timeout_seconds"),
+        ("prompt.samples=-1", "prompt.samples"),
+        ("tracking.kind=wandb", "allowed: mlflow, none"),
+        ("tracking.uri=nowhere", "tracking.uri"),
+        ("tracking.system_seconds=-1", "tracking.system_seconds"),
+    ],
+)
+def test_wrong_values_are_refused_before_any_work(override, said):
+    with pytest.raises(UserError) as error:
+        compose.validate(composed(override))
+    assert said in str(error.value)
+
+
+# --- params.yaml against its composition -----------------------------------------------------------------------------
+
+
+def edit(path, old, new):
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new))
+
+
+def test_the_default_is_accepted(clone):
+    compose.check()
+
+
+def test_an_edit_in_conf_that_was_not_composed_is_refused(clone):
+    compose.check()
+    edit("conf/train/default.yaml", "learning_rate: 1.0e-3", "learning_rate: 5.0e-4")
+    with pytest.raises(UserError) as error:
+        compose.check()
+    assert "train.learning_rate is 0.001, conf/ says 0.0005" in str(error.value)
+    assert "make params" in str(error.value)
+    compose.main([])
+    compose.check()
+
+
+def test_what_an_experiment_left_behind_is_refused_by_repro_and_used_by_the_experiment(clone, monkeypatch):
+    Path("params.yaml").write_text(compose.compose(["lora.r=8", "seed=1"]))
+    monkeypatch.setenv("DVC_EXP_NAME", "some-exp")
+    compose.check()
+    monkeypatch.delenv("DVC_EXP_NAME")
+    with pytest.raises(UserError) as error:
+        compose.check()
+    assert "seed is 1, conf/ says 42; lora.r is 8, conf/ says 16" in str(error.value)
+
+
+def test_a_file_composed_by_hand_is_accepted_and_named(clone, capsys):
+    compose.main(["model=tiny", "seed=1"])
+    compose.check()
+    assert "params.yaml is composed with model=tiny seed=1" in capsys.readouterr().out
+    edit("params.yaml", "seed: 1", "seed: 2")
+    with pytest.raises(UserError, match="seed is 2, conf/ says 1"):
+        compose.check()
+
+
+def test_missing_and_unknown_keys_are_named(clone):
+    edit("params.yaml", "seed: 42\n", "seed: 42\nextra: 1\n")
+    with pytest.raises(UserError, match="extra is 1, conf/ does not have it"):
+        compose.check()
+
+
+def test_a_stage_says_so_and_does_nothing(clone, capsys):
+    edit("params.yaml", "seed: 42", "seed: 43")
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: pytest.fail("it worked on"))
+    assert "seed is 43, conf/ says 42" in str(stop.value)
+
+
+def test_an_unchanged_state_costs_no_composition(clone, monkeypatch):
+    compose.check()
+    monkeypatch.setattr(compose, "compose", lambda *_: pytest.fail("composed again"))
+    monkeypatch.setitem(sys.modules, "hydra", None)
+    compose.check()
+
+
+def test_a_folder_without_conf_has_nothing_to_compare_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    compose.check()

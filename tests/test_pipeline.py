@@ -1,0 +1,125 @@
+"""The whole pipeline, stage by stage, with the tiny model in an empty folder: every contract file with its keys."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from text2sql.compose import CONF, compose, stage_names
+from text2sql.files import read_json, read_jsonl, sha256_tree
+
+ROOT = Path(__file__).resolve().parents[1]
+STATUSES = {"verified", "verified_ties", "unverifiable", "invalid_source", "missing_database", "rejected"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder after all stages, and what each said at its end."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    names = _in_folder(ROOT, stage_names)
+    (folder / "params.yaml").write_text(compose(["experiment=tiny", "tracking=none"], ROOT / CONF))
+    said = {name: _in_folder(folder, importlib.import_module(f"stages.{name}").main) for name in names}
+    return folder, said
+
+
+def _in_folder(folder, function):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("DVC_ROOT", raising=False)
+        return function()
+
+
+def test_every_stage_says_what_it_made(finished):
+    _, said = finished
+    assert len(said) == 11
+    assert all(said.values())
+
+
+JSONL = {
+    "data/postgres/examples.jsonl": "id db_id question sqlite postgres status reason hardness",
+    "data/splits/train.jsonl": "id db_id question sql hardness",
+    "data/splits/val.jsonl": "id db_id question sql hardness",
+    "data/splits/test.jsonl": "id db_id question sql hardness",
+    "data/prompts/train.jsonl": "id db_id prompt completion",
+    "data/prompts/test.jsonl": "id db_id prompt completion",
+    "data/predictions/test.jsonl": "id db_id question gold predicted",
+    "data/predictions/verdicts.jsonl": "id db_id question gold predicted "
+    "verdict_strict verdict_suite reason milliseconds",
+}
+JSON = {
+    "metrics/convert.json": "status by_split convertible verified_rate rejected_rate seconds",
+    "metrics/train.json": "train_loss val_loss examples tokens examples_per_second tokens_per_second "
+    "trainable_parameters total_parameters peak_memory_bytes seconds device dtype",
+    "metrics/score.json": "n execution_accuracy execution_accuracy_strict valid_sql by_hardness ci95 excluded",
+    "models/release/manifest.json": "files made_of code params score",
+}
+
+
+@pytest.mark.parametrize(("name", "keys"), JSONL.items())
+def test_lines_have_the_keys_of_the_contract(finished, name, keys):
+    rows = list(read_jsonl(finished[0] / name))
+    assert rows
+    for row in rows:
+        assert set(keys.split()) <= set(row)
+
+
+@pytest.mark.parametrize(("name", "keys"), JSON.items())
+def test_metrics_have_the_keys_of_the_contract(finished, name, keys):
+    assert set(keys.split()) <= set(read_json(finished[0] / name))
+
+
+def test_no_example_is_lost(finished):
+    folder, _ = finished
+    source = [
+        row
+        for stem in ("train_spider", "train_others", "dev")
+        for row in read_json(folder / f"data/source/{stem}.json")
+    ]
+    converted = list(read_jsonl(folder / "data/postgres/examples.jsonl"))
+    assert [(r["db_id"], r["question"], r["sqlite"]) for r in converted] == [
+        (r["db_id"], r["question"], r["query"]) for r in source
+    ]
+    assert {r["status"] for r in converted} <= STATUSES
+    ids = [row["id"] for row in read_jsonl(folder / "data/splits/test.jsonl")]
+    assert [row["id"] for row in read_jsonl(folder / "data/predictions/test.jsonl")] == ids
+
+
+def test_the_release_is_what_its_manifest_says(finished):
+    release = finished[0] / "models/release"
+    files = read_json(release / "manifest.json")["files"]
+    assert files == {k: v for k, v in sha256_tree(release).items() if k != "manifest.json"}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"} <= set(files)
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
+
+
+def test_plots_are_there(finished):
+    loss = (finished[0] / "metrics/plots/loss.csv").read_text().splitlines()
+    assert loss[0] == "step,train_loss,val_loss"
+    assert len(loss) > 2
+
+
+def test_the_adapter_learned_something_in_its_few_steps(finished):
+    """Random weights cannot answer, but the loss on the training answers must fall."""
+    lines = (finished[0] / "metrics/plots/loss.csv").read_text().splitlines()[1:]
+    losses = [float(line.split(",")[1]) for line in lines if line.split(",")[1]]
+    assert losses[-1] < losses[0]
+
+
+def test_a_second_run_makes_the_same_bytes(finished):
+    """The data stages again, in place: what dvc.lock pins must not change."""
+    folder, _ = finished
+    pinned = ["source", "databases", "convert", "split", "prompts"]
+    before = {name: sha256_tree(folder / "data" / name) for name in ("source", "postgres", "splits", "prompts")}
+    for name in pinned:
+        _in_folder(folder, importlib.import_module(f"stages.{name}").main)
+    assert before == {name: sha256_tree(folder / "data" / name) for name in before}
+
+
+def _refuse(constant):
+    pytest.fail(f"{constant} is not JSON")
+
+
+def test_metrics_are_plain_json(finished):
+    for path in (finished[0] / "metrics").glob("*.json"):
+        json.loads(path.read_text(), parse_constant=_refuse)
