@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +121,14 @@ def test_hardness_covers_four_levels(made):
         levels = Counter(hardness(e["query"], "sqlite") for e in examples)
         assert set(levels) == {"easy", "medium", "hard", "extra"}
         assert min(levels.values()) >= least * len(examples), levels
+
+
+def test_the_sample_in_the_documentation_is_true(made):
+    """docs/MINI.md shows pairs of seed 42: they are what is generated."""
+    text = (Path(__file__).parents[2] / "docs" / "MINI.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^- \*\*(\w+)\*\*, `(\w+)`: (.+)\n  ```sql\n  (.+)\n", text, flags=re.MULTILINE)
+    assert len(shown) == 15
+    train = {(e["db_id"], e["question"], e["query"]) for e in read(made, "train_spider.json")}
+    for level, db_id, question, query in shown:
+        assert (db_id, question, query) in train, question
+        assert hardness(query, "sqlite") == level
