@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,14 +56,19 @@ else:
 """
 
 
-def run(root: Path, *command: str) -> float:
-    """Seconds that a command takes in `root`; it has to succeed."""
-    started = time.perf_counter()
+Cost = tuple[float, float]  # seconds by the clock, seconds of processor of the command (the server's not counted)
+
+
+def run(root: Path, *command: str) -> Cost:
+    """What a command costs in `root`; it has to succeed."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - started, processor
 
 
-def dvc(root: Path, *words: str) -> float:
+def dvc(root: Path, *words: str) -> Cost:
     return run(root, sys.executable, "-m", "dvc", *words, "-q")
 
 
@@ -112,36 +119,47 @@ def data(root: Path) -> dict[str, str]:
 
 
 def speed(work: Path, origin: Path, emulator: Emulator, repeats: int) -> None:
-    """Print seconds of push and pull, DVC's and the plain client's, and their ratio."""
+    """Print what push and pull cost, DVC's and the plain client's, and their ratio."""
     plain = work / "plain.py"
     plain.write_text(PLAIN)
     stored = work / "stored"
     shutil.copytree(origin / ".dvc" / "cache" / "files", stored)
-    size = sum(path.stat().st_size for path in stored.rglob("*") if path.is_file())
-    count = sum(path.is_file() for path in stored.rglob("*"))
-    print(f"{count} objects, {size / 1e6:.0f} MB, {os.cpu_count()} cores, fake-gcs-server on loopback")
-    print(f"{'':10}{'dvc s':>10}{'plain s':>10}{'ratio':>8}   median of {repeats}")
-    times: dict[str, list[tuple[float, float]]] = {"push": [], "pull": []}
+    sizes = [path.stat().st_size for path in stored.rglob("*") if path.is_file()]
+    print(f"{len(sizes)} objects, {sum(sizes) / 1e6:.0f} MB, {os.cpu_count()} cores, fake-gcs-server on loopback")
+    costs: dict[str, list[tuple[Cost, Cost]]] = defaultdict(list)
     for number in range(-1, repeats):  # -1 warms up and is not counted
-        bucket = f"speed-{number}"
-        emulator.bucket(bucket)
+        emulator.bucket(bucket := f"speed-{number + 1}")
         root, copy, target = work / f"origin-{number}", work / f"clone-{number}", work / f"target-{number}"
         shutil.copytree(origin, root)
         point(root, bucket)
-        pushed = dvc(root, "push"), run(work, sys.executable, str(plain), "up", bucket, str(stored))
-        git(work, "clone", "-q", str(root), str(copy))
-        pulled = dvc(copy, "pull"), run(work, sys.executable, str(plain), "down", bucket, str(target))
-        assert data(copy) == data(origin)
-        assert sha256_tree(target) == sha256_tree(stored)
-        if number >= 0:
-            times["push"].append(pushed)
-            times["pull"].append(pulled)
-        for folder in (root, copy, target, emulator.folder / bucket):
+        once = {"push": (dvc(root, "push"), run(work, sys.executable, str(plain), "up", bucket, str(stored)))}
+        for name, link in (("pull", "copy"), ("pull, hard links", "hardlink")):
+            git(work, "clone", "-q", str(root), str(copy))
+            dvc(copy, "config", "--local", "cache.type", link)
+            once[name] = dvc(copy, "pull"), run(work, sys.executable, str(plain), "down", bucket, str(target))
+            assert data(copy) == data(origin)
+            assert sha256_tree(target) == sha256_tree(stored)
+            shutil.rmtree(copy)
+            shutil.rmtree(target)
+        for name, pair in once.items():
+            costs[name] += [pair] * (number >= 0)
+        for folder in (root, emulator.folder / bucket):
             shutil.rmtree(folder, ignore_errors=True)
-    for name, pairs in times.items():
-        ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"{name:10}{ours:10.2f}{theirs:10.2f}{ratio:8.2f}")
+    report(costs, repeats)
+
+
+def report(costs: dict[str, list[tuple[Cost, Cost]]], repeats: int) -> None:
+    """The table: medians, and the median of the ratios of what ran side by side."""
+    print(
+        f"median of {repeats:<10}{'dvc s':>8}{'plain s':>9}{'ratio':>7}{'dvc cpu s':>12}{'plain cpu s':>13}{'ratio':>7}"
+    )
+    for name, pairs in costs.items():
+        row = f"{name:20}"
+        for kind, widths in ((0, (8, 9)), (1, (12, 13))):
+            ours, theirs = ([cost[kind] for cost in column] for column in zip(*pairs, strict=True))
+            ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+            row += f"{statistics.median(ours):{widths[0]}.2f}{statistics.median(theirs):{widths[1]}.2f}{ratio:7.2f}"
+        print(row)
 
 
 def kills(work: Path, origin: Path, emulator: Emulator, count: int, seed: int) -> int:

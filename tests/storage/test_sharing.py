@@ -114,6 +114,21 @@ def test_experiment_with_its_data(alice: Path, bucket: str, emulator: Emulator, 
     assert sha256_tree(folder) == sha256_tree(alice / "models" / "release")
 
 
+def test_the_raw_archive_goes_there_too(alice: Path, tmp_path: Path) -> None:
+    """With this repository's .gitignore: the archive itself is never git's, what tracks it is."""
+    (alice / ".gitignore").write_bytes((Path(__file__).parents[2] / ".gitignore").read_bytes())
+    archive = alice / "data" / "raw" / "spider_data.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(b"PK raw")
+    assert dvc(alice, "add", "-q", "data/raw/spider_data.zip") == 0
+    commit(alice, "archive")
+    assert git(alice, "ls-files", "data/raw") == "data/raw/spider_data.zip.dvc\n"
+    assert dvc(alice, "push") == 0
+    bob = clone(alice, tmp_path / "bob")
+    assert dvc(bob, "pull") == 0
+    assert (bob / "data" / "raw" / "spider_data.zip").read_bytes() == b"PK raw"
+
+
 def test_hard_links_are_safe_for_stages(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/STORAGE.md says so: an output is removed before it is made again, and never written through its link."""
     assert dvc(alice, "config", "--local", "cache.type", "hardlink") == 0
