@@ -1,10 +1,10 @@
-"""How fast prediction is beside transformers' own batched generation, and what execution-guided decoding buys.
+"""How fast prediction is beside transformers' own batched generation, and what other ways of decoding buy.
 
     python benchmarks/prediction.py [--questions 200] [--batch-size 16] [--dtype float32] [--zero-shot]
     python benchmarks/prediction.py --guided
 
 Run it where the pipeline has run (data=spider for Spider's dev questions): it reads models/, data/prompts, data/splits
-and, with --guided, data/postgres/databases. Both ways have the same weights, batch size, limit and questions, and take
+and, with --guided, data/postgres. Both ways have the same weights, batch size, limit and questions, and take
 turns in rounds of `--round` questions, so that a machine that is busy for a while slows down both.
 """
 
@@ -78,35 +78,39 @@ def described(model: Any, options: generation.GenerationOptions) -> str:
     return f"{limits}, {str(weight.dtype).removeprefix('torch.')} on {where}"
 
 
-def compare_guided(model: Any, tokenizer: Any, rows: Sequence[Row], options: Any, guided: Any, workers: int) -> Table:
-    """Accuracy and cost of execution-guided decoding beside greedy decoding."""
-    from stages.score import ScoreOptions, judge_all
-
+def compare_decoding(model: Any, tokenizer: Any, rows: Sequence[Row], options: Any, guided: Any) -> Table:
+    """Accuracy and cost of the ways of decoding: greedy, constrained to the schema, execution-guided, both."""
     engine = TransformersEngine(model, tokenizer)
-    scoring = ScoreOptions(**{**read_params()["score"], "workers": workers})
-    title = f"{len(rows)} questions, {guided.candidates} candidates at temperature {guided.temperature}"
-    table = Table("", "suite", "strict", "runs", "seconds", "questions/s", title=title)
     options = dataclasses.replace(options, temperature=guided.temperature)
+    free, held = (predict.constrainer(engine, constrained) for constrained in (False, True))
+    title = f"{len(rows)} questions, {described(model, options)}; "
+    title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
+    table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
     with predict.open_sandbox(list(rows), guided) as sandbox:
         choose = predict.chooser(sandbox)
         ways = {
-            "greedy": lambda: predict.generate(engine, rows, options),
-            "execution-guided": lambda: predict.generate_guided(engine, rows, options, guided, 42, choose),
+            "greedy": lambda: predict.generate(engine, rows, options, free),
+            "constrained": lambda: predict.generate(engine, rows, options, held),
+            "execution-guided": lambda: predict.generate_guided(engine, rows, options, free, guided, 42, choose),
+            "both": lambda: predict.generate_guided(engine, rows, options, held, guided, 42, choose),
         }
         for name, way in ways.items():
             started = time.perf_counter()
             made = {row["id"]: row["predicted"] for row in way()}
             seconds = time.perf_counter() - started
-            predicted = [{**row, "gold": row["sql"], "predicted": made[row["id"]]} for row in rows]
-            judged, _ = judge_all(sandbox, predicted, scoring)
-            counted = [row for row in judged if row["verdict_suite"] is not None]
-            shares = [
-                sum(bool(row[key]) for row in counted) / len(counted) for key in ("verdict_suite", "verdict_strict")
-            ]
-            runs = sum(row["error"] is None for row in counted) / len(counted)
-            figures = [f"{share:.1%}" for share in (*shares, runs)]
-            table.add_row(name, *figures, f"{seconds:.0f}", f"{len(rows) / seconds:.2f}")
+            table.add_row(name, *scored(sandbox, rows, made), f"{seconds:.0f}", f"{len(rows) / seconds:.2f}")
     return table
+
+
+def scored(sandbox: Any, rows: Sequence[Row], made: dict[str, str]) -> list[str]:
+    """Execution accuracy by both verdicts, and the share of predictions that run."""
+    from stages.score import judge_all, read_options
+
+    predicted = [{**row, "gold": row["sql"], "predicted": made[row["id"]]} for row in rows]
+    judged, _ = judge_all(sandbox, predicted, read_options(read_params()))
+    counted = [row for row in judged if row["verdict_suite"] is not None]
+    right = [[row["verdict_suite"], row["verdict_strict"], row["error"] is None] for row in counted]
+    return [f"{sum(column) / len(counted):.1%}" for column in zip(*right, strict=True)]
 
 
 def main() -> None:
@@ -117,7 +121,7 @@ def main() -> None:
     parser.add_argument("--round", type=int, default=40, help="questions after which the ways take turns")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or auto")
     parser.add_argument("--zero-shot", action="store_true", help="the base model without the adapter")
-    parser.add_argument("--guided", action="store_true", help="measure execution-guided decoding instead")
+    parser.add_argument("--guided", action="store_true", help="measure ways of decoding instead of speed")
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--temperature", type=float, default=0.7)
     arguments = parser.parse_args()
@@ -130,7 +134,7 @@ def main() -> None:
     options = generation.GenerationOptions(arguments.batch_size, arguments.max_new_tokens)
     if arguments.guided:
         guided = predict.GuidedOptions(arguments.candidates, arguments.temperature, 5.0, 10_000, 2)
-        Console().print(compare_guided(model, tokenizer, rows, options, guided, guided.workers))
+        Console().print(compare_decoding(model, tokenizer, rows, options, guided))
     else:
         Console().print(compare(model, tokenizer, rows, options, arguments.round))
 

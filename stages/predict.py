@@ -1,12 +1,13 @@
 """Stage predict: the model's SQL for the test questions.
 
 Apart from scoring, so that scoring again needs no model. `predict=greedy` takes the likeliest token at each step;
-`predict=execution_guided` samples several queries, executes them in the sandbox and takes what most agree on.
+`predict=execution_guided` samples several queries, executes them in the sandbox and takes what most agree on. With
+`constrained` the model can write nothing but queries on the schema's own names.
 
-Reads data/prompts/test.jsonl, data/splits/test.jsonl, models/base, models/adapter (and, to execute candidates,
-data/postgres/databases). Writes data/predictions/test.jsonl, a line for each question of the split, in its order:
-`id`, `db_id`, `question`, `gold`, `predicted`, `finished` (false: cut by max_new_tokens, or the prompt is too long for
-the model, and then `predicted` is empty), and metrics/predict.json.
+Reads data/prompts/test.jsonl, data/splits/test.jsonl, models/base, models/adapter (to execute candidates also
+data/postgres/databases, to constrain data/postgres/schema_index.json). Writes data/predictions/test.jsonl, a line for
+each question of the split, in its order: `id`, `db_id`, `question`, `gold`, `predicted`, `finished` (false: cut by
+max_new_tokens, or the prompt is too long for the model, and then `predicted` is empty), and metrics/predict.json.
 
     python -m stages.predict --zero-shot    the base model without the adapter, to data/predictions/zero_shot.jsonl
 
@@ -35,12 +36,14 @@ from text2sql.stage import progress, read_params, read_seed, require, run, secti
 from text2sql.tracking import root
 
 if TYPE_CHECKING:
+    from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation, GenerationOptions
     from text2sql.model.inference import Engine
     from text2sql.postgres.sandbox import Sandbox
 
 PROMPTS = Path("data/prompts/test.jsonl")
 SPLIT = Path("data/splits/test.jsonl")
+INDEX = Path("data/postgres/schema_index.json")
 DUMPS = Path("data/postgres/databases")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
@@ -48,7 +51,7 @@ TARGET = Path("data/predictions/test.jsonl")
 ZERO_SHOT = Path("data/predictions/zero_shot.jsonl")
 METRICS = Path("metrics/predict.json")
 #: code that decides what is predicted
-CODE = ("base", "prompt", "inference", "generation", "shared_prefix", "packed", "candidates")
+CODE = ("base", "prompt", "inference", "generation", "shared_prefix", "packed", "candidates", "constraint")
 #: batches after which a prediction that depends on its neighbours (`Engine.exact` false) is saved
 BATCHES_SAVED = 4
 Row = dict[str, Any]
@@ -81,6 +84,7 @@ class PredictOptions:
     batch_size: int
     max_new_tokens: int
     cache_tokens: int
+    constrained: bool
     guided: GuidedOptions | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +93,7 @@ class PredictOptions:
         guided = self.method == "execution_guided"
         require(guided == (self.guided is not None), f"method is {self.method}: choose with predict={self.method}")
         require(not guided or self.engine != "plain", "engine plain does not sample: execution_guided wants another")
+        require(not self.constrained or self.engine == "shared_prefix", f"engine {self.engine} does not constrain")
 
     def generation(self) -> GenerationOptions:
         from text2sql.model.generation import GenerationOptions
@@ -173,6 +178,7 @@ def fingerprint(engine: Engine, options: PredictOptions, quantization: Quantizat
         "base": sha256_tree(BASE),
         "adapter": None if options.zero_shot else sha256_tree(ADAPTER),
         "databases": sha256_tree(DUMPS) if options.guided else None,
+        "schemas": sha256(INDEX) if options.constrained else None,
         "code": [sha256(models / f"{name}.py") for name in CODE],
         "torch": torch.__version__,
         "engine": [engine.device, engine.dtype],
@@ -183,10 +189,26 @@ def fingerprint(engine: Engine, options: PredictOptions, quantization: Quantizat
 Choose = Callable[[Row, Sequence["Generation"]], "Generation"]
 
 
-def generate(engine: Engine, questions: Sequence[Row], options: GenerationOptions) -> Iterator[Row]:
+Constrain = Callable[[Row], "Constraint | None"]
+
+
+def constrainer(engine: Engine, constrained: bool) -> Constrain:
+    """What may follow a question's prompt: anything, or queries on its database's schema."""
+    if not constrained:
+        return lambda _: None
+    from text2sql.model.constraint import Constraints
+    from text2sql.schema import read_index
+
+    constraints, schemas = Constraints(engine.tokenizer), read_index(INDEX)
+    return lambda row: constraints.of(schemas[row["db_id"]])
+
+
+def generate(
+    engine: Engine, questions: Sequence[Row], options: GenerationOptions, constrain: Constrain
+) -> Iterator[Row]:
     """Greedy predictions, as they are made."""
     prompts = [row["tokens"] for row in questions]
-    for index, made in engine.stream(prompts, options):
+    for index, made in engine.stream(prompts, options, None, [constrain(row) for row in questions]):
         yield prediction(questions[index], made)
 
 
@@ -194,6 +216,7 @@ def generate_guided(
     engine: Engine,
     questions: Sequence[Row],
     options: GenerationOptions,
+    constrain: Constrain,
     guided: GuidedOptions,
     seed: int,
     choose: Choose,
@@ -205,7 +228,8 @@ def generate_guided(
     made: dict[int, dict[int, Generation]] = {}
     with ThreadPoolExecutor(guided.workers) as pool:
         running: dict[Future[Generation], Row] = {}
-        for index, generation in engine.stream(prompts, options, seeds):
+        constraints = [constrain(row) for row in questions for _ in range(candidates)]
+        for index, generation in engine.stream(prompts, options, seeds, constraints):
             question, k = divmod(index, candidates)
             made.setdefault(question, {})[k] = generation
             if len(made[question]) == candidates:
@@ -256,11 +280,20 @@ def predict(engine: Engine, questions: list[Row], options: PredictOptions, seed:
     nothing = {"predicted": "", "finished": False, "tokens": 0}
     partial.add([{"id": row["id"], **nothing} for row in too_long if row["id"] not in partial.done])
     with ExitStack() as stack:
-        make: Callable[[Sequence[Row]], Iterator[Row]] = functools.partial(generate, engine, options=generation)
+        constrain = constrainer(engine, options.constrained)
+        make: Callable[[Sequence[Row]], Iterator[Row]] = functools.partial(
+            generate, engine, options=generation, constrain=constrain
+        )
         if options.guided:
             sandbox = stack.enter_context(open_sandbox(questions, options.guided))
             make = functools.partial(
-                generate_guided, engine, options=generation, guided=options.guided, seed=seed, choose=chooser(sandbox)
+                generate_guided,
+                engine,
+                options=generation,
+                constrain=constrain,
+                guided=options.guided,
+                seed=seed,
+                choose=chooser(sandbox),
             )
         advance = stack.enter_context(progress("predicting", len(questions)))
         for part in parts(fitting, engine.exact, options):

@@ -22,7 +22,7 @@ from text2sql.stage import build
 
 GREEDY = {
     "method": "greedy", "engine": "shared_prefix", "zero_shot": False, "dtype": "float32",
-    "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096,
+    "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096, "constrained": False,
 }  # fmt: skip
 GUIDED = {"candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
 PLAIN = {"bits": None, "type": None, "double": False, "compute_dtype": "float32"}
@@ -239,7 +239,7 @@ class Scripted:
     def __init__(self, tokenizer, candidates):
         self.tokenizer, self.candidates = tokenizer, candidates
 
-    def stream(self, prompts, options, seeds):
+    def stream(self, prompts, options, seeds, constraints):
         for i, seed in enumerate(seeds):
             assert (seed is None) == (i % len(self.candidates) == 0)
             yield i, self.candidates[i % len(self.candidates)]

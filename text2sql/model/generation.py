@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -23,6 +23,9 @@ from text2sql.errors import UserError
 from text2sql.model.packed import pack, packed_weights
 from text2sql.model.shared_prefix import Cache, Prefix, Row, Step, shared_attention, shared_prefixes
 from text2sql.stage import require
+
+if TYPE_CHECKING:
+    from text2sql.model.constraint import Constraint
 
 #: Rows whose best two logits come closer than this at any step are generated again alone (float32 only: the logits
 #: of the two ways differ by about 5e-5 with 135M parameters, see benchmarks/prediction.py).
@@ -69,9 +72,10 @@ def generate(
     prompts: Sequence[Sequence[int]],
     options: GenerationOptions,
     seeds: Sequence[str | None] | None = None,
+    constraints: Sequence[Constraint | None] | None = None,
 ) -> list[Generation]:
     """Continue every prompt (token ids) up to its end-of-sequence token; results in the order of the prompts."""
-    made = dict(stream(model, tokenizer, prompts, options, seeds))
+    made = dict(stream(model, tokenizer, prompts, options, seeds, constraints))
     return [made[i] for i in range(len(prompts))]
 
 
@@ -81,18 +85,20 @@ def stream(
     prompts: Sequence[Sequence[int]],
     options: GenerationOptions,
     seeds: Sequence[str | None] | None = None,
+    constraints: Sequence[Constraint | None] | None = None,
 ) -> Iterator[tuple[int, Generation]]:
     """Yield (index of the prompt, its continuation) as rows end.
 
     Args:
         seeds: for each prompt, None for the most likely token at each step, or a text that seeds its sampling at
             `options.temperature`. A row's draws depend on its seed alone, not on the rows beside it.
+        constraints: for each prompt, None or what may follow it; a row uses its constraint up.
 
     Raises:
         UserError: a prompt is empty, or longer with its answer than the model's positions.
     """
-    decoder = _Decoder(model, tokenizer, prompts, options, seeds or [None] * len(prompts))
-    yield from decoder.run()
+    nothing = [None] * len(prompts)
+    yield from _Decoder(model, tokenizer, prompts, options, seeds or nothing, constraints or nothing).run()
 
 
 class _Decoder:
@@ -105,6 +111,7 @@ class _Decoder:
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
         seeds: Sequence[str | None],
+        constraints: Sequence[Constraint | None],
     ) -> None:
         check_lengths(model, prompts, options)
         pack(model)
@@ -114,7 +121,7 @@ class _Decoder:
             prefix = Prefix(length)
             for i in members:
                 draw = random.Random(seeds[i]) if seeds[i] is not None else None
-                self.waiting.append(Row(i, prompts[i][length:], prefix, draw))
+                self.waiting.append(Row(i, prompts[i][length:], prefix, draw, constraints[i]))
         self.waiting.reverse()
         own = max((len(row.suffix) for row in self.waiting), default=0) + options.max_new_tokens
         longest = max((row.prefix.length for row in self.waiting), default=0)
@@ -172,8 +179,10 @@ class _Decoder:
     def _choose(self, logits: torch.Tensor) -> None:
         """Append the next token to every row of the cache."""
         logits = logits.float()
-        best = logits.topk(2, dim=-1)
         norm = torch.logsumexp(logits, dim=-1)
+        if any(row.constraint is not None for row in self.cache.rows):
+            logits = torch.stack([only(x, row.constraint) for x, row in zip(logits, self.cache.rows, strict=True)])
+        best = logits.topk(2, dim=-1)
         choices, margins = best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist()
         for slot, row in enumerate(self.cache.rows):
             if row.draw is not None:
@@ -186,6 +195,8 @@ class _Decoder:
         for row, token, gain in zip(self.cache.rows, choices, (chosen - norm).tolist(), strict=True):
             row.tokens.append(token)
             row.score += gain
+            if row.constraint is not None:
+                row.constraint.accept(token)
 
     def _release(self) -> Iterator[tuple[int, Generation]]:
         """Take out and yield the rows that ended."""
@@ -198,7 +209,8 @@ class _Decoder:
 
     def _result(self, row: Row, finished: bool) -> Generation:
         if self.exact and row.margin < TIE:
-            again = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options)[0]
+            constraint = None if row.constraint is None else row.constraint.again()
+            again = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options, constraint)[0]
             return dataclasses.replace(again, score=row.score)
         return generation_of(self.tokenizer, row.tokens, finished, row.score)
 
@@ -227,8 +239,25 @@ def check_lengths(model: Any, prompts: Sequence[Sequence[int]], options: Generat
             )
 
 
-def plain(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> list[Generation]:
-    """The same by transformers' own greedy `generate`: batches of padded prompts, in the order given."""
+def only(logits: torch.Tensor, constraint: Constraint | None) -> torch.Tensor:
+    """The logits of one row, -inf where the constraint forbids the token."""
+    if constraint is None:
+        return logits
+    return logits.masked_fill(~constraint.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
+
+
+def plain(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    options: GenerationOptions,
+    constraint: Constraint | None = None,
+) -> list[Generation]:
+    """The same by transformers' own greedy `generate`: batches of padded prompts, in the order given.
+
+    Args:
+        constraint: what may follow the prompt, where there is only one.
+    """
     from transformers import GenerationConfig
 
     check_lengths(model, prompts, options)
@@ -246,8 +275,20 @@ def plain(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], options:
         ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in batch], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch], device=device)
         with torch.inference_mode():
-            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            steer = [] if constraint is None else [_steered(constraint, width)]
+            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=steer)
         for row in out[:, width:].tolist():
             tokens = row[: row.index(end) + 1] if end in row else row
             made.append(generation_of(tokenizer, tokens, end in row))
     return made
+
+
+def _steered(constraint: Constraint, width: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A logits processor for transformers' `generate` of one prompt of `width` tokens."""
+
+    def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if ids.shape[1] > width:
+            constraint.accept(int(ids[0, -1]))
+        return only(logits[0], constraint)[None]
+
+    return process

@@ -19,6 +19,7 @@ from text2sql.model.base import QuantizationOptions, load_model, load_tokenizer,
 if TYPE_CHECKING:
     import torch
 
+    from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation, GenerationOptions
 
 EngineName = Literal["shared_prefix", "plain", "vllm"]
@@ -43,6 +44,7 @@ class Engine(Protocol):
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
         seeds: Sequence[str | None] | None = None,
+        constraints: Sequence[Constraint | None] | None = None,
     ) -> Iterator[tuple[int, Generation]]:
         """As `generation.stream`."""
         ...
@@ -150,14 +152,15 @@ class TransformersEngine:
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
         seeds: Sequence[str | None] | None = None,
+        constraints: Sequence[Constraint | None] | None = None,
     ) -> Iterator[tuple[int, Generation]]:
         from text2sql.model import generation
 
         if self.shared:
-            yield from generation.stream(self.model, self.tokenizer, prompts, options, seeds)
+            yield from generation.stream(self.model, self.tokenizer, prompts, options, seeds, constraints)
             return
-        if any(seed is not None for seed in seeds or ()):
-            raise UserError("the plain engine does not sample", "set predict.engine=shared_prefix")
+        if any(seed is not None for seed in seeds or ()) or any(constraints or ()):
+            raise UserError("engine plain neither samples nor constrains", "set predict.engine=shared_prefix")
         for first in range(0, len(prompts), options.batch_size):
             batch = prompts[first : first + options.batch_size]
             yield from enumerate(generation.plain(self.model, self.tokenizer, batch, options), start=first)
@@ -193,11 +196,14 @@ class VllmEngine:
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
         seeds: Sequence[str | None] | None = None,
+        constraints: Sequence[Constraint | None] | None = None,
     ) -> Iterator[tuple[int, Generation]]:
         import vllm
 
         from text2sql.model.generation import generation_of
 
+        if any(constraints or ()):
+            raise UserError("engine vllm does not constrain", "set predict.engine=shared_prefix")
         end = self.tokenizer.eos_token_id
         params = [
             vllm.SamplingParams(

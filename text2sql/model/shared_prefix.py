@@ -14,12 +14,15 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from text2sql.errors import UserError
+
+if TYPE_CHECKING:
+    from text2sql.model.constraint import Constraint
 
 #: The name that our attention is registered under.
 ATTENTION = "text2sql_shared_prefix"
@@ -96,6 +99,8 @@ class Row:
     prefix: Prefix
     #: source of sampling; None for the most likely token
     draw: random.Random | None = None
+    #: what may follow
+    constraint: Constraint | None = None
     #: own tokens in the cache
     cached: int = 0
     #: tokens after the prompt

@@ -1,0 +1,123 @@
+"""The grammar of a schema's queries: what it lets through, what not, and generation held to it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from text2sql.errors import UserError
+from text2sql.model.constraint import Constraints
+from text2sql.schema import Column, Schema, Table
+
+
+def table(name, *columns):
+    return Table(name, name, tuple(Column(column, column, "text") for column in columns))
+
+
+SHOP = Schema("shop", (table("shop", "id", "name", "order"), table("sale", "shop_id", "Amount Paid", "name_2")))
+
+ACCEPTED = [
+    "SELECT * FROM shop",
+    "SELECT count(*) FROM shop",
+    "SELECT DISTINCT name, id FROM shop WHERE id > 3 AND NOT name LIKE '%O''Hara%'",
+    'SELECT "order" FROM shop ORDER BY "order" DESC NULLS LAST, id LIMIT 3 OFFSET 1',
+    'SELECT t1.name, sum(t2."Amount Paid") FROM shop AS t1 JOIN sale AS t2 ON t1.id = t2.shop_id GROUP BY t1.name',
+    "SELECT shop.name FROM shop JOIN sale ON shop.id = sale.shop_id WHERE sale.name_2 IS NOT NULL",
+    "SELECT t1.id FROM shop AS t1 LEFT JOIN sale AS t2 ON t1.id = t2.shop_id HAVING count(DISTINCT t2.name_2) >= 2",
+    "SELECT name FROM shop WHERE id NOT IN (SELECT shop_id FROM sale) OR id IN (1, -2, 3.5)",
+    "SELECT name FROM shop WHERE id = (SELECT max(id) FROM shop) AND EXISTS(SELECT shop_id FROM sale)",
+    "SELECT name FROM shop UNION ALL SELECT name_2 FROM sale EXCEPT (SELECT name FROM shop LIMIT 1)",
+    "SELECT count(*) FROM (SELECT name FROM shop GROUP BY name) AS t1",
+    "SELECT CAST(name AS INTEGER) + 1, id::text, coalesce(name, 'x') FROM shop WHERE id BETWEEN 1 AND 2 AND name <> ''",
+    "SELECT EXTRACT(YEAR FROM name) FROM shop WHERE (id < 1 OR id > 2) AND name ILIKE 'a%'",
+    "SELECT CASE WHEN id > 1 THEN 'a' ELSE 'b' END AS kind FROM shop",
+    "SELECT (array_agg(name ORDER BY id))[1] FROM shop",
+    "SELECT 'schöne Grüße 北京'",
+]
+REFUSED = [
+    "",
+    "SELECT",
+    "SELECT nam FROM shop",
+    "SELECT name FROM shops",
+    "SELECT sale.name FROM sale",  # name is shop's
+    "SELECT name FROM shop WHERE",
+    "SELECT name FROM shop;",
+    "SELECT name FROM shop; DROP TABLE shop",
+    "DELETE FROM shop",
+    "SELECT pg_sleep(9)",
+    "SELECT name FROM shop WHERE id > ",
+    "SELECT count(* FROM shop",
+    "Here is the query: SELECT name FROM shop",
+]
+
+
+@pytest.fixture(scope="module")
+def constraints(tiny_tokenizer):
+    return Constraints(tiny_tokenizer)
+
+
+@pytest.mark.parametrize(("sql", "is_query"), [(sql, True) for sql in ACCEPTED] + [(sql, False) for sql in REFUSED])
+def test_grammar(constraints, tiny_tokenizer, sql, is_query):
+    tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
+    assert constraints.of(SHOP).accepts(tokens) is is_query
+
+
+def test_a_step_at_a_time(constraints, tiny_tokenizer):
+    constraint = constraints.of(SHOP)
+    for token in tiny_tokenizer("SELECT name FROM shop", add_special_tokens=False)["input_ids"]:
+        allowed = constraint.allowed(600)
+        assert allowed[token]
+        assert not allowed[512:].any()  # what pads the vocabulary
+        constraint.accept(token)
+    assert constraint.allowed(600)[tiny_tokenizer.eos_token_id]
+    assert not constraint.again().allowed(600)[tiny_tokenizer.eos_token_id]
+    with pytest.raises(ValueError, match="was not allowed"):
+        constraint.accept(tiny_tokenizer("?", add_special_tokens=False)["input_ids"][0])
+
+
+def test_a_schema_without_tables_is_refused(constraints):
+    with pytest.raises(UserError, match="the schema empty has no table"):
+        constraints.of(Schema("empty", ()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype):
+    import sqlglot
+
+    from text2sql.model.base import QuantizationOptions
+    from text2sql.model.generation import GenerationOptions, generate, plain
+    from text2sql.model.inference import load_for_inference
+
+    model = load_for_inference(tiny_base, QuantizationOptions(None, None, False, "float32"), None, dtype, "cpu")
+    prompts = [tiny_tokenizer(f"shop {i}", add_special_tokens=False)["input_ids"] for i in range(8)]
+    options = GenerationOptions(batch_size=3, max_new_tokens=40)
+    seeds = [None, None] + [str(i) for i in range(6)]
+    held = generate(model, tiny_tokenizer, prompts, options, seeds, [constraints.of(SHOP) for _ in prompts])
+    for made in held:
+        assert made.text.lstrip("(").startswith("SELECT ")
+        if made.finished:
+            sqlglot.parse_one(made.text, read="postgres")
+    if dtype == "float32":
+        for prompt, made in zip(prompts[:2], held, strict=False):
+            alone = plain(model, tiny_tokenizer, [prompt], options, constraints.of(SHOP))[0]
+            assert alone.token_ids == made.token_ids
+
+
+@pytest.mark.spider
+def test_it_excludes_no_gold_query(constraints, tiny_tokenizer):
+    """Wants data/postgres of a Spider run, named by SPIDER_POSTGRES."""
+    from text2sql.schema import read_index
+
+    folder = Path(os.environ.get("SPIDER_POSTGRES", "nowhere"))
+    if not (folder / "examples.jsonl").exists():
+        pytest.skip("SPIDER_POSTGRES does not name data/postgres of a run with data=spider")
+    schemas = read_index(folder / "schema_index.json")
+    rows = [json.loads(line) for line in (folder / "examples.jsonl").open()]
+    golds = {(row["db_id"], row["postgres"]) for row in rows if row["postgres"] and row["db_id"] in schemas}
+    refused = [
+        (db_id, sql)
+        for db_id, sql in golds
+        if not constraints.of(schemas[db_id]).accepts(tiny_tokenizer(sql, add_special_tokens=False)["input_ids"])
+    ]
+    assert not refused, refused[:3]
