@@ -23,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from sqlglot.errors import SqlglotError
+
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl, write_text
 from text2sql.postgres.hardness import hardness
@@ -87,7 +89,15 @@ def read_predictions(path: Path = PREDICTIONS, split: Path = SPLIT) -> list[dict
     if len({row["id"] for row in rows}) < len(rows):
         raise UserError(f"{path}: an id occurs twice", "predict each question once")
     levels = {row["id"]: row["hardness"] for row in read_jsonl(split)}
-    return [{**row, "hardness": levels.get(row["id"]) or hardness(row["gold"], "postgres")} for row in rows]
+    return [{**row, "hardness": levels.get(row["id"]) or level(row["gold"])} for row in rows]
+
+
+def level(gold: str) -> str | None:
+    """The hardness of a gold query that comes without; None if sqlglot cannot read it."""
+    try:
+        return hardness(gold, "postgres")
+    except SqlglotError:
+        return None
 
 
 def judge_all(

@@ -142,6 +142,8 @@ ATTACKS = [
     ("SELECT * FROM pg_shadow", "forbidden"),
     ("SELECT datname FROM pg_database", "forbidden"),
     ("SELECT query FROM pg_stat_activity", "forbidden"),
+    ("SELECT query FROM pg_stat_get_activity(NULL)", "forbidden"),
+    ("SELECT * FROM pg_show_all_settings()", "forbidden"),
     ("SELECT * FROM pg_settings", "forbidden"),
     ("SELECT * FROM pg_hba_file_rules", "forbidden"),
     ("SELECT current_setting('data_directory')", "forbidden"),

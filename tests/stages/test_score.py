@@ -121,6 +121,7 @@ def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
     score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n")
     levels = [row["hardness"] for row in score.read_predictions()]
     assert levels[:3] == ["easy", "extra", "easy"]
+    assert score.level("SELECT 1 FROM (") is None
 
 
 def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(folder):

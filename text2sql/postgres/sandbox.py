@@ -101,14 +101,14 @@ CODES = {
     "57P": "lost",  # the session was ended, or the server
 }
 
-#: One REVOKE for all: some 400 functions. Those that run SQL out of a string are stable in part.
+#: One REVOKE for all: some 600 functions. Those that run SQL out of a string, or tell of other sessions, are stable.
 REVOKE_FUNCTIONS = """
 DO $$
 DECLARE functions text;
 BEGIN
     SELECT string_agg(oid::regprocedure::text, ', ') INTO functions FROM pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind IN ('f', 'p')
-      AND (provolatile = 'v' OR proname LIKE '%to\\_xml%') AND proname <> ALL ({allowed});
+      AND (provolatile = 'v' OR proname ~ 'to_xml|^pg_stat_get|^pg_show_all') AND proname <> ALL ({allowed});
     EXECUTE 'REVOKE EXECUTE ON ROUTINE ' || functions || ' FROM PUBLIC';
 END $$
 """
@@ -388,8 +388,11 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
         "log_min_messages": "fatal",  # a model's mistakes are no news to the server's log
         "log_min_error_statement": "panic",
     }
-    with _superuser(server, database) as connection, connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(20180924)")  # another process may be at it too
+    with _superuser(server) as gate, _superuser(server, database) as connection, connection.transaction():
+        # Another process may be at it too, on another database, but roles and databases are in tables of the server.
+        gate.execute("SELECT pg_advisory_lock(1)")
+        # Should a process of the server be killed, what is written asynchronously is lost: this, and what was loaded.
+        connection.execute("SET LOCAL synchronous_commit = on")
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).rowcount == 0:
             connection.execute(sql.SQL("CREATE ROLE {role} LOGIN NOINHERIT").format(**names))
         for name, value in settings.items():

@@ -88,7 +88,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         **total,
         "ci95_strict": [round(bound, 6) for bound in wilson(strict, len(scored))],
         "excluded": len(rows) - len(scored),
-        "by_hardness": by(scored, lambda row: [row["hardness"]], LEVELS),
+        "by_hardness": by(scored, lambda row: [row["hardness"]] if row["hardness"] else [], LEVELS),
         "by_feature": by(scored, lambda row: features(row["gold"]), [*FEATURES, "plain", "unknown"]),
         "by_database": by(scored, lambda row: [row["db_id"]], sorted({row["db_id"] for row in scored})),
         "errors": errors(scored),
