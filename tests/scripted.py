@@ -6,6 +6,7 @@ import threading
 import time
 
 from text2sql.ask import Engine
+from text2sql.model.generation import Generation
 
 
 class Scripted(Engine):
@@ -26,4 +27,4 @@ class Scripted(Engine):
             time.sleep(self.pause)
         texts = self.answers.get(prompt, "select 1")
         texts = [texts] if isinstance(texts, str) else texts
-        return (texts * candidates)[:candidates]
+        return [Generation((), text, True, -float(i)) for i, text in enumerate((texts * candidates)[:candidates])]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from text2sql.ask import Engine, check_question, choose, schema, tidy
 from text2sql.cli import app
 from text2sql.errors import UserError
+from text2sql.model.generation import Generation
 from text2sql.place import open_place
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import server
@@ -192,14 +193,27 @@ def test_english_sentences_pass(question):
 # --- choosing ---
 
 
+def candidates(*texts):
+    return [Generation((), text, True, -float(i)) for i, text in enumerate(texts)]
+
+
 def test_choose_by_result():
-    results = {"a": Result(error="syntax"), "b": Result(("x",), [(1,), (2,)]), "c": Result(("y",), [(2,), (1,)])}
-    assert choose(["a", "b", "c", "a"], results.get) == ("b", results["b"])
-    assert choose(["a", "a"], results.get)[0] == "a"
+    results = {
+        "select a": Result(error="syntax"),
+        "select b": Result(("x",), [(1,), (2,)]),
+        "select c": Result(("y",), [(2,), (1,)]),
+        "select d": Result(("y",), [(3,)]),
+    }
+    chosen = choose(candidates("select a", "select d", "select b", "select c", "select a"), results.__getitem__)
+    assert chosen == ("select b", results["select b"])
+    assert choose(candidates("select a", "select a"), results.__getitem__)[0] == "select a"
 
 
 def test_choose_by_text_without_a_database():
-    assert choose(["select 1", "select  2", "SELECT 2"], None) == ("select  2", None)
+    assert choose(candidates("select 1", "select  2", "no SQL", "SELECT 2", "no SQL", "no SQL"), None) == (
+        "select  2",
+        None,
+    )
 
 
 def test_tidy():
@@ -236,10 +250,10 @@ def test_three_lines(engine, sql_file):
 
 def test_candidates_are_sampled_the_same_each_time(engine):
     prompt, _ = engine.encode("How many?", parse(SHOP))
-    texts = engine.generate(prompt, 3)
-    assert texts == engine.generate(prompt, 3)
-    assert texts[0] == engine.generate(prompt, 1)[0]
-    assert len(set(texts)) > 1
+    made = engine.generate(prompt, 3)
+    assert made == engine.generate(prompt, 3)
+    assert made[0].text == engine.generate(prompt, 1)[0].text
+    assert len({candidate.text for candidate in made}) > 1
 
 
 def test_schema_sizes(engine):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +21,19 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.errors import UserError
-from text2sql.postgres.compare import Result
+from text2sql.postgres.compare import Result, suite
 from text2sql.postgres.unknown import unknown_names
 from text2sql.schema import Schema
 from text2sql.sql import parse, parse_one
 
 if TYPE_CHECKING:
+    from text2sql.model.generation import Generation
     from text2sql.model.locate import Located
 
 Execute = Callable[[str], Result]
 LONGEST_QUESTION = 1000
+#: of sampled candidates, as in conf/predict/execution_guided.yaml
+TEMPERATURE = 0.7
 STATEMENTS = (exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.TruncateTable, exp.Alter)
 #: first words of a wish to change data; the answer to it is a query all the same
 WISHES = set("add alter change delete drop grant insert remove set truncate update create rename".split())  # noqa: SIM905
@@ -126,8 +128,7 @@ class Engine:
         warnings = check_question(question)
         started = time.perf_counter()
         prompt, notes = self.encode(question, schema)
-        texts = self.generate(prompt, candidates)
-        chosen, result = choose(texts, execute)
+        chosen, result = choose(self.generate(prompt, candidates), execute)
         seconds = time.perf_counter() - started
         sql, problems = tidy(chosen, schema)
         if run and execute is not None and result is None:
@@ -157,15 +158,15 @@ class Engine:
             return ids, [f"{longer}: expect worse answers, or name the tables that matter"]
         return ids, []
 
-    def generate(self, prompt: list[int], candidates: int) -> list[str]:
+    def generate(self, prompt: list[int], candidates: int) -> list[Generation]:
         """The most likely answer and `candidates - 1` sampled ones."""
         from text2sql.model.generation import GenerationOptions, generate
 
-        options = GenerationOptions(batch_size=candidates, max_new_tokens=self.located.recipe.max_new_tokens)
+        length = self.located.recipe.max_new_tokens
+        options = GenerationOptions(batch_size=candidates, max_new_tokens=length, temperature=TEMPERATURE)
         seeds = [None, *(f"{i}" for i in range(1, candidates))]
         with self._lock:
-            made = generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds)
-        return [generation.text for generation in made]
+            return generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds)
 
 
 def schema(place: str | Path) -> Schema:
@@ -176,32 +177,32 @@ def schema(place: str | Path) -> Schema:
         return opened.schema
 
 
-def choose(texts: Sequence[str], execute: Execute | None) -> tuple[str, Result | None]:
-    """The text that most candidates agree on, by result where they can be executed, and its result if it was.
+def choose(candidates: Sequence[Generation], execute: Execute | None) -> tuple[str, Result | None]:
+    """The text that most candidates agree on and, if it was executed to find that out, its result.
 
-    Of several with as many votes the earliest wins; the first text is the most likely one.
+    They agree if their results are equal; without a database to execute them on, if their formatted texts are.
     """
-    if len(texts) == 1:
-        return texts[0], None
+    if len(candidates) == 1:
+        return candidates[0].text, None
+    from text2sql.model.candidates import choose as vote
+
     if execute is None:
-        forms = [tidy(text, None)[0] for text in texts]
-        winner = Counter(forms).most_common(1)[0][0]
-        return texts[forms.index(winner)], None
-    results = {text: execute(text) for text in dict.fromkeys(texts)}
-    votes = Counter(key for text in texts if (key := outcome(results[text])) is not None)
-    if not votes:
-        return texts[0], results[texts[0]]
-    winner = votes.most_common(1)[0][0]
-    chosen = next(text for text in texts if outcome(results[text]) == winner)
-    return chosen, results[chosen]
+        return candidates[vote(candidates, tidy, lambda form: bool(form[1]), lambda _, a, b: a == b)].text, None
+    results: dict[str, Result] = {}
+
+    def known(text: str) -> Result:
+        return results[text] if text in results else results.setdefault(text, execute(text))
+
+    chosen = candidates[vote(candidates, known, failed, lambda sql, a, b: suite(a, b, sql).correct)].text
+    return chosen, known(chosen)
 
 
-def outcome(result: Result) -> str | None:
-    """What two equal results have in common; None if it is an error."""
-    return None if result.error else repr(sorted(map(repr, result.rows)))
+def failed(result: Result) -> bool:
+    """Whether a query ended in an error."""
+    return result.error is not None
 
 
-def tidy(sql: str, schema: Schema | None) -> tuple[str, list[str]]:
+def tidy(sql: str, schema: Schema | None = None) -> tuple[str, list[str]]:
     """`sql` formatted, and warnings: it is no SQL, it is no query, it names what `schema` does not have."""
     try:
         trees = parse(sql)
