@@ -1,0 +1,97 @@
+"""Documentation that works: each block of commands is executed here, or says which test does or what it needs.
+
+The line before a block decides: `<!-- run -->` (here, in a folder with shop.sql, shop.sqlite and a release of the tiny
+model), `<!-- see: tests/... -->` (a test file that does), `<!-- needs: ... -->` (what no test has).
+"""
+
+import io
+import re
+import runpy
+import shlex
+import sqlite3
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from tiny_release import make_release
+from typer.testing import CliRunner
+
+from text2sql.cli import app
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<how>run|see|needs)(?:: (?P<what>[^\n]*))? -->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+PAGES = ["docs/USAGE.md", "docs/DEPLOYMENT.md", "docs/COLAB.md"]
+BLOCKS = [
+    pytest.param(match, id=f"{page}:{text[: match.start('text')].count(chr(10)) + 1}")
+    for page in PAGES
+    for text in [(ROOT / page).read_text()]
+    for match in BLOCK.finditer(text)
+]
+SHOP = """
+create table customers (id integer primary key, name text, city text);
+create table orders (id integer primary key, customer_id integer references customers (id), total numeric(8, 2));
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder as a reader of the documentation has it before them."""
+    folder = tmp_path_factory.mktemp("workplace")
+    make_release(folder)
+    (folder / "shop.sql").write_text(SHOP)
+    connection = sqlite3.connect(folder / "shop.sqlite")
+    connection.executescript(f"{SHOP} insert into customers values (1, 'Ann', 'Rome');")
+    connection.close()
+    return folder
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block(block, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    how, what, text = block["how"], block["what"], block["text"]
+    assert how, "no line before it says how this block is tested"
+    if how == "see":
+        assert (ROOT / what).is_file()
+    elif how == "needs":
+        assert len(what) > 3
+    elif block["kind"] == "python":
+        script = workplace / "block.py"
+        script.write_text(text)
+        with redirect_stdout(io.StringIO()) as printed:
+            runpy.run_path(str(script))
+        assert printed.getvalue().strip()
+    else:
+        for line in text.strip().splitlines():
+            run(line)
+
+
+def run(line):
+    """A `text2sql` command, with questions piped into it where it begins with printf."""
+    before, _, command = line.rpartition(" | ")
+    questions = shlex.split(before)[1].encode().decode("unicode_escape") if before else None
+    words = shlex.split(command)
+    assert words[0] == "text2sql", f"run it in another test, or teach this one: {line}"
+    shown = CliRunner().invoke(app, words[1:], input=questions, catch_exceptions=False)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.strip()
+
+
+def test_dockerfile_copies_what_is_there():
+    lines = (ROOT / "app/Dockerfile").read_text().splitlines()
+    sources = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert f"!{source.partition('/')[0]}" in ignored
+    assert re.search(r"^sdk_version: \d+\.\d+\.\d+$", (ROOT / "app/space/README.md").read_text(), re.M)
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        named = re.findall(r"\b((?:tests|notebooks|benchmarks)/[\w/]+\.(?:py|ipynb))\b", text)
+        for target in [*re.findall(r"\]\((?!http)([^)#]+)", text), *named]:
+            assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), f"{page}: {target}"
