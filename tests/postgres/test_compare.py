@@ -247,9 +247,10 @@ def test_floats_within_the_tolerance_are_equal_in_any_row(value, share):
 
 
 def seconds(work):
-    started = time.perf_counter()
+    """Of the processor, however busy the machine is."""
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_a_hundred_thousand_rows():
@@ -260,7 +261,7 @@ def test_a_hundred_thousand_rows():
     wrong = [*permuted[:-1], (*permuted[-1][:-1], -1)]
     assert suite(result(gold), result(shuffled), PLAIN).correct
     assert suite(result(gold), result(wrong), PLAIN).reason == "row_values"
-    assert seconds(lambda: suite(result(gold), result(permuted), PLAIN).correct or pytest.fail("equal tables")) < 20
+    assert seconds(lambda: suite(result(gold), result(permuted), PLAIN).correct or pytest.fail("equal tables")) < 15
 
 
 @pytest.mark.parametrize("width", [8, 24])
