@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sqlite3
+import subprocess
 
 import psycopg
 import pytest
@@ -336,3 +337,46 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="could not be downloaded"):
         Engine.load("user/name")
+
+
+def test_a_git_revision(tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny.parent.parent, tmp_path / "repo")
+    monkeypatch.chdir(tmp_path / "repo")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for command in ("git init -q", "dvc init -q", "dvc add -q models/release models/base", "git add -A"):
+        subprocess.run(command.split(), check=True)
+    author = ["git", "-c", "user.name=a", "-c", "user.email=a@a.org", "commit", "-qm", "x"]
+    subprocess.run(author, check=True)
+    subprocess.run(["git", "tag", "v1"], check=True)
+    shutil.rmtree("models/release")
+    engine = Engine.load("v1")
+    assert engine.located.adapter.parent == tmp_path / "cache/sql-codegen-slm"
+    assert Engine.load("v1").located == engine.located
+    with pytest.raises(UserError, match="there is no model v2"):
+        Engine.load("v2")
+
+
+def test_an_mlflow_alias_moves(tiny, tmp_path, monkeypatch):
+    release = copy_of(tiny, tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tiny.parent.parent)
+    fetched = []
+
+    def fetch(name, target):
+        fetched.append(name)
+        shutil.copytree(release, target)
+        return f"{len(fetched)}" * 64
+
+    monkeypatch.setattr("text2sql.mlflow_store.fetch", fetch)
+    first, second = (Engine.load("models:/shop@best").located.adapter for _ in range(2))
+    assert fetched == ["shop@best", "shop@best"]
+    assert first != second, "the alias names another version now"
+
+
+def test_a_hub_name_brings_safetensors_only(tiny, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **k: asked.update(k, name=name) or str(tiny))
+    assert Engine.load("user/name").located.adapter == tiny
+    assert asked["name"] == "user/name"
+    assert not any("bin" in pattern or "*.py" in pattern or pattern == "*" for pattern in asked["allow_patterns"])

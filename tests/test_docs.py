@@ -92,6 +92,6 @@ def test_dockerfile_copies_what_is_there():
 def test_links_between_documents_lead_somewhere():
     for page in PAGES:
         text = (ROOT / page).read_text()
-        named = re.findall(r"\b((?:tests|notebooks|benchmarks)/[\w/]+\.(?:py|ipynb))\b", text)
+        named = re.findall(r"\b((?:tests|notebooks)/[\w/]+\.(?:py|ipynb))\b", text)
         for target in [*re.findall(r"\]\((?!http)([^)#]+)", text), *named]:
             assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), f"{page}: {target}"
