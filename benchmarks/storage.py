@@ -6,8 +6,8 @@
 `dvc push` into an empty bucket and `dvc pull` in a fresh clone, as commands, start to end, against a script that copies
 the same files with google-cloud-storage to and from the same emulator (fake-gcs-server on loopback), one after the
 other. By default the bytes are in the shape of the default run: a base model of 540 MB, an adapter of 10 MB twice, and
-some data. Then server and client are killed at random moments of pushes and pulls; a recovery is: run again, all bytes
-equal, no object in the bucket that is not what its name says.
+some data. Then server and client are killed at random moments of `dvc push` and `dvc pull`; a recovery is: `text2sql
+push` and `text2sql pull --all`, once each, then all bytes are equal and every object is what its name says.
 """
 
 from __future__ import annotations
@@ -179,8 +179,8 @@ def kills(work: Path, origin: Path, emulator: Emulator, count: int, seed: int) -
         place = root if direction == "push" else copy
         after = killed(place, direction, victim, emulator, chance)
         whole(emulator, bucket)
-        dvc(root, "push")
-        dvc(copy, "pull")
+        run(root, sys.executable, "-m", "text2sql.cli", "push")
+        run(copy, sys.executable, "-m", "text2sql.cli", "pull", "--all")
         whole(emulator, bucket)
         good = data(copy) == expected
         recovered += good
@@ -227,6 +227,7 @@ def serving(folder: Path) -> Iterator[Emulator]:
     emulator = Emulator("go", folder).start()
     os.environ |= emulator.environment | {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": str(folder / "site")}
     # Both sides start from compiled modules, whatever the environment says: compiling dvc's takes longer than copying.
+    os.environ["PYTHONPATH"] = str(ROOT)
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     try:
         yield emulator

@@ -109,7 +109,8 @@ def judge_all(
     def one(row: dict[str, Any]) -> dict[str, Any]:
         judged = judge(sandbox, row["db_id"], row["gold"], row["predicted"])
         if not judged.excluded and not judged.strict.correct:
-            previews[row["id"]] = {"gold": preview(judged.gold), "predicted": preview(judged.predicted)}
+            sides = (("gold", judged.gold), ("predicted", judged.predicted))
+            previews[row["id"]] = {side: preview(result, row[side]) for side, result in sides}
         exact = {"exact_match": exact_match(row["gold"], row["predicted"])} if options.exact_match else {}
         return {**row, **judged.row(), **exact}
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.files import digest, write_json, write_text
 from text2sql.model import checkpoint
+from text2sql.model.launch import is_first, launch
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.stage import read_params, run
 from text2sql.tracking import root, training_run
@@ -102,6 +103,7 @@ def figures(trainer: PackedTrainer, val_loss: float | None, dtype: str) -> dict[
 
 def main() -> str:
     recipe = read_options(read_params())
+    launch("stages.train", recipe.train.processes)
     from text2sql.model.base import load_tokenizer, pick_device, pick_dtype
     from text2sql.model.lora import save_adapter
     from text2sql.model.training import read_examples, train
@@ -117,8 +119,8 @@ def main() -> str:
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
         trainer = train(recipe, BASE, examples, validation, checkpoints, [record.callback(len(examples))])
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
-        if os.environ.get("RANK", "0") != "0":
-            return "done"
+        if not is_first():
+            return f"process {os.environ['RANK']} is done"
         save_adapter(trainer.model, ADAPTER)
         write_text(CURVES, curves(trainer.state.log_history))
         metrics = figures(trainer, val_loss, dtype)
@@ -127,6 +129,8 @@ def main() -> str:
         record.metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
         record.adapter(ADAPTER, val_loss=val_loss)
     checkpoint.prune(checkpoints, keep=0)
+    if recipe.train.checkpoint_copy:
+        checkpoint.forget_copies(checkpoints, recipe.train.checkpoint_copy)
     return (
         f"{metrics['examples']:,} examples in {metrics['steps']} steps, "
         f"{metrics['examples_per_second']:.2f} examples/s, "

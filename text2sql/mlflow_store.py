@@ -284,7 +284,6 @@ def send_while_written(journal: Journal) -> int:
 
     Standard input is a pipe that the stage holds: its end means that the stage has ended, or was killed.
     """
-    os.nice(5)
     lock = journal.lock("sender", wait=float("inf"))
     try:
         if not journal.events_file.exists():  # the sender before this one has finished the job

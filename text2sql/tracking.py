@@ -43,6 +43,9 @@ from text2sql.stage import read_params, require, section
 if typing.TYPE_CHECKING:
     from transformers import TrainerCallback
 
+# Seconds that a stage waits at its end for the sender, which has seconds of work (importing MLflow) unless the store is
+# slow, the adapter large or the machine busy.
+PATIENCE = 20.0
 # What decides the adapter, and so is logged when it is trained; the rest is logged when it is scored.
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
 SCORING_SECTIONS = ("predict", "score")
@@ -471,10 +474,14 @@ def _start_sender(journal: Journal) -> subprocess.Popen[bytes] | None:
 
 
 def _wait(sender: subprocess.Popen[bytes] | None, journal: Journal) -> None:
-    """Until all is sent, or the sender gives up; what is left is said."""
+    """A while for all to be sent. A sender that takes longer goes on by itself; what it has given up is said."""
     if sender and sender.stdin:
         sender.stdin.close()
-        sender.wait()
+        try:
+            sender.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            _say(f"{journal.folder} is still being sent; that goes on without this stage")
+            return
     if journal.events_file.exists() and (waiting := len(journal.events()) - journal.state()["sent"]):
         log = journal.folder / "sender.log"
         last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []

@@ -99,9 +99,9 @@ def test_verdicts_and_figures(folder):
     assert "45.5% of 11 correct" in said
     assert not (folder / "mlruns").exists(), "there is no adapter, so there is no run to record in"
 
-    first = [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV)]
+    first = [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV, score.REPORT)]
     score.main()
-    assert [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV)] == first
+    assert [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV, score.REPORT)] == first
 
 
 def test_bad_input_is_said(folder):
@@ -126,6 +126,7 @@ def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
 
 def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(folder):
     rows = list(read_jsonl(score.PREDICTIONS))
+    rows[6]["predicted"] = "SELECT now()"
     rows[5]["predicted"] = "SELECT '<script>alert(1)</script>' AS \"<b>\" FROM singer"
     write_jsonl(score.PREDICTIONS, rows)
     score.main()
@@ -134,4 +135,5 @@ def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(fol
         assert f"<b>{name}</b>" in text
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "depends on the time or on chance" in text
     assert "http" not in text, "the report needs something from elsewhere"

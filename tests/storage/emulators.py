@@ -115,15 +115,20 @@ def whole(emulator: Emulator, bucket: str) -> None:
 
 
 class Gate:
-    """A proxy in front of an emulator that refuses, as Google's service words it, or cuts the line after some bytes.
+    """A proxy in front of an emulator that refuses, as Google's service words it, cuts the line, or stalls.
 
-    `refuse` maps methods to (status, message); `cut_after` is how many bytes of an upload or download go through before
-    the emulator behind is killed, in the middle of it.
+    `refuse` maps methods to (status, message); `cut_after` is how many bytes of uploads and downloads go through before
+    the emulator behind is killed, in the middle of it; of objects whose name contains `stall`, the first
+    `stalled_after` are answered for and no more.
     """
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
         self.refuse: dict[str, tuple[int, str]] = {}
+        self.stall: str | None = None
+        self.stalled_after = 0
+        self.named: set[str] = set()
+        self.stalled = threading.Event()
         self.cut_after: int | None = None
         self.passed = 0
         gate = self
@@ -146,6 +151,11 @@ class Gate:
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if self.stall and self.stall in request.path:
+            self.named.add(request.path.partition(self.stall)[0][-30:])
+            if len(self.named) > self.stalled_after:
+                self.stalled.set()
+                return time.sleep(60)
         if request.command in self.refuse:
             status, message = self.refuse[request.command]
             return self._reply(request, status, json.dumps({"error": {"code": status, "message": message}}).encode())

@@ -191,6 +191,24 @@ def test_server_killed_in_a_pull(
     assert verify()[1] == []
 
 
+def test_client_killed_while_it_reads_the_listings(
+    alice: Path, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC notes each listing as it reads it, and takes the notes of a killed pull for all there is."""
+    assert dvc(alice, "push") == 0
+    bob = clone(alice, tmp_path / "bob")
+    gate.stall, gate.stalled_after = ".dir", 1
+    pulling = command(bob, "dvc", "pull", "-q")
+    assert gate.stalled.wait(120)
+    pulling.kill()
+    pulling.communicate()
+    gate.stall = None
+    monkeypatch.chdir(bob)
+    pull()
+    assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
+    assert verify()[1] == []
+
+
 @pytest.mark.slow
 def test_server_that_stays_away(alice: Path, gate: Gate, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """gcsfs tries for half a minute a request; then two lines, and what was pushed is kept."""

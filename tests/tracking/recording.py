@@ -1,5 +1,6 @@
 """Trainings and scorings in short, for the tests of tracking."""
 
+import time
 from pathlib import Path
 
 from text2sql.tracking import scoring_run, training_run
@@ -66,3 +67,11 @@ def score(adapter, accuracy=0.4, **changes):
         (plots / "loss.csv").write_text("step,train_loss\n")
         run.artifact(plots)
         run.table([{"question": "How many?", "correct": True}], "predictions.json")
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+    return value

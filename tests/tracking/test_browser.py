@@ -3,7 +3,6 @@
 SCREENSHOTS=docs/images makes it save what it saw there.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -11,16 +10,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
-from recording import make_adapter, params, runs, sync
+from recording import make_adapter, params, runs, sync, until
 
 from text2sql.tracking import scoring_run, training_run
 
-pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
 # One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
 FONT = "* { font-family: 'DejaVu Sans', sans-serif !important }"
@@ -40,28 +37,39 @@ def browser():
         running.close()
 
 
-@contextlib.contextmanager
-def mlflow_ui(root):
-    """`mlflow ui` in `root`, which needs no argument but a port that is free."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, database):
+    """A root with a database, and the address of the `mlflow ui` that runs there with no argument but a free port."""
+    root = tmp_path_factory.mktemp("served")
+    shutil.copy(database, root)
+    (root / ".dvc").mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     with (root / "ui.log").open("w") as log:
         server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (root / "ui.log").read_text()
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{address}/health"), 200)
+        yield root, address
     finally:
         server.terminate()
         server.wait(30)
+
+
+def answers(address):
+    try:
+        return urllib.request.urlopen(address, timeout=5).status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def recording(clone, served, monkeypatch):
+    """`clone`, but what is recorded goes to the root that is served."""
+    monkeypatch.setenv("DVC_ROOT", str(served[0]))
+    return served
 
 
 def experiment(name, rate, accuracy, monkeypatch):
@@ -87,19 +95,37 @@ def visit(page, address):
     page.add_style_tag(content=FONT)
 
 
-def test_two_experiments_compared(store, browser, monkeypatch):
+@pytest.mark.browser
+def test_two_experiments_compared(recording, browser, monkeypatch):
+    from text2sql import mlflow_store
+
     experiment("sweep-1", 0.001, 0.31, monkeypatch)
     experiment("sweep-2", 0.0005, 0.27, monkeypatch)
     sync()
-    group = store.get_experiment_by_name("text2sql").experiment_id
-    ids = [run.info.run_id for run in runs(store)]
-    with mlflow_ui(Path.cwd()) as address:
-        page = browser.new_page(viewport={"width": 1500, "height": 900})
-        page.set_default_timeout(60_000)
-        check_charts(page, f"{address}/#/experiments/{group}/runs?compareRunsMode=CHART")
-        chosen = json.dumps(ids, separators=(",", ":"))
-        check_comparison(page, f'{address}/#/compare-runs?runs={chosen}&experiments=["{group}"]')
-        page.close()
+    address, client = recording[1], mlflow_store.connect()
+    group = client.get_experiment_by_name("text2sql").experiment_id
+    page = browser.new_page(viewport={"width": 1500, "height": 900})
+    page.set_default_timeout(60_000)
+    check_charts(page, f"{address}/#/experiments/{group}/runs?compareRunsMode=CHART")
+    chosen = json.dumps([run.info.run_id for run in runs(client)], separators=(",", ":"))
+    check_comparison(page, f'{address}/#/compare-runs?runs={chosen}&experiments=["{group}"]')
+    page.close()
+
+
+def test_a_remote_server_is_one_setting(recording):
+    """Runs and artifacts go over HTTP; nothing but the journal touches the disk here."""
+    from mlflow import MlflowClient
+
+    address = recording[1]
+    with training_run("remote", params(tracking__uri=address, tracking__experiment="remote")) as run:
+        run.metrics({"train_loss": 1.0}, step=1)
+        run.adapter(make_adapter("remote"), 0.4)
+    assert sync() == 0
+    client = MlflowClient(address, address)
+    (run,) = client.search_runs([client.get_experiment_by_name("remote").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert client.get_model_version_by_alias("text2sql-mini-tiny", "best").run_id == run.info.run_id
 
 
 def check_charts(page, address):

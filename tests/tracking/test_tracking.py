@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from recording import curve, params, runs, score, sync, train
+from recording import curve, params, runs, score, sync, train, until
 
+from text2sql import tracking
 from text2sql.errors import UserError
 from text2sql.tracking import Journal, adapter_sha256, flat, journals, scoring_run, training_run
 
@@ -107,6 +108,24 @@ def test_an_adapter_whose_stored_files_changed_is_refused(store, clone):
     stored.write_text("changed")
     with pytest.raises(UserError, match="hash to"):
         fetch("text2sql-mini-tiny/1", clone / "got")
+
+
+def test_a_sender_that_takes_long_holds_no_stage_up(clone, monkeypatch, capsys):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    started = []
+    monkeypatch.setattr(tracking, "PATIENCE", 0.2)
+    monkeypatch.setattr(
+        tracking,
+        "_start_sender",
+        lambda _: started.append(subprocess.Popen(sleeper, stdin=subprocess.PIPE)) or started[0],
+    )
+    before = time.monotonic()
+    with training_run("f1", params()) as run:
+        run.metrics({"train_loss": 1.0}, step=1)
+    assert time.monotonic() - before < 30
+    assert "still being sent" in capsys.readouterr().err
+    started[0].kill()
+    started[0].wait()
 
 
 @pytest.mark.parametrize(
@@ -314,14 +333,6 @@ def start(*arguments):
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
     )
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.2)
-    return value
 
 
 def test_two_workers_on_a_fresh_database(clone):

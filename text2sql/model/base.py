@@ -122,11 +122,14 @@ def load_model(
     quantization: QuantizationOptions,
     adapter: Path | None = None,
     device: str | None = None,
+    sharded: bool = False,
 ) -> PreTrainedModel:
     """The base model of a folder made by `obtain`, quantized as configured, on `device` (default: `pick_device`).
 
-    With `adapter` it is a PEFT model with that adapter, frozen, its weights in float32.
+    `sharded` stores 4-bit weights in the compute dtype, which FSDP needs in order to shard them. With `adapter` it is a
+    PEFT model with that adapter, frozen, its weights in float32.
     """
+    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _check_exists(path)
@@ -140,6 +143,7 @@ def load_model(
             bnb_4bit_quant_type=quantization.type,
             bnb_4bit_use_double_quant=quantization.double,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
         )
     model = AutoModelForCausalLM.from_pretrained(
         path,

@@ -63,7 +63,7 @@ def last_whole(folder: Path) -> Path | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         if is_whole(checkpoint):
             return checkpoint
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # with several processes, each of them sees it and deletes
     return None
 
 
@@ -76,6 +76,45 @@ def prune(folder: Path, keep: int) -> None:
     """Delete all but the latest `keep` checkpoints."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)[keep:]:
         shutil.rmtree(checkpoint)
+
+
+def copy_out(checkpoint: Path, url: str) -> None:
+    """Copy a sealed checkpoint to `url`/<fingerprint>/, and remove the older copies there.
+
+    Raises:
+        UserError: the bucket cannot be reached or refuses.
+    """
+    from text2sql.storage.trees import copy_tree, remove_tree, trees
+
+    place = f"{url.rstrip('/')}/{checkpoint.parent.name}"
+    copy_tree(checkpoint, f"{place}/{checkpoint.name}")
+    for name in trees(place):
+        if _step(Path(name)) < _step(checkpoint):
+            remove_tree(f"{place}/{name}")
+
+
+def fetch_newest(folder: Path, url: str) -> None:
+    """Fetch the latest copy from `url`/<fingerprint>/ into `folder`, if it is later than what is there.
+
+    Raises:
+        UserError: the bucket cannot be reached, or a copy is damaged.
+    """
+    from text2sql.storage.trees import fetch_tree, trees
+
+    here = last_whole(folder)
+    names = sorted(trees(f"{url.rstrip('/')}/{folder.name}"), key=lambda name: _step(Path(name)))
+    if names and (here is None or _step(Path(names[-1])) > _step(here)):
+        folder.mkdir(parents=True, exist_ok=True)
+        fetch_tree(f"{url.rstrip('/')}/{folder.name}/{names[-1]}", folder / names[-1])
+
+
+def forget_copies(folder: Path, url: str) -> None:
+    """Remove the copies of a training that has ended."""
+    from text2sql.storage.trees import remove_tree, trees
+
+    place = f"{url.rstrip('/')}/{folder.name}"
+    for name in trees(place):
+        remove_tree(f"{place}/{name}")
 
 
 def _step(checkpoint: Path) -> int:

@@ -34,6 +34,7 @@ class TrainOptions:
     checkpoint_copy: str | None
     explosion: float
     processes: int
+    fsdp: bool
     price_per_hour: float
 
     def __post_init__(self) -> None:
@@ -53,6 +54,7 @@ class TrainOptions:
         require(self.save_every >= 1, "save_every must be 1 or more")
         require(self.explosion > 1, "explosion must be over 1")
         require(self.processes >= 1, "processes must be 1 or more")
+        require(not self.fsdp or self.processes > 1, "fsdp needs processes: 2 or more")
 
 
 @dataclass(frozen=True)

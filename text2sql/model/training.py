@@ -7,17 +7,20 @@ checkpoints.
 
 from __future__ import annotations
 
-import os
+import errno
 import resource
+import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
@@ -26,6 +29,7 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
 from text2sql.model.base import cpu_name, load_model, load_tokenizer, pick_device, pick_dtype
+from text2sql.model.launch import is_first
 from text2sql.model.lora import add_adapter, loraplus_groups
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, Example, Group, Plan, collate, pack, plan
@@ -44,6 +48,10 @@ def read_examples(path: Path, tokenizer: Any) -> list[Example]:
         )
         for row in read_jsonl(path)
     ]
+
+
+#: bytes; a save that fails with less room than this has failed for want of room
+FULL_DISK = 10_000_000
 
 
 class PackedTrainer(SFTTrainer):
@@ -67,6 +75,8 @@ class PackedTrainer(SFTTrainer):
         """This micro-batch's part of the mean over all answer tokens of the step, on all processes."""
         if num_items_in_batch is None:
             raise AssertionError("the trainer did not count the answer tokens of the step")
+        if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FullyShardedDataParallel):
+            raise AssertionError(f"{self.args.world_size} processes train apart: the model is a {type(model).__name__}")
         loss = answer_loss(model, inputs)
         self._metrics["train"]["mean_token_accuracy"].append((loss.correct / loss.tokens).item())
         self._metrics["train"]["entropy"].append((loss.entropy / loss.tokens).item())
@@ -105,10 +115,13 @@ class PackedTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
         if self.args.should_save:
             target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             checkpoint.seal(target, seconds=self.seconds())
             checkpoint.prune(target.parent, keep=2)
+            if self.recipe.train.checkpoint_copy:
+                checkpoint.copy_out(target, self.recipe.train.checkpoint_copy)
 
     def seconds(self) -> float:
         """Time in training, that of interrupted runs up to their last checkpoint included."""
@@ -139,13 +152,23 @@ class Watch(TrainerCallback):
 
 
 class Bar(TrainerCallback):
-    """Calls `advance` after each step."""
+    """Calls `advance` after each step, and at the start for the steps of a training that goes on."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.advance = advance
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(state.global_step)
+
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.advance(1)
+
+
+#: FSDP-QLoRA: parameters, gradients and optimizer sharded; original parameters kept apart, as 4 and 32 bits do not mix
+FSDP = {
+    "fsdp": "full_shard auto_wrap",
+    "fsdp_config": {"use_orig_params": False, "cpu_ram_efficient_loading": True, "sync_module_states": True},
+}
 
 
 def build(
@@ -159,8 +182,10 @@ def build(
     """The trainer of `recipe` on a plan, with all that differs from TRL's defaults."""
     options = recipe.train
     device = pick_device()
+    if options.fsdp and not device.startswith("cuda"):
+        raise UserError("train.fsdp shards a model over GPUs, and this machine has none", "train.fsdp=false")
     set_seed(recipe.seed)
-    model = add_adapter(load_model(base, recipe.quantization), recipe.lora)
+    model = add_adapter(load_model(base, recipe.quantization, sharded=options.fsdp), recipe.lora)
     model.set_attn_implementation(ATTENTION)
     _keep_differentiable(model)
     on_gpu = device.startswith("cuda")
@@ -195,6 +220,7 @@ def build(
             ddp_backend=("nccl" if on_gpu else "gloo") if options.processes > 1 else None,
             ddp_find_unused_parameters=False,
             gradient_checkpointing=checkpointing,
+            **(FSDP if options.fsdp else {}),
             logging_steps=options.log_every,
             logging_nan_inf_filter=False,
             eval_strategy="steps" if options.evaluate_every else "no",
@@ -214,6 +240,11 @@ def build(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = initial[name].to(parameter.device)
+    if options.fsdp:
+        from peft.utils.other import fsdp_auto_wrap_policy
+
+        # Adapters get units of their own: a unit has one dtype, and all or nothing of it is trained.
+        trainer.accelerator.state.fsdp_plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
@@ -240,16 +271,43 @@ def train(
         train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
     )
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
-    last = checkpoint.last_whole(checkpoints)
-    done = int(last.name.rpartition("-")[2]) if last else 0
-    with _bar(planned.steps - done) as advance:
+    with _bar(planned.steps) as advance:
         watch = Watch(options.explosion, checkpoints)
         trainer = build(recipe, base, planned, validation, checkpoints, [watch, Bar(advance), *callbacks])
+        if options.checkpoint_copy and trainer.is_local_process_zero():
+            checkpoint.fetch_newest(checkpoints, options.checkpoint_copy)
+        trainer.accelerator.wait_for_everyone()
+        last = checkpoint.last_whole(checkpoints)
         if last:
             trainer.earlier_seconds = checkpoint.facts(last)["seconds"]
+        if last and is_first():
             print(f"train: goes on from {last}", file=sys.stderr, flush=True)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        with _said_well(planned, checkpoints):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer
+
+
+@contextmanager
+def _said_well(planned: Plan, checkpoints: Path) -> Iterator[None]:
+    """What a machine can run out of in training, as a `UserError`; the checkpoints stay."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in text:
+            largest = max(pack(group).tokens for group in planned.groups)
+            raise UserError(
+                f"memory ran out at {peak_memory_bytes() / 1e9:.1f} GB; the largest pack has {largest:,} tokens",
+                f"halve it: train.pack_tokens={largest // 2}; or train.gradient_checkpointing=true (half the memory, "
+                "twice the time)",
+            ) from error
+        full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(checkpoints).free < FULL_DISK
+        if full or "No space left" in text:
+            raise UserError(
+                f"the disk of {checkpoints} is full; the last whole checkpoint there is kept",
+                "make room and run again: the training goes on from it",
+            ) from error
+        raise
 
 
 def _keep_differentiable(model: torch.nn.Module) -> None:
@@ -269,7 +327,7 @@ def _optimizer(name: str, on_gpu: bool) -> str:
 
 
 def _bar(steps: int) -> AbstractContextManager[Callable[[int], None]]:
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return nullcontext(lambda _: None)
     return progress("training", steps)
 

@@ -6,11 +6,16 @@ Whatever a model wrote is escaped by the template.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sqlglot
+from sqlglot.tokens import TokenType
+
 from text2sql.postgres.compare import Result
+from text2sql.postgres.sandbox import ALLOWED
 from text2sql.scoring.judge import category
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -40,10 +45,37 @@ MEANINGS = {
 }
 #: Rows and columns of a result that an example shows, and characters of a value.
 ROWS, COLUMNS, CHARACTERS = 5, 6, 40
+#: Functions and words that make a result differ from run to run, while dvc.lock pins the report's bytes.
+CHANGING_FUNCTIONS = frozenset(ALLOWED) | {
+    "age",
+    "now",
+    "pg_backend_pid",
+    "statement_timestamp",
+    "transaction_timestamp",
+}
+CHANGING_WORDS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 
 
-def preview(result: Result) -> dict[str, Any]:
-    """The first rows of a result as text."""
+def is_changing(sql: str) -> bool:
+    """Whether a query asks for the time or for chance.
+
+    >>> is_changing("SELECT Now() - born FROM singer"), is_changing("SELECT age, 'now()' FROM singer")
+    (True, False)
+    """
+    try:
+        tokens = sqlglot.tokenize(f"{sql} ;", read="postgres")
+    except sqlglot.errors.SqlglotError:
+        return False  # it has no result
+    pairs = [(token, following.token_type) for token, following in itertools.pairwise(tokens)]
+    calls = {token.text.lower() for token, following in pairs if following == TokenType.L_PAREN}
+    words = {token.text.lower() for token, _ in pairs if token.token_type != TokenType.STRING}
+    return bool(calls & CHANGING_FUNCTIONS or words & CHANGING_WORDS)
+
+
+def preview(result: Result, sql: str) -> dict[str, Any]:
+    """The first rows of the result of `sql` as text; no values if they change from run to run."""
+    if is_changing(sql):
+        result = Result(message="a result that depends on the time or on chance is not shown")
 
     def text(value: Any) -> str:
         shown = "NULL" if value is None else str(value)

@@ -43,6 +43,7 @@ def push(everywhere: bool = False) -> str:
             # Damaged listings first: DVC reads them from the bucket, and gives up.
             corrupt = {finding.oid for finding in verify.check_remote(remote, objects) if finding.state == "corrupt"}
             mended = _send_again(repo, remote, corrupt & here)
+            repo.drop_data_index()
             sent = repo.push(all_branches=everywhere, all_tags=everywhere)
             wrong = verify.check_remote(remote, objects)
             holes = _send_again(repo, remote, {finding.oid for finding in wrong} & here)
@@ -62,6 +63,8 @@ def pull() -> str:
     with repository() as repo:
         remote = open_remote(repo)
         with _transfers(address(remote)):
+            # A pull that was killed while it read the listings has noted some of them; DVC takes them for all.
+            repo.drop_data_index()
             fetched = repo.pull()["stats"]["fetched"]
     return f"{fetched} fetched from {address(remote)}"
 
@@ -98,7 +101,7 @@ def _transfers(url: str) -> Iterator[None]:
         for cause in causes:
             with explained(url):
                 raise cause from error
-        what = next(iter(str(error).splitlines()))
+        what = " ".join(str(error).split())[:200]
         raise UserError(f"{url}: {what}", "`text2sql verify` says what is missing or corrupt") from error
     finally:
         for logger, handlers, propagate in before:

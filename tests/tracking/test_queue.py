@@ -1,0 +1,110 @@
+"""DVC's queue with two workers: experiments and MLflow runs match by name and adapter.
+
+The stages here record like the real ones and train nothing; benchmarks/sweep.py does the same with the real pipeline.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from recording import runs
+
+from text2sql.tracking import adapter_sha256
+
+PROJECT = Path(__file__).resolve().parents[2]
+TRAIN = """
+import json
+from pathlib import Path
+from text2sql.stage import read_params
+from text2sql.tracking import training_run
+rate = read_params()["train"]["learning_rate"]
+with training_run(f"rate {rate}") as run:
+    run.metrics({"train_loss": rate}, step=1)
+    adapter = Path("adapter")
+    adapter.mkdir(exist_ok=True)
+    (adapter / "adapter_model.safetensors").write_text(f"weights of {rate}")
+    run.adapter(adapter, rate)
+"""
+SCORE = """
+from pathlib import Path
+from text2sql.files import write_json
+from text2sql.tracking import adapter_sha256, scoring_run
+with scoring_run(adapter_sha256(Path("adapter"))) as run:
+    run.metrics({"execution_accuracy": 0.5})
+write_json(Path("score.json"), {"accuracy": 0.5})
+"""
+PIPELINE = """
+stages:
+  train:
+    cmd: python train.py
+    params: [train]
+    deps: [train.py]
+    outs: [adapter]
+  score:
+    cmd: python score.py
+    params: [score]
+    deps: [score.py, adapter]
+    metrics: [{score.json: {cache: false}}]
+"""
+CONFIG = """
+data: {name: mini}
+model: {name: tiny}
+train: {learning_rate: 0.1}
+predict: {batch_size: 1}
+score: {workers: 1}
+tracking: {kind: mlflow, uri: null, experiment: text2sql, system_seconds: 0.0, tensorboard: false}
+"""
+
+
+def sh(*command):
+    """Run a command; returns what it printed, to a file: workers that stay would hold a pipe open."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+    environment |= {"PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
+    with tempfile.TemporaryFile("w+") as out:
+        done = subprocess.run(command, stdout=out, stderr=out, env=environment, check=False)
+        out.seek(0)
+        text = out.read()
+    assert done.returncode == 0, f"{command}: {text}"
+    return text
+
+
+@pytest.fixture
+def pipeline(store):
+    """A repository of two stages, in the folder where `store` has its database."""
+    for name, text in {"train.py": TRAIN, "score.py": SCORE, "dvc.yaml": PIPELINE, "conf/config.yaml": CONFIG}.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    Path(".gitignore").write_text("/mlruns/\n/mlflow.db*\n/adapter\n")
+    Path("adapter/adapter_model.safetensors").unlink()
+    Path("adapter").rmdir()
+    Path(".dvc").rmdir()
+    sh("dvc", "init", "--quiet")
+    sh("dvc", "config", "hydra.enabled", "true")
+    sh("git", "config", "user.name", "test")
+    sh("git", "config", "user.email", "test@localhost")
+    Path("params.yaml").write_text(CONFIG)
+    sh("git", "add", "--all")
+    sh("git", "commit", "--quiet", "--message", "pipeline")
+    return store
+
+
+def test_a_queued_sweep_with_two_workers(pipeline):
+    sh("dvc", "exp", "run", "--queue", "--name", "rates", "-S", "train.learning_rate=0.1,0.2,0.3")
+    sh("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 240
+    while "Queued" in (status := sh("dvc", "queue", "status")) or "Running" in status:
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    assert status.count("Success") == 3, sh("dvc", "queue", "logs", "rates-1")
+    found = {run.info.run_name: run for run in runs(pipeline)}
+    assert sorted(found) == ["rates-1", "rates-2", "rates-3"]
+    assert len(runs(pipeline)) == 3
+    for name, run in found.items():
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["execution_accuracy"] == 0.5
+        # The adapter that DVC has for the experiment of that name is the one that the run names.
+        sh("dvc", "exp", "apply", name)
+        assert adapter_sha256(Path("adapter")) == run.data.tags["adapter_sha256"]
