@@ -97,7 +97,7 @@ def check_key(path: str | None = None) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"credentials: {path} cannot be read ({type(error).__name__})", LOGIN) from None
     kind = key.get("type") if isinstance(key, dict) else None
-    missing = sorted(KEY_FIELDS.get(kind, {"type"}) - set(key or ()))
+    missing = sorted(KEY_FIELDS.get(str(kind), {"type"}) - set(key or ()))
     if missing:
         raise UserError(f"credentials: {path} is no key file of Google's (no {missing[0]})", LOGIN)
 

@@ -192,7 +192,7 @@ def _remote_md5(store: HashFileDB, oid: str, info: dict[str, Any]) -> str:
     if "md5Hash" in info and endpoint(store.fs.fs_args.get("endpoint_url")) == GOOGLE:
         return base64.b64decode(info["md5Hash"]).hex()
     with store.fs.open(store.oid_to_path(oid), "rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
+        return hashlib.file_digest(stream, "md5").hexdigest()  # type: ignore[arg-type]
 
 
 def check_release(folder: Path = RELEASE, adapter: Path | None = ADAPTER) -> list[Finding]:
