@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,15 @@ from text2sql import custom
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.databases import loaded
+from text2sql.postgres.databases.dump import statements
+from text2sql.postgres.databases.sqlite import Source
 from text2sql.postgres.databases.sqlite import connect as connect_sqlite
 from text2sql.postgres.engines import guard
 from text2sql.postgres.examination import Outcome, examine
 from text2sql.postgres.hardness import hardness
 from text2sql.postgres.server import Server, server
 from text2sql.postgres.session import connect as connect_postgres
+from text2sql.postgres.synthetic import fill, unconstrained
 from text2sql.schema import Schema, read_index
 from text2sql.spider.examples import Example, database_file, read_examples
 from text2sql.stage import read_params, require, run, section, track
@@ -72,13 +77,37 @@ def examine_database(job: Job) -> dict[str, Outcome]:
             raise UserError(f"{path} could not be carried over", "see the stage databases")
     except UserError as error:
         return {query: Outcome("missing_database", error.what) for query in job.queries}
-    guard(source)
-    with (
-        connect_postgres(job.server.dsn(), job.seconds) as connection,
-        (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines,
-        loaded(connection, job.schema, lines),
-    ):
-        return {query: examine(query, job.schema, source, connection, job.seconds) for query in job.queries}
+    with closing(source):
+        with (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines:
+            outcomes = examine_all(job, job.queries, job.schema, source, lines)
+        empty = [query for query, outcome in outcomes.items() if outcome.empty]
+        return outcomes | (examine_on_generated_rows(job, outcomes, empty, source) if empty else {})
+
+
+def examine_all(
+    job: Job, queries: Iterable[str], schema: Schema, source: sqlite3.Connection, dump: Iterable[str], **how: bool
+) -> dict[str, Outcome]:
+    """Load `dump` for as long as it takes to examine `queries`."""
+    with closing(connect_postgres(job.server.dsn())) as connection, loaded(connection, schema, dump):
+        guard(source, connection, job.seconds)
+        try:
+            return {query: examine(query, schema, source, connection, job.seconds, **how) for query in queries}
+        finally:
+            source.set_authorizer(None)
+
+
+def examine_on_generated_rows(
+    job: Job, outcomes: dict[str, Outcome], queries: list[str], source: sqlite3.Connection
+) -> dict[str, Outcome]:
+    """The outcomes of queries on tables without rows, with what they come to once there are some."""
+    assert job.schema is not None  # there would be no outcomes
+    schema = unconstrained(job.schema)
+    made = fill(Source(database_file(SOURCE, job.db_id), source), schema, queries)
+    with closing(made.connection):
+        tables = {table.name: table for table in made.tables()}
+        dump = "".join(statements(schema, lambda table: made.rows(tables[table.source]))).splitlines(keepends=True)
+        found = examine_all(job, queries, schema, made.connection, dump, generated=True)
+    return {query: outcomes[query].with_generated(outcome) for query, outcome in found.items()}
 
 
 def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, seconds: float) -> list[Job]:
@@ -95,12 +124,18 @@ def rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> I
     for example in examples:
         outcome = outcomes[example.db_id, example.sqlite]
         row = dataclasses.asdict(example) | dataclasses.asdict(outcome)
+        if outcome.generated:
+            row["reason"] += f"; on generated rows: {outcome.generated}"
         row["hardness"] = hardness(example.sqlite, "sqlite") if outcome.status != "invalid_source" else None
         yield {k: row[k] for k in ("id", "db_id", "question", "sqlite", "postgres", "status", "reason", "hardness")}
 
 
-def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts by status, in all and by split (the source file), and the rates that are promised."""
+def summary(lines: list[dict[str, Any]], generated: list[str]) -> dict[str, Any]:
+    """Counts by status, in all and by split (the source file), and the rates that are promised.
+
+    Args:
+        generated: what came out on generated rows, for each example on tables without rows.
+    """
     by_split: dict[str, Counter[str]] = {}
     for line in lines:
         by_split.setdefault(line["id"].rpartition("-")[0], Counter())[line["status"]] += 1
@@ -116,6 +151,11 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "comparable": comparable,
         "verified_rate": proven / comparable if comparable else 0.0,
         "ties_rate": total["verified_ties"] / comparable if comparable else 0.0,
+        "generated": {
+            "examples": len(generated),
+            "equal": sum(text.startswith("equal") for text in generated),
+            "with_rows": sum(not text.endswith("no rows") for text in generated),
+        },
         "rejected_rate": total["rejected"] / convertible if convertible else 0.0,
     }
 
@@ -147,7 +187,8 @@ def main() -> str:
     started = time.perf_counter()
     lines = custom.examples(SOURCE) or converted(options)
     write_jsonl(TARGET, lines)
-    found = summary(lines)
+    answers = [outcomes[example.db_id, example.sqlite].generated for example in examples]
+    found = summary(lines, [answer for answer in answers if answer])
     write_text(PLOT, plot(found))
     write_json(METRICS, {**found, "seconds": round(time.perf_counter() - started, 1)})
     counts = ", ".join(f"{n} {status}" for status, n in found["status"].items() if n)

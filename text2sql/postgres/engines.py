@@ -28,9 +28,10 @@ class Answer:
     gave_up: bool = False
 
 
-def guard(connection: sqlite3.Connection) -> None:
-    """Let a query only read: no other file may be attached by it."""
-    connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in _FORBIDDEN else sqlite3.SQLITE_OK)
+def guard(source: sqlite3.Connection, connection: psycopg.Connection, seconds: float) -> None:
+    """From here on queries only read `source`, open no other file, and are cancelled on PostgreSQL after `seconds`."""
+    source.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in _FORBIDDEN else sqlite3.SQLITE_OK)
+    connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
 
 
 def run_sqlite(connection: sqlite3.Connection, query: str, seconds: float) -> Answer:
