@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,15 +24,12 @@ from typing import Any
 from text2sql import custom
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
-from text2sql.postgres.databases import loaded
 from text2sql.postgres.databases.dump import statements
 from text2sql.postgres.databases.sqlite import Source
 from text2sql.postgres.databases.sqlite import connect as connect_sqlite
-from text2sql.postgres.engines import guard
-from text2sql.postgres.examination import Outcome, examine
+from text2sql.postgres.examination import Outcome, examine_all
 from text2sql.postgres.hardness import hardness
 from text2sql.postgres.server import Server, server
-from text2sql.postgres.session import connect as connect_postgres
 from text2sql.postgres.synthetic import fill, unconstrained
 from text2sql.schema import Schema, read_index
 from text2sql.spider.examples import Example, database_file, read_examples
@@ -79,21 +76,9 @@ def examine_database(job: Job) -> dict[str, Outcome]:
         return {query: Outcome("missing_database", error.what) for query in job.queries}
     with closing(source):
         with (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines:
-            outcomes = examine_all(job, job.queries, job.schema, source, lines)
+            outcomes = examine_all(job.queries, job.schema, source, lines, job.server, job.seconds)
         empty = [query for query, outcome in outcomes.items() if outcome.empty]
         return outcomes | (examine_on_generated_rows(job, outcomes, empty, source) if empty else {})
-
-
-def examine_all(
-    job: Job, queries: Iterable[str], schema: Schema, source: sqlite3.Connection, dump: Iterable[str], **how: bool
-) -> dict[str, Outcome]:
-    """Load `dump` for as long as it takes to examine `queries`."""
-    with closing(connect_postgres(job.server.dsn())) as connection, loaded(connection, schema, dump):
-        guard(source, connection, job.seconds)
-        try:
-            return {query: examine(query, schema, source, connection, job.seconds, **how) for query in queries}
-        finally:
-            source.set_authorizer(None)
 
 
 def examine_on_generated_rows(
@@ -106,7 +91,7 @@ def examine_on_generated_rows(
     with closing(made.connection):
         tables = {table.name: table for table in made.tables()}
         dump = "".join(statements(schema, lambda table: made.rows(tables[table.source]))).splitlines(keepends=True)
-        found = examine_all(job, queries, schema, made.connection, dump, generated=True)
+        found = examine_all(queries, schema, made.connection, dump, job.server, job.seconds, generated=True)
     return {query: outcomes[query].with_generated(outcome) for query, outcome in found.items()}
 
 

@@ -48,6 +48,32 @@ def ask(
 
 
 @app.command()
+def convert(
+    queries: Annotated[typer.FileText, typer.Argument(help="A script of SQLite queries; - for the standard input.")],
+    sqlite: Annotated[Path, typer.Option(help="The SQLite database that they are for.")],
+    dump: Annotated[Path | None, typer.Option(help="Write the database for PostgreSQL (psql -f) here.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one query, on either engine.")] = 10.0,
+) -> None:
+    """Convert SQLite queries to PostgreSQL, and prove each on both engines; status 1 if one could not be."""
+    from text2sql.postgres.databases import describe, open_source, write_dump
+    from text2sql.postgres.examination import convert_script
+
+    schema, outcomes = convert_script(sqlite, queries.read(), timeout)
+    for note in schema.notes:
+        typer.echo(f"-- {note}", err=True)
+    for query, outcome in outcomes:
+        typer.echo(f"{outcome.postgres};" if outcome.postgres else "-- " + query.replace("\n", "\n-- "))
+        typer.echo(f"-- {outcome.status}{': ' if outcome.reason else ''}{outcome.reason}\n")
+    if dump is not None:
+        with open_source(sqlite) as source:
+            write_dump(source, describe(source, sqlite.stem), dump)
+    proven = sum(outcome.status.startswith("verified") for _, outcome in outcomes)
+    typer.echo(f"{proven} of {len(outcomes)} proven", err=True)
+    if any(outcome.status in ("rejected", "invalid_source") for _, outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
 def publish(
     repo: Annotated[str, typer.Option(help="Where to: user/name on the HuggingFace hub.")],
     release: Annotated[Path, typer.Option(help="The release's folder.")] = Path("models/release"),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psycopg
 
-from text2sql.postgres.dialect import Rejected, convert_tree
-from text2sql.postgres.engines import run_postgres, run_sqlite
+from text2sql.postgres.databases import describe, loaded, open_source
+from text2sql.postgres.databases.dump import statements
+from text2sql.postgres.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree
+from text2sql.postgres.engines import guard, run_postgres, run_sqlite
 from text2sql.postgres.proof import judge
+from text2sql.postgres.server import Server
+from text2sql.postgres.server import server as running
+from text2sql.postgres.session import connect
 from text2sql.schema import Schema
+
+#: PostgreSQL's words (in the C locale of the server's messages) where SQLite takes the first row
+SEVERAL_ROWS = "more than one row returned by a subquery used as an expression"
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,9 @@ def examine(
     except Rejected as error:
         return Outcome("rejected", str(error))
     verdict = judge(conversion, answer, lambda text: run_postgres(connection, text))
+    if SEVERAL_ROWS in verdict.reason:
+        conversion = convert_tree(query, schema, RULES_FOR_FIRST_ROWS)
+        verdict = judge(conversion, answer, lambda text: run_postgres(connection, text))
     if generated:
         return Outcome(verdict.status, verdict.reason, conversion.sql, empty=not answer.rows)
     if verdict.status.startswith("verified"):
@@ -59,3 +73,52 @@ def examine(
         if empty:
             return Outcome("unverifiable", f"no rows in {', '.join(empty)}", conversion.sql, empty=True)
     return Outcome(verdict.status, verdict.reason, conversion.sql)
+
+
+def examine_all(
+    queries: Iterable[str],
+    schema: Schema,
+    source: sqlite3.Connection,
+    dump: Iterable[str],
+    server: Server,
+    seconds: float,
+    generated: bool = False,
+) -> dict[str, Outcome]:
+    """The outcomes of `queries`, on a database that is loaded from `dump` (its lines) for as long as it takes."""
+    with closing(connect(server.dsn())) as connection, loaded(connection, schema, dump):
+        guard(source, connection, seconds)
+        try:
+            return {query: examine(query, schema, source, connection, seconds, generated) for query in queries}
+        finally:
+            source.set_authorizer(None)
+
+
+def split_statements(text: str) -> list[str]:
+    """The statements of an SQL script, as they are written there; without a semicolon each line is one.
+
+    >>> split_statements("SELECT ';'; SELECT 2")
+    ["SELECT ';'", 'SELECT 2']
+    """
+    if ";" not in text:
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    statements, start = [], 0
+    for place, character in enumerate(text):
+        if character == ";" and sqlite3.complete_statement(text[start : place + 1]):
+            statements.append(text[start:place].strip())
+            start = place + 1
+    return [s for s in [*statements, text[start:].strip()] if s]
+
+
+def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[tuple[str, Outcome]]]:
+    """Carry a SQLite database over to a private PostgreSQL, and examine each query of a script there.
+
+    Raises:
+        UserError: the database cannot be read.
+    """
+    queries = split_statements(text)
+    with open_source(path) as source, running() as server:
+        schema = describe(source, "source")
+        tables = {table.name: table for table in source.tables()}
+        dump = "".join(statements(schema, lambda table: source.rows(tables[table.source]))).splitlines(keepends=True)
+        outcomes = examine_all(queries, schema, source.connection, dump, server, seconds)
+    return schema, [(query, outcomes[query]) for query in queries]

@@ -69,6 +69,8 @@ def _difference(sqlite: list[Row], postgres: list[Row]) -> str:
 
 def _explanations(conversion: Conversion, sqlite: Answer, execute: Execute) -> Iterator[tuple[str, bool]]:
     """What the query leaves open, each with whether that explains SQLite's result."""
+    if (fits := _distinct_order_fits(conversion.tree, sqlite, execute)) is not None:
+        yield "DISTINCT rows sorted by what is not selected", fits
     opened = _open(conversion.tree)
     if opened is not None:
         yield opened.what, opened.allows(sqlite.rows, execute)
@@ -261,6 +263,43 @@ def _selected_keys(tree: exp.Expression, order: exp.Expression | None) -> list[i
             return None
         keys.append(found[0])
     return keys
+
+
+def _distinct_order_fits(tree: exp.Expression, sqlite: Answer, execute: Execute) -> bool | None:
+    """Whether distinct rows may stand in SQLite's order, each sorted by any of the values that it had before DISTINCT.
+
+    None: the query is none of this kind, with this one sort key.
+    """
+    order = tree.args.get("order")
+    items = order.expressions if order else []
+    if len(items) != 1 or "choices" not in items[0].meta or tree.args.get("offset"):
+        return None
+    opened = tree.copy()
+    opened.set("order", None)
+    opened.set("limit", None)
+    opened.set("expressions", [*opened.expressions, items[0].meta["choices"].copy()])
+    answer = execute(write(opened))
+    if answer.error:
+        return False
+    choices = {key(row[:-1]): sorted(map(_sortable, row[-1] or [None])) for row in answer.rows}
+    wanted = [key(row) for row in sqlite.rows]
+    limit = _integer(tree.args.get("limit"))
+    if len(wanted) != (len(choices) if limit is None else min(limit, len(choices))) or not set(wanted) <= set(choices):
+        return False
+    descending = bool(items[0].args.get("desc"))
+    last = None
+    for row in wanted:  # each takes the first value that is not before that of the row above it
+        values = reversed(choices[row]) if descending else choices[row]
+        last = next((v for v in values if last is None or (v <= last if descending else v >= last)), None)
+        if last is None:
+            return False
+    cut = [values for row, values in choices.items() if row not in set(wanted)]
+    return last is None or all(values[0] <= last if descending else values[-1] >= last for values in cut)
+
+
+def _sortable(value: Any) -> tuple[int, Any]:
+    """NULLs first, as SQLite has them."""
+    return (0, 0) if value is None else (1, value)
 
 
 # --- queries inside it -----------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ RULES: Sequence[Rule] = (
     names.derived_names,
     names.parentheses,
 )
+#: the rules for a query that PostgreSQL has refused because a subquery used as a value has several rows
+RULES_FOR_FIRST_ROWS: Sequence[Rule] = (*RULES, ordering.first_rows)
 
 
 def parse(sql: str) -> exp.Query:

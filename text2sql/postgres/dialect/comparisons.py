@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from text2sql.postgres.dialect.errors import Rejected
-from text2sql.postgres.dialect.tree import call, false, is_not_null, is_string, rewrite, string, typed, wrap
+from text2sql.postgres.dialect.tree import call, false, is_not_null, is_string, number, rewrite, string, typed, wrap
 from text2sql.postgres.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
 from text2sql.postgres.dialect.values import (
     as_number,
@@ -124,15 +124,15 @@ def _by_numeric_affinity(kind: type[exp.Binary], left: exp.Expression, right: ex
     raise Rejected("comparison of numbers with a column of texts that are not all numbers")
 
 
-def _constant(kind: type[exp.Binary], number: exp.Expression, text: exp.Expression) -> exp.Expression:
+def _constant(kind: type[exp.Binary], numeric: exp.Expression, text: exp.Expression) -> exp.Expression:
     """A number beside a text that cannot become one: never equal, and always less."""
     if kind in (exp.EQ, exp.GT, exp.GTE, exp.NullSafeEQ):
         return false()
     if kind is exp.NullSafeNEQ:
         return typed(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
-    known = [node for node in (number, text) if type_of(node).nullable]
+    known = [node for node in (numeric, text) if type_of(node).nullable]
     conditions = [is_not_null(node) for node in known]
-    return exp.and_(*conditions, copy=False) if conditions else is_not_null(number)
+    return exp.and_(*conditions, copy=False) if conditions else is_not_null(numeric)
 
 
 def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
@@ -151,8 +151,7 @@ def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) 
     equality = kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
     if equality and "real" not in type_of(left).classes and type_of(value).integral:
         return kind(this=left.copy(), expression=as_text(value).copy())
-    number = number_or_null(left)
-    compared = kind(this=number, expression=value.copy())
+    compared = kind(this=number_or_null(left), expression=value.copy())
     if kind in (exp.GT, exp.GTE, exp.NEQ):
         return exp.Paren(this=exp.or_(stays_text(left), compared, copy=False))
     if kind in (exp.LT, exp.LTE, exp.EQ):
@@ -280,7 +279,7 @@ def like(tree: exp.Expression) -> exp.Expression:
 
 
 def _beside(node: exp.Expression) -> exp.Expression:
-    return wrap(node) if not isinstance(node, exp.DPipe) else exp.Paren(this=node.copy())
+    return node.copy() if isinstance(node, exp.DPipe) else wrap(node)
 
 
 def glob(tree: exp.Expression) -> exp.Expression:
@@ -327,6 +326,8 @@ def conditions(tree: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.And | exp.Or):
             node.set("this", _operand(node.this))
             node.set("expression", _operand(node.expression))
+        elif isinstance(node, exp.Not) and type_of(node.this).numeric:
+            return exp.EQ(this=wrap(node.this), expression=number(0))
         elif isinstance(node, exp.Where | exp.Having | exp.Not):
             node.set("this", _operand(node.this))
         elif isinstance(node, exp.If):

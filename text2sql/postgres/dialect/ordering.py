@@ -51,6 +51,8 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
             if item in computed:  # from the selected columns alone
                 continue
             extreme = exp.Max if item.args.get("desc") else exp.Min
+            choices = exp.Anonymous(this="array_agg", expressions=[item.this.copy()])
+            item.meta["choices"] = typed(choices, TEXT)  # of which SQLite takes any
             item.set("this", extreme(this=item.this.copy()))
     return tree
 
@@ -237,3 +239,16 @@ def limits(tree: exp.Expression) -> exp.Expression:
         return None
 
     return rewrite(tree, change)
+
+
+def first_rows(tree: exp.Expression) -> exp.Expression:
+    """A query used as a value gives its first row in SQLite; more than one is an error in PostgreSQL. LIMIT 1 says the
+    same, and is written only where PostgreSQL has met that error: mostly there is but one row."""
+    for node in tree.find_all(exp.Subquery):
+        inner = node.this
+        as_value = not isinstance(node.parent, exp.From | exp.Join | exp.In | exp.Exists | exp.SetOperation)
+        if not as_value or not isinstance(inner, exp.Select) or inner.args.get("limit"):
+            continue
+        if inner.args.get("group") or not grouped(inner):
+            inner.set("limit", exp.Limit(expression=number(1)))
+    return tree
