@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.postgres.dialect_cases import CASES
 from tests.postgres.shop import SCRIPT
@@ -132,7 +130,7 @@ def test_reserved_words_are_quoted_and_others_are_not(tmp_path):
     from text2sql.postgres.session import connect
 
     with server() as running, connect(running.dsn()) as connection:
-        words = {w: c for w, c in connection.execute("SELECT word, catcode FROM pg_get_keywords()")}
+        words = dict(connection.execute("SELECT word, catcode FROM pg_get_keywords()").fetchall())
         assert {word for word, code in words.items() if code in "RT"} == set(RESERVED)
         free = [word for word in words if not needs_quotes(word)]
         connection.execute(f"CREATE TABLE between ({', '.join(f'{word} int' for word in free)})")
@@ -142,28 +140,22 @@ def test_reserved_words_are_quoted_and_others_are_not(tmp_path):
             )
 
 
-NUMBERS = st.one_of(
-    st.integers(-99, 99), st.sampled_from(["'5'", "'abc'", "'-3'", "NULL", "2.5", "age", "zip", "v", "n"])
-)
-OPERATORS = st.sampled_from(["=", "<>", "<", ">=", "IS", "IS NOT"])
+COLUMNS = ["c.age", "c.zip", "c.vip", "c.joined", "c.city", "c.score", "r.v", "r.n", "r.t", "c.age + 1", "'5'"]
+VALUES = ["5", "2.5", "'5'", "'abc'", "'-3'", "'2020-01-31'", "NULL", "c.age", "c.zip", "r.v"]
 
 
-@st.composite
-def conditions(draw):
-    column = draw(st.sampled_from(["c.age", "c.zip", "c.vip", "c.joined", "c.city", "c.score", "r.v", "r.n", "r.t"]))
-    value = str(draw(NUMBERS)).replace("age", "c.age").replace("zip", "c.zip")
-    value = {"v": "r.v", "n": "r.n"}.get(value, value)
-    return f"{column} {draw(OPERATORS)} {value}"
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.lists(conditions(), min_size=25, max_size=25, unique=True))
-def test_any_comparison_is_right_or_rejected_before_it_runs(shop, found):
+def test_any_comparison_is_right_or_rejected_before_it_runs(shop):
     """Affinity is the rule most easily got wrong: whatever is compared with whatever, no result may differ."""
-    queries = [f"SELECT c.id, r.id FROM customer AS c, reading AS r WHERE {condition}" for condition in found]
-    for query, outcome in run(shop, queries).items():
-        assert outcome.status in ("verified", "rejected"), (query, outcome)
-        assert outcome.postgres is None or outcome.status == "verified", (query, outcome)
+    conditions = [
+        f"{column} {operator} {value}" for column in COLUMNS for value in VALUES for operator in ("=", "<", "IS NOT")
+    ]
+    conditions += [f"{column} BETWEEN {value} AND 40" for column in COLUMNS for value in VALUES]
+    conditions += [f"{column} IN ({value}, 34)" for column in COLUMNS for value in VALUES]
+    queries = [f"SELECT c.id, r.id FROM customer AS c, reading AS r WHERE {condition}" for condition in conditions]
+    outcomes = run(shop, queries)
+    wrong = [(q, o) for q, o in outcomes.items() if o.status != "verified" and o.postgres is not None]
+    assert wrong == []
+    assert sum(outcome.status == "verified" for outcome in outcomes.values()) > 0.8 * len(outcomes)
 
 
 def test_the_text_of_a_converted_tree_parses_again():

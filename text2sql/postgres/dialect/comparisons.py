@@ -50,6 +50,12 @@ def compare(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression)
         for one, other, order in ((left, right, kind), (right, left, _MIRRORED.get(kind, kind))):
             if is_string(other) and text_number(other.this) is not None and type_of(one).form not in _NUMBER_FORMS:
                 return _constant(_MIRRORED.get(order, order), other, one)
+            other_kind = type_of(other)
+            if type_of(one).pg in DATE_TYPES and other_kind.pg == "text":  # a date is no number, but these may be
+                if other_kind.form in ("integer", "number") and not other_kind.blanks:
+                    return _constant(_MIRRORED.get(order, order), other, one)
+                if kind not in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+                    raise Rejected("order of dates beside texts of which some may be numbers")
     if applied == "text" or (a.textual and b.textual):
         return _texts(kind, left, right)
     if _number(a) and _number(b):
@@ -113,7 +119,7 @@ def _by_numeric_affinity(kind: type[exp.Binary], left: exp.Expression, right: ex
         return _mixed(kind, left, right)
     one, other = (left, right) if numbers[0] is not None else (right, left)
     order = kind if one is left else _MIRRORED.get(kind, kind)
-    if is_string(other):  # a text that is no number
+    if is_string(other) or type_of(other).pg in DATE_TYPES:  # a text that is no number
         return _constant(order, one, other)
     stored = type_of(other)
     if kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
@@ -153,7 +159,10 @@ def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) 
         return kind(this=left.copy(), expression=as_text(value).copy())
     compared = kind(this=number_or_null(left), expression=value.copy())
     if kind in (exp.GT, exp.GTE, exp.NEQ):
-        return exp.Paren(this=exp.or_(stays_text(left), compared, copy=False))
+        greater = stays_text(left)
+        if type_of(value).nullable:
+            greater = exp.and_(greater, is_not_null(value), copy=False)
+        return exp.Paren(this=exp.or_(greater, compared, copy=False))
     if kind in (exp.LT, exp.LTE, exp.EQ):
         return exp.and_(is_number(left), compared, copy=False)
     raise Rejected("IS beside a column that holds numbers and texts")
