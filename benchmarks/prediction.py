@@ -46,22 +46,34 @@ def compare(model: Any, tokenizer: Any, rows: Sequence[Row], options: generation
     for way in ways.values():  # warm up: packed weights, the threads
         way([row["tokens"] for row in rows[:2]])
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    processor = dict.fromkeys(ways, 0.0)
     made: dict[str, list[generation.Generation]] = {name: [] for name in ways}
     for first in range(0, len(rows), size):
         prompts = [row["tokens"] for row in rows[first : first + size]]
         for name, way in ways.items():
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             made[name] += way(prompts)
             seconds[name].append(time.perf_counter() - started)
+            processor[name] += time.process_time() - used
     plain, ours = ways
     same = sum(a.token_ids == b.token_ids for a, b in zip(made[plain], made[ours], strict=True))
-    table = Table("", "questions/s", "seconds", "tokens/s", title=f"{len(rows)} questions, {described(model, options)}")
+    table = Table(
+        "",
+        "questions/s",
+        "seconds",
+        "processor s",
+        "tokens/s",
+        title=f"{len(rows)} questions, {described(model, options)}",
+    )
     for name in ways:
         total, tokens = sum(seconds[name]), sum(len(g.token_ids) + 1 for g in made[name])
-        table.add_row(name, f"{len(rows) / total:.2f}", f"{total:.1f}", f"{tokens / total:.0f}")
+        table.add_row(
+            name, f"{len(rows) / total:.2f}", f"{total:.1f}", f"{processor[name]:.1f}", f"{tokens / total:.0f}"
+        )
     ratios = [a / b for a, b in zip(seconds[plain], seconds[ours], strict=True)]
     table.add_section()
-    table.add_row("ratio", f"{sum(seconds[plain]) / sum(seconds[ours]):.2f}")
+    ratio, work = sum(seconds[plain]) / sum(seconds[ours]), processor[plain] / processor[ours]
+    table.add_row("ratio", f"{ratio:.2f}", "", f"{work:.2f}")
     table.add_row("ratio of a round: median, least", f"{statistics.median(ratios):.2f}, {min(ratios):.2f}")
     table.add_row("same tokens", f"{same} of {len(rows)}")
     table.add_row("tokens of an answer, cut", f"{tokens / len(rows):.1f}, {sum(not g.finished for g in made[ours])}")
