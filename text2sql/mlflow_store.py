@@ -93,10 +93,10 @@ def _experiment_id(client: MlflowClient, name: str, local: bool) -> str:
     return found.experiment_id
 
 
-def _search(client: MlflowClient, experiment: str, **tags: str) -> list[Run]:
+def _search(client: MlflowClient, group: str, /, **tags: str) -> list[Run]:
     """Runs with these tags, newest first."""
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    return list(client.search_runs([experiment], query, order_by=["attributes.start_time DESC"]))
+    return list(client.search_runs([group], query, order_by=["attributes.start_time DESC"]))
 
 
 # --- Sending one journal ---------------------------------------------------------------------------------------------
@@ -153,11 +153,23 @@ class Sender:
         self._batch(params=new, tags={**tags, **changed, "experiments": ", ".join(experiments)})
 
     def _find_or_create(self, event: dict[str, Any]) -> tuple[bool, str]:
-        """(is it this journal's own run, its id). A scoring belongs to its adapter's run, see `scoring_run`."""
+        """(is it this journal's own run, its id). A scoring belongs to its adapter's run, see `scoring_run`.
+
+        An experiment that is run again under its name, as it was killed after its training had ended, makes the same
+        adapter again: that is its run, and what the curves have already stays.
+        """
         client = self.client
         if made := _search(client, self.experiment, journal=event["id"]):
             return True, made[0].info.run_id
         tags = {"journal": event["id"], **event["tags"]}
+        if event["kind"] == "training":
+            same = _search(client, self.experiment, fingerprint=tags["fingerprint"], experiment=event["name"])
+            if same:
+                run_id = same[0].info.run_id
+                histories = {name: client.get_metric_history(run_id, name) for name in same[0].data.metrics}
+                self.state["known"] = {name: max(m.step for m in points) for name, points in histories.items()}
+                client.update_run(run_id, status="RUNNING")
+                return True, run_id
         if event["kind"] == "scoring":
             runs = _search(client, self.experiment, adapter_sha256=event["tags"]["adapter_sha256"])
             same = [r for r in runs if all(r.data.params.get(k, v) == v for k, v in event["params"].items())]
@@ -172,11 +184,13 @@ class Sender:
         return True, run.info.run_id
 
     def _together(self, *events: dict[str, Any]) -> None:
+        known = self.state.get("known", {})
         metrics = [
             Metric(name, value, event["time"], event["step"] or 0)
             for event in events
             if event["do"] == "metrics"
             for name, value in event["values"].items()
+            if event["step"] is None or event["step"] > known.get(name, -1)
         ]
         params = {k: v for e in events if e["do"] == "params" for k, v in e["values"].items()}
         tags = {k: v for e in events if e["do"] == "tags" for k, v in e["values"].items()}

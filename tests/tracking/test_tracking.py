@@ -167,10 +167,20 @@ def test_a_figure_of_the_whole_run_leaves_its_curve_alone(store):
     assert run.data.metrics == {"train_loss": 1.0, "seconds": 7.0}
 
 
-def test_training_again_what_is_finished_is_a_run_of_its_own(store):
-    assert train() == train()
+def test_an_experiment_run_again_under_its_name_has_one_run(store, monkeypatch):
+    """As it was killed after its training had ended, say. Under another name it is another experiment."""
+    train()
     sync()
-    assert len(runs(store)) == 2
+    train()
+    sync()
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED"
+    assert len(curve(store, run)) == 3
+    assert len(store.search_model_versions("name = 'text2sql-mini-tiny'")) == 1
+    monkeypatch.setenv("DVC_EXP_NAME", "another")
+    train()
+    sync()
+    assert [run.info.run_name for run in runs(store)] == ["trunk", "another"]
 
 
 def test_scoring_with_other_options_is_a_run_below(store):
