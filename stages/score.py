@@ -42,7 +42,6 @@ SPLIT = Path("data/splits/test.jsonl")
 DUMPS = Path("data/postgres/databases")
 VERDICTS = Path("data/predictions/verdicts.jsonl")
 PLOTS = Path("metrics/plots")
-
 ACCURACY_CSV = PLOTS / "accuracy.csv"
 REPORT = PLOTS / "report.html"
 METRICS = Path("metrics/score.json")
