@@ -1,11 +1,17 @@
 """The model card: every figure in it comes from the run, and nothing is published without licence or score."""
 
 import copy
+import io
+import re
+import shutil
+from contextlib import redirect_stdout
 
 import pytest
 from huggingface_hub import ModelCard
+from tiny_release import make_release, tiny_params
 
-from text2sql.card import card
+from text2sql.ask import Engine
+from text2sql.card import EXAMPLE, QUESTION, card
 from text2sql.compose import compose
 from text2sql.errors import UserError
 
@@ -107,3 +113,17 @@ def test_no_card_without_a_score(stage):
     metrics = {k: v for k, v in METRICS.items() if k != stage}
     with pytest.raises(UserError, match=f"metrics/{stage}.json"):
         card(metrics, params(), prompt="p")
+
+
+def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path):
+    release = make_release(tmp_path)
+    for path in (tmp_path / "models/base").glob("tokenizer*"):
+        shutil.copy(path, release)
+    snippet = re.search(r"```python\n(.*?)```", card(METRICS, tiny_params(), repository=str(release)), re.DOTALL)[1]
+    namespace = {}
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(compile(snippet, "card", "exec"), namespace)
+    engine = Engine.load(str(release))
+    assert namespace["ids"] == engine.encode(QUESTION, EXAMPLE)[0]
+    answer = engine.generate(namespace["ids"], 1)[0].text
+    assert printed.getvalue().startswith(answer[:8])
