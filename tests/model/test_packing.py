@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from text2sql.model import packing
 from text2sql.model.lora import LoraOptions, add_adapter
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, IGNORED, Example, collate, pack, plan
@@ -194,3 +195,33 @@ def test_a_step_mixes_databases():
     assert planned == plan(examples, 8, 9999, 32, 2.0, 5)
     assert planned != plan(examples, 8, 9999, 32, 2.0, 6)
     assert plan(examples, 8, 9999, 32, 0.5, 5).groups == plan(examples, 8, 9999, 32, 1.0, 5).groups[:8]
+
+
+@pytest.mark.parametrize(
+    ("heads", "groups", "prefix", "questions"),
+    [(9, 3, 50, (7, 1, 30, 12)), (4, 2, 0, (3, 9)), (9, 3, 31, (5,)), (8, 8, 1, (1, 1, 1)), (8, 1, 17, (20, 4))],
+)
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_both_ways_of_attention_agree(heads, groups, prefix, questions, scale):
+    """The fused kernel and the matrix products, values and gradients, with tokens of other packs around."""
+    torch.manual_seed(1)
+    span = packing.Span(3, prefix, questions)
+    shapes = [(1, n, span.end + 4, 16) for n in (heads, groups, groups)]
+    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    results = []
+    for attend in (packing._attend_fused, packing._attend_products):
+        output = torch.cat(attend(*inputs, span, scale), dim=2)
+        results.append((output, *torch.autograd.grad(output.square().sum(), inputs)))
+    for fused, products in zip(*results, strict=True):
+        torch.testing.assert_close(products, fused, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_attention_is_as_near_as_its_rounding():
+    torch.manual_seed(1)
+    span = packing.Span(0, 60, (20, 31, 9))
+    inputs = [torch.randn(1, n, span.end, 16) for n in (6, 2, 2)]
+    module = torch.nn.Module()
+    exact, _ = packing.shared_prefix_attention(module, *inputs, None, spans=[span])
+    rounded, _ = packing.shared_prefix_attention(module, *(x.bfloat16() for x in inputs), None, spans=[span])
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).norm() / exact.norm() < 0.01

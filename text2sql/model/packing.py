@@ -212,39 +212,94 @@ def shared_prefix_attention(
     Returns:
         (1, tokens, heads, width), and no weights.
     """
-    outputs = []
-    for span in spans:
-        outputs += _attend(query, key, value, span, scaling)
+    # bfloat16 on a CPU: plain matrix products run 2.4 times as fast, forward and backward, as the fused kernel; in
+    # float32 there is no difference, and on a GPU the fused kernel wins.
+    attend = _attend_products if query.device.type == "cpu" and query.dtype == torch.bfloat16 else _attend_fused
+    outputs = [part for span in spans for part in attend(query, key, value, span, scaling)]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _attend(
+def _slots(span: Span, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The questions of a pack as a padded batch.
+
+    Returns:
+        inside: (questions, longest), whether a slot holds a token.
+        token: (questions * longest), which of the pack's question tokens a slot holds; padding repeats one.
+    """
+    lengths = torch.tensor(span.questions, device=device)
+    inside = torch.arange(max(span.questions), device=device) < lengths[:, None]
+    return inside, (torch.cumsum(inside.flatten(), 0) - 1).clamp(min=0)
+
+
+def _attend_fused(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span, scale: float | None
 ) -> list[torch.Tensor]:
+    """A pack's prefix, then its questions as a batch over prefix keys plus their own: (1, heads, tokens, width)."""
     border = span.start + span.prefix
     outputs = []
     if span.prefix:
         q, k, v = (x[:, :, span.start : border] for x in (query, key, value))
         outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True))
-    count, longest = len(span.questions), max(span.questions)
-    lengths = torch.tensor(span.questions, device=query.device)
-    inside = torch.arange(longest, device=query.device) < lengths[:, None]  # (questions, longest)
-    padded = (torch.cumsum(inside.flatten(), 0) - 1).clamp(min=0)  # each slot's token; a padding slot repeats one
+    inside, token = _slots(span, query.device)
+    count, longest = inside.shape
 
     def batch(x: torch.Tensor) -> torch.Tensor:
-        rows = x[0, :, border : span.end].index_select(1, padded)
+        rows = x[0, :, border : span.end].index_select(1, token)
         return rows.unflatten(1, (count, longest)).transpose(0, 1)  # (questions, heads, longest, width)
 
     def with_prefix(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x[:, :, span.start : border].expand(count, -1, -1, -1), batch(x)], dim=2)
 
     # True: may be seen. All of the prefix, and of the question what is not ahead; padding, at the end, is ahead.
-    ahead = torch.ones(longest, span.prefix + longest, dtype=torch.bool, device=query.device).tril(span.prefix)
+    seen = torch.ones(longest, span.prefix + longest, dtype=torch.bool, device=query.device).tril(span.prefix)
     mixed = F.scaled_dot_product_attention(
-        batch(query), with_prefix(key), with_prefix(value), attn_mask=ahead, scale=scale, enable_gqa=True
+        batch(query), with_prefix(key), with_prefix(value), attn_mask=seen, scale=scale, enable_gqa=True
     )
     flat = mixed.transpose(0, 1).flatten(1, 2)  # (heads, questions * longest, width)
     outputs.append(flat[:, inside.flatten()].unsqueeze(0))
+    return outputs
+
+
+def _attend_products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span, scale: float | None
+) -> list[torch.Tensor]:
+    """The same by matrix products: all question tokens meet the prefix in one, each question itself in a batch."""
+    heads, width = query.shape[1], query.shape[-1]
+    groups = key.shape[1]  # of query heads that share a key head
+    border = span.start + span.prefix
+    scaled = query[0] * (width**-0.5 if scale is None else scale)
+    before = [x[0, :, span.start : border] for x in (key, value)]  # the prefix: (groups, prefix, width)
+
+    def scores(rows: torch.Tensor) -> torch.Tensor:
+        shared = rows.reshape(groups, heads // groups * rows.shape[1], width)
+        return torch.bmm(shared, before[0].transpose(1, 2)).view(heads, rows.shape[1], span.prefix)
+
+    def mix(weights: torch.Tensor) -> torch.Tensor:
+        shared = weights.reshape(groups, heads // groups * weights.shape[1], span.prefix)
+        return torch.bmm(shared, before[1]).view(heads, weights.shape[1], width)
+
+    outputs = []
+    if span.prefix:
+        ahead = torch.ones(span.prefix, span.prefix, dtype=torch.bool).triu(1)
+        logits = scores(scaled[:, span.start : border]).masked_fill(ahead, float("-inf"))
+        outputs.append(mix(torch.softmax(logits, -1)).unsqueeze(0))
+
+    inside, token = _slots(span, query.device)
+    count, longest = inside.shape
+    slot = inside.flatten().nonzero().squeeze(1)  # each question token's slot: (tokens)
+
+    def batch(x: torch.Tensor) -> torch.Tensor:
+        rows = x.index_select(1, token).view(groups, -1, count, longest, width)
+        return rows.expand(groups, heads // groups, count, longest, width).reshape(-1, longest, width)
+
+    rows = scaled[:, border : span.end]
+    own_key, own_value = (batch(x[0, :, border : span.end]) for x in (key, value))
+    own = torch.bmm(batch(rows), own_key.transpose(1, 2)).view(heads, count * longest, longest).index_select(1, slot)
+    ahead = torch.ones(longest, longest, dtype=torch.bool).triu(1).repeat(count, 1)[slot]
+    logits = torch.cat([scores(rows), own.masked_fill(ahead, float("-inf"))], -1)
+    of_prefix, of_own = torch.softmax(logits, -1).split([span.prefix, longest], -1)
+    by_slot = torch.bmm(of_own.index_select(1, token).view(-1, longest, longest), own_value)
+    outputs.append((mix(of_prefix) + by_slot.view(heads, -1, width).index_select(1, slot)).unsqueeze(0))
     return outputs
 
 
