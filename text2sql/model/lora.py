@@ -51,7 +51,7 @@ def add_adapter(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
         lora_dropout=options.dropout,
         use_rslora=options.rslora,
         use_dora=options.dora,
-        target_modules="all-linear",
+        target_modules=_linear_names(model),
         layers_to_transform=top,
         bias="none",
     )
@@ -60,6 +60,14 @@ def add_adapter(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
     return adapted
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    """The last parts of the names of all linear layers in the blocks: q_proj, ..., down_proj."""
+    from torch import nn
+
+    linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return sorted({name.rpartition(".")[2] for name in linear if ".layers." in name})
 
 
 def loraplus_groups(

@@ -192,11 +192,13 @@ def build(
     checkpointing = on_gpu if options.gradient_checkpointing == "auto" else bool(options.gradient_checkpointing)
     dtype = pick_dtype(recipe.quantization, device)
     initial = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    validates = bool(options.evaluate_every and validation)
     trainer = PackedTrainer(
         model=model,
         processing_class=load_tokenizer(base),
         data_collator=lambda rows: collate([pack(planned.groups[row["group"]]) for row in rows]),
         train_dataset=Dataset.from_dict({"group": list(range(len(planned.groups)))}),
+        eval_dataset=Dataset.from_dict({"group": list(range(len(validation)))}) if validates else None,
         recipe=recipe,
         planned=planned,
         validation=validation,
@@ -223,7 +225,7 @@ def build(
             **(FSDP if options.fsdp else {}),
             logging_steps=options.log_every,
             logging_nan_inf_filter=False,
-            eval_strategy="steps" if options.evaluate_every else "no",
+            eval_strategy="steps" if validates else "no",
             eval_steps=options.evaluate_every or None,
             save_strategy="steps",
             save_steps=options.save_every,

@@ -1,0 +1,216 @@
+"""Training is right by construction, deterministic, and goes on exactly where it was stopped."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from tests.model.conftest import NF4, UNQUANTIZED
+from text2sql.errors import UserError
+from text2sql.files import sha256_tree
+from text2sql.model import checkpoint
+from text2sql.model.lora import LoraOptions, save_adapter
+from text2sql.model.packing import Example
+from text2sql.model.recipe import Recipe, TrainOptions
+from text2sql.model.training import train
+
+LORA = LoraOptions(r=4, alpha=8.0, dropout=0.1, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
+OPTIONS = TrainOptions(
+    epochs=2.0, learning_rate=5e-3, schedule="cosine", warmup=0.1, weight_decay=0.0, max_grad_norm=1.0, batch_size=8,
+    pack_size=4, pack_tokens=4096, max_length=256, max_left_out=0.0, optimizer="auto", gradient_checkpointing=False,
+    log_every=1, evaluate_every=0, save_every=3, checkpoint_copy=None, explosion=3.0, processes=1, fsdp=False,
+    price_per_hour=0.0,
+)  # fmt: skip
+
+
+def recipe(quantization=UNQUANTIZED, lora=LORA, **changes):
+    return Recipe(7, quantization, lora, dataclasses.replace(OPTIONS, **changes))
+
+
+def examples(count, eos=2):
+    def example(n):
+        db = n % 4
+        return Example(f"db{db}", (1, *range(20 + db, 40 + db), 50 + n), (60 + n % 5, 70 + db, eos))
+
+    return [example(n) for n in range(count)]
+
+
+TRAIN, VALIDATION = examples(32), examples(6)
+
+
+@pytest.fixture
+def run(tiny_base, tmp_path):
+    """Trains in a folder of its own; returns the adapter's checksums and the trainer."""
+
+    def run(options, where="a", callbacks=(), examples=TRAIN):
+        trainer = train(options, tiny_base, examples, VALIDATION, tmp_path / where, callbacks)
+        save_adapter(trainer.model, tmp_path / f"{where}-adapter")
+        return sha256_tree(tmp_path / f"{where}-adapter"), trainer
+
+    return run
+
+
+class Stop(TrainerCallback):
+    """Stands for anything that ends a training: raises after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_same_bytes_twice_and_with_validation_in_between(run):
+    one, trainer = run(recipe(), "one")
+    assert trainer.state.global_step == trainer.planned.steps == 8
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    two, _ = run(recipe(), "two")
+    assert set(one) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert one == two
+    validated, trainer = run(recipe(evaluate_every=2), "three")
+    assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 4
+    assert validated == one
+
+
+@pytest.mark.parametrize("quantization", [UNQUANTIZED, NF4], ids=["float32", "nf4"])
+def test_interrupted_training_ends_with_the_same_bytes(run, tmp_path, quantization):
+    whole, _ = run(recipe(quantization), "whole")
+    for step in (2, 5, 7):  # before the first checkpoint, and after each
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(quantization), "cut", [Stop(step)])
+    assert checkpoint.last_whole(tmp_path / "cut").name == "checkpoint-6"
+    resumed, trainer = run(recipe(quantization), "cut")
+    assert resumed == whole
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == list(range(1, 9))
+
+
+def test_half_written_checkpoints_are_passed_over(run, tmp_path):
+    whole, _ = run(recipe(), "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(), "cut", [Stop(7)])
+    newest = tmp_path / "cut" / "checkpoint-6"
+    weights = newest / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    without_seal = tmp_path / "cut" / "checkpoint-7"
+    shutil.copytree(newest, without_seal)
+    (without_seal / checkpoint.SEAL).unlink()
+    resumed, _ = run(recipe(), "cut")
+    assert resumed == whole
+    assert checkpoint.is_whole(tmp_path / "cut" / "checkpoint-6")
+
+
+def test_goes_on_from_a_copy_on_another_machine(run, tmp_path):
+    whole, _ = run(recipe(), "whole")
+    copies = recipe(checkpoint_copy=str(tmp_path / "bucket"))
+    with pytest.raises(KeyboardInterrupt):
+        run(copies, "cut", [Stop(7)])
+    shutil.rmtree(tmp_path / "cut")
+    (tmp_path / "cut").mkdir()
+    resumed, trainer = run(copies, "cut")
+    assert trainer.earlier_seconds > 0
+    assert resumed == whole
+    checkpoint.forget_copies(tmp_path / "cut", str(tmp_path / "bucket"))
+    assert not list((tmp_path / "bucket").rglob("*.safetensors"))
+
+
+def test_another_configuration_has_another_fingerprint():
+    base = checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})
+    assert base == checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})
+    assert base != checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe(learning_rate=1e-4))})
+
+
+def test_exploding_loss_stops_before_it_is_saved(run, tmp_path):
+    with pytest.raises(UserError, match=r"the loss .*(risen|not a number)") as error:
+        run(recipe(learning_rate=1e4, max_grad_norm=1e9, epochs=6.0, explosion=1.05), "bad")
+    assert "learning_rate" in error.value.remedy
+
+
+def test_gradients_after_a_validation_are_those_before(run):
+    """bitsandbytes repacks 4-bit weights in eval mode on some CPUs, for a kernel that has no backward pass."""
+    _, trainer = run(recipe(NF4, lora=dataclasses.replace(LORA, dropout=0.0), epochs=1.0))
+
+    def gradient():
+        from text2sql.model.loss import answer_loss
+        from text2sql.model.packing import collate, pack
+
+        trainer.model.zero_grad()
+        answer_loss(trainer.model, collate([pack(TRAIN[:1])])).nll.backward()
+        return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+    before = gradient()
+    trainer.evaluate()
+    after = gradient()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({"rslora": True}, lambda m: m.peft_config["default"].use_rslora),
+        ({"dora": True}, lambda m: any("magnitude" in n for n, _ in m.named_parameters())),
+        ({"top_layers": 1}, lambda m: all(".layers.1." in n for n, p in m.named_parameters() if p.requires_grad)),
+    ],
+    ids=["rslora", "dora", "top_layers"],
+)
+def test_lora_options(run, change, holds):
+    _, trainer = run(recipe(NF4, lora=dataclasses.replace(LORA, **change), epochs=1.0))
+    assert holds(trainer.model)
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters() if p.requires_grad)
+
+
+def test_loraplus_learns_b_faster(run):
+    _, trainer = run(recipe(lora=dataclasses.replace(LORA, plus_ratio=8.0), epochs=1.0))
+    slow, fast = (group["initial_lr"] for group in trainer.optimizer.param_groups)
+    assert fast == 8 * slow == 8 * OPTIONS.learning_rate
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.model.test_training import TRAIN, VALIDATION, recipe
+from text2sql.model.lora import save_adapter
+from text2sql.model.launch import is_first, launch
+from text2sql.model.training import train
+base, folder, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+trainer = train(recipe(processes=processes, epochs=6.0), base, TRAIN, VALIDATION, folder)
+val = trainer.evaluate()["eval_loss"]
+if is_first():
+    save_adapter(trainer.model, folder / "adapter")
+    losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+    (folder / "losses").write_text(repr([*losses, val]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_three_times(tiny_base, tmp_path):
+    """kill -9 at any moment: run again, it ends with the bytes of the run that nothing stopped."""
+    command = [sys.executable, "-c", SCRIPT, str(tiny_base)]
+    subprocess.run([*command, str(tmp_path / "whole"), "1"], check=True)
+    cut = tmp_path / "cut"
+    for step in (3, 9, 18):
+        process = subprocess.Popen([*command, str(cut), "1"])
+        while process.poll() is None and not list(cut.glob(f"checkpoint-{step}")):
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, str(cut), "1"], check=True)
+    assert sha256_tree(cut / "adapter") == sha256_tree(tmp_path / "whole" / "adapter")
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tiny_base, tmp_path):
+    options = ["--standalone", "--nproc_per_node=2", "--no-python", sys.executable, "-c", SCRIPT, str(tiny_base)]
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tiny_base), str(tmp_path / "one"), "1"], check=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *options, str(tmp_path / "two"), "2"]
+    subprocess.run(torchrun, check=True)
+    one, two = (eval((tmp_path / name / "losses").read_text()) for name in ("one", "two"))
+    assert one == pytest.approx(two, abs=1e-4)
