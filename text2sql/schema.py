@@ -53,6 +53,8 @@ class Column:
     storage: tuple[str, ...] = ()
     #: how all its texts are written: integer, number, date, timestamp, time, blank, "integer or text", text
     form: str = "text"
+    #: a pattern that finds the number which SQLite's arithmetic reads at the start of its texts; "" if none was tried
+    prefix: str = ""
     #: whether a NULL, an empty text, a zero occurs (assumed where there are no rows)
     has_nulls: bool = True
     has_blanks: bool = True

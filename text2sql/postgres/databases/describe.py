@@ -153,6 +153,7 @@ def _table(
                 affinity=affinity(column.declared),
                 storage=fact.storage,
                 form=fact.form if fact.texts else "text",
+                prefix=fact.prefixes[0] if fact.texts else "",
                 has_nulls=bool(fact.nulls) or not fact.rows,
                 has_blanks=bool(fact.blank) or not fact.rows,
                 has_zeros=bool(fact.zeros) or not fact.rows,

@@ -24,6 +24,9 @@ INTEGER_TEXT = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z")
 NUMBER_TEXT = re.compile(r"[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*\Z")
 DATE_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 TIMESTAMP_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?\Z")
+#: the number that SQLite reads at the start of a text in arithmetic; shorter patterns find the same in most data
+NUMBER_PREFIX = r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+SHORT_PREFIXES = (r"^\d+", r"^[\d.]+")
 TIME_TEXT = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?\Z")
 
 
@@ -84,6 +87,7 @@ class Facts:
     with_nul: int = 0
     forms: dict[str, int] = field(default_factory=dict)
     samples: list[str] = field(default_factory=list)
+    prefixes: list[str] = field(default_factory=lambda: [*SHORT_PREFIXES, NUMBER_PREFIX])
 
     def add(self, values: Iterable[Value], samples: int) -> None:
         """Count `values`; keep the first `samples` distinct ones as text."""
@@ -109,12 +113,22 @@ class Facts:
                 form = known.get(value)
                 if form is None:
                     form = known[value] = text_form(value)
+                    self._narrow_prefixes(value)
                 self.forms[form] = self.forms.get(form, 0) + 1
             else:
                 self.blobs += 1
                 continue
             if len(self.samples) < samples and (text := sample(value)) not in self.samples:
                 self.samples.append(text)
+
+    def _narrow_prefixes(self, value: str) -> None:
+        """Leave out the patterns that would find something else than SQLite does at the start of `value`."""
+        if len(self.prefixes) == 1:
+            return
+        found = re.match(NUMBER_PREFIX, value, re.ASCII)
+        wanted = found[1] if found else None
+        matches = {pattern: re.match(pattern, value, re.ASCII) for pattern in self.prefixes}
+        self.prefixes = [p for p, m in matches.items() if p == NUMBER_PREFIX or (m[0] if m else None) == wanted]
 
     @property
     def storage(self) -> tuple[str, ...]:

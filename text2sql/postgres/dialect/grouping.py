@@ -175,7 +175,7 @@ def _mend(select: exp.Select) -> None:
     if group is None and _as_first_row(select):
         return
     extreme = _the_extreme(select)
-    if group is not None and extreme is None:
+    if group is not None:
         bare = _extend(select, group, bare)
     for node in bare:
         node.replace(_from_group(node, extreme))
@@ -409,6 +409,8 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
     `any_of` in its meta are the arrays of what the value could as well be, and of what those are sorted by.
     """
     kind = replace(type_of(node), nullable=True)
+    if extreme is not None and node == extreme.this:
+        return extreme.copy()
     if extreme is None:
         made: exp.Expression = exp.Anonymous(this="any_value", expressions=[node.copy()])
         made.meta["any_of"] = (_array(node.copy()), None)

@@ -36,6 +36,7 @@ class Type:
     zeros: bool = True
     blanks: bool = True
     collation: str = ""
+    prefix: str = ""
 
     @property
     def numeric(self) -> bool:
@@ -86,6 +87,7 @@ def column_type(column: Column) -> Type:
         zeros=column.has_zeros,
         blanks=column.has_blanks,
         collation=column.collation,
+        prefix=column.prefix,
     )
 
 

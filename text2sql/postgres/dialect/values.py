@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from text2sql.postgres.databases.describe import sqlite_text
-from text2sql.postgres.databases.infer import INTEGER_TEXT, NUMBER_TEXT
+from text2sql.postgres.databases.infer import INTEGER_TEXT, NUMBER_PREFIX, NUMBER_TEXT
 from text2sql.postgres.dialect.errors import Rejected
 from text2sql.postgres.dialect.tree import call, cast, is_string, literal_number, number, string, typed, wrap
 from text2sql.postgres.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, Type, type_of
@@ -15,7 +15,7 @@ from text2sql.postgres.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, 
 #: how PostgreSQL recognises a text that SQLite's numeric affinity makes a number
 NUMBER_PATTERN = r"^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$"
 #: the part of a text that SQLite's arithmetic reads as a number
-PREFIX_PATTERN = r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+PREFIX_PATTERN = NUMBER_PREFIX
 #: to_char's pattern for a real number; it shows 15 digits of a double at most, as SQLite does
 REAL_PATTERN = "FM999999999999990.0999999999999"
 INTEGER_PREFIX_PATTERN = r"^\s*([-+]?\d+)"
@@ -133,7 +133,7 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
         fallback = typed(exp.Nullif(this=node.copy(), expression=string("")), TEXT)
         zero = typed(exp.Coalesce(this=cast(fallback, "integer"), expressions=[number(0)]), nullable)
     else:
-        prefix = call("substring", node, string(PREFIX_PATTERN), kind=TEXT)
+        prefix = call("substring", node, string(kind.prefix or PREFIX_PATTERN), kind=TEXT)
         zero = cast(typed(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
         zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
     if not kind.nullable:
