@@ -122,9 +122,7 @@ def main() -> None:
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     first, later = ask(model)
     print(f"first answer, from the start of the process   {first:6.1f} s")
-    print(
-        f"next answers, ten tables, median              {statistics.median(later):6.1f} s   (slowest {max(later):.1f} s)"
-    )
+    print(f"next answers, ten tables, median              {statistics.median(later):6.1f} s (at most {max(later):.1f})")
     answer, memory = demo(model)
     print(f"demo, two visitors at once, median            {answer:6.1f} s")
     print(f"demo, memory with PostgreSQL                  {memory / 1e9:6.2f} GB")

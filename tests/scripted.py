@@ -22,7 +22,7 @@ class Scripted(Engine):
         assert schema.tables
         return question, []
 
-    def generate(self, prompt, candidates):
+    def generate(self, prompt, candidates, schema):
         with self._lock:
             time.sleep(self.pause)
         texts = self.answers.get(prompt, "select 1")

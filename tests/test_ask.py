@@ -251,10 +251,18 @@ def test_three_lines(engine, sql_file):
 
 def test_candidates_are_sampled_the_same_each_time(engine):
     prompt, _ = engine.encode("How many?", parse(SHOP))
-    made = engine.generate(prompt, 3)
-    assert made == engine.generate(prompt, 3)
-    assert made[0].text == engine.generate(prompt, 1)[0].text
+    made = engine.generate(prompt, 3, parse(SHOP))
+    assert made == engine.generate(prompt, 3, parse(SHOP))
     assert len({candidate.text for candidate in made}) > 1
+
+
+def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
+    release = copy_of(tiny, tmp_path)
+    manifest = json.loads((release / "manifest.json").read_text())
+    manifest["params"]["predict"] |= {"constrained": True, "max_new_tokens": 8}
+    (release / "manifest.json").write_text(json.dumps(manifest))
+    answer = Engine.load(str(release)).ask("How many customers are there?", parse(SHOP))
+    assert answer.sql.upper().startswith(("SELECT", "WITH", "("))
 
 
 def test_schema_sizes(engine):

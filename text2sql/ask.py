@@ -82,6 +82,11 @@ class Engine:
     def __init__(self, located: Located, model: Any, tokenizer: Any) -> None:
         self.located, self.model, self.tokenizer = located, model, tokenizer
         self._lock = threading.Lock()
+        self._constraints = None
+        if located.recipe.constrained:
+            from text2sql.model.constraint import Constraints
+
+            self._constraints = Constraints(tokenizer)
 
     @property
     def title(self) -> str:
@@ -128,7 +133,7 @@ class Engine:
         warnings = check_question(question)
         started = time.perf_counter()
         prompt, notes = self.encode(question, schema)
-        chosen, result = choose(self.generate(prompt, candidates), execute)
+        chosen, result = choose(self.generate(prompt, candidates, schema), execute)
         seconds = time.perf_counter() - started
         sql, problems = tidy(chosen, schema)
         if run and execute is not None and result is None:
@@ -158,15 +163,18 @@ class Engine:
             return ids, [f"{longer}: expect worse answers, or name the tables that matter"]
         return ids, []
 
-    def generate(self, prompt: list[int], candidates: int) -> list[Generation]:
-        """The most likely answer and `candidates - 1` sampled ones."""
+    def generate(self, prompt: list[int], candidates: int, schema: Schema) -> list[Generation]:
+        """The most likely answer and `candidates - 1` sampled ones, constrained as the model's predictions were."""
         from text2sql.model.generation import GenerationOptions, generate
 
-        length = self.located.recipe.max_new_tokens
-        options = GenerationOptions(batch_size=candidates, max_new_tokens=length, temperature=TEMPERATURE)
+        recipe = self.located.recipe
+        options = GenerationOptions(
+            batch_size=candidates, max_new_tokens=recipe.max_new_tokens, temperature=TEMPERATURE
+        )
         seeds = [None, *(f"{i}" for i in range(1, candidates))]
         with self._lock:
-            return generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds)
+            constraints = [self._constraints.of(schema) if self._constraints else None for _ in seeds]
+            return generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds, constraints)
 
 
 def schema(place: str | Path) -> Schema:

@@ -41,6 +41,7 @@ class Recipe:
     template: str
     max_length: int
     max_new_tokens: int
+    constrained: bool
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Recipe:
@@ -52,6 +53,7 @@ class Recipe:
             params["model"]["template"],
             params["train"]["max_length"],
             params["predict"]["max_new_tokens"],
+            params["predict"]["constrained"],
         )
 
 
