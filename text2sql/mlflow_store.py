@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -49,6 +50,8 @@ def connect(uri: str | None = None) -> MlflowClient:
     if uri is None:
         uri = local_uri()
         _prepare_database(root() / "mlflow.db")
+    # Registering a model looks its files up by the global address, whatever the client's is.
+    mlflow.set_tracking_uri(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

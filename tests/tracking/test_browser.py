@@ -48,7 +48,8 @@ def served(tmp_path_factory, database):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     with (root / "ui.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
+        clean = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        server = subprocess.Popen(command, cwd=root, env=clean, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
         until(lambda: answers(f"{address}/health"), 200)
@@ -104,7 +105,7 @@ def test_two_experiments_compared(recording, browser, monkeypatch):
     sync()
     address, client = recording[1], mlflow_store.connect()
     group = client.get_experiment_by_name("text2sql").experiment_id
-    page = browser.new_page(viewport={"width": 1500, "height": 900})
+    page = browser.new_page(viewport={"width": 1700, "height": 950})
     page.set_default_timeout(60_000)
     check_charts(page, f"{address}/#/experiments/{group}/runs?compareRunsMode=CHART")
     chosen = json.dumps([run.info.run_id for run in runs(client)], separators=(",", ":"))
@@ -154,4 +155,6 @@ def check_comparison(page, address):
     assert "execution_accuracy" in body
     assert "0.31" in body
     assert "0.27" in body
+    page.get_by_text("Run details").scroll_into_view_if_needed()
+    row.scroll_into_view_if_needed()
     shoot(page, "mlflow-compare.png")

@@ -92,16 +92,16 @@ def pipeline(store):
 
 
 def test_a_queued_sweep_with_two_workers(pipeline):
-    sh("dvc", "exp", "run", "--queue", "--name", "rates", "-S", "train.learning_rate=0.1,0.2,0.3")
+    sh("dvc", "exp", "run", "--queue", "--name", "rates", "-S", "train.learning_rate=0.2,0.3")
     sh("dvc", "queue", "start", "--jobs", "2")
     deadline = time.monotonic() + 240
     while "Queued" in (status := sh("dvc", "queue", "status")) or "Running" in status:
         assert time.monotonic() < deadline, status
         time.sleep(1)
-    assert status.count("Success") == 3, sh("dvc", "queue", "logs", "rates-1")
+    assert status.count("Success") == 2, sh("dvc", "queue", "logs", "rates-1")
     found = {run.info.run_name: run for run in runs(pipeline)}
-    assert sorted(found) == ["rates-1", "rates-2", "rates-3"]
-    assert len(runs(pipeline)) == 3
+    assert sorted(found) == ["rates-1", "rates-2"]
+    assert len(runs(pipeline)) == 2
     for name, run in found.items():
         assert run.info.status == "FINISHED"
         assert run.data.metrics["execution_accuracy"] == 0.5
