@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from tests.model.conftest import NF4, UNQUANTIZED
 from text2sql.errors import UserError
@@ -19,7 +19,7 @@ from text2sql.model import checkpoint
 from text2sql.model.lora import LoraOptions, save_adapter
 from text2sql.model.packing import Example
 from text2sql.model.recipe import Recipe, TrainOptions
-from text2sql.model.training import train
+from text2sql.model.training import Watch, train
 
 LORA = LoraOptions(r=4, alpha=8.0, dropout=0.1, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
 OPTIONS = TrainOptions(
@@ -128,9 +128,24 @@ def test_another_configuration_has_another_fingerprint():
     assert base != checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe(learning_rate=1e-4))})
 
 
-def test_exploding_loss_stops_before_it_is_saved(run, tmp_path):
-    with pytest.raises(UserError, match=r"the loss .*(risen|not a number)") as error:
-        run(recipe(learning_rate=1e4, max_grad_norm=1e9, epochs=6.0, explosion=1.05), "bad")
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([2.0] * 5 + [float("nan")], "not a number"),
+        ([2.0] * 5 + [float("inf")], "not a number"),
+        ([2.0] * 5 + [7.0] * 5, "has risen from 2.00 to 7.00"),
+        ([2.0] * 5 + [5.0] * 5, None),
+        ([2.0, 9.0, 9.0, 9.0], None),
+    ],
+)
+def test_a_loss_that_is_no_number_or_explodes_stops_the_training(tmp_path, losses, said):
+    watch = Watch(explosion=3.0, checkpoints=tmp_path)
+    state = TrainerState(global_step=len(losses), log_history=[{"loss": loss} for loss in losses])
+    if said is None:
+        watch.on_log(None, state, None, logs=state.log_history[-1])
+        return
+    with pytest.raises(UserError, match=said) as error:
+        watch.on_log(None, state, None, logs=state.log_history[-1])
     assert "learning_rate" in error.value.remedy
 
 
@@ -179,7 +194,7 @@ from pathlib import Path
 from tests.model.test_training import TRAIN, VALIDATION, recipe
 from text2sql.model.lora import save_adapter
 from text2sql.model.launch import is_first, launch
-from text2sql.model.training import train
+from text2sql.model.training import Watch, train
 base, folder, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 trainer = train(recipe(processes=processes, epochs=6.0), base, TRAIN, VALIDATION, folder)
 val = trainer.evaluate()["eval_loss"]

@@ -1,0 +1,83 @@
+"""The same adapter bytes: trained twice, and killed three times on the way.
+
+    python benchmarks/reproducibility.py           # after `dvc repro preflight`; takes two trainings and a half
+
+Runs the train stage of the configuration in params.yaml in scratch folders beside the real one (same prompts and base
+model, nothing tracked): once undisturbed, once more, and once killed with SIGKILL at three random moments and run again
+each time. Prints the sha256 of each adapter; ends with status 1 if they differ.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from text2sql.files import sha256
+
+ROOT = Path.cwd()
+ADAPTER = Path("models/adapter/adapter_model.safetensors")
+INPUTS = ("stages", "text2sql", "conf", "dvc.yaml", "data/prompts", "models/base", "metrics/preflight.json")
+
+
+def workspace(folder: Path) -> Path:
+    """A folder in which the train stage runs apart from the repository; its inputs are links."""
+    for name in INPUTS:
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((ROOT / name).resolve())
+    (folder / ".dvc").mkdir()
+    params = (ROOT / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(params.replace("kind: mlflow", "kind: none"))
+    return folder
+
+
+def train(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the stage in `folder`."""
+    environment = {**os.environ, "DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", "stages.train"], cwd=folder, env=environment)
+
+
+def finish(folder: Path) -> str:
+    """Train to the end; the adapter's sha256."""
+    if train(folder).wait():
+        sys.exit(f"training in {folder} failed")
+    return sha256(folder / ADAPTER)
+
+
+def main() -> None:
+    chance = random.Random()
+    with tempfile.TemporaryDirectory() as scratch:
+        started = time.perf_counter()
+        first = finish(workspace(Path(scratch) / "first"))
+        seconds = time.perf_counter() - started
+        print(f"first     {first}  ({seconds:.0f} s)", flush=True)
+        again = finish(workspace(Path(scratch) / "again"))
+        print(f"again     {again}", flush=True)
+        folder = workspace(Path(scratch) / "killed")
+        for _ in range(3):
+            process = train(folder)
+            time.sleep(chance.uniform(0.3, 0.6) * seconds)
+            ended = process.poll() is not None
+            if not ended:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+            kept = sorted(p.name for p in folder.glob("checkpoints/*/checkpoint-*"))
+            print(
+                f"{'ended before the kill' if ended else 'killed'}, checkpoints: {', '.join(kept) or 'none'}",
+                flush=True,
+            )
+        killed = finish(folder)
+        print(f"killed    {killed}", flush=True)
+        shutil.rmtree(folder)
+    sys.exit(0 if first == again == killed else "the adapters differ")
+
+
+if __name__ == "__main__":
+    main()
