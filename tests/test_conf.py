@@ -137,10 +137,10 @@ def test_the_default_is_accepted(clone):
 
 def test_an_edit_in_conf_that_was_not_composed_is_refused(clone):
     compose.check()
-    edit("conf/train/default.yaml", "learning_rate: 1.0e-3", "learning_rate: 5.0e-4")
+    edit("conf/config.yaml", "seed: 42", "seed: 43")
     with pytest.raises(UserError) as error:
         compose.check()
-    assert "train.learning_rate is 0.001, conf/ says 0.0005" in str(error.value)
+    assert "seed is 42, conf/ says 43" in str(error.value)
     assert "make params" in str(error.value)
     compose.main([])
     compose.check()
