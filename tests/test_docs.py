@@ -23,7 +23,7 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<how>run|see|needs)(?:: (?P<what>[^\n]*))? -->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-PAGES = ["docs/USAGE.md", "docs/DEPLOYMENT.md", "docs/COLAB.md"]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     pytest.param(match, id=f"{page}:{text[: match.start('text')].count(chr(10)) + 1}")
     for page in PAGES
