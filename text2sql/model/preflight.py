@@ -99,6 +99,17 @@ class Preflight:
         size = sum(f.stat().st_size for f in saved.rglob("*") if f.is_file())
         free = shutil.disk_usage(self.scratch).free
         found = f"{size / 1e6:.0f} MB a checkpoint, {free / 1e9:.1f} GB free"
+        if self.copy:
+            from text2sql.storage.trees import copy_tree, remove_tree
+
+            place = f"{self.copy.rstrip('/')}/preflight"
+            try:
+                copy_tree(saved, place)
+                remove_tree(place)
+            except (UserError, OSError) as error:
+                remedy = getattr(error, "remedy", "check train.checkpoint_copy and the rights on it")
+                return Check("saves", False, f"no copy to {self.copy}: {error}", remedy)
+            found += f"; copied to {self.copy}"
         return Check("saves", checkpoint.is_whole(saved) and free > 4 * size, found, "make room on this disk")
 
     def loads(self) -> Check:

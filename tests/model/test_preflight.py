@@ -1,0 +1,35 @@
+"""The preflight passes where training would, and says what is wrong where it would not."""
+
+import pytest
+
+from tests.model.test_training import examples, recipe
+from text2sql.errors import UserError
+from text2sql.model.preflight import Preflight, report
+
+
+def checks(tiny_base, tmp_path, options, count=24):
+    preflight = Preflight(options, tiny_base, examples(count), tmp_path / "scratch", writes_sql=False)
+    return list(preflight.run())
+
+
+def test_all_seven_pass_and_the_bucket_is_left_empty(tiny_base, tmp_path):
+    options = recipe(checkpoint_copy=str(tmp_path / "bucket"))
+    done = checks(tiny_base, tmp_path, options)
+    assert [(c.name, c.passed) for c in done] == [
+        (name, True) for name in ("data", "model", "learns", "saves", "loads", "answers", "memory")
+    ]
+    assert "copied to" in done[3].found
+    assert not [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
+
+
+def test_too_little_data_stops_at_the_first_check(tiny_base, tmp_path):
+    done = checks(tiny_base, tmp_path, recipe(), count=5)
+    assert [(c.name, c.passed) for c in done] == [("data", False)]
+    with pytest.raises(UserError, match="data"):
+        report(done)
+
+
+def test_a_bucket_that_refuses_is_said(tiny_base, tmp_path):
+    (tmp_path / "bucket").write_text("a file, not a folder")
+    done = checks(tiny_base, tmp_path, recipe(checkpoint_copy=str(tmp_path / "bucket")))
+    assert (done[-1].name, done[-1].passed) == ("saves", False)
