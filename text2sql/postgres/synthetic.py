@@ -95,6 +95,10 @@ def _rows(query: str, schema: Schema, number: int, chance: random.Random) -> Ite
                 cell = wishes.leader((key, column.name))
                 wanted = wishes.values.get(cell, wishes.values.get((key, column.name)))
                 joined = cell in wishes.leaders.values()
+                alone = column.unique or origin.table.primary_key == (column.name,)
+                if alone and not joined and wanted is None:
+                    values.append(_fit(column, 1000 + number * SETS + place) or _any(column, chance))
+                    continue
                 values.append(_value(column, wanted, joined, cell, shared, place, number, chance))
             yield origin.table, values
 
