@@ -37,7 +37,8 @@ def test_notebook(name, clone, monkeypatch):
     notebook = nbformat.read(clone / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells), "kept in git without outputs"
-    NotebookClient(notebook, timeout=1700, resources={"metadata": {"path": str(clone)}}).execute()
+    client = NotebookClient(notebook, timeout=1700, startup_timeout=300, resources={"metadata": {"path": str(clone)}})
+    client.execute()
     printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
     left_out = [line.split(": ")[1] for line in printed.splitlines() if line.startswith("LEFT OUT: ")]
     assert left_out == LEFT_OUT[name]
