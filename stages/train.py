@@ -31,7 +31,8 @@ ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
 BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
-#: the code and the libraries that decide an adapter's bytes
+#: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
+MODULES = ("base", "checkpoint", "launch", "lora", "loss", "packing", "prompt", "recipe", "training")
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
@@ -49,7 +50,7 @@ def fingerprint(recipe: Recipe, dtype: str) -> str:
         "recipe": asdict(recipe),
         "data": digest(PROMPTS),
         "base": digest(BASE),
-        "code": digest(CODE),
+        "code": {name: digest(CODE / f"{name}.py") for name in MODULES},
         "libraries": {name: version(name) for name in LIBRARIES},
         "device": pick_device().partition(":")[0],
         "dtype": dtype,

@@ -91,6 +91,7 @@ def pipeline(store):
     return store
 
 
+@pytest.mark.slow
 def test_a_queued_sweep_with_two_workers(pipeline):
     sh("dvc", "exp", "run", "--queue", "--name", "rates", "-S", "train.learning_rate=0.2,0.3")
     sh("dvc", "queue", "start", "--jobs", "2")
