@@ -126,7 +126,7 @@ def test_a_remote_server_is_one_setting(recording):
     (run,) = client.search_runs([client.get_experiment_by_name("remote").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert client.get_model_version_by_alias("text2sql-mini-tiny", "best").run_id == run.info.run_id
+    assert run.info.run_id in {v.run_id for v in client.search_model_versions("name = 'text2sql-mini-tiny'")}
 
 
 def check_charts(page, address):
