@@ -5,6 +5,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+import dvc  # noqa: F401 its loggers keep the streams of the first import: these last, a single test's do not
 import pytest
 
 SHOP = """

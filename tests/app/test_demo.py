@@ -138,7 +138,7 @@ def test_pasted_nonsense(page, text, said):
     [
         ("Throw it all away", "not a query"),
         ("Wait for ever", "forbidden"),
-        ("Count without end", "timeout"),
+        ("Count without end", "timeout|resources"),
         ("Read a file", "forbidden"),
         ("drop table customers", "that is SQL already"),
         ("   ", "the question is empty"),
@@ -147,7 +147,7 @@ def test_pasted_nonsense(page, text, said):
 )
 def test_hostile_questions(page, databases, question, said):
     ask(page, question)
-    assert said in page.locator("#notice").inner_text() + page.locator("#rows").inner_text()
+    assert re.search(said, page.locator("#notice").inner_text() + page.locator("#rows").inner_text())
     assert len(databases.execute(databases.domains["ecommerce"], "select * from customers").rows) == 30
 
 
@@ -172,6 +172,7 @@ def test_edited_query_and_history(page):
     assert table(page) == [["249.0"]]
     ask(page, "Which three products are the most expensive?")
     page.get_by_text("History").click()
+    page.wait_for_selector("#history summary")
     summaries = page.locator("#history summary").all_inner_texts()
     assert [s.rpartition(" ")[0] for s in summaries] == [
         "Which three products are the most expensive?",
