@@ -7,8 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Two torch processes that spin while they wait slow each other down 80-fold on few cores.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help repro experiments test demo lint params environment lock remote verify clean
 
@@ -31,6 +29,7 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 	@if [ "$$(uname -s)" = Linux ] && ! ls -d $(VENV)/lib/python3*/site-packages/torch-*+cpu.dist-info >/dev/null 2>&1; then \
 		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-cuda.lock; fi
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m text2sql.storage.remote
 	@touch $@
 
 repro: environment ## set up and run the pipeline

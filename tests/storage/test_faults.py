@@ -19,7 +19,7 @@ from tests.storage.emulators import Emulator, Gate, whole
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.storage.releases import pull as pull_release
-from text2sql.storage.remote import configure
+from text2sql.storage.remote import configure, settle
 from text2sql.storage.transfer import pull, push
 from text2sql.storage.verify import verify
 
@@ -90,6 +90,19 @@ def test_no_such_bucket(alice: Path, emulator: Emulator, monkeypatch: pytest.Mon
         configure(address)
     assert two_lines(caught.value)
     assert not (alice / ".dvc" / "config.local").exists()
+
+
+def test_a_new_clone_keeps_a_bucket_that_it_can_read(alice: Path, bucket: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(clone(alice, tmp_path / "bob"))
+    assert settle() == ""
+    assert not Path(".dvc/config.local").exists()
+    assert dvc(Path.cwd(), "remote", "modify", "storage", "url", "gs://no-bucket-of-that-name/dvc") == 0
+    assert "works without a remote" in settle()
+    assert settle() == "", "it asks once"
+    with pytest.raises(UserError, match="no DVC remote"):
+        push()
+    configure(f"gs://{bucket}/dvc")
+    assert verify()[1], "the bucket is asked again"
 
 
 def test_no_remote_and_no_repository(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,20 @@ def answers(url: str, address: str | None = None) -> None:
         raise UserError(what, "check network and proxy, then run this again") from error
 
 
+def readable(bucket: str) -> bool:
+    """Whether `bucket` is there and either public or credentials are found, in seconds and without an error."""
+    import google.auth
+    import requests
+
+    try:
+        status = requests.get(f"{endpoint()}/storage/v1/b/{bucket}/o?maxResults=1", timeout=PROBE_TIMEOUT).status_code
+        if status in (401, 403):
+            google.auth.default()
+    except (requests.RequestException, google.auth.exceptions.DefaultCredentialsError):
+        return False
+    return status in (200, 401, 403)
+
+
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """Within it, what bucket, network or disk do wrong about `url` is a `UserError`; other errors stay as they are."""

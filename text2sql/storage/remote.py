@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from text2sql.errors import UserError
-from text2sql.storage.bucket import answers, check_key, explained, filesystem, probe
+from text2sql.storage.bucket import answers, check_key, explained, filesystem, probe, readable
 
 if TYPE_CHECKING:
     from dvc.data_cloud import Remote
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: the remote's name in .dvc/config; a clone's own bucket takes over its address in .dvc/config.local
 NAME = "storage"
+#: what `make remote BUCKET=` takes for no remote at all
+NONE = "none"
 
 
 def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
@@ -26,8 +29,10 @@ def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
     Raises:
         UserError: not gs://, or the bucket is missing, unreachable or not readable; nothing is then changed.
     """
+    if url == NONE:
+        return without()
     if not url.startswith("gs://"):
-        raise UserError(f"{url!r} is no bucket", "make remote BUCKET=gs://NAME/FOLDER")
+        raise UserError(f"{url!r} is no bucket", f"make remote BUCKET=gs://NAME/FOLDER, or BUCKET={NONE}")
     fs, path = filesystem(url, anonymous)
     probe(fs, path, write=False)
     able = "pull and push"
@@ -44,6 +49,27 @@ def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
         options = {"url": url.rstrip("/"), "verify": True} | ({"allow_anonymous_login": True} if anonymous else {})
         config.setdefault("remote", {})[NAME] = options
     return f"{url} is this clone's remote (.dvc/config{'' if shared else '.local'}): {able}"
+
+
+def without() -> str:
+    """Leave this clone without a default remote (in .dvc/config.local); returns what was done.
+
+    `dvc exp run` in a clone whose cache is empty looks for each folder of dvc.lock in the default remote; where nothing
+    answers, gcsfs asks six times, half a minute for each.
+    """
+    with repository() as repo, repo.config.edit("local") as config:
+        config.setdefault("core", {})["remote"] = ""
+    return "this clone works without a remote (.dvc/config.local); `make remote BUCKET=gs://...` sets one"
+
+
+def settle() -> str:
+    """Once in a new clone: keep the project's bucket if it can be read from here, otherwise work `without` one."""
+    with repository() as repo:
+        url = repo.config["remote"].get(NAME, {}).get("url", "")
+        if Path(repo.config.files["local"]).exists() or not url.startswith("gs://"):
+            return ""
+    bucket = url.removeprefix("gs://").partition("/")[0]
+    return "" if readable(bucket) else f"{url} cannot be read from here: {without()}"
 
 
 @contextmanager
@@ -84,3 +110,7 @@ def open_remote(repo: Repo, write: bool = False) -> Remote:
 def address(remote: Remote) -> str:
     """The remote as a URL."""
     return str(remote.fs.unstrip_protocol(remote.path))
+
+
+if __name__ == "__main__":
+    print(settle(), end="")
