@@ -94,7 +94,8 @@ def compare_decoding(model: Any, tokenizer: Any, rows: Sequence[Row], options: A
     """Accuracy and cost of the ways of decoding: greedy, constrained to the schema, execution-guided, both."""
     engine = TransformersEngine(model, tokenizer)
     options = dataclasses.replace(options, temperature=guided.temperature)
-    free, held = (predict.constrainer(engine, constrained) for constrained in (False, True))
+    qualifiers = predict.read_options(read_params())[2]
+    free, held = (predict.constrainer(engine, constrained, qualifiers) for constrained in (False, True))
     title = f"{len(rows)} questions, {described(model, options)}; "
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--temperature", type=float, default=0.7)
     arguments = parser.parse_args()
-    _, quantization, _ = predict.read_options(read_params())
+    _, quantization, *_ = predict.read_options(read_params())
     adapter = None if arguments.zero_shot else Path("models/adapter")
     model = load_for_inference(Path("models/base"), quantization, adapter, arguments.dtype)
     tokenizer = load_tokenizer(Path("models/base"))

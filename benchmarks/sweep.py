@@ -49,6 +49,7 @@ def prepare(folder: Path) -> None:
     sh("git", "config", "user.name", "sweep")
     sh("git", "config", "user.email", "sweep@localhost")
     sh("git", "switch", "--quiet", "--create", "sweep")
+    sh("text2sql", "remote", "none")
     sh("dvc", "exp", "run", "--set-param", "experiment=tiny", "--name", "base")
     sh("git", "add", "--all")
     sh("git", "commit", "--quiet", "--message", "tiny baseline")

@@ -32,6 +32,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, sha256, sha256_tree, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
+from text2sql.model.prompt import PromptOptions, Qualifiers
 from text2sql.stage import progress, read_params, read_seed, require, run, section
 from text2sql.tracking import root
 
@@ -102,10 +103,11 @@ class PredictOptions:
         return GenerationOptions(self.batch_size, self.max_new_tokens, self.cache_tokens, temperature)
 
 
-def read_options(params: dict[str, Any]) -> tuple[PredictOptions, QuantizationOptions, int]:
-    """predict, quantization and the seed."""
+def read_options(params: dict[str, Any]) -> tuple[PredictOptions, QuantizationOptions, Qualifiers, int]:
+    """predict, quantization, the form of the answers and the seed."""
     options = section(PredictOptions, "predict", params)
-    return options, section(QuantizationOptions, "quantization", params), read_seed(params)
+    qualifiers = section(PromptOptions, "prompt", params).qualifiers
+    return options, section(QuantizationOptions, "quantization", params), qualifiers, read_seed(params)
 
 
 def read_questions() -> list[Row]:
@@ -164,7 +166,9 @@ class Partial:
         self.done.update((row["id"], row) for row in rows)
 
 
-def fingerprint(engine: Engine, options: PredictOptions, quantization: QuantizationOptions, seed: int) -> str:
+def fingerprint(
+    engine: Engine, options: PredictOptions, quantization: QuantizationOptions, qualifiers: Qualifiers, seed: int
+) -> str:
     """One hash of all that decides the predictions."""
     import torch
 
@@ -172,6 +176,7 @@ def fingerprint(engine: Engine, options: PredictOptions, quantization: Quantizat
     parts = {
         "options": dataclasses.asdict(options),
         "quantization": dataclasses.asdict(quantization),
+        "qualifiers": qualifiers,
         "seed": seed,
         "prompts": sha256(PROMPTS),
         "split": sha256(SPLIT),
@@ -192,7 +197,7 @@ Choose = Callable[[Row, Sequence["Generation"]], "Generation"]
 Constrain = Callable[[Row], "Constraint | None"]
 
 
-def constrainer(engine: Engine, constrained: bool) -> Constrain:
+def constrainer(engine: Engine, constrained: bool, qualifiers: Qualifiers) -> Constrain:
     """What may follow a question's prompt: anything, or queries on its database's schema."""
     if not constrained:
         return lambda _: None
@@ -200,7 +205,7 @@ def constrainer(engine: Engine, constrained: bool) -> Constrain:
     from text2sql.schema import read_index
 
     constraints, schemas = Constraints(engine.tokenizer), read_index(INDEX)
-    return lambda row: constraints.of(schemas[row["db_id"]])
+    return lambda row: constraints.of(schemas[row["db_id"]], qualifiers)
 
 
 def generate(
@@ -269,7 +274,9 @@ def prediction(row: Row, made: Generation) -> Row:
     }
 
 
-def predict(engine: Engine, questions: list[Row], options: PredictOptions, seed: int, partial: Partial) -> None:
+def predict(
+    engine: Engine, questions: list[Row], options: PredictOptions, qualifiers: Qualifiers, seed: int, partial: Partial
+) -> None:
     """Fill `partial` with a prediction for every question."""
     from text2sql.model.prompt import encode_prompt
 
@@ -280,7 +287,7 @@ def predict(engine: Engine, questions: list[Row], options: PredictOptions, seed:
     nothing = {"predicted": "", "finished": False, "tokens": 0}
     partial.add([{"id": row["id"], **nothing} for row in too_long if row["id"] not in partial.done])
     with ExitStack() as stack:
-        constrain = constrainer(engine, options.constrained)
+        constrain = constrainer(engine, options.constrained, qualifiers)
         make: Callable[[Sequence[Row]], Iterator[Row]] = functools.partial(
             generate, engine, options=generation, constrain=constrain
         )
@@ -328,7 +335,7 @@ def open_sandbox(questions: Sequence[Row], options: GuidedOptions) -> Any:
 
 
 def main(zero_shot: bool = False) -> str:
-    options, quantization, seed = read_options(read_params())
+    options, quantization, qualifiers, seed = read_options(read_params())
     options = dataclasses.replace(options, zero_shot=options.zero_shot or zero_shot)
     questions = read_questions()
 
@@ -336,9 +343,9 @@ def main(zero_shot: bool = False) -> str:
 
     adapter = None if options.zero_shot else ADAPTER
     engine = load_engine(options.engine, BASE, quantization, adapter, options.dtype)
-    with Partial(root() / "checkpoints", fingerprint(engine, options, quantization, seed)) as partial:
+    with Partial(root() / "checkpoints", fingerprint(engine, options, quantization, qualifiers, seed)) as partial:
         resumed, started = len(partial.done), time.perf_counter()
-        predict(engine, questions, options, seed, partial)
+        predict(engine, questions, options, qualifiers, seed, partial)
         seconds = time.perf_counter() - started
         made = [partial.done[row["id"]] for row in questions]
         target = ZERO_SHOT if zero_shot else TARGET

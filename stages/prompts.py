@@ -60,8 +60,9 @@ def make(
     rows, lengths, too_long = [], [], 0
     examples = list(read_jsonl(SPLITS / f"{split}.jsonl"))
     for example in track(examples, f"prompts: {split}"):
-        prompt = render(schemas[example["db_id"]], example["question"], options.prompt, options.template)
-        answer = completion(example["sql"])
+        schema = schemas[example["db_id"]]
+        prompt = render(schema, example["question"], options.prompt, options.template)
+        answer = completion(example["sql"], schema, options.prompt)
         length = len(encode_prompt(tokenizer, prompt)) + len(encode_completion(tokenizer, answer))
         too_long += length > options.max_length
         if length <= options.max_length or split == "test":

@@ -173,7 +173,8 @@ class Engine:
         )
         seeds = [None, *(f"{i}" for i in range(1, candidates))]
         with self._lock:
-            constraints = [self._constraints.of(schema) if self._constraints else None for _ in seeds]
+            held, form = self._constraints, self.located.recipe.prompt.qualifiers
+            constraints = [held.of(schema, form) if held else None for _ in seeds]
             return generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds, constraints)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from text2sql.errors import UserError
 from text2sql.model.constraint import Constraints
+from text2sql.model.prompt import PromptOptions, completion
 from text2sql.schema import Column, Schema, Table
 
 
@@ -63,6 +64,38 @@ def test_grammar(constraints, tiny_tokenizer, sql, is_query):
     assert constraints.of(SHOP).accepts(tokens) is is_query
 
 
+BY_TABLE = [
+    ("SELECT name FROM shop", True),
+    ("SELECT name FROM sale", False),  # name is shop's
+    ("SELECT shop_id FROM sale WHERE name = 'x'", False),
+    ("SELECT shop.name FROM shop JOIN sale ON shop.id = sale.shop_id ORDER BY sale.name_2 DESC LIMIT 1", True),
+    ("SELECT name FROM shop JOIN sale ON shop.id = sale.shop_id", False),
+    ("SELECT sale.name FROM shop JOIN sale ON shop.id = sale.shop_id", False),
+    ("SELECT count(*), name FROM shop GROUP BY name HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT 1", True),
+    ("SELECT count(*), name FROM shop GROUP BY shop_id", False),
+    ("SELECT name FROM shop WHERE id NOT IN (SELECT shop_id FROM sale)", True),
+    ("SELECT name FROM shop WHERE id NOT IN (SELECT id FROM sale)", False),
+    ("SELECT name FROM shop UNION SELECT name_2 FROM sale ORDER BY name", True),
+    ('SELECT t1.name FROM shop AS t1 JOIN shop AS t2 ON t1.id = t2."order"', True),
+    ("SELECT count(*) FROM (SELECT name FROM shop GROUP BY name) AS t1", True),
+    ("SELECT * FROM sale", True),
+    ("SELECT 'schöne Grüße 北京'", True),
+    ("SELECT name FROM shop WHERE", False),
+]
+
+
+@pytest.mark.parametrize(("sql", "is_query"), BY_TABLE)
+def test_grammar_with_tables_for_qualifiers(constraints, tiny_tokenizer, sql, is_query):
+    tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
+    assert constraints.of(SHOP, "tables").accepts(tokens) is is_query
+
+
+def test_a_schema_of_many_tables_still_has_a_grammar(constraints, tiny_tokenizer):
+    many = Schema("many", tuple(table(f"t_{i}", "id", f"c_{i}") for i in range(200)))
+    tokens = tiny_tokenizer("SELECT c_7 FROM t_7", add_special_tokens=False)["input_ids"]
+    assert constraints.of(many, "tables").accepts(tokens)
+
+
 def test_a_step_at_a_time(constraints, tiny_tokenizer):
     constraint = constraints.of(SHOP)
     for token in tiny_tokenizer("SELECT name FROM shop", add_special_tokens=False)["input_ids"]:
@@ -105,7 +138,8 @@ def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype)
 
 
 @pytest.mark.spider
-def test_it_excludes_no_gold_query(constraints, tiny_tokenizer):
+@pytest.mark.parametrize("qualifiers", ["aliases", "tables"])
+def test_it_excludes_no_gold_query(constraints, tiny_tokenizer, qualifiers):
     """Wants data/postgres of a Spider run, named by SPIDER_POSTGRES."""
     from text2sql.schema import read_index
 
@@ -115,9 +149,10 @@ def test_it_excludes_no_gold_query(constraints, tiny_tokenizer):
     schemas = read_index(folder / "schema_index.json")
     rows = [json.loads(line) for line in (folder / "examples.jsonl").open()]
     golds = {(row["db_id"], row["postgres"]) for row in rows if row["postgres"] and row["db_id"] in schemas}
-    refused = [
-        (db_id, sql)
-        for db_id, sql in golds
-        if not constraints.of(schemas[db_id]).accepts(tiny_tokenizer(sql, add_special_tokens=False)["input_ids"])
-    ]
+    refused = []
+    for db_id, gold in golds:
+        sql = completion(gold, schemas[db_id], PromptOptions("ddl", 0, qualifiers))
+        tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
+        if not constraints.of(schemas[db_id], qualifiers).accepts(tokens):
+            refused.append((db_id, sql))
     assert not refused, refused[:3]

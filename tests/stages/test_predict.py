@@ -78,7 +78,8 @@ def folder(prepared, tmp_path, monkeypatch):
 
 
 def configure(quantization=NF4, **changes):
-    write_json(Path("params.yaml"), {"seed": 1, "predict": {**GREEDY, **changes}, "quantization": quantization})
+    params = {"seed": 1, "predict": {**GREEDY, **changes}, "quantization": quantization}
+    write_json(Path("params.yaml"), {**params, "prompt": {"style": "ddl", "samples": 0, "qualifiers": "tables"}})
 
 
 def test_every_question_is_predicted_in_the_order_of_the_split(folder):

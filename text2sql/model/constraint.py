@@ -17,44 +17,24 @@ import torch
 from torch.nn import functional
 
 from text2sql.errors import UserError
+from text2sql.model.prompt import Qualifiers
 from text2sql.schema import Schema, quote
 
 # The lexer takes the longest match and does not go back: no word may be the beginning of another one that a step later
 # turns out not to follow (so " IS NOT NULL" is one word, not " IS " and three others).
-GRAMMAR = r"""
+COMMON = r"""
 start: query
-query: operand (set_operator operand)* order? limit?
-operand: select | "(" query ")"
 set_operator: " UNION " | " UNION ALL " | " INTERSECT " | " EXCEPT "
-select: "SELECT " "DISTINCT "? item (", " item)* from? where? group? having?
-item: star | expression (" AS " NAME)?
-star: "*" | ALIAS ".*"
 from: " FROM " source (join)*
+source: (TABLE | "(" query ")") (" AS " ALIAS)?
 join: join_kind source " ON " condition | " CROSS JOIN " source | ", " source
 join_kind: " JOIN " | " LEFT JOIN " | " RIGHT JOIN " | " FULL JOIN " | " INNER JOIN " | " LEFT OUTER JOIN "
-source: (TABLE | "(" query ")") (" AS " ALIAS)?
-where: " WHERE " condition
-group: " GROUP BY " expression (", " expression)*
-having: " HAVING " condition
-order: " ORDER BY " sort (", " sort)*
-sort: (expression | comparison) (" DESC" | " ASC")? (" NULLS FIRST" | " NULLS LAST")?
+output_order: " ORDER BY " output (", " output)*
+output: (COLUMN | expression | comparison) direction
+direction: (" DESC" | " ASC")? (" NULLS FIRST" | " NULLS LAST")?
 limit: " LIMIT " INTEGER (" OFFSET " INTEGER)?
-
-condition: predicate ((" AND " | " OR ") predicate)*
-predicate: "NOT " predicate | "(" condition ")" | comparison | "EXISTS(" query ")" | expression
-comparison: expression operator expression
-    | expression (" IN (" | " NOT IN (") (query | literal (", " literal)*) ")"
-    | expression (" BETWEEN " | " NOT BETWEEN ") expression " AND " expression
-    | expression (" IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS NOT TRUE" | " IS FALSE" | " IS NOT FALSE")
 operator: " = " | " <> " | " < " | " > " | " <= " | " >= " | " LIKE " | " ILIKE "
     | " NOT LIKE " | " NOT ILIKE " | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
-expression: term ((" + " | " - " | " * " | " / " | " % " | " || ") term)*
-term: "-"? primary ("::" TYPE)* ("[" INTEGER "]")?
-primary: column | literal | call | case | "(" expression ")" | "(" query ")"
-    | "CAST(" expression " AS " TYPE ")" | "EXTRACT(" PART " FROM " expression ")"
-call: FUNCTION "(" (arguments | "*")? ")" ("[" INTEGER "]")? (" FILTER(WHERE " condition ")")?
-arguments: "DISTINCT "? expression (", " expression)* order?
-case: "CASE" (" WHEN " condition " THEN " expression)+ (" ELSE " expression)? " END"
 literal: "-"? INTEGER | "-"? DECIMAL | STRING | "TRUE" | "FALSE" | "NULL"
 
 INTEGER: /[0-9]{1,12}/
@@ -63,6 +43,31 @@ STRING: /'([^'\n]|'')*'/
 NAME: /[a-z_][a-z0-9_]*/
 ALIAS: /t[0-9]{1,2}/
 """
+# One SELECT. Each kind of FROM has rules of its own, with its number in place of @: they differ in their columns.
+SELECT = r"""
+select@: "SELECT " "DISTINCT "? item@ (", " item@)* FROM@ where@? group@? having@?
+item@: star@ | expression@ (" AS " NAME)?
+where@: " WHERE " condition@
+group@: " GROUP BY " expression@ (", " expression@)*
+having@: " HAVING " condition@
+order@: " ORDER BY " sort@ (", " sort@)*
+sort@: (expression@ | comparison@) direction
+condition@: predicate@ ((" AND " | " OR ") predicate@)*
+predicate@: "NOT " predicate@ | "(" condition@ ")" | comparison@ | "EXISTS(" query ")" | expression@
+comparison@: expression@ operator expression@
+    | expression@ (" IN (" | " NOT IN (") (query | literal (", " literal)*) ")"
+    | expression@ (" BETWEEN " | " NOT BETWEEN ") expression@ " AND " expression@
+    | expression@ (" IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS NOT TRUE" | " IS FALSE" | " IS NOT FALSE")
+expression@: term@ ((" + " | " - " | " * " | " / " | " % " | " || ") term@)*
+term@: "-"? primary@ ("::" TYPE)* ("[" INTEGER "]")?
+primary@: column@ | literal | call@ | case@ | "(" expression@ ")" | "(" query ")"
+    | "CAST(" expression@ " AS " TYPE ")" | "EXTRACT(" PART " FROM " expression@ ")"
+call@: FUNCTION "(" (arguments@ | "*")? ")" ("[" INTEGER "]")? (" FILTER(WHERE " condition@ ")")?
+arguments@: "DISTINCT "? expression@ (", " expression@)* order@?
+case@: "CASE" (" WHEN " condition@ " THEN " expression@)+ (" ELSE " expression@)? " END"
+"""
+#: kinds of FROM beyond which all columns are allowed in every SELECT: the grammar grows with their number
+SCOPES = 40
 FUNCTIONS = (
     *("count", "sum", "avg", "min", "max", "any_value", "array_agg", "string_agg", "bool_and", "bool_or"),
     *("coalesce", "nullif", "abs", "round", "ceil", "floor", "mod", "power", "sqrt", "greatest", "least"),
@@ -70,22 +75,22 @@ FUNCTIONS = (
     *("to_char", "to_date", "date_trunc", "date_part", "age"),
 )
 TYPES = (
-    *("integer", "bigint", "smallint", "int", "numeric", "decimal", "real", "double precision", "text", "varchar"),
-    *("boolean", "date", "time", "timestamp"),
+    *("integer", "bigint", "smallint", "int", "numeric", "decimal", "real", "float", "double precision"),
+    *("text", "varchar", "boolean", "date", "time", "timestamp"),
 )
 PARTS = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND", "DOW", "DOY", "WEEK", "QUARTER", "EPOCH")
 
 
-def grammar(schema: Schema) -> str:
+def grammar(schema: Schema, qualifiers: Qualifiers = "aliases") -> str:
     """The queries on `schema`, in llguidance's dialect of Lark.
 
-    A column is written alone, after an alias, or after its own table's name.
+    With "aliases", a column is written alone, after an alias, or after its own table's name, in any SELECT. With
+    "tables" (see `postgres.dialect.qualifiers`), where FROM has one table it is one of that table's, and elsewhere it
+    stands after its table's name or an alias.
     """
     tables = [table for table in schema.tables if table.columns]
-    own = [f'TABLE_{i} "." COLUMN_{i}' for i in range(len(tables))]
     lines = [
-        GRAMMAR,
-        f'column: COLUMN | ALIAS "." COLUMN | {" | ".join(own)}',
+        COMMON,
         f"TABLE: {_either(quote(table.name) for table in tables)}",
         f"COLUMN: {_either(quote(column.name) for table in tables for column in table.columns)}",
         f"FUNCTION: {_either(spelled for name in FUNCTIONS for spelled in (name, name.upper()))}",
@@ -95,6 +100,24 @@ def grammar(schema: Schema) -> str:
     for i, table in enumerate(tables):
         lines.append(f"TABLE_{i}: {_either([quote(table.name)])}")
         lines.append(f"COLUMN_{i}: {_either(quote(column.name) for column in table.columns)}")
+    # What stands in SELECT as a column, as all columns, and as FROM, by the kind of FROM; "" is any kind.
+    of_table = " | ".join(f'TABLE_{i} "." COLUMN_{i}' for i in range(len(tables)))
+    columns = {"": f'COLUMN | ALIAS "." COLUMN | {of_table}'}
+    stars = {"": '"*" | ALIAS ".*"'}
+    sources = {"": "from?"}
+    if qualifiers == "tables" and len(tables) <= SCOPES:
+        columns[""] = f'ALIAS "." COLUMN | {of_table}'
+        stars[""] += ' | TABLE ".*"'
+        for i in range(len(tables)):
+            columns[str(i)] = f'COLUMN_{i} | TABLE_{i} "." COLUMN_{i}'
+            stars[str(i)] = '"*"'
+            sources[str(i)] = f'" FROM " TABLE_{i}'
+    for kind, column in columns.items():
+        select = SELECT.replace("FROM@", sources[kind]).replace("@", kind)
+        lines += [select, f"column{kind}: {column}", f"star{kind}: {stars[kind]}"]
+    alone = " | ".join(f"select{kind} order{kind}? limit?" for kind in columns)
+    lines.append(f'operand: {" | ".join(f"select{kind}" for kind in columns)} | "(" query ")"')
+    lines.append(f"query: {alone} | operand (set_operator operand)+ output_order? limit?")
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +136,7 @@ class Constraints:
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer)
         self._matchers: dict[str, Any] = {}
 
-    def of(self, schema: Schema) -> Constraint:
+    def of(self, schema: Schema, qualifiers: Qualifiers = "aliases") -> Constraint:
         """A new constraint to the queries on `schema`.
 
         Raises:
@@ -122,7 +145,7 @@ class Constraints:
         remedy = "set predict.constrained=false"
         if not any(table.columns for table in schema.tables):
             raise UserError(f"the schema {schema.db_id} has no table with a column", remedy)
-        lark = grammar(schema)
+        lark = grammar(schema, qualifiers)
         if lark not in self._matchers:
             matcher = self._new(self._tokenizer, lark)
             if matcher.is_error():

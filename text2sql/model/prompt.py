@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from text2sql.postgres.dialect.qualifiers import by_table
 from text2sql.schema import Schema, Table, quote
 from text2sql.stage import require
 
@@ -39,12 +40,17 @@ FRAMES = {
 }
 
 
+#: what stands before a column in an answer: the alias that the gold query gives its table, or the table's name
+Qualifiers = Literal["aliases", "tables"]
+
+
 @dataclass(frozen=True)
 class PromptOptions:
     """conf/prompt."""
 
     style: Literal["ddl", "compact"]
     samples: int
+    qualifiers: Qualifiers = "aliases"  # of adapters from before there was a choice
 
     def __post_init__(self) -> None:
         require(0 <= self.samples <= 20, "samples must be between 0 and 20")
@@ -61,9 +67,10 @@ def render(schema: Schema, question: str, options: PromptOptions, template: str)
     return f"{frame.head}PostgreSQL schema:\n{tables}\n\nQuestion: {' '.join(question.split())}{frame.tail}"
 
 
-def completion(sql: str) -> str:
+def completion(sql: str, schema: Schema, options: PromptOptions) -> str:
     """The answer to a prompt: the SQL without its semicolon; EOS is added by `encode_completion`."""
-    return sql.strip().removesuffix(";").rstrip()
+    answer = sql.strip().removesuffix(";").rstrip()
+    return by_table(answer, schema) if options.qualifiers == "tables" else answer
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
