@@ -55,7 +55,7 @@ params: environment ## compose conf/ into params.yaml again
 lock: environment ## make the lock files again from pyproject.toml
 	.ci/lock
 
-remote: environment ## point this clone at a bucket: make remote BUCKET=gs://NAME/FOLDER
+remote: environment ## point this clone at a bucket: make remote BUCKET=gs://NAME/FOLDER, or BUCKET=none
 	@text2sql remote "$(BUCKET)"
 
 verify: environment ## every file of dvc.lock against its hash: workspace, cache, remote, release

@@ -24,7 +24,7 @@ from text2sql.errors import UserError
 from text2sql.postgres.compare import Result, suite
 from text2sql.postgres.unknown import unknown_names
 from text2sql.schema import Schema
-from text2sql.sql import parse, parse_one
+from text2sql.sql import parse, parse_one, shallow
 
 if TYPE_CHECKING:
     from text2sql.model.generation import Generation
@@ -214,12 +214,13 @@ def failed(result: Result) -> bool:
 def tidy(sql: str, schema: Schema | None = None) -> tuple[str, list[str]]:
     """`sql` formatted, and warnings: it is no SQL, it is no query, it names what `schema` does not have."""
     try:
-        trees = parse(sql)
+        with shallow():
+            trees = parse(sql)
+            formatted = ";\n".join(tree.sql("postgres", pretty=True) for tree in trees)
     except SqlglotError:
         return sql, ["this is not valid SQL"]
     if not trees:
         return sql, ["the model gave no SQL"]
-    formatted = ";\n".join(tree.sql("postgres", pretty=True) for tree in trees)
     if not all(isinstance(tree, exp.Query) for tree in trees):
         return formatted, ["this is not a query that reads data: it is not run"]
     return formatted, [] if schema is None else unknown_names(sql, schema)

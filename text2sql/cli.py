@@ -96,7 +96,7 @@ def publish(
 
 @app.command()
 def remote(
-    bucket: Annotated[str, typer.Argument(help="gs://NAME/FOLDER")],
+    bucket: Annotated[str, typer.Argument(help="gs://NAME/FOLDER, or none for no remote at all.")],
     shared: Annotated[bool, typer.Option(help="For all who clone: in .dvc/config, to be committed.")] = False,
     anonymous: Annotated[bool, typer.Option(help="A public bucket, without credentials.")] = False,
 ) -> None:

@@ -1,4 +1,5 @@
-"""Parsing SQL with sqlglot, quietly: it logs a warning about each statement that it takes for an opaque command."""
+"""Parsing SQL with sqlglot: quietly (it logs a warning about each statement that it takes for an opaque command), and
+with one kind of error for whatever cannot be read."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def parse(sql: str, dialect: str = "postgres") -> list[exp.Expression]:
     Raises:
         sqlglot.errors.SqlglotError: it cannot be parsed.
     """
-    with quiet():
+    with quiet(), shallow():
         return [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
 
 
@@ -26,8 +27,21 @@ def parse_one(sql: str, dialect: str = "postgres") -> exp.Expression:
     Raises:
         sqlglot.errors.SqlglotError: it cannot be parsed, or is not one statement.
     """
-    with quiet():
+    with quiet(), shallow():
         return sqlglot.parse_one(sql, read=dialect)
+
+
+@contextmanager
+def shallow() -> Iterator[None]:
+    """sqlglot is recursive; a text that is nested too deeply for it (a model may write 100 parentheses) is an error.
+
+    Raises:
+        sqlglot.errors.ParseError: instead of RecursionError.
+    """
+    try:
+        yield
+    except RecursionError:
+        raise sqlglot.errors.ParseError("nested too deeply") from None
 
 
 @contextmanager

@@ -72,7 +72,7 @@ FUNCTIONS = (
     *("count", "sum", "avg", "min", "max", "any_value", "array_agg", "string_agg", "bool_and", "bool_or"),
     *("coalesce", "nullif", "abs", "round", "ceil", "floor", "mod", "power", "sqrt", "greatest", "least"),
     *("length", "lower", "upper", "trim", "substring", "replace", "concat", "left", "right", "position"),
-    *("to_char", "to_date", "date_trunc", "date_part", "age"),
+    *("to_char", "to_date", "date_trunc", "date_part"),
 )
 TYPES = (
     *("integer", "bigint", "smallint", "int", "numeric", "decimal", "real", "float", "double precision"),

@@ -20,6 +20,7 @@ from text2sql.model import checkpoint
 from text2sql.model.base import load_tokenizer
 from text2sql.model.packing import ATTENTION, Example, collate, pack, plan
 from text2sql.model.training import PackedTrainer, Recipe, build, describe_device, peak_memory_bytes
+from text2sql.sql import parse_one
 from text2sql.stage import track
 
 EXAMPLES = 20
@@ -133,7 +134,7 @@ class Preflight:
         if not self.writes_sql:
             return Check("answers", True, "the model generates (its weights are random: no SQL is expected)")
         try:
-            parsed = bool(text) and sqlglot.parse_one(text, read="postgres") is not None
+            parsed = bool(text) and parse_one(text) is not None
         except sqlglot.errors.SqlglotError:
             parsed = False
         remedy = "look at data/prompts/train.jsonl: do prompt and answer look right? Try a higher train.learning_rate"

@@ -27,6 +27,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.tokens import TokenType
 
+from text2sql.sql import parse_one
+
 Reason = Literal[
     "gold_failed",  # the gold query gave no result: the example says nothing about the prediction
     "prediction_failed",
@@ -105,7 +107,7 @@ def is_ordered(sql: str) -> bool:
 @functools.lru_cache(maxsize=256)
 def _parse(sql: str) -> exp.Expression:
     try:
-        return sqlglot.parse_one(sql, read="postgres")
+        return parse_one(sql)
     except sqlglot.errors.SqlglotError:
         return exp.Anonymous()
 

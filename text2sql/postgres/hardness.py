@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import sqlglot
 from sqlglot import exp
 
+from text2sql.sql import parse_one
+
 Level = Literal["easy", "medium", "hard", "extra"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
@@ -49,7 +51,7 @@ def hardness(sql: str, dialect: str) -> Level:
     Raises:
         sqlglot.errors.SqlglotError: the text is not one query of that dialect.
     """
-    return level(count(sqlglot.parse_one(sql, read=dialect)))
+    return level(count(parse_one(sql, dialect)))
 
 
 def count(tree: exp.Expression) -> Counts:

@@ -10,7 +10,7 @@ from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from text2sql.schema import Schema, quote
-from text2sql.sql import parse_one
+from text2sql.sql import parse_one, shallow
 
 #: columns that every PostgreSQL table has
 SYSTEM = {"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"}
@@ -23,8 +23,9 @@ def unknown_names(sql: str, schema: Schema) -> list[str]:
     ['there is no table shops']
     """
     try:
-        tree = normalize_identifiers(parse_one(sql), dialect="postgres")
-        scopes = list(traverse_scope(tree)) if isinstance(tree, exp.Query) else []
+        with shallow():
+            tree = normalize_identifiers(parse_one(sql), dialect="postgres")
+            scopes = list(traverse_scope(tree)) if isinstance(tree, exp.Query) else []
     except SqlglotError:
         return []
     tables = {t.name: {c.name for c in t.columns} for t in schema.tables}

@@ -7,6 +7,8 @@ import functools
 import sqlglot
 from sqlglot import exp
 
+from text2sql.sql import parse_one, shallow
+
 
 @functools.lru_cache(maxsize=1024)  # several questions have one gold query
 def normal_form(sql: str) -> str:
@@ -19,7 +21,7 @@ def normal_form(sql: str) -> str:
     Raises:
         sqlglot.errors.SqlglotError: it is not a query.
     """
-    tree = sqlglot.parse_one(sql, read="postgres")
+    tree = parse_one(sql)
     for identifier in tree.find_all(exp.Identifier):
         name = identifier.this if identifier.quoted else identifier.this.lower()
         identifier.replace(exp.to_identifier(name, quoted=not name.replace("_", "a").isalnum() or name != name.lower()))
@@ -40,7 +42,8 @@ def exact_match(gold: str, predicted: str) -> bool:
     if gold == predicted:
         return True
     try:
-        return normal_form(gold) == normal_form(predicted)
+        with shallow():
+            return normal_form(gold) == normal_form(predicted)
     except sqlglot.errors.SqlglotError:
         return False
 

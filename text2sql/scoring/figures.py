@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from text2sql.postgres.hardness import LEVELS
 from text2sql.scoring.judge import category
+from text2sql.sql import parse_one
 
 Row = Mapping[str, Any]
 
@@ -53,7 +54,7 @@ def features(sql: str) -> list[str]:
     ['nesting', 'order']
     """
     try:
-        tree = sqlglot.parse_one(sql, read="postgres")
+        tree = parse_one(sql)
     except sqlglot.errors.SqlglotError:
         return ["unknown"]
     found = [name for name, nodes in FEATURES.items() if name != "nesting" and tree.find(*nodes)]

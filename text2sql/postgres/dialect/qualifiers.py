@@ -18,7 +18,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from text2sql.schema import Schema, Table
-from text2sql.sql import parse_one
+from text2sql.sql import parse_one, shallow
 
 #: a change of the text: from, to, what comes there
 Edit = tuple[int, int, str]
@@ -41,8 +41,9 @@ class _Source:
 def by_table(sql: str, schema: Schema) -> str:
     """`sql` (PostgreSQL) with tables' names in place of aliases; as it is where that cannot be done."""
     try:
-        tree = parse_one(sql)
-        scopes = {id(s.expression): s for s in traverse_scope(tree) if isinstance(s.expression, exp.Select)}
+        with shallow():
+            tree = parse_one(sql)
+            scopes = {id(s.expression): s for s in traverse_scope(tree) if isinstance(s.expression, exp.Select)}
     except SqlglotError:
         return sql
     sources = {key: _sources(scope, schema) for key, scope in scopes.items()}

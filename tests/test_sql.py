@@ -1,0 +1,47 @@
+"""Texts nested too deeply for sqlglot, which is recursive: nothing that reads a model's SQL falls over them."""
+
+import pytest
+from sqlglot.errors import ParseError
+
+from text2sql.ask import is_sql, tidy
+from text2sql.postgres.compare import has_order, is_ordered, strip_distinct
+from text2sql.postgres.dialect.qualifiers import by_table
+from text2sql.postgres.hardness import hardness
+from text2sql.postgres.unknown import unknown_names
+from text2sql.schema import Schema
+from text2sql.scoring.exact import exact_match
+from text2sql.scoring.figures import features
+from text2sql.sql import parse, parse_one
+
+EMPTY = Schema("empty", ())
+DEPTHS = [10, 20, 30, 40, 60, 100, 1000]
+NESTED = {
+    "parentheses": lambda depth: f"SELECT {'(' * depth}1{')' * depth}",
+    "left open": lambda depth: f"SELECT {'(' * depth}1",
+    "subqueries": lambda depth: "SELECT a FROM t WHERE b IN (" * depth + "SELECT 1" + ")" * depth,
+    "NOT": lambda depth: f"SELECT a FROM t WHERE {'NOT ' * depth} b",
+    "minus": lambda depth: f"SELECT {'- ' * depth} 1",
+    "sums": lambda depth: f"SELECT 1{' + 1' * depth}",
+    "conditions": lambda depth: f"SELECT a FROM t WHERE b{' AND b' * depth}",
+    "functions": lambda depth: f"SELECT {'abs(' * depth}1{')' * depth}",
+}
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("nested", NESTED.values(), ids=NESTED.keys())
+def test_no_depth_is_too_much(nested, depth):
+    sql = nested(depth)
+    for read in (features, has_order, is_ordered, strip_distinct, is_sql):
+        read(sql)
+    tidy(sql, EMPTY)
+    unknown_names(sql, EMPTY)
+    by_table(sql, EMPTY)
+    assert not exact_match("SELECT 2", sql)
+    assert not exact_match(sql + " ", "SELECT 2")
+
+
+def test_it_is_one_kind_of_error():
+    deep = NESTED["parentheses"](1000)
+    for read in (parse, parse_one, lambda sql: hardness(sql, "postgres")):
+        with pytest.raises(ParseError, match="nested too deeply"):
+            read(deep)
