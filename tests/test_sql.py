@@ -14,7 +14,7 @@ from text2sql.scoring.figures import features
 from text2sql.sql import parse, parse_one
 
 EMPTY = Schema("empty", ())
-DEPTHS = [10, 20, 30, 40, 60, 100, 1000]
+DEPTHS = [20, 30, 40, 60, 300]
 NESTED = {
     "parentheses": lambda depth: f"SELECT {'(' * depth}1{')' * depth}",
     "left open": lambda depth: f"SELECT {'(' * depth}1",

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
@@ -170,15 +170,17 @@ def test_positions_labels_and_ids():
 def test_plan_uses_every_example_once_an_epoch(counts, size, tokens, batch, epochs, processes):
     made = databases(7, counts, [8] * len(counts))
     examples = list(itertools.chain(*made.values()))
+    assume(len(examples) >= processes)  # `train` refuses fewer
     planned = plan(examples, size, tokens, batch, epochs, seed=1, processes=processes)
     used = Counter(id(e) for group in planned.groups for e in group)
     unused = Counter({id(e): int(epochs) for e in examples})
     unused.subtract(used)
     assert min(unused.values()) >= 0
-    single = all(len(group) == 1 for group in planned.groups)
-    assert sum(unused.values()) < (processes if single else 1)
     assert len(planned.groups) % processes == planned.per_step % processes == 0
-    assert single or len(planned.groups) % planned.per_step == 0
+    # An epoch whose groups are single examples already cannot be evened out.
+    uneven = any(len(group) == 1 for group in planned.groups)
+    assert uneven or len(planned.groups) % planned.per_step == 0
+    assert sum(unused.values()) <= (size * (processes - 1) if uneven else 0)
     for group in planned.groups:
         assert len({e.db_id for e in group}) == 1
         assert len(group) <= size

@@ -131,7 +131,8 @@ def plan(
         chance.shuffle(groups)
         order += _mixed(groups, per_step)
     wanted = round(len(order) * epochs / math.ceil(epochs) / per_step) * per_step if epochs % 1 else len(order)
-    return Plan(order[: max(wanted, per_step) // processes * processes], per_step)
+    used = min(max(wanted, per_step), len(order))
+    return Plan(order[: used // processes * processes], per_step)
 
 
 def _groups(examples: list[Example], size: int, tokens: int, chance: random.Random) -> list[Group]:
