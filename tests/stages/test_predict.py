@@ -167,6 +167,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # 20 s: two processes, each loading a model; in one process the test before this one does the same
 def test_a_killed_prediction_goes_on_where_it_was(folder):
     configure(max_new_tokens=60, batch_size=1, quantization=PLAIN)
     command = [sys.executable, "-m", "stages.predict"]
