@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -109,8 +110,9 @@ def kill_in_the_middle() -> None:
         p for worker in processes("exp") + processes("celery") for p in [worker, *worker.children(recursive=True)]
     ]
     for process in [*doomed, *processes("stages.train")]:
-        if process.is_running() and "text2sql.tracking" not in process.cmdline():
-            process.send_signal(signal.SIGKILL)
+        with suppress(psutil.Error):  # it has just ended
+            if "text2sql.tracking" not in process.cmdline():
+                process.send_signal(signal.SIGKILL)
 
 
 def again() -> None:
