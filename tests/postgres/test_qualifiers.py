@@ -49,6 +49,10 @@ CASES = {
         "SELECT t1.name FROM singer AS t1 WHERE t1.id > (SELECT max(t2.id) FROM singer AS t2 WHERE t2.name = t1.name)",
         "SELECT name FROM singer WHERE id > (SELECT max(id) FROM singer AS t2 WHERE name = singer.name)",
     ),
+    "a lateral query": (
+        "SELECT x.n FROM singer AS t1 CROSS JOIN LATERAL (SELECT t1.id AS n) AS x",
+        "SELECT x.n FROM singer CROSS JOIN LATERAL (SELECT singer.id AS n) AS x",
+    ),
     "a derived table": (
         "SELECT t3.n FROM (SELECT t1.id AS n FROM singer AS t1) AS t3 JOIN band AS t2 ON t3.n = t2.id",
         "SELECT t3.n FROM (SELECT id AS n FROM singer) AS t3 JOIN band ON t3.n = band.id",
@@ -61,6 +65,8 @@ UNCHANGED = [
     "SELECT id FROM (SELECT id FROM singer) AS t1",
     "SELECT x.y FROM unknown AS x JOIN other AS z ON x.a = z.b",
     "SELECT name FROM",
+    "SELECT count(t1) FROM singer AS t1 JOIN band AS t2 ON t1.id = t2.id",
+    "SELECT t1.a FROM singer AS t1(a, b, c) JOIN singer AS t2 ON t1.a = t2.id",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,4 +113,6 @@ def address(remote: Remote) -> str:
 
 
 if __name__ == "__main__":
-    print(settle(), end="")
+    with suppress(UserError):  # a source archive without git: nothing to settle
+        if said := settle():
+            print(said)

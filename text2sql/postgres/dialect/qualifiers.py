@@ -47,6 +47,7 @@ def by_table(sql: str, schema: Schema) -> str:
     except SqlglotError:
         return sql
     sources = {key: _sources(scope, schema) for key, scope in scopes.items()}
+    renamed = {s.alias for found in sources.values() for s in found if s.renamed}
     edits = [
         (s.node.this.meta["end"] + 1, s.node.args["alias"].this.meta["end"] + 1, "")
         for found in sources.values()
@@ -54,14 +55,17 @@ def by_table(sql: str, schema: Schema) -> str:
         if s.renamed
     ]
     for column in tree.find_all(exp.Column):
-        edits += _edits(column, scopes, sources, sql)
+        # A whole row by its alias, or one that we cannot follow: nothing is renamed then.
+        if (column.table or column.name) in renamed and not _resolved(column, scopes, sources):
+            return sql
+        edits += _edits(column, scopes, sources)
     for start, end, text in sorted(edits, reverse=True):
         sql = sql[:start] + text + sql[end:]
     return sql
 
 
 def _sources(scope: Scope, schema: Schema) -> list[_Source]:
-    nodes = [node for _, (node, _) in scope.selected_sources.items()]
+    nodes = [node for node, _ in scope.selected_sources.values()]
     names = [node.name if isinstance(node, exp.Table) else node.alias for node in nodes]
     # A query within another one on the same table keeps its alias if it speaks of both.
     outer = _outer(scope) if scope.external_columns else ()
@@ -70,7 +74,7 @@ def _sources(scope: Scope, schema: Schema) -> list[_Source]:
     for node in nodes:
         table = schema.table(node.name) if isinstance(node, exp.Table) else None
         free = table is not None and names.count(node.name) == 1 and node.name not in around
-        renamed = free and bool(node.alias)
+        renamed = free and bool(node.alias) and not node.args["alias"].columns
         name = node.args["alias"].this if node.alias and not renamed else node.this
         made.append(_Source(node, node.alias_or_name, name.sql(dialect="postgres") if table else "", table, renamed))
     return made
@@ -83,18 +87,26 @@ def _outer(scope: Scope) -> Iterator[Scope]:
         yield scope
 
 
-def _edits(column: exp.Column, scopes: dict[int, Scope], sources: dict[int, list[_Source]], sql: str) -> Iterator[Edit]:
+def _resolved(column: exp.Column, scopes: dict[int, Scope], sources: dict[int, list[_Source]]) -> _Source | None:
+    """The source that the qualifier of `column` names, in its own query or in one around it."""
+    query = column.find_ancestor(exp.Select)
+    if not column.table or id(query) not in scopes:
+        return None
+    visible = [sources[id(query)], *(sources.get(id(outer.expression), []) for outer in _outer(scopes[id(query)]))]
+    return next((s for level in visible for s in level if s.alias == column.table), None)
+
+
+def _edits(column: exp.Column, scopes: dict[int, Scope], sources: dict[int, list[_Source]]) -> Iterator[Edit]:
     """How `column` is to be written: `table.column`, or `column` where there is one table."""
     query = column.find_ancestor(exp.Select, exp.SetOperation)
-    if not isinstance(query, exp.Select):
-        return  # ORDER BY of a union: its output columns
+    if id(query) not in scopes:
+        return  # ORDER BY of a union, say: its output columns
     start, name = column.this.meta["start"], column.name
     near = sources[id(query)]
-    visible = [near, *(sources.get(id(outer.expression), []) for outer in _outer(scopes[id(query)]))]
     outputs = {item.alias for item in query.expressions if isinstance(item, exp.Alias)}
     if column.table:
         qualifier = column.args["table"]
-        source = next((s for level in visible for s in level if s.alias == column.table), None)
+        source = _resolved(column, scopes, sources)
         if source is None:
             return
         alone = source in near and len(near) == 1 and source.table is not None
