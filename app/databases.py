@@ -17,6 +17,7 @@ from psycopg import sql
 from text2sql.mini.dataset import write_database
 from text2sql.mini.domain import Domain, load_folder
 from text2sql.mini.rows import make_rows
+from text2sql.model.prompt import VALUES_KEPT
 from text2sql.place import sqlite
 from text2sql.postgres.compare import Result
 from text2sql.postgres.databases.dump import run_script, statements
@@ -75,7 +76,7 @@ class Databases:
     def _load(self, domain: Domain) -> Database:
         with tempfile.TemporaryDirectory() as folder:
             write_database(Path(folder), domain, make_rows(domain, "demo")).close()
-            schema, dump = sqlite(Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite", samples=3)
+            schema, dump = sqlite(Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite", VALUES_KEPT)
             self._create(domain.db_id, dump.lines())
         return Database(domain.db_id, schema, tuple(question for question, _ in domain.questions))
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 import subprocess
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from text2sql.ask import Engine, check_question, choose, schema, tidy
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.model.generation import Generation
+from text2sql.model.prompt import PromptOptions
 from text2sql.place import open_place
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import server
@@ -80,7 +82,9 @@ ANSWERS = {
 
 @pytest.fixture
 def ask(monkeypatch):
-    monkeypatch.setattr(Engine, "load", classmethod(lambda cls, name, say=None: Scripted(ANSWERS)))
+    recipe = SimpleNamespace(prompt=PromptOptions("ddl", 0, "tables", values=3))
+    monkeypatch.setattr("text2sql.conversation.locate", lambda name: SimpleNamespace(title=name, recipe=recipe))
+    monkeypatch.setattr("text2sql.conversation.load", lambda located, said: Scripted(ANSWERS))
     return lambda *arguments, text=None: CliRunner().invoke(app, ["ask", *map(str, arguments)], input=text)
 
 

@@ -93,6 +93,11 @@ class Engine:
         """What the model was called by."""
         return self.located.title
 
+    @property
+    def samples(self) -> int:
+        """Values of each column that the model's prompts need; 0: none."""
+        return self.located.recipe.prompt.kept
+
     @classmethod
     def load(cls, name: str = "models/release", say: Callable[[str], None] = lambda text: None) -> Engine:
         """The model called `name`: a folder, git revision, MLflow model or hub repository (`model.locate`).
@@ -178,11 +183,15 @@ class Engine:
             return generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds, constraints)
 
 
-def schema(place: str | Path) -> Schema:
-    """The schema of a file of CREATE TABLE statements, an SQLite database or a DSN (`text2sql.place`)."""
+def schema(place: str | Path, samples: int = 0) -> Schema:
+    """The schema of a file of CREATE TABLE statements, an SQLite database or a DSN (`text2sql.place`).
+
+    Args:
+        samples: values kept of each column, for a model whose prompts show some: `Engine.samples`.
+    """
     from text2sql.place import open_place
 
-    with open_place(str(place)) as opened:
+    with open_place(str(place), samples) as opened:
         return opened.schema
 
 

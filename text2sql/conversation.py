@@ -17,6 +17,7 @@ from rich.table import Table
 
 from text2sql.ask import Answer, Engine
 from text2sql.errors import UserError
+from text2sql.model.locate import Located, locate
 from text2sql.place import Place, open_place
 from text2sql.postgres.compare import Result
 
@@ -43,13 +44,15 @@ def converse(question: str | None, options: Options) -> None:
         UserError: the database or the model is not to be had, or the one question cannot be answered.
     """
     said = Console(stderr=True)
-    with open_place(options.place) as place:
+    with said.status(f"finding {options.model}"):
+        located = locate(options.model)
+    with open_place(options.place, located.recipe.prompt.kept) as place:
         place = place.only(options.tables) if options.tables else place
         for note in place.schema.notes:
             said.print(f"notice: {note}", style="yellow", markup=False)
         if options.run and not place.rows:
             said.print("notice: a schema has no rows: queries are only tried out", style="yellow")
-        engine = load(options.model, said)
+        engine = load(located, said)
         if question is not None:
             show(answer(engine, question, place, options), options)
             return
@@ -60,12 +63,12 @@ def converse(question: str | None, options: Options) -> None:
                 said.print(str(error), style="red", markup=False)
 
 
-def load(model: str, said: Console) -> Engine:
+def load(located: Located, said: Console) -> Engine:
     """The engine, with a line that says what takes so long."""
     started = time.perf_counter()
-    with said.status("loading the model") as status:
-        engine = Engine.load(model, lambda text: status.update(text))
-    said.print(f"{model} loaded in {time.perf_counter() - started:.1f} s", style="dim", markup=False)
+    with said.status(f"loading {located.title}"):
+        engine = Engine(located, *located.load())
+    said.print(f"{located.title} loaded in {time.perf_counter() - started:.1f} s", style="dim", markup=False)
     return engine
 
 

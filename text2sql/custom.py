@@ -30,7 +30,7 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.postgres.compare import Result
 from text2sql.postgres.hardness import hardness
-from text2sql.schema import Schema, Table, quote, read_index, write_index
+from text2sql.schema import OTHER_SAMPLES, Schema, Table, quote, read_index, write_index
 from text2sql.stage import require, track
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ Lines = Callable[[Table], Iterable[str]]
 #: below data/source; there is one only if the data are one's own
 FOLDER = "postgres"
 #: values kept of each column, of which the stage databases takes as many as are asked for
-SAMPLES = 20
+SAMPLES = 1000
 #: rows whose values the question generator knows
 KNOWN_ROWS = 2000
 #: bad pairs shown on the terminal; all are in examples.jsonl
@@ -265,7 +265,10 @@ def described(schema: Schema, connection: psycopg.Connection) -> Schema:
         values = held(table, connection)
         columns = tuple(
             dataclasses.replace(
-                column, samples=tuple(dict.fromkeys(str(v) for v in values[column.name] if v is not None))[:SAMPLES]
+                column,
+                samples=tuple(dict.fromkeys(str(v) for v in values[column.name] if v is not None))[
+                    : SAMPLES if column.type == "text" else OTHER_SAMPLES
+                ],
             )
             for column in table.columns
         )

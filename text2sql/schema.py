@@ -35,6 +35,10 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+#: values kept of a column that is not text, at most: those are shown, never looked for
+OTHER_SAMPLES = 20
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """A column. `source` is its name in SQLite; `name` and `type` are PostgreSQL's."""
@@ -44,7 +48,7 @@ class Column:
     type: str
     not_null: bool = False
     unique: bool = False
-    #: a few distinct values as text, in the order of first appearance, for prompts that show values
+    #: distinct values as text, in the order of first appearance, for prompts that show values or those of the question
     samples: tuple[str, ...] = ()
     # What conversion has to know of the SQLite side; see text2sql/postgres/databases/infer.py.
     #: SQLite's column affinity by the declared type: integer, real, numeric, text or blob

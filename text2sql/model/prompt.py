@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Literal
 from text2sql.postgres.dialect.qualifiers import by_table
 from text2sql.schema import Schema, Table, quote
 from text2sql.stage import require
+from text2sql.values import mentioned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: a sample value longer than this many characters is cut: it is there to show the form, not the content
 SAMPLE_LENGTH = 40
+#: distinct values of a text column among which the question's are looked for
+VALUES_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,35 @@ class PromptOptions:
 
     style: Literal["ddl", "compact"]
     samples: int
-    qualifiers: Qualifiers = "aliases"  # of adapters from before there was a choice
+    # Both as in adapters from before there was a choice.
+    qualifiers: Qualifiers = "aliases"
+    values: int = 0
 
     def __post_init__(self) -> None:
         require(0 <= self.samples <= 20, "samples must be between 0 and 20")
+        require(0 <= self.values <= 20, "values must be between 0 and 20")
+
+    @property
+    def kept(self) -> int:
+        """How many values of each column a schema must bring along."""
+        return VALUES_KEPT if self.values else self.samples
 
 
 def render(schema: Schema, question: str, options: PromptOptions, template: str) -> str:
     """The prompt for `question` on `schema`, without BOS. `template` is one of `FRAMES`.
 
-    It depends on nothing but its arguments, and everything before the question depends on the schema alone.
+    It depends on nothing but its arguments, and everything before the question depends on the schema alone. The
+    question is followed by the values of the schema that it names, if `options.values` asks for them.
     """
     style = {"ddl": _ddl, "compact": _compact}[options.style]
     tables = "\n".join(style(table, options.samples) for table in schema.tables)
     frame = FRAMES[template]
-    return f"{frame.head}PostgreSQL schema:\n{tables}\n\nQuestion: {' '.join(question.split())}{frame.tail}"
+    asked = " ".join(question.split())
+    if found := mentioned(asked, schema, options.values):
+        asked += "\nValues: " + ", ".join(
+            f"{quote(table)}.{quote(column)} = {_samples([value], 1)}" for table, column, value in found
+        )
+    return f"{frame.head}PostgreSQL schema:\n{tables}\n\nQuestion: {asked}{frame.tail}"
 
 
 def completion(sql: str, schema: Schema, options: PromptOptions) -> str:

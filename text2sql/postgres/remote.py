@@ -24,7 +24,7 @@ from sqlglot.errors import SqlglotError
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import CODES
-from text2sql.schema import Column, ForeignKey, Schema, Table, quote
+from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table, quote
 from text2sql.sql import parse
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class Remote:
         """Tables and views that the role may read and that need no schema's name, with keys.
 
         Args:
-            samples: distinct values kept of each column; 0 reads no row at all.
+            samples: distinct values kept of each column, of one that is not text at most `OTHER_SAMPLES`; 0 reads no
+                row at all.
             hidden: `table.column` or `table`: neither name nor values of these leave the server.
 
         Raises:
@@ -125,11 +126,12 @@ class Remote:
         tables = tuple(self._with_samples(table, samples) for table in schema.tables)
         return Schema(schema.db_id, tables, schema.notes)
 
-    def _with_samples(self, table: Table, count: int) -> Table:
+    def _with_samples(self, table: Table, wanted: int) -> Table:
         import dataclasses
 
         made = []
         for column in table.columns:
+            count = wanted if column.type == "text" else min(wanted, OTHER_SAMPLES)
             rows = f"select {quote(column.name)}::text v from {quote(table.name)} limit {SAMPLED_ROWS}"
             query = f"select v from (select v, row_number() over () n from ({rows})) where v is not null"
             with self.transaction() as connection:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from text2sql.postgres.databases.infer import Facts, affinity, column_type, declared_type, unify
 from text2sql.postgres.databases.names import SYSTEM_COLUMNS, assign, lower
 from text2sql.postgres.databases.sqlite import Source, SourceTable, Value, quote
-from text2sql.schema import Column, ForeignKey, Schema, Table
+from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table
 
 #: names that every PostgreSQL schema has already, as far as a table of ours could hide or meet them
 _LARGEST_COLUMNS = 1600
@@ -18,7 +18,7 @@ def describe(source: Source, db_id: str, samples: int = 3) -> Schema:
     """The schema that `source` gets in PostgreSQL. What is not carried over as declared is said in `Schema.notes`.
 
     Args:
-        samples: distinct values kept of each column.
+        samples: distinct values kept of each column; of one that is not text at most `OTHER_SAMPLES`.
     """
     tables = source.tables()
     facts = {table.name: _scan(source, table, samples) for table in tables}
@@ -149,7 +149,7 @@ def _table(
                 type=kind,
                 not_null=(column.not_null and not fact.nulls) or column.name in key,
                 unique=(column.name,) in unique,
-                samples=tuple(fact.samples),
+                samples=tuple(fact.samples)[: None if kind == "text" else OTHER_SAMPLES],
                 affinity=affinity(column.declared),
                 storage=fact.storage,
                 form=fact.form if fact.texts else "text",

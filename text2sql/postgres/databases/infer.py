@@ -86,7 +86,7 @@ class Facts:
     fractions: int = 0
     with_nul: int = 0
     forms: dict[str, int] = field(default_factory=dict)
-    samples: list[str] = field(default_factory=list)
+    samples: dict[str, None] = field(default_factory=dict)
     prefixes: list[str] = field(default_factory=lambda: [*SHORT_PREFIXES, NUMBER_PREFIX])
 
     def add(self, values: Iterable[Value], samples: int) -> None:
@@ -118,8 +118,8 @@ class Facts:
             else:
                 self.blobs += 1
                 continue
-            if len(self.samples) < samples and (text := sample(value)) not in self.samples:
-                self.samples.append(text)
+            if len(self.samples) < samples:
+                self.samples.setdefault(sample(value))
 
     def _narrow_prefixes(self, value: str) -> None:
         """Leave out the patterns that would find something else than SQLite does at the start of `value`."""

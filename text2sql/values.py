@@ -1,0 +1,99 @@
+"""Values of the database that a question names: "flights from Aberdeen" holds airports.city = 'Aberdeen'.
+
+Which column holds a word, and how the database spells it, is what a model can know least from names and types alone.
+(Lin, Socher and Xiong, 2020, "Bridging Textual and Tabular Data", show the same beside the columns; here it follows the
+question, so that all questions on a database still begin with the same tokens.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from text2sql.schema import Schema
+
+#: words of the longest value that is looked for
+WORDS = 8
+#: words that hold sentences together: a value that is one of them (AND, ARE: Andorra, the Emirates) counts in quotes
+COMMON = frozenset(
+    """a about after all an and any are as at be before but by can did do does each either every find for from give had
+    has have how i if in is it its list many me more most much no none not of off on one or other our out over show so
+    than that the their them then there they this to two under up was we were what when where which who whom whose why
+    will with you your""".split()  # noqa: SIM905
+)
+#: a value with more characters is a text, not a name
+LENGTH = 40
+
+
+class Match(NamedTuple):
+    """`value` of a column, spelled as in the database."""
+
+    table: str
+    column: str
+    value: str
+
+
+def mentioned(question: str, schema: Schema, limit: int) -> list[Match]:
+    """At most `limit` of the values kept with `schema` (`Column.samples`) that `question` names.
+
+    Words are compared without case, punctuation and a plural's s. Where one value contains another, the longer one
+    counts. Longer ones come first, then those that are spelled as in the question, then in the schema's order. Spaces
+    around a value are not shown.
+
+    >>> from text2sql.schema import Column, Table
+    >>> airports = Table("airports", "airports", (Column("city", "city", "text", samples=("Aberdeen", "New York")),))
+    >>> mentioned("How many flights leave new york?", Schema("flights", (airports,)), 3)
+    [Match(table='airports', column='city', value='New York')]
+    """
+    known = index(schema) if limit else {}
+    words = [(found.group(), found.start(), found.end()) for found in re.finditer(r"\w+", question)]
+    taken = [False] * len(words)
+    found: list[Match] = []
+    for size in range(min(WORDS, len(words)), 0, -1):
+        for first in range(len(words) - size + 1):
+            if any(taken[first : first + size]):
+                continue
+            start, end = words[first][1], words[first + size - 1][2]
+            text = " ".join(word.casefold() for word, _, _ in words[first : first + size])
+            matches = [
+                match
+                for spelled in _singular(text)
+                for match in known.get(spelled, ())
+                if _meant(match.value, question, start, end)
+            ]
+            if matches:
+                taken[first : first + size] = [True] * size
+                found += sorted(dict.fromkeys(matches), key=lambda match: match.value not in question)
+    return found[:limit]
+
+
+def index(schema: Schema) -> dict[str, list[Match]]:
+    """The values of a schema's text columns by their words; made once for each schema."""
+    made: dict[str, list[Match]] | None = schema.__dict__.get("_values")
+    if made is None:
+        made = {}
+        for table in schema.tables:
+            for column in table.columns:
+                if column.type == "text" or column.type.startswith(("varchar", "char")):
+                    for value in (" ".join(sample.split()) for sample in column.samples):
+                        if len(value) <= LENGTH and (key := " ".join(re.findall(r"\w+", value.casefold()))):
+                            made.setdefault(key, []).append(Match(table.name, column.name, value))
+        schema.__dict__["_values"] = made
+    return made
+
+
+def _singular(text: str) -> Iterator[str]:
+    yield text
+    if text.endswith("s"):
+        yield text[:-1]
+
+
+def _meant(value: str, question: str, start: int, end: int) -> bool:
+    """Common words, single letters and small numbers count in quotes only, two letters also as they are spelled."""
+    word = question[start:end]
+    common = len(word) <= 2 or word.casefold() in COMMON
+    if not common:
+        return True
+    quoted = question[start - 1 : start] in tuple("'\"‘“`") and question[end : end + 1] in tuple("'\"’”`")
+    return quoted or (len(word) == 2 and word.isupper() and value == word)
