@@ -52,7 +52,17 @@ TARGET = Path("data/predictions/test.jsonl")
 ZERO_SHOT = Path("data/predictions/zero_shot.jsonl")
 METRICS = Path("metrics/predict.json")
 #: code that decides what is predicted
-CODE = ("base", "prompt", "inference", "generation", "shared_prefix", "packed", "candidates", "constraint")
+CODE = (
+    "base",
+    "prompt",
+    "inference",
+    "generation",
+    "shared_prefix",
+    "packed",
+    "candidates",
+    "constraint",
+    "references",
+)
 #: batches after which a prediction that depends on its neighbours (`Engine.exact` false) is saved
 BATCHES_SAVED = 4
 Row = dict[str, Any]

@@ -2,6 +2,9 @@
 
 import json
 import os
+import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,17 @@ from text2sql.schema import Column, Schema, Table
 
 
 def table(name, *columns):
-    return Table(name, name, tuple(Column(column, column, "text") for column in columns))
+    made = tuple(Column(column, column, type_) for column, _, type_ in (c.rpartition(" ") for c in columns))
+    return Table(name, name, made, (made[0].name,))
 
 
-SHOP = Schema("shop", (table("shop", "id", "name", "order"), table("sale", "shop_id", "Amount Paid", "name_2")))
+SHOP = Schema(
+    "shop",
+    (
+        table("shop", "id integer", "name text", "order integer", "opened date", "open boolean"),
+        table("sale", "shop_id integer", "Amount Paid numeric", "name_2 text"),
+    ),
+)
 
 ACCEPTED = [
     "SELECT * FROM shop",
@@ -31,10 +41,14 @@ ACCEPTED = [
     "SELECT name FROM shop UNION ALL SELECT name_2 FROM sale EXCEPT (SELECT name FROM shop LIMIT 1)",
     "SELECT count(*) FROM (SELECT name FROM shop GROUP BY name) AS t1",
     "SELECT CAST(name AS INTEGER) + 1, id::text, coalesce(name, 'x') FROM shop WHERE id BETWEEN 1 AND 2 AND name <> ''",
-    "SELECT EXTRACT(YEAR FROM name) FROM shop WHERE (id < 1 OR id > 2) AND name ILIKE 'a%'",
+    "SELECT EXTRACT(YEAR FROM opened) FROM shop WHERE (id < 1 OR id > 2) AND name ILIKE 'a%'",
     "SELECT CASE WHEN id > 1 THEN 'a' ELSE 'b' END AS kind FROM shop",
     "SELECT (array_agg(name ORDER BY id))[1] FROM shop",
     "SELECT 'schöne Grüße 北京'",
+    "SELECT name FROM shop WHERE opened > '2020-01-01' AND open AND open = TRUE",
+    "SELECT name FROM shop WHERE name::integer > 3 AND id::text LIKE '3%' AND opened BETWEEN '2020-01-01' AND opened",
+    "SELECT round(avg(length(name)), 2), min(opened), string_agg(name, ', ') FROM shop HAVING max(id) > sum(id)",
+    "SELECT name FROM shop WHERE name IN ('a', 'b') AND id IN (SELECT max(shop_id) FROM sale) AND name IS NOT NULL",
 ]
 REFUSED = [
     "",
@@ -49,6 +63,17 @@ REFUSED = [
     "SELECT pg_sleep(9)",
     "SELECT name FROM shop WHERE id > ",
     "SELECT count(* FROM shop",
+    "SELECT name FROM shop WHERE name = 3",  # a text
+    "SELECT name FROM shop WHERE id = 'x'",
+    "SELECT name FROM shop WHERE id ILIKE '%3%'",
+    "SELECT name FROM shop WHERE name = id",
+    "SELECT name FROM shop WHERE opened = 2020",
+    "SELECT name FROM shop WHERE id IN (SELECT name FROM shop)",
+    "SELECT name FROM shop WHERE id IN (SELECT id, name FROM shop)",
+    "SELECT sum(name) FROM shop",
+    "SELECT max(count(*)) FROM shop",
+    "SELECT name FROM shop WHERE count(*) > 1",
+    "SELECT name FROM shop WHERE length() > 1",
     "Here is the query: SELECT name FROM shop",
 ]
 
@@ -91,7 +116,7 @@ def test_grammar_with_tables_for_qualifiers(constraints, tiny_tokenizer, sql, is
 
 
 def test_a_schema_of_many_tables_still_has_a_grammar(constraints, tiny_tokenizer):
-    many = Schema("many", tuple(table(f"t_{i}", "id", f"c_{i}") for i in range(200)))
+    many = Schema("many", tuple(table(f"t_{i}", "id integer", f"c_{i} text") for i in range(200)))
     tokens = tiny_tokenizer("SELECT c_7 FROM t_7", add_special_tokens=False)["input_ids"]
     assert constraints.of(many, "tables").accepts(tokens)
 
@@ -112,6 +137,55 @@ def test_a_step_at_a_time(constraints, tiny_tokenizer):
 def test_a_schema_without_tables_is_refused(constraints):
     with pytest.raises(UserError, match="the schema empty has no table"):
         constraints.of(Schema("empty", ()))
+
+
+#: of names, not of values
+ERRORS = ("syntax", "unknown_column", "unknown_table", "unknown_function", "grouping")
+
+
+def walk(constraint, tokenizer, draw):
+    """A random query: any token that is allowed, the end as soon as a coin says so."""
+    for _ in range(200):
+        allowed = constraint.allowed(len(tokenizer)).nonzero().flatten().tolist()
+        end = tokenizer.eos_token_id
+        if end in allowed and constraint.refers(end) and draw.random() < 0.5:
+            return constraint._text.decode()
+        few = [t for t in draw.sample(allowed, min(64, len(allowed))) if t != end]
+        if draw.random() < 0.8:  # on with the query rather than with this expression
+            few.sort(key=lambda t: not tokenizer.decode([t]).startswith((" F", " W", " G", " O", " J", " =")))
+        token = next((t for t in few if constraint.refers(t)), None)
+        if token is None:
+            return None
+        constraint.accept(token)
+    return None
+
+
+def test_what_is_let_through_runs_on_postgresql(constraints, tiny_tokenizer, tmp_path):
+    """Random walks, not a model: whatever the grammar allows and the references admit has names that exist."""
+    from text2sql.place import open_place
+
+    with closing(sqlite3.connect(tmp_path / "music.sqlite")) as connection:
+        connection.executescript(
+            """create table singer (id integer primary key, name text, age integer, born date);
+            create table band (no integer primary key, title text, founded integer);
+            create table member (singer_id integer references singer (id), band_no integer references band (no),
+                since date, primary key (singer_id, band_no));
+            insert into singer values (1, 'Ann', 30, '1990-01-01'), (2, 'Bob', 40, '1980-02-03');
+            insert into band values (1, 'ABC', 1999);
+            insert into member values (1, 1, '2000-01-01');"""
+        )
+    draw, failed, ran = random.Random(1), [], 0
+    with open_place(str(tmp_path / "music.sqlite")) as place:
+        for _ in range(150):
+            sql = walk(constraints.of(place.schema, "tables"), tiny_tokenizer, draw)
+            if sql is not None:
+                ran += 1
+                result = place.execute(sql)
+                constant = "ORDER BY" in result.message or "GROUP BY" in result.message  # BY FALSE, BY 22
+                if not constant and "FROM (" not in sql and result.error in ERRORS:
+                    failed.append((result.error, result.message, sql))
+    assert ran > 10
+    assert not failed, "\n".join(map(str, failed))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -139,8 +213,8 @@ def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype)
 
 @pytest.mark.spider
 @pytest.mark.parametrize("qualifiers", ["aliases", "tables"])
-def test_it_excludes_no_gold_query(constraints, tiny_tokenizer, qualifiers):
-    """Wants data/postgres of a Spider run, named by SPIDER_POSTGRES."""
+def test_gold_queries_that_it_excludes(constraints, tiny_tokenizer, qualifiers):
+    """The grammar none; the references those that join along no key. Wants data/postgres of a Spider run."""
     from text2sql.schema import read_index
 
     folder = Path(os.environ.get("SPIDER_POSTGRES", "nowhere"))
@@ -155,4 +229,5 @@ def test_it_excludes_no_gold_query(constraints, tiny_tokenizer, qualifiers):
         tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
         if not constraints.of(schemas[db_id], qualifiers).accepts(tokens):
             refused.append((db_id, sql))
-    assert not refused, refused[:3]
+    print(f"{qualifiers}: {len(refused)} of {len(golds)} refused", *refused, sep="\n")
+    assert len(refused) <= (0.01 if qualifiers == "tables" else 0) * len(golds), refused[:3]

@@ -1,15 +1,19 @@
 """Decoding held to SQL: at each step only tokens that continue a query on this database's tables and columns.
 
-A small model's commonest mistakes are names that the schema does not have and text that is no SQL. A grammar made of a
-subset of PostgreSQL's SELECT and of the schema's own names rules both out; llguidance computes, for each row and step,
-which tokens the grammar allows. The grammar writes queries the one way in which the conversion to PostgreSQL writes
-them, and so the answers in training. It cannot know that an alias stands for one table and not another, or that types
-fit: for that, see execution-guided decoding.
+A small model's commonest mistakes are names that the schema does not have, values compared with another kind, and text
+that is no SQL. A grammar made of a subset of PostgreSQL's SELECT and of the schema's own names rules these out;
+llguidance computes, for each row and step, which tokens the grammar allows. The grammar writes queries the one way in
+which the conversion to PostgreSQL writes them, and so the answers in training.
+
+No grammar knows that a column's table is missing from FROM. With tables' names for qualifiers, `references` reads what
+has been written and refuses the words after which no name could be right. Neither can know that a query answers the
+question: for that, see execution-guided decoding.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,24 +22,44 @@ from torch.nn import functional
 
 from text2sql.errors import UserError
 from text2sql.model.prompt import Qualifiers
+from text2sql.model.references import KINDS, References, kind_of
 from text2sql.schema import Schema, quote
 
 # The lexer takes the longest match and does not go back: no word may be the beginning of another one that a step later
 # turns out not to follow (so " IS NOT NULL" is one word, not " IS " and three others).
 COMMON = r"""
 start: query
+query: select order? limit? | operand (set_operator operand)+ output_order? limit?
+operand: select | "(" query ")"
 set_operator: " UNION " | " UNION ALL " | " INTERSECT " | " EXCEPT "
+select: "SELECT " "DISTINCT "? item (", " item)* rest
+rest: from? where? group? having?
+item: star | value_a (" AS " NAME)?
 from: " FROM " source (join)*
 source: (TABLE | "(" query ")") (" AS " ALIAS)?
-join: join_kind source " ON " condition | " CROSS JOIN " source | ", " source
+join: join_kind source " ON " condition_p | " CROSS JOIN " source | ", " source
 join_kind: " JOIN " | " LEFT JOIN " | " RIGHT JOIN " | " FULL JOIN " | " INNER JOIN " | " LEFT OUTER JOIN "
+where: " WHERE " condition_p
+group: " GROUP BY " value_p (", " value_p)*
+having: " HAVING " condition_a
+order: " ORDER BY " sort (", " sort)*
+sort: (value_a | comparison_a) direction
 output_order: " ORDER BY " output (", " output)*
-output: (COLUMN | expression | comparison) direction
+output: (COLUMN | value_a | comparison_a) direction
 direction: (" DESC" | " ASC")? (" NULLS FIRST" | " NULLS LAST")?
 limit: " LIMIT " INTEGER (" OFFSET " INTEGER)?
-operator: " = " | " <> " | " < " | " > " | " <= " | " >= " | " LIKE " | " ILIKE "
-    | " NOT LIKE " | " NOT ILIKE " | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
-literal: "-"? INTEGER | "-"? DECIMAL | STRING | "TRUE" | "FALSE" | "NULL"
+order_operator: " = " | " <> " | " < " | " > " | " <= " | " >= " | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
+like_operator: " LIKE " | " ILIKE " | " NOT LIKE " | " NOT ILIKE "
+arithmetic: " + " | " - " | " * " | " / " | " % "
+in: " IN (" | " NOT IN ("
+between: " BETWEEN " | " NOT BETWEEN "
+is: " IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS NOT TRUE" | " IS FALSE" | " IS NOT FALSE"
+numeral: "-"? INTEGER | "-"? DECIMAL
+literal_number: INTEGER | DECIMAL
+literal_text: STRING
+literal_moment: STRING
+literal_other: "NULL"
+truth: "TRUE" | "FALSE" | STRING
 
 INTEGER: /[0-9]{1,12}/
 DECIMAL: /[0-9]{0,12}\.[0-9]{1,12}/
@@ -43,82 +67,118 @@ STRING: /'([^'\n]|'')*'/
 NAME: /[a-z_][a-z0-9_]*/
 ALIAS: /t[0-9]{1,2}/
 """
-# One SELECT. Each kind of FROM has rules of its own, with its number in place of @: they differ in their columns.
-SELECT = r"""
-select@: "SELECT " "DISTINCT "? item@ (", " item@)* FROM@ where@? group@? having@?
-item@: star@ | expression@ (" AS " NAME)?
-where@: " WHERE " condition@
-group@: " GROUP BY " expression@ (", " expression@)*
-having@: " HAVING " condition@
-order@: " ORDER BY " sort@ (", " sort@)*
-sort@: (expression@ | comparison@) direction
-condition@: predicate@ ((" AND " | " OR ") predicate@)*
-predicate@: "NOT " predicate@ | "(" condition@ ")" | comparison@ | "EXISTS(" query ")" | expression@
-comparison@: expression@ operator expression@
-    | expression@ (" IN (" | " NOT IN (") (query | literal (", " literal)*) ")"
-    | expression@ (" BETWEEN " | " NOT BETWEEN ") expression@ " AND " expression@
-    | expression@ (" IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS NOT TRUE" | " IS FALSE" | " IS NOT FALSE")
-expression@: term@ ((" + " | " - " | " * " | " / " | " % " | " || ") term@)*
-term@: "-"? primary@ ("::" TYPE)* ("[" INTEGER "]")?
-primary@: column@ | literal | call@ | case@ | "(" expression@ ")" | "(" query ")"
-    | "CAST(" expression@ " AS " TYPE ")" | "EXTRACT(" PART " FROM " expression@ ")"
-call@: FUNCTION "(" (arguments@ | "*")? ")" ("[" INTEGER "]")? (" FILTER(WHERE " condition@ ")")?
-arguments@: "DISTINCT "? expression@ (", " expression@)* order@?
-case@: "CASE" (" WHEN " condition@ " THEN " expression@)+ (" ELSE " expression@)? " END"
+# Expressions, twice: @ is p (plain) or a (with aggregates, which hold plain ones only).
+EXPRESSIONS = r"""
+value_@: number_@ | text_@ | moment_@ | other_@
+condition_@: predicate_@ ((" AND " | " OR ") predicate_@)*
+predicate_@: "NOT " predicate_@ | "TRUE" | "FALSE" | "(" condition_@ ")" | comparison_@ | "EXISTS(" query ")" | other_@
+comparison_@: number_@ order_operator number_@
+    | text_@ (order_operator | like_operator) text_@
+    | moment_@ order_operator moment_@
+    | other_@ order_operator (other_@ | truth)
+    | number_@ in (query_number | numeral (", " numeral)*) ")"
+    | text_@ in (query_text | STRING (", " STRING)*) ")"
+    | moment_@ in (query_moment | STRING (", " STRING)*) ")"
+    | other_@ in (query_other | STRING (", " STRING)*) ")"
+    | number_@ between number_@ " AND " number_@
+    | text_@ between text_@ " AND " text_@
+    | moment_@ between moment_@ " AND " moment_@
+    | value_@ is
+number_@: number_term_@ (arithmetic number_term_@)*
+number_term_@: "-"? number_primary_@ (("::" TYPE_NUMBER)? "::" TYPE_NUMBER)? | cast_@ ("::" TYPE)? "::" TYPE_NUMBER
+text_@: text_term_@ (" || " text_term_@)*
+text_term_@: text_primary_@ | cast_@ ("::" TYPE)? "::" TYPE_TEXT
+moment_@: moment_primary_@ | cast_@ ("::" TYPE)? "::" TYPE_MOMENT
+other_@: other_primary_@ | cast_@ ("::" TYPE)? "::" TYPE_OTHER
+cast_@: column_number | column_text | column_moment | column_other | "(" value_@ ")"
+    | calls_number_@ | calls_text_@ | calls_moment_@ | call_@
+call_@: "coalesce(" value_@ (", " value_@)+ ")"
+calls_number_@: ("abs(" | "ceil(" | "floor(" | "sqrt(") number_@ ")" | "round(" number_@ (", " number_@)? ")"
+    | ("mod(" | "power(") number_@ ", " number_@ ")" | "length(" text_@ ")" | "date_part(" FIELD ", " moment_@ ")"
+    | "EXTRACT(" PART " FROM " moment_@ ")" | "(" moment_@ " - " moment_@ ")"
+calls_text_@: ("lower(" | "upper(" | "trim(") text_@ ")" | ("left(" | "right(") text_@ ", " number_@ ")"
+    | "substring(" text_@ ", " (STRING | number_@ (", " number_@)?) ")" | "concat(" value_@ (", " value_@)* ")"
+    | "replace(" text_@ ", " text_@ ", " text_@ ")" | "to_char(" value_@ ", " STRING ")"
+calls_moment_@: "to_date(" text_@ ", " STRING ")" | "date_trunc(" FIELD ", " moment_@ ")"
+calls_other_@: "EXISTS(" query ")"
 """
-#: kinds of FROM beyond which all columns are allowed in every SELECT: the grammar grows with their number
-SCOPES = 40
-FUNCTIONS = (
-    *("count", "sum", "avg", "min", "max", "any_value", "array_agg", "string_agg", "bool_and", "bool_or"),
-    *("coalesce", "nullif", "abs", "round", "ceil", "floor", "mod", "power", "sqrt", "greatest", "least"),
-    *("length", "lower", "upper", "trim", "substring", "replace", "concat", "left", "right", "position"),
-    *("to_char", "to_date", "date_trunc", "date_part"),
-)
-TYPES = (
-    *("integer", "bigint", "smallint", "int", "numeric", "decimal", "real", "float", "double precision"),
-    *("text", "varchar", "boolean", "date", "time", "timestamp"),
-)
+# A value of one kind; @ is p or a, # the kind: number, text, moment, other; $ the same in capitals.
+KIND = r"""
+#_primary_@: column_# | literal_# | calls_#_@ | "(" #_@ ")" | "(" query_# ")"
+    | ("coalesce(" | "nullif(" | "greatest(" | "least(") #_@ (", " #_@)+ ")"
+    | "CAST(" value_@ " AS " TYPE_$ ")" | "CASE" (" WHEN " condition_@ " THEN " #_@)+ (" ELSE " #_@)? " END"
+"""
+AGGREGATES = r"""
+filter: " FILTER(WHERE " condition_p ")"
+number_primary_a: ("count(" ("*" | "DISTINCT "? value_p) ")" | ("sum(" | "avg(") "DISTINCT "? number_p ")") filter?
+text_primary_a: "string_agg(" "DISTINCT "? text_p ", " STRING order? ")" filter?
+other_primary_a: ("bool_and(" | "bool_or(") condition_p ")" filter?
+    | "array_agg(" "DISTINCT "? value_p order? ")" filter?
+"""
+AGGREGATES_OF_KIND = r"""
+#_primary_a: ("min(" | "max(" | "any_value(") "DISTINCT "? #_p ")" filter?
+    | ("(array_agg(" "DISTINCT "? #_p order? ")" filter? ")[" | "array_agg(" "DISTINCT "? #_p order? ")[") INTEGER "]"
+query_#: pick_# order? limit? | pick_# (set_operator pick_#)+ | "(" query_# ")"
+pick_#: "SELECT " "DISTINCT "? #_a (" AS " NAME)? rest
+"""
+TYPES = {
+    "number": ("integer", "bigint", "smallint", "int", "numeric", "decimal", "real", "float", "double precision"),
+    "text": ("text", "varchar"),
+    "moment": ("date", "timestamp", "time"),
+    "other": ("boolean",),
+}
 PARTS = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND", "DOW", "DOY", "WEEK", "QUARTER", "EPOCH")
 
 
-def grammar(schema: Schema, qualifiers: Qualifiers = "aliases") -> str:
+def grammar(schema: Schema) -> str:
     """The queries on `schema`, in llguidance's dialect of Lark.
 
-    With "aliases", a column is written alone, after an alias, or after its own table's name, in any SELECT. With
-    "tables" (see `postgres.dialect.qualifiers`), where FROM has one table it is one of that table's, and elsewhere it
-    stands after its table's name or an alias.
+    What is compared is of one kind (`KINDS`); aggregates stand neither in WHERE nor in each other.
     """
     tables = [table for table in schema.tables if table.columns]
-    lines = [
-        COMMON,
-        f"TABLE: {_either(quote(table.name) for table in tables)}",
-        f"COLUMN: {_either(quote(column.name) for table in tables for column in table.columns)}",
-        f"FUNCTION: {_either(spelled for name in FUNCTIONS for spelled in (name, name.upper()))}",
-        f"TYPE: {_either(spelled for name in TYPES for spelled in (name, name.upper()))}",
-        f"PART: {_either(PARTS)}",
-    ]
+    rules: dict[str, list[str]] = {}  # alternatives of a rule may come from several templates
+    absent = []  # kinds that no column has
+
+    def add(template: str) -> None:
+        for rule in re.split(r"\n+(?! )", template.strip()):
+            name, body = rule.split(":", 1)
+            rules.setdefault(name, []).append(body.strip())
+
+    add(COMMON)
+    for level in "pa":
+        add(EXPRESSIONS.replace("@", level))
+        for kind in KINDS:
+            add(KIND.replace("@", level).replace("#", kind).replace("$", kind.upper()))
+    add(AGGREGATES)
+    for kind in KINDS:
+        rules_of_kind = AGGREGATES_OF_KIND.replace("#", kind)
+        if kind == "other":  # PostgreSQL has no min(boolean)
+            rules_of_kind = rules_of_kind.replace('"min(" | "max(" | ', "")
+        add(rules_of_kind)
+        add(f"TYPE_{kind.upper()}: {_either(spelled for name in TYPES[kind] for spelled in (name, name.upper()))}")
+    add(f"TYPE: {_either(spelled for kind in KINDS for name in TYPES[kind] for spelled in (name, name.upper()))}")
+    add(f"PART: {_either(PARTS)}")
+    fields = (f"'{part.lower()}'" for part in PARTS)
+    add(f"FIELD: {_either(fields)}")
+    add(f"TABLE: {_either(quote(table.name) for table in tables)}")
+    add(f"COLUMN: {_either(quote(column.name) for table in tables for column in table.columns)}")
+    add('star: "*" | ALIAS ".*" | TABLE ".*"')
+    for kind in KINDS:
+        columns = [[quote(c.name) for c in table.columns if kind_of(c.type) == kind] for table in tables]
+        terminal = f"COLUMN_{kind.upper()}"
+        if not any(columns):
+            absent.append(kind)
+            continue
+        add(f"{terminal}: {_either(name for names in columns for name in names)}")
+        add(f'column_{kind}: {terminal} | ALIAS "." {terminal}')
+        for i, names in enumerate(columns):
+            if names:
+                add(f"{terminal}_{i}: {_either(names)}")
+                add(f'column_{kind}: TABLE_{i} "." {terminal}_{i}')
     for i, table in enumerate(tables):
-        lines.append(f"TABLE_{i}: {_either([quote(table.name)])}")
-        lines.append(f"COLUMN_{i}: {_either(quote(column.name) for column in table.columns)}")
-    # What stands in SELECT as a column, as all columns, and as FROM, by the kind of FROM; "" is any kind.
-    of_table = " | ".join(f'TABLE_{i} "." COLUMN_{i}' for i in range(len(tables)))
-    columns = {"": f'COLUMN | ALIAS "." COLUMN | {of_table}'}
-    stars = {"": '"*" | ALIAS ".*"'}
-    sources = {"": "from?"}
-    if qualifiers == "tables" and len(tables) <= SCOPES:
-        columns[""] = f'ALIAS "." COLUMN | {of_table}'
-        stars[""] += ' | TABLE ".*"'
-        for i in range(len(tables)):
-            columns[str(i)] = f'COLUMN_{i} | TABLE_{i} "." COLUMN_{i}'
-            stars[str(i)] = '"*"'
-            sources[str(i)] = f'" FROM " TABLE_{i}'
-    for kind, column in columns.items():
-        select = SELECT.replace("FROM@", sources[kind]).replace("@", kind)
-        lines += [select, f"column{kind}: {column}", f"star{kind}: {stars[kind]}"]
-    alone = " | ".join(f"select{kind} order{kind}? limit?" for kind in columns)
-    lines.append(f'operand: {" | ".join(f"select{kind}" for kind in columns)} | "(" query ")"')
-    lines.append(f"query: {alone} | operand (set_operator operand)+ output_order? limit?")
-    return "\n".join(lines) + "\n"
+        add(f"TABLE_{i}: {_either([quote(table.name)])}")
+    lines = "\n".join(f"{name}: {' | '.join(bodies)}" for name, bodies in rules.items()) + "\n"
+    return re.sub(rf"\bcolumn_({'|'.join(absent)}) \| ", "", lines) if absent else lines
 
 
 def _either(names: Iterable[str]) -> str:
@@ -134,7 +194,7 @@ class Constraints:
 
         self._new = llguidance.LLMatcher
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer)
-        self._matchers: dict[str, Any] = {}
+        self._matchers: dict[str, tuple[Any, References]] = {}
 
     def of(self, schema: Schema, qualifiers: Qualifiers = "aliases") -> Constraint:
         """A new constraint to the queries on `schema`.
@@ -145,40 +205,60 @@ class Constraints:
         remedy = "set predict.constrained=false"
         if not any(table.columns for table in schema.tables):
             raise UserError(f"the schema {schema.db_id} has no table with a column", remedy)
-        lark = grammar(schema, qualifiers)
+        lark = grammar(schema)
         if lark not in self._matchers:
             matcher = self._new(self._tokenizer, lark)
             if matcher.is_error():
                 raise UserError(f"no grammar for the schema {schema.db_id}: {matcher.get_error()}", remedy)
-            self._matchers[lark] = matcher
-        return Constraint(self._matchers[lark].deep_copy())
+            self._matchers[lark] = matcher, References(schema)
+        matcher, references = self._matchers[lark]
+        return Constraint(matcher.deep_copy(), self._tokenizer, references if qualifiers == "tables" else None)
 
 
 class Constraint:
     """Which tokens may come next in one row."""
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, tokenizer: Any, references: References | None) -> None:
+        self._matcher, self._tokenizer, self._references = matcher, tokenizer, references
+        self._text = b""
 
     def allowed(self, vocabulary: int) -> torch.Tensor:
-        """For each token of the vocabulary whether it may come next, as booleans on the CPU."""
+        """For each token of the vocabulary whether the grammar has it next, as booleans on the CPU."""
         bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         mask = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten().bool()[:vocabulary]
         # A model's vocabulary may be padded beyond the tokenizer's.
         return functional.pad(mask, (0, vocabulary - len(mask)), value=False)
 
+    def refers(self, token: int) -> bool:
+        """Whether all names can be what they must be once `token`, which the grammar allows, has been written."""
+        if self._references is None:
+            return True
+        ended = token == self._tokenizer.eos_token
+        text = self._text if ended else self._text + self._tokenizer.decode_bytes([token])
+        return self._references.admits(text.decode(errors="ignore"), ended)
+
+    def release(self) -> None:
+        """Ask no more what names refer to."""
+        self._references = None
+
     def accept(self, token: int) -> None:
         """Go on to the step after `token`."""
         if not self._matcher.consume_token(token):
             raise ValueError(f"token {token} was not allowed: {self._matcher.get_error()}")
+        if token != self._tokenizer.eos_token:
+            self._text += self._tokenizer.decode_bytes([token])
 
     def again(self) -> Constraint:
         """The same at its start."""
         matcher = self._matcher.deep_copy()
         matcher.reset()
-        return Constraint(matcher)
+        return Constraint(matcher, self._tokenizer, self._references)
 
     def accepts(self, tokens: Iterable[int]) -> bool:
         """Whether the tokens are a whole query; this constraint stays where it is."""
         tokens, matcher = list(tokens), self._matcher.deep_copy()
-        return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+        if matcher.try_consume_tokens(tokens) != len(tokens) or not matcher.is_accepting():
+            return False
+        following = Constraint(matcher, self._tokenizer, self._references)
+        following._text = self._text + self._tokenizer.decode_bytes(tokens)
+        return following.refers(self._tokenizer.eos_token)

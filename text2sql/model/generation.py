@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: Rows whose best two logits come closer than this at any step are generated again alone (float32 only: the logits
 #: of the two ways differ by about 5e-5 with 135M parameters, see benchmarks/prediction.py).
 TIE = 2e-4
+#: Tokens of a step of which it is asked at most whether names can be right after them.
+TRIED = 64
 #: Tokens of new prompts computed in one forward pass at most (one prompt at least): bounds the activations.
 PREFILL_TOKENS = 4096
 
@@ -181,14 +183,13 @@ class _Decoder:
         logits = logits.float()
         norm = torch.logsumexp(logits, dim=-1)
         if any(row.constraint is not None for row in self.cache.rows):
-            logits = torch.stack([only(x, row.constraint) for x, row in zip(logits, self.cache.rows, strict=True)])
+            held = (row.constraint for row in self.cache.rows)
+            logits = torch.stack([only(x, constraint) for x, constraint in zip(logits, held, strict=True)])
         best = logits.topk(2, dim=-1)
         choices, margins = best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist()
         for slot, row in enumerate(self.cache.rows):
             if row.draw is not None:
-                cumulative = functional.softmax(logits[slot] / self.options.temperature, dim=-1).double().cumsum(-1)
-                drawn = torch.searchsorted(cumulative, row.draw.random() * cumulative[-1])
-                choices[slot] = min(int(drawn), len(cumulative) - 1)
+                choices[slot] = self._draw(logits[slot], row)
             else:
                 row.margin = min(row.margin, margins[slot])
         chosen = logits.gather(1, torch.tensor(choices, device=logits.device)[:, None])[:, 0]
@@ -197,6 +198,19 @@ class _Decoder:
             row.score += gain
             if row.constraint is not None:
                 row.constraint.accept(token)
+
+    def _draw(self, logits: torch.Tensor, row: Row) -> int:
+        """A sampled token; one after which no name can be right is drawn again, the same one no more."""
+        assert row.draw is not None
+        left = logits.clone()
+        for _ in range(TRIED):
+            cumulative = functional.softmax(left / self.options.temperature, dim=-1).double().cumsum(-1)
+            drawn = torch.searchsorted(cumulative, row.draw.random() * cumulative[-1])
+            token = min(int(drawn), len(cumulative) - 1)
+            if row.constraint is None or row.constraint.refers(token):
+                break
+            left[token] = float("-inf")
+        return token
 
     def _release(self) -> Iterator[tuple[int, Generation]]:
         """Take out and yield the rows that ended."""
@@ -240,10 +254,25 @@ def check_lengths(model: Any, prompts: Sequence[Sequence[int]], options: Generat
 
 
 def only(logits: torch.Tensor, constraint: Constraint | None) -> torch.Tensor:
-    """The logits of one row, -inf where the constraint forbids the token."""
+    """The logits of one row, -inf where the constraint forbids the token.
+
+    Whether names can be right is asked of one token after the other, the most likely one first, until one will do. If
+    none does, the row has come to a dead end, and only the grammar holds it from then on.
+    """
     if constraint is None:
         return logits
-    return logits.masked_fill(~constraint.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
+    left = logits.masked_fill(~constraint.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
+    for token in left.topk(min(TRIED, len(left))).indices.tolist():
+        if not left[token].isfinite():
+            break
+        if constraint.refers(token):
+            best = left[token].clone()
+            left[left == best] = float("-inf")  # others that are as likely have not been asked about
+            left[token] = best
+            return left
+        left[token] = float("-inf")
+    constraint.release()
+    return only(logits, constraint)
 
 
 def plain(

@@ -1,0 +1,141 @@
+"""Which beginnings of a query can still become one whose names all refer to something."""
+
+import pytest
+
+from text2sql.model.references import References, kind_of
+from text2sql.schema import Column, ForeignKey, Schema, Table
+
+
+def table(name, columns, key=(), foreign=()):
+    made = tuple(Column(c, c, t) for c, t in (column.split(maxsplit=1) for column in columns.split(", ")))
+    keys = tuple(ForeignKey((own,), other, (referred,)) for own, other, referred in foreign)
+    return Table(name, name, made, key, keys)
+
+
+MUSIC = Schema(
+    "music",
+    (
+        table("singer", "id integer, name text, age integer, born date", ("id",)),
+        table("band", "id integer, name text, founded integer, order_no integer", ("id",)),
+        table(
+            "member",
+            "singer_id integer, band_id integer, since integer",
+            ("singer_id", "band_id"),
+            [("singer_id", "singer", "id"), ("band_id", "band", "id")],
+        ),
+        table("chart", "title text, points integer, age text"),  # without any key
+        table("order", "id integer, Total numeric"),
+    ),
+)
+JOINED = "SELECT singer.name FROM singer JOIN member ON singer.id = member.singer_id"
+WHOLE = [
+    "SELECT name FROM singer",
+    "SELECT name, age FROM singer WHERE age > 3 AND name = 'band.id' ORDER BY born DESC LIMIT 1",
+    "SELECT * FROM singer",
+    "SELECT count(*) FROM singer",
+    'SELECT "Total" FROM "order"',
+    "SELECT count(*), name FROM singer GROUP BY name HAVING count(*) > 1 ORDER BY count(*) DESC",
+    "SELECT age, name FROM singer GROUP BY id",  # its primary key
+    "SELECT max(age) - min(age) FROM singer",
+    JOINED,
+    f"{JOINED} JOIN band ON member.band_id = band.id WHERE band.founded > 1990",
+    f"{JOINED} GROUP BY singer.id HAVING count(*) > 2",
+    "SELECT chart.title FROM chart JOIN band ON chart.points = band.founded",  # no key of either says otherwise
+    "SELECT name FROM singer WHERE id NOT IN (SELECT singer_id FROM member)",
+    "SELECT name FROM singer WHERE EXISTS(SELECT since FROM member WHERE member.singer_id = singer.id)",
+    "SELECT name FROM singer WHERE age > (SELECT avg(age) FROM singer)",
+    "SELECT name FROM singer UNION SELECT name FROM band ORDER BY name",
+    "SELECT t1.name FROM singer AS t1 JOIN singer AS t2 ON t1.age = t2.id",
+    "SELECT count(*) FROM (SELECT name FROM singer GROUP BY name) AS t1",
+    "SELECT DISTINCT name FROM singer ORDER BY name",
+    "SELECT CASE WHEN age > 3 OR age < 1 THEN 'a' ELSE 'b' END FROM singer",
+    "SELECT name FROM singer WHERE age::text = '3'",
+]
+
+
+@pytest.fixture(scope="module")
+def references():
+    return References(MUSIC)
+
+
+@pytest.mark.parametrize("sql", WHOLE)
+def test_every_beginning_of_a_query_will_do(references, sql):
+    refused = [sql[:end] for end in range(len(sql) + 1) if not references.admits(sql[:end])]
+    assert not refused, refused[0]
+    assert references.admits(sql, ended=True)
+
+
+@pytest.mark.parametrize(
+    ("begun", "refused"),
+    [
+        ("SELECT name FROM ", "m"),  # member has no name
+        ("SELECT name, age FROM ", "band"),
+        ("SELECT name, ", "singer."),  # alone or after their tables' names, not both
+        ("SELECT singer.name, ", "age"),
+        ("SELECT singer.name FROM band", " WHERE"),  # singer is missing
+        ("SELECT singer.name FROM ", "chart WHERE"),
+        ("SELECT name FROM singer", " JOIN"),
+        ("SELECT name FROM singer WHERE ", "fo"),  # founded is band's
+        ("SELECT name FROM singer WHERE ", "string_agg"),
+        ("SELECT name FROM singer WHERE ", "band."),
+        ("SELECT name FROM singer WHERE singer.", "f"),
+        (f"{JOINED} WHERE ", "band."),
+        (f"{JOINED} WHERE ", "since"),
+        (f"{JOINED} JOIN ", "s"),  # a second time
+        ("SELECT singer.name FROM singer JOIN ", "band"),  # no key joins them
+        ("SELECT singer.name FROM singer JOIN member ON ", "band"),
+        ("SELECT singer.name FROM singer JOIN member ON singer.", "name"),
+        ("SELECT singer.name FROM singer JOIN member ON singer.id = member.", "b"),
+        ("SELECT singer.name FROM singer JOIN member ON ", "'"),
+        ("SELECT singer.name FROM singer JOIN member ON singer.id", " WHERE"),
+        ("SELECT count(*), name FROM singer", " ORDER"),
+        ("SELECT name, age FROM singer GROUP BY name", " ORDER"),
+        ("SELECT name, age FROM singer GROUP BY name", " OR"),
+        ("SELECT name FROM singer GROUP BY name ORDER BY ", "age,"),
+        ("SELECT name FROM singer UNION SELECT name", ","),
+        ("SELECT name, age FROM singer UNION SELECT name", " FROM"),
+        ("SELECT name FROM singer WHERE id IN (SELECT id FROM singer WHERE id IN (SELECT id FROM singer WHERE id IN ("
+         "SELECT id FROM singer WHERE id IN (", "SELECT id"),
+        ("SELECT t1.name FROM singer AS t1 JOIN singer AS ", "t1 ON"),
+        ("SELECT name FROM singer ORDER BY ", "count("),
+        ("SELECT name FROM singer WHERE id = ", "id"),
+        ("SELECT count(*) FROM singer", " ORDER"),
+        (JOINED, " OR singer"),  # the key has been named
+        ("SELECT name FROM singer UNION SELECT name FROM band UNION SELECT title FROM chart", " UNION SELECT"),
+        ("SELECT DISTINCT name FROM singer ORDER BY ", "ag"),
+        ("SELECT singer.name FROM singer JOIN member ON singer.id", " NOT"),
+        ("SELECT abs(abs(abs(abs(abs(abs(abs(abs", "("),
+        ("SELECT t1.name FROM singer AS t1 WHERE t1.", "founded"),
+    ],
+)  # fmt: skip
+def test_where_a_query_can_only_fail(references, begun, refused):
+    assert references.admits(begun)
+    assert not references.admits(begun + refused)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT name",
+        "SELECT singer.name FROM band",
+        "SELECT count(*), name FROM singer",
+        "SELECT name, age FROM singer GROUP BY name",
+        "SELECT name FROM singer WHERE id IN (SELECT id FROM singer",
+        "SELECT singer.name FROM singer JOIN member ON singer.id",
+        "SELECT name, age FROM singer UNION SELECT name FROM band",
+        "",
+    ],
+)
+def test_what_is_no_whole_query(references, sql):
+    assert not references.admits(sql, ended=True)
+
+
+def test_kinds():
+    kinds = {
+        "bigint": "number",
+        "numeric(8,2)": "number",
+        "varchar(3)": "text",
+        "timestamp": "moment",
+        "bytea": "other",
+    }
+    assert {type_: kind_of(type_) for type_ in kinds} == kinds
