@@ -230,4 +230,4 @@ def test_gold_queries_that_it_excludes(constraints, tiny_tokenizer, qualifiers):
         if not constraints.of(schemas[db_id], qualifiers).accepts(tokens):
             refused.append((db_id, sql))
     print(f"{qualifiers}: {len(refused)} of {len(golds)} refused", *refused, sep="\n")
-    assert len(refused) <= (0.01 if qualifiers == "tables" else 0) * len(golds), refused[:3]
+    assert len(refused) <= (0.015 if qualifiers == "tables" else 0) * len(golds), refused[:3]
