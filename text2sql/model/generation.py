@@ -261,13 +261,14 @@ def only(logits: torch.Tensor, constraint: Constraint | None) -> torch.Tensor:
     """
     if constraint is None:
         return logits
-    left = logits.masked_fill(~constraint.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
+    left = logits.float().masked_fill(~constraint.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
     for token in left.topk(min(TRIED, len(left))).indices.tolist():
         if not left[token].isfinite():
             break
         if constraint.refers(token):
             best = left[token].clone()
-            left[left == best] = float("-inf")  # others that are as likely have not been asked about
+            # Others that are as likely have not been asked about: they come next, by the least that can be told.
+            left[left == best] = torch.nextafter(best, best - 1)
             left[token] = best
             return left
         left[token] = float("-inf")
