@@ -1,5 +1,6 @@
 """The grammar of a schema's queries: what it lets through, what not, and generation held to it."""
 
+import dataclasses
 import json
 import os
 import random
@@ -113,6 +114,13 @@ BY_TABLE = [
 def test_grammar_with_tables_for_qualifiers(constraints, tiny_tokenizer, sql, is_query):
     tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
     assert constraints.of(SHOP, "tables").accepts(tokens) is is_query
+
+
+def test_schemas_that_differ_in_keys_only_have_constraints_of_their_own(constraints, tiny_tokenizer):
+    keyless = Schema("shop", tuple(dataclasses.replace(t, primary_key=()) for t in SHOP.tables))
+    tokens = tiny_tokenizer("SELECT name FROM shop GROUP BY id", add_special_tokens=False)["input_ids"]
+    assert constraints.of(SHOP, "tables").accepts(tokens)
+    assert not constraints.of(keyless, "tables").accepts(tokens)
 
 
 def test_a_schema_of_many_tables_still_has_a_grammar(constraints, tiny_tokenizer):

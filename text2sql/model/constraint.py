@@ -194,7 +194,7 @@ class Constraints:
 
         self._new = llguidance.LLMatcher
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer)
-        self._matchers: dict[str, tuple[Any, References]] = {}
+        self._matchers: dict[Schema, tuple[Any, References]] = {}
 
     def of(self, schema: Schema, qualifiers: Qualifiers = "aliases") -> Constraint:
         """A new constraint to the queries on `schema`.
@@ -205,13 +205,12 @@ class Constraints:
         remedy = "set predict.constrained=false"
         if not any(table.columns for table in schema.tables):
             raise UserError(f"the schema {schema.db_id} has no table with a column", remedy)
-        lark = grammar(schema)
-        if lark not in self._matchers:
-            matcher = self._new(self._tokenizer, lark)
+        if schema not in self._matchers:
+            matcher = self._new(self._tokenizer, grammar(schema))
             if matcher.is_error():
                 raise UserError(f"no grammar for the schema {schema.db_id}: {matcher.get_error()}", remedy)
-            self._matchers[lark] = matcher, References(schema)
-        matcher, references = self._matchers[lark]
+            self._matchers[schema] = matcher, References(schema)
+        matcher, references = self._matchers[schema]
         return Constraint(matcher.deep_copy(), self._tokenizer, references if qualifiers == "tables" else None)
 
 

@@ -168,7 +168,7 @@ class References:
             lexeme = match.group()
             open_ended = match.end() == len(text) and not ended
             following = found[i + 1].group() if i + 1 < len(found) else ""
-            if scope is not None and scope.phase == "on" and len(scope.on) < 2 and self._plain(scope):
+            if scope is not None and self._joining(scope):
                 name = match["word"] or match["quoted"]
                 if not name and lexeme != "." and not (lexeme == "=" and len(scope.on) == 1):
                     raise Refused  # a join is along a key
@@ -255,7 +255,7 @@ class References:
 
     def _follows(self, scope: _Scope, word: str) -> None:
         """May `word` follow a value here?"""
-        if scope.phase == "on" and self._plain(scope) and len(scope.on) < 2:
+        if self._joining(scope):
             raise Refused
         if word in ENDS:
             self._leave(scope, word)
@@ -328,7 +328,7 @@ class References:
 
     def _join(self, scope: _Scope) -> None:
         """A further source, as far as the select list allows one."""
-        if scope.phase == "on" and self._plain(scope) and len(scope.on) < 2:
+        if self._joining(scope):
             raise Refused
         if len(scope.sources) == WIDEST or any(not q for q, _ in scope.used):
             raise Refused
@@ -354,7 +354,7 @@ class References:
             raise Refused  # a single row
 
     def _complete_from(self, scope: _Scope) -> None:
-        if scope.phase == "on" and self._plain(scope) and len(scope.on) < 2:
+        if self._joining(scope):
             raise Refused
         visible = scope.visible
         for qualifier, _ in scope.used:
@@ -459,12 +459,16 @@ class References:
         """Whether all sources are tables by their own names."""
         return all(table is not None for table in scope.sources.values())
 
+    def _joining(self, scope: _Scope) -> bool:
+        """Whether the columns of a join are still to be named."""
+        return scope.phase == "on" and len(scope.on) < 2 and self._plain(scope)
+
     def _qualifiers(self, scope: _Scope) -> set[str]:
         """What may stand before a column's dot."""
         outer = scope.outer.visible if scope.outer else set()
         if scope.phase == "select":
             return outer | ALIASES | (set() if any(not q for q, _ in scope.used) else set(self.tables))
-        if scope.phase == "on" and len(scope.on) < 2 and self._plain(scope):
+        if self._joining(scope):
             return {q for pair in self._pairs(scope) for q, _ in pair[len(scope.on) : len(scope.on) + 1]}
         ordered = self._orderable(scope)
         return scope.visible if ordered is None else {q for q, _ in ordered}
@@ -493,7 +497,7 @@ class References:
 
     def _bare(self, scope: _Scope) -> set[str]:
         """The columns that may stand alone."""
-        if scope.phase == "on" and len(scope.on) < 2 and self._plain(scope):
+        if self._joining(scope):
             return set()
         if scope.combined and scope.phase == "order":
             return self.all
@@ -520,7 +524,7 @@ class References:
             return
         alone = scope.phase == "order" and scope.grouped is None  # no aggregate beside the rows themselves
         functions = FUNCTIONS if alone or scope.phase in ("where", "on", "group") else FUNCTIONS | AGGREGATES
-        if scope.phase == "on" and len(scope.on) < 2 and self._plain(scope):
+        if self._joining(scope):
             functions = frozenset()
         _require_some(name, self._qualifiers(scope) | self._bare(scope) | functions)
 
@@ -529,7 +533,7 @@ class References:
     ) -> None:
         if scope.combined and scope.phase == "order":
             return
-        if scope.phase == "on" and len(scope.on) < 2 and self._plain(scope):
+        if self._joining(scope):
             at = len(scope.on)
             possible = {pair[at][1] for pair in self._pairs(scope) if pair[at][0] == qualifier}
             if partial:
@@ -554,10 +558,9 @@ class References:
         if name not in possible:
             raise Refused
         found = (qualifier, name)
-        outside = "aggregate" not in brackets
         if scope.phase == "select":
             scope.used.append(found)
-            if outside:
+            if not scope.inside:
                 scope.plain.append(found)
         elif scope.phase == "group":
             assert scope.grouped is not None
