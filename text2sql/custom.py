@@ -30,7 +30,7 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.postgres.compare import Result
 from text2sql.postgres.hardness import hardness
-from text2sql.schema import OTHER_SAMPLES, Schema, Table, quote, read_index, write_index
+from text2sql.schema import OTHER_SAMPLES, Schema, Table, kind_of, quote, read_index, write_index
 from text2sql.stage import require, track
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def described(schema: Schema, connection: psycopg.Connection) -> Schema:
             dataclasses.replace(
                 column,
                 samples=tuple(dict.fromkeys(str(v) for v in values[column.name] if v is not None))[
-                    : SAMPLES if column.type == "text" else OTHER_SAMPLES
+                    : SAMPLES if kind_of(column.type) == "text" else OTHER_SAMPLES
                 ],
             )
             for column in table.columns

@@ -35,6 +35,25 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+#: values of one kind can be compared with each other; "other" has all the types beside
+KINDS = ("number", "text", "moment", "other")
+_TYPES = {
+    "number": r"smallint|integer|bigint|int[248]?|(small|big)?serial|numeric|decimal|real|double precision|float[48]?",
+    "text": r"text|citext|bpchar|varchar|char|character|character varying",
+    "moment": r"date|timestamp|timestamptz|time|timetz",
+}
+
+
+def kind_of(type_: str) -> str:
+    """The kind of values of a PostgreSQL type, one of `KINDS`.
+
+    >>> kind_of("numeric(8,2)"), kind_of("character varying(3)"), kind_of("timestamp with time zone"), kind_of("text[]")
+    ('number', 'text', 'moment', 'other')
+    """
+    plain = re.sub(r"\s*\(.*?\)|\s+with(out)? time zone", "", type_)
+    return next((kind for kind, types in _TYPES.items() if re.fullmatch(types, plain)), "other")
+
+
 #: values kept of a column that is not text, at most: those are shown, never looked for
 OTHER_SAMPLES = 20
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from text2sql.schema import Schema
+from text2sql.schema import Schema, kind_of
 
 #: words of the longest value that is looked for
 WORDS = 8
@@ -75,7 +75,7 @@ def index(schema: Schema) -> dict[str, list[Match]]:
         made = {}
         for table in schema.tables:
             for column in table.columns:
-                if column.type == "text" or column.type.startswith(("varchar", "char")):
+                if kind_of(column.type) == "text":
                     for value in (" ".join(sample.split()) for sample in column.samples):
                         if len(value) <= LENGTH and (key := " ".join(re.findall(r"\w+", value.casefold()))):
                             made.setdefault(key, []).append(Match(table.name, column.name, value))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from text2sql.model.references import References, kind_of
-from text2sql.schema import Column, ForeignKey, Schema, Table
+from text2sql.model.references import References
+from text2sql.schema import Column, ForeignKey, Schema, Table, kind_of
 
 
 def table(name, columns, key=(), foreign=()):
@@ -50,6 +50,7 @@ WHOLE = [
     "SELECT DISTINCT name FROM singer ORDER BY name",
     "SELECT CASE WHEN age > 3 OR age < 1 THEN 'a' ELSE 'b' END FROM singer",
     "SELECT name FROM singer WHERE age::text = '3'",
+    "SELECT name FROM singer WHERE id = 5 OR 3 < id",
 ]
 
 
@@ -136,6 +137,12 @@ def test_kinds():
         "numeric(8,2)": "number",
         "varchar(3)": "text",
         "timestamp": "moment",
+        "character varying": "text",
+        "citext": "text",
+        "timestamp(3) with time zone": "moment",
+        "interval": "other",
+        "int4range": "other",
+        "integer[]": "other",
         "bytea": "other",
     }
     assert {type_: kind_of(type_) for type_ in kinds} == kinds

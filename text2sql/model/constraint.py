@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from text2sql.errors import UserError
 from text2sql.model.prompt import Qualifiers
-from text2sql.model.references import KINDS, References, kind_of
-from text2sql.schema import Schema, quote
+from text2sql.model.references import References
+from text2sql.schema import KINDS, Schema, kind_of, quote
 
 # The lexer takes the longest match and does not go back: no word may be the beginning of another one that a step later
 # turns out not to follow (so " IS NOT NULL" is one word, not " IS " and three others).

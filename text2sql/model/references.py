@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from text2sql.schema import Schema, Table
+from text2sql.schema import Schema, Table, kind_of
 
 LEXEME = re.compile(
     r"""(?P<string>'(?:[^']|'')*'?)|(?P<quoted>"(?:[^"]|"")*"?)|(?P<word>[A-Za-z_]\w*)|::|\d[\d.]*|\S"""
@@ -29,8 +29,6 @@ LEXEME = re.compile(
 DEEPEST, LONGEST, WIDEST = 4, 3, 6
 #: brackets in one another
 INNERMOST = 7
-#: values of one kind can be compared with each other
-KINDS = ("number", "text", "moment", "other")
 AGGREGATES = frozenset("count sum avg min max any_value array_agg string_agg bool_and bool_or".split())  # noqa: SIM905
 #: functions that are no aggregates
 FUNCTIONS = frozenset(
@@ -297,6 +295,7 @@ class References:
             scope.phase = "from"
         elif word in LINKS:
             self._condition(scope)
+            scope.left = None  # another comparison
             if scope.phase == "on":
                 scope.on = []  # another key
         elif word in ("CASE", "END"):
@@ -570,15 +569,6 @@ class References:
                 raise Refused
         elif scope.phase in ("where", "having"):
             scope.left = found
-
-
-def kind_of(type_: str) -> str:
-    """The kind of values of a PostgreSQL type, one of `KINDS`."""
-    if type_.startswith(("int", "bigint", "smallint", "numeric", "decimal", "real", "double", "float", "serial")):
-        return "number"
-    if type_.startswith(("text", "varchar", "char", "character")):
-        return "text"
-    return "moment" if type_.startswith(("date", "time")) else "other"
 
 
 def _within(brackets: list[str | _Scope]) -> bool:

@@ -24,7 +24,7 @@ from sqlglot.errors import SqlglotError
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import CODES
-from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table, quote
+from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table, kind_of, quote
 from text2sql.sql import parse
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Remote:
 
         made = []
         for column in table.columns:
-            count = wanted if column.type == "text" else min(wanted, OTHER_SAMPLES)
+            count = wanted if kind_of(column.type) == "text" else min(wanted, OTHER_SAMPLES)
             rows = f"select {quote(column.name)}::text v from {quote(table.name)} limit {SAMPLED_ROWS}"
             query = f"select v from (select v, row_number() over () n from ({rows})) where v is not null"
             with self.transaction() as connection:
