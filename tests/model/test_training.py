@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +148,31 @@ def test_a_loss_that_is_no_number_or_explodes_stops_the_training(tmp_path, losse
     with pytest.raises(UserError, match=said) as error:
         watch.on_log(None, state, None, logs=state.log_history[-1])
     assert "learning_rate" in error.value.remedy
+
+
+class Fail(TrainerCallback):
+    """Does what fails after the fourth step, when there is a checkpoint of the third."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 4:
+            self.action()
+
+
+@pytest.mark.parametrize(
+    ("action", "said", "remedy"),
+    [
+        (lambda: torch.empty(10**17), r"memory ran out at .* GB; the largest pack has 37 tokens", "pack_tokens=18"),
+        (lambda: Path("/dev/full").write_bytes(b"0" * 10_000), "the disk of .* is full", "run again"),
+    ],
+)
+def test_what_runs_out_is_said_and_the_checkpoint_kept(run, tmp_path, action, said, remedy):
+    with pytest.raises(UserError, match=said) as error:
+        run(recipe(), callbacks=[Fail(action)])
+    assert remedy in error.value.remedy
+    assert checkpoint.last_whole(tmp_path / "a").name == "checkpoint-3"
 
 
 def test_gradients_after_a_validation_are_those_before(run):
