@@ -39,8 +39,10 @@ def workspace(folder: Path) -> Path:
 
 
 def train(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the stage in `folder`."""
-    environment = {**os.environ, "DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
+    """Start the stage in `folder`, as in an experiment: params.yaml may differ from what conf/ composes."""
+    environment = {
+        **os.environ, "DVC_ROOT": str(folder), "DVC_EXP_NAME": "reproducibility", "PYTHONPATH": str(ROOT)
+    }  # fmt: skip
     return subprocess.Popen([sys.executable, "-m", "stages.train"], cwd=folder, env=environment)
 
 
