@@ -120,9 +120,10 @@ def main() -> str:
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
         trainer = train(recipe, BASE, examples, validation, checkpoints, [record.callback(len(examples))])
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
+        weights = trainer.adapter_weights()
         if not is_first():
             return f"process {os.environ['RANK']} is done"
-        save_adapter(trainer.model, ADAPTER)
+        save_adapter(trainer.model, ADAPTER, weights)
         write_text(CURVES, curves(trainer.state.log_history))
         metrics = figures(trainer, val_loss, dtype)
         write_json(METRICS, metrics)

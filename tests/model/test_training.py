@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 
 from tests.model.conftest import NF4, UNQUANTIZED
@@ -215,17 +216,33 @@ def test_loraplus_learns_b_faster(run):
 
 
 SCRIPT = """
-import sys
+import dataclasses, sys
 from pathlib import Path
-from tests.model.test_training import TRAIN, VALIDATION, recipe
+from tests.model import fsdp_on_cpu
+from tests.model.conftest import NF4, UNQUANTIZED
+from tests.model.test_training import LORA, TRAIN, VALIDATION, Stop, recipe
 from text2sql.model.lora import save_adapter
-from text2sql.model.launch import is_first, launch
-from text2sql.model.training import Watch, train
-base, folder, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-trainer = train(recipe(processes=processes, epochs=6.0), base, TRAIN, VALIDATION, folder)
+from text2sql.model.launch import is_first
+from text2sql.model.training import train
+base, folder, processes, wrapper, stop = sys.argv[1:]
+base, folder, processes = Path(base), Path(folder), int(processes)
+if wrapper == "fsdp":
+    fsdp_on_cpu.allow()
+whole = dataclasses.replace(LORA, dropout=0.0)
+options = recipe(NF4 if wrapper else UNQUANTIZED, LORA if wrapper == "" else whole, processes=processes,
+                 fsdp=wrapper == "fsdp" and processes > 1, epochs=6.0)
+callbacks = [Stop(int(stop))] if int(stop) else []
+try:
+    trainer = train(options, base, TRAIN, VALIDATION[:5], folder, callbacks)
+except KeyboardInterrupt:
+    sys.exit()
+if wrapper and processes > 1:
+    from torch.distributed.fsdp import FSDPModule
+    assert isinstance(trainer.model_wrapped, FSDPModule) == (wrapper == "fsdp")
 val = trainer.evaluate()["eval_loss"]
+weights = trainer.adapter_weights()
 if is_first():
-    save_adapter(trainer.model, folder / "adapter")
+    save_adapter(trainer.model, folder / "adapter", weights)
     losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
     (folder / "losses").write_text(repr([*losses, val]))
 """
@@ -235,23 +252,34 @@ if is_first():
 def test_killed_three_times(tiny_base, tmp_path):
     """kill -9 at any moment: run again, it ends with the bytes of the run that nothing stopped."""
     command = [sys.executable, "-c", SCRIPT, str(tiny_base)]
-    subprocess.run([*command, str(tmp_path / "whole"), "1"], check=True)
+    end = ["1", "", "0"]
+    subprocess.run([*command, str(tmp_path / "whole"), *end], check=True)
     cut = tmp_path / "cut"
     for step in (3, 9, 18):
-        process = subprocess.Popen([*command, str(cut), "1"])
+        process = subprocess.Popen([*command, str(cut), *end])
         while process.poll() is None and not list(cut.glob(f"checkpoint-{step}")):
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, str(cut), "1"], check=True)
+    subprocess.run([*command, str(cut), *end], check=True)
     assert sha256_tree(cut / "adapter") == sha256_tree(tmp_path / "whole" / "adapter")
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tiny_base, tmp_path):
-    options = ["--standalone", "--nproc_per_node=2", "--no-python", sys.executable, "-c", SCRIPT, str(tiny_base)]
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tiny_base), str(tmp_path / "one"), "1"], check=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *options, str(tmp_path / "two"), "2"]
-    subprocess.run(torchrun, check=True)
-    one, two = (eval((tmp_path / name / "losses").read_text()) for name in ("one", "two"))
-    assert one == pytest.approx(two, abs=1e-4)
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+def test_two_processes_have_the_losses_of_one(tiny_base, tmp_path, wrapper):
+    """DDP, and FSDP of the 4-bit base model: also when stopped on the way."""
+    script = [sys.executable, "-c", SCRIPT, str(tiny_base)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+    subprocess.run([*script, str(tmp_path / "one"), "1", wrapper, "0"], check=True)
+    subprocess.run([*torchrun, *script, str(tmp_path / "two"), "2", wrapper, "0"], check=True)
+    for stop in ("13", "0"):
+        subprocess.run([*torchrun, *script, str(tmp_path / "cut"), "2", wrapper, stop], check=True)
+    one, two, cut = (eval((tmp_path / name / "losses").read_text()) for name in ("one", "two", "cut"))
+    assert len(two) == 25  # steps and the validation
+    assert two == pytest.approx(one, abs=1e-4)
+    assert cut == two
+    assert sha256_tree(tmp_path / "cut" / "adapter") == sha256_tree(tmp_path / "two" / "adapter")
+    weights = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    for (name, alone), shared in zip(next(weights).items(), next(weights).values(), strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-3, atol=1e-4, msg=name)

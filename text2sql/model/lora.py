@@ -10,6 +10,7 @@ from text2sql.files import read_json, write_text
 from text2sql.stage import require
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -83,8 +84,10 @@ def loraplus_groups(
     ]
 
 
-def save_adapter(model: PeftModel, target: Path) -> None:
+def save_adapter(model: PeftModel, target: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
     """Save `FILES` into `target`, with the same bytes for the same adapter.
+
+    `weights` stand for the model's own, by the same names, where these are sharded over processes.
 
     PEFT keeps the names of layers as a set, whose order changes from process to process: the configuration is sorted.
     """
@@ -92,7 +95,7 @@ def save_adapter(model: PeftModel, target: Path) -> None:
     import shutil
 
     shutil.rmtree(target, ignore_errors=True)
-    model.save_pretrained(str(target), safe_serialization=True)
+    model.save_pretrained(str(target), safe_serialization=True, state_dict=weights)
     config = read_json(target / FILES[0])
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = "models/base"

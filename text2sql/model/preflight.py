@@ -54,7 +54,7 @@ class Preflight:
         self.copy = recipe.train.checkpoint_copy
         short = dataclasses.replace(
             recipe.train, batch_size=4, pack_size=4, epochs=4.0, warmup=0.1, evaluate_every=0, save_every=SAVED,
-            processes=1, checkpoint_copy=None, explosion=100.0,
+            processes=1, fsdp=False, checkpoint_copy=None, explosion=100.0,
         )  # fmt: skip
         self.recipe = dataclasses.replace(recipe, train=short)
         self.full = recipe

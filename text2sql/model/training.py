@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -75,7 +76,7 @@ class PackedTrainer(SFTTrainer):
         """This micro-batch's part of the mean over all answer tokens of the step, on all processes."""
         if num_items_in_batch is None:
             raise AssertionError("the trainer did not count the answer tokens of the step")
-        if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FullyShardedDataParallel):
+        if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FSDPModule):
             raise AssertionError(f"{self.args.world_size} processes train apart: the model is a {type(model).__name__}")
         loss = answer_loss(model, inputs)
         self._metrics["train"]["mean_token_accuracy"].append((loss.correct / loss.tokens).item())
@@ -88,11 +89,17 @@ class PackedTrainer(SFTTrainer):
         with _SameRandomState():
             self.model.eval()
             sums = torch.zeros(3, dtype=torch.float64)
+            size, mine = self.args.world_size, self.args.process_index
             with torch.no_grad(), self.compute_loss_context_manager():
-                for group in self.validation[self.args.process_index :: self.args.world_size]:
+                for first in range(0, len(self.validation), size):
+                    # A sharded model is called by all processes, or by none: where groups lack, for nothing.
+                    counts = first + mine < len(self.validation)
+                    group = self.validation[first + mine if counts else first]
                     batch = self._prepare_inputs(collate([pack(group)]))
                     loss = answer_loss(self.model, batch)
-                    sums += torch.tensor([loss.nll.item(), loss.correct.item(), loss.tokens], dtype=torch.float64)
+                    sums += counts * torch.tensor(
+                        [loss.nll.item(), loss.correct.item(), loss.tokens], dtype=torch.float64
+                    )
             sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").cpu()
             metrics = {"eval_loss": (sums[0] / sums[2]).item(), "eval_mean_token_accuracy": (sums[1] / sums[2]).item()}
             self.log(dict(metrics))
@@ -122,6 +129,11 @@ class PackedTrainer(SFTTrainer):
             checkpoint.prune(target.parent, keep=2)
             if self.recipe.train.checkpoint_copy:
                 checkpoint.copy_out(target, self.recipe.train.checkpoint_copy)
+
+    def adapter_weights(self) -> dict[str, torch.Tensor]:
+        """The trained weights by their names, whole; where they are sharded, all processes take part."""
+        named = ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+        return {name: p.full_tensor() if isinstance(p, DTensor) else p.detach() for name, p in named}
 
     def seconds(self) -> float:
         """Time in training, that of interrupted runs up to their last checkpoint included."""
@@ -164,10 +176,10 @@ class Bar(TrainerCallback):
         self.advance(1)
 
 
-#: FSDP-QLoRA: parameters, gradients and optimizer sharded; original parameters kept apart, as 4 and 32 bits do not mix
+#: FSDP2-QLoRA: parameters, gradients and optimizer sharded; checkpoints hold whole tensors
 FSDP = {
-    "fsdp": "full_shard auto_wrap",
-    "fsdp_config": {"use_orig_params": False, "cpu_ram_efficient_loading": True, "sync_module_states": True},
+    "fsdp": True,
+    "fsdp_config": {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"},
 }
 
 
@@ -182,8 +194,8 @@ def build(
     """The trainer of `recipe` on a plan, with all that differs from TRL's defaults."""
     options = recipe.train
     device = pick_device()
-    if options.fsdp and not device.startswith("cuda"):
-        raise UserError("train.fsdp shards a model over GPUs, and this machine has none", "train.fsdp=false")
+    if options.fsdp:
+        _check_shards(device)
     set_seed(recipe.seed)
     model = add_adapter(load_model(base, recipe.quantization, sharded=options.fsdp), recipe.lora)
     model.set_attn_implementation(ATTENTION)
@@ -242,11 +254,6 @@ def build(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = initial[name].to(parameter.device)
-    if options.fsdp:
-        from peft.utils.other import fsdp_auto_wrap_policy
-
-        # Adapters get units of their own: a unit has one dtype, and all or nothing of it is trained.
-        trainer.accelerator.state.fsdp_plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
@@ -310,6 +317,11 @@ def _said_well(planned: Plan, checkpoints: Path) -> Iterator[None]:
                 "make room and run again: the training goes on from it",
             ) from error
         raise
+
+
+def _check_shards(device: str) -> None:
+    if not device.startswith("cuda"):
+        raise UserError("train.fsdp shards a model over GPUs, and this machine has none", "train.fsdp=false")
 
 
 def _keep_differentiable(model: torch.nn.Module) -> None:
