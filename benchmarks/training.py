@@ -37,7 +37,10 @@ CONFIGURATIONS = {
     "stock-one": "SFTTrainer, one by one, no padding",
     "stock-packing": "SFTTrainer, packing (bfd), padding-free",
     "ours": "shared-prefix packs of 16",
+    "ours-8": "shared-prefix packs of 8, two a step",
+    "ours-4": "shared-prefix packs of 4, four a step",
 }
+OURS = {"ours": 16, "ours-8": 8, "ours-4": 4}  # questions in a pack
 STOCK: dict[str, dict[str, Any]] = {
     # TRL's own. Without checkpointing batches of 8 of Spider's longest schemas take over 24 GiB.
     "defaults": {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
@@ -77,7 +80,7 @@ def measure(name: str, rows: list[dict[str, Any]], dtype: str, bits: int | None)
         examples = read_examples(Path(file.name), load_tokenizer(BASE))
     quantization = QuantizationOptions(bits=bits, type="nf4", double=True, compute_dtype=dtype)  # type: ignore[arg-type]
     lora = LoraOptions(r=16, alpha=32.0, dropout=0.0, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
-    trainer = (ours if name == "ours" else partial(stock, name))(examples, quantization, lora)
+    trainer = (partial(ours, OURS[name]) if name in OURS else partial(stock, name))(examples, quantization, lora)
     answers: list[int] = []
     count = trainer._get_num_items_in_batch
 
@@ -101,15 +104,15 @@ def measure(name: str, rows: list[dict[str, Any]], dtype: str, bits: int | None)
     }
 
 
-def ours(examples: list[Example], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
-    """The trainer of the train stage."""
+def ours(size: int, examples: list[Example], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
+    """The trainer of the train stage, with packs of at most `size` questions."""
     from text2sql.model.packing import plan
     from text2sql.model.recipe import Recipe, TrainOptions
     from text2sql.model.training import build
 
     options = TrainOptions(
         epochs=1.0, learning_rate=STANDING, schedule="constant", warmup=0.0, weight_decay=0.0, max_grad_norm=1.0,
-        batch_size=BATCH, pack_size=BATCH, pack_tokens=4096, max_length=2048, max_left_out=0.0, optimizer="auto",
+        batch_size=BATCH, pack_size=size, pack_tokens=4096, max_length=2048, max_left_out=0.0, optimizer="auto",
         gradient_checkpointing=False, log_every=1, evaluate_every=0, save_every=10**9, checkpoint_copy=None,
         explosion=1e9, processes=1, fsdp=False, price_per_hour=0.0,
     )  # fmt: skip
@@ -184,7 +187,7 @@ def main() -> None:
         )
     if not {"stock", "ours"} <= results.keys():
         sys.exit("nothing to compare")
-    best = max(results.keys() - {"ours"}, key=lambda name: results[name]["examples_per_second"])
+    best = max(results.keys() - OURS.keys(), key=lambda name: results[name]["examples_per_second"])
     for other in ("defaults", "stock", best):
         if other in results:
             wall, cpu = (
