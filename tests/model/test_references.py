@@ -1,5 +1,9 @@
 """Which beginnings of a query can still become one whose names all refer to something."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from text2sql.model.references import References
@@ -129,6 +133,22 @@ def test_where_a_query_can_only_fail(references, begun, refused):
 )
 def test_what_is_no_whole_query(references, sql):
     assert not references.admits(sql, ended=True)
+
+
+def test_what_is_asked_about_a_beginning_leaves_no_trace():
+    """ " O" may become OR, which is refused after the only key there is, or ORDER: in whatever order a set has them."""
+    code = (
+        "from tests.model.test_references import JOINED, MUSIC; from text2sql.model.references import References; "
+        "print(References(MUSIC).admits(f'{JOINED} O'))"
+    )
+    for seed in range(4):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.stdout == "True\n", (seed, run.stderr)
 
 
 def test_kinds():

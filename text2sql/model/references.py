@@ -317,9 +317,9 @@ class References:
             raise Refused
         if scope.phase == "on" and self._plain(scope):
             read, scope.on = scope.on, []
-            if len(read) < 2 or not self._pairs(scope):
+            further, scope.on = self._pairs(scope), read
+            if len(read) < 2 or not further:
                 raise Refused
-            scope.on = read
 
     def _counted(self, scope: _Scope) -> None:
         if scope.wanted and scope.items != scope.wanted:
