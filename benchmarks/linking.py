@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from scratch import run, workspace
 from sqlglot import exp
 
 from text2sql.files import read_jsonl, write_jsonl
@@ -24,7 +22,7 @@ from text2sql.schema import Schema, read_index
 from text2sql.sql import parse_one
 from text2sql.stage import read_params, section
 
-LINKED = ("stages", "text2sql", "conf", "dvc.yaml", "params.yaml", "data/postgres", "data/splits", "models")
+INPUTS = ("data/postgres", "data/splits", "models")
 
 
 def narrowed(schema: Schema, names: set[str]) -> Schema:
@@ -44,23 +42,16 @@ def main() -> None:
     rows, fewer = [], 0
     for row in read_jsonl(Path("data/splits/test.jsonl")):
         schema = schemas[row["db_id"]]
-        tables = {table.name for table in parse_one(row["postgres"]).find_all(exp.Table)}
+        tables = {table.name for table in parse_one(row["sql"]).find_all(exp.Table)}
         shown = narrowed(schema, tables)
         fewer += len(shown.tables) < len(schema.tables)
         prompt = render(shown, row["question"], options, template)
         rows.append({"id": row["id"], "db_id": row["db_id"], "prompt": prompt})
     print(f"{len(rows)} questions, {fewer} of which see fewer tables than there are")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for name in LINKED:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to(Path(name).resolve())
-        (folder / ".dvc").mkdir()
+        folder = workspace(Path(scratch), INPUTS)
         write_jsonl(folder / "data/prompts/test.jsonl", rows)
-        environment = {**os.environ, "DVC_ROOT": str(folder), "PYTHONPATH": str(Path.cwd())}
-        for stage in ("predict", "score"):
-            if subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment).returncode:
-                sys.exit(f"{stage} failed")
+        run(folder, "predict", "score")
         score = json.loads((folder / "metrics/score.json").read_text())
     before = json.loads(Path("metrics/score.json").read_text())
     for what, figures in (("whole schemas", before), ("gold's tables only", score)):

@@ -16,43 +16,22 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from scratch import run, start, workspace
+
 from text2sql.files import sha256
 
-ROOT = Path.cwd()
 ADAPTER = Path("models/adapter/adapter_model.safetensors")
-INPUTS = ("stages", "text2sql", "conf", "dvc.yaml", "data/prompts", "models/base", "metrics/preflight.json")
-
-
-def workspace(folder: Path) -> Path:
-    """A folder in which the train stage runs apart from the repository; its inputs are links."""
-    for name in INPUTS:
-        link = folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((ROOT / name).resolve())
-    (folder / ".dvc").mkdir()
-    params = (ROOT / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(params.replace("kind: mlflow", "kind: none"))
-    return folder
-
-
-def train(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the stage in `folder`, as in an experiment: params.yaml may differ from what conf/ composes."""
-    environment = {
-        **os.environ, "DVC_ROOT": str(folder), "DVC_EXP_NAME": "reproducibility", "PYTHONPATH": str(ROOT)
-    }  # fmt: skip
-    return subprocess.Popen([sys.executable, "-m", "stages.train"], cwd=folder, env=environment)
+INPUTS = ("data/prompts", "models/base", "metrics/preflight.json")
 
 
 def finish(folder: Path) -> str:
     """Train to the end; the adapter's sha256."""
-    if train(folder).wait():
-        sys.exit(f"training in {folder} failed")
+    run(folder, "train")
     return sha256(folder / ADAPTER)
 
 
@@ -68,14 +47,14 @@ def main() -> None:
             print(f"there     {adapters[0]}  ({seconds:.0f} s)", flush=True)
         else:
             started = time.perf_counter()
-            adapters = [finish(workspace(Path(scratch) / "first"))]
+            adapters = [finish(workspace(Path(scratch) / "first", INPUTS))]
             seconds = time.perf_counter() - started
             print(f"first     {adapters[0]}  ({seconds:.0f} s)", flush=True)
-            adapters.append(finish(workspace(Path(scratch) / "again")))
+            adapters.append(finish(workspace(Path(scratch) / "again", INPUTS)))
             print(f"again     {adapters[1]}", flush=True)
-        folder = workspace(Path(scratch) / "killed")
+        folder = workspace(Path(scratch) / "killed", INPUTS)
         for _ in range(3):
-            process = train(folder)
+            process = start(folder, "train")
             time.sleep(chance.uniform(0.15, 0.3) * seconds)
             ended = process.poll() is not None
             if not ended:

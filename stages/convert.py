@@ -24,7 +24,7 @@ from typing import Any
 from text2sql import custom
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
-from text2sql.postgres.databases.dump import statements
+from text2sql.postgres.databases.dump import dump
 from text2sql.postgres.databases.sqlite import Source
 from text2sql.postgres.databases.sqlite import connect as connect_sqlite
 from text2sql.postgres.examination import Outcome, examine_all
@@ -91,9 +91,8 @@ def examine_on_generated_rows(
     schema = unconstrained(job.schema)
     made = fill(Source(database_file(SOURCE, job.db_id), source), schema, queries)
     with closing(made.connection):
-        tables = {table.name: table for table in made.tables()}
-        dump = "".join(statements(schema, lambda table: made.rows(tables[table.source]))).splitlines(keepends=True)
-        found = examine_all(queries, schema, made.connection, dump, job.server, job.seconds, generated=True)
+        lines = "".join(dump(made, schema)).splitlines(keepends=True)
+        found = examine_all(queries, schema, made.connection, lines, job.server, job.seconds, generated=True)
     return {query: outcomes[query].with_generated(outcome) for query, outcome in found.items()}
 
 

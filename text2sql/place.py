@@ -98,15 +98,14 @@ def schema_file(path: Path, samples: int = 0) -> tuple[Schema, Dump]:
 def sqlite(path: Path, samples: int = 0) -> tuple[Schema, Dump]:
     """An SQLite database, as the stage `databases` converts it."""
     from text2sql.postgres.databases import describe, open_source
-    from text2sql.postgres.databases.dump import statements
+    from text2sql.postgres.databases.dump import dump
 
     with open_source(path) as source:
         schema = describe(source, path.stem, samples)
 
     def lines() -> Iterator[str]:
         with open_source(path) as source:
-            by_name = {table.name: table for table in source.tables()}
-            yield from statements(schema, lambda table: source.rows(by_name[table.source]))
+            yield from dump(source, schema)
 
     return schema, Dump(lines, rows=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from text2sql.postgres.databases import describe, loaded, open_source
-from text2sql.postgres.databases.dump import statements
+from text2sql.postgres.databases.dump import dump
 from text2sql.postgres.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree
 from text2sql.postgres.engines import guard, run_postgres, run_sqlite
 from text2sql.postgres.proof import judge
@@ -79,13 +79,13 @@ def examine_all(
     queries: Iterable[str],
     schema: Schema,
     source: sqlite3.Connection,
-    dump: Iterable[str],
+    lines: Iterable[str],
     server: Server,
     seconds: float,
     generated: bool = False,
 ) -> dict[str, Outcome]:
-    """The outcomes of `queries`, on a database that is loaded from `dump` (its lines) for as long as it takes."""
-    with closing(connect(server.dsn())) as connection, loaded(connection, schema, dump):
+    """The outcomes of `queries`, on a database that is loaded from the `lines` of its dump for as long as it takes."""
+    with closing(connect(server.dsn())) as connection, loaded(connection, schema, lines):
         guard(source, connection, seconds)
         try:
             return {query: examine(query, schema, source, connection, seconds, generated) for query in queries}
@@ -118,7 +118,6 @@ def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[
     queries = split_statements(text)
     with open_source(path) as source, running() as server:
         schema = describe(source, "source")
-        tables = {table.name: table for table in source.tables()}
-        dump = "".join(statements(schema, lambda table: source.rows(tables[table.source]))).splitlines(keepends=True)
-        outcomes = examine_all(queries, schema, source.connection, dump, server, seconds)
+        lines = "".join(dump(source, schema)).splitlines(keepends=True)
+        outcomes = examine_all(queries, schema, source.connection, lines, server, seconds)
     return schema, [(query, outcomes[query]) for query in queries]

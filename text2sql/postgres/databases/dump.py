@@ -81,13 +81,18 @@ def copy_lines(columns: tuple[Column, ...], rows: Iterable[tuple[Value, ...]]) -
         yield "\t".join(fields) + "\n"
 
 
-def write_dump(source: Source, schema: Schema, path: Path) -> None:
-    """Write the dump of `source`, described by `schema`, to `path`, atomically and without holding it in memory."""
+def dump(source: Source, schema: Schema) -> Iterator[str]:
+    """The dump of `source`, described by `schema`, piece by piece."""
     by_name = {table.name: table for table in source.tables()}
+    return statements(schema, lambda table: source.rows(by_name[table.source]))
+
+
+def write_dump(source: Source, schema: Schema, path: Path) -> None:
+    """Write the dump of `source` to `path`, atomically and without holding it in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(statements(schema, lambda table: source.rows(by_name[table.source])))
+        out.writelines(dump(source, schema))
     temporary.replace(path)
 
 
