@@ -7,13 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text2sql.scoring import exact, figures, report, versus
+from text2sql.scoring import exact, figures, judge, report, versus
 from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import features, wilson
 
 
-def row(number, suite, strict=None, error=None, reason=None, hardness="easy", gold="SELECT a FROM t", db_id="d"):
+def row(
+    number,
+    suite,
+    strict=None,
+    error=None,
+    reason=None,
+    hardness="easy",
+    gold="SELECT a FROM t",
+    db_id="d",
+    gives="rows",
+):
     return {
+        "gold_result": gives,
         "id": f"q-{number}",
         "db_id": db_id,
         "gold": gold,
@@ -30,7 +41,7 @@ def test_figures():
         [
             row(0, True),
             row(1, True, strict=False, reason="row_values", hardness="hard", db_id="e"),
-            row(2, False, reason="row_count", gold="SELECT count(*) FROM t JOIN u ON t.i = u.i"),
+            row(2, False, reason="row_count", gives="nothing", gold="SELECT count(*) FROM t JOIN u ON t.i = u.i"),
             row(3, False, error="unknown_column", reason="prediction_failed"),
             row(4, None, reason="gold_failed"),
         ]
@@ -40,6 +51,7 @@ def test_figures():
     assert found["ci95"] == [0.150039, 0.849961]
     assert {name: group["n"] for name, group in found["by_hardness"].items()} == {"easy": 3, "hard": 1}
     assert {name: group["n"] for name, group in found["by_feature"].items()} == {"join": 1, "aggregate": 1, "plain": 3}
+    assert {name: group["n"] for name, group in found["by_gold_result"].items()} == {"rows": 3, "nothing": 1}
     assert found["by_database"]["d"]["execution_accuracy"] == round(1 / 3, 6)
     assert found["errors"] == {"row_count": 1, "unknown_column": 1}
     assert "exact_match" not in found
@@ -103,6 +115,6 @@ def test_exact_match(gold, predicted, same):
     assert exact_match(gold, f"{gold} -- x")
 
 
-@pytest.mark.parametrize("module", [figures, exact, report, versus])
+@pytest.mark.parametrize("module", [figures, exact, judge, report, versus])
 def test_the_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0

@@ -91,6 +91,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "excluded": len(rows) - len(scored),
         "by_hardness": by(scored, lambda row: [row["hardness"]] if row["hardness"] else [], LEVELS),
         "by_feature": by(scored, lambda row: features(row["gold"]), [*FEATURES, "plain", "unknown"]),
+        "by_gold_result": by(scored, lambda row: [row["gold_result"]], ["rows", "nothing"]),
         "by_database": by(scored, lambda row: [row["db_id"]], sorted({row["db_id"] for row in scored})),
         "errors": errors(scored),
     }

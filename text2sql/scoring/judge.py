@@ -29,10 +29,14 @@ class Judgement:
         return self.gold.error is not None
 
     def row(self) -> dict[str, Any]:
-        """What verdicts.jsonl keeps of it. `reason` is that of the suite verdict, or, if that one is good, of the
-        strict one; `error` and `message` are PostgreSQL's, of the gold query if that failed."""
+        """What verdicts.jsonl keeps of it.
+
+        `gold_result` is `rows` or `nothing`. `reason` is that of the suite verdict, or, if that one is good, of
+        the strict one; `error` and `message` are PostgreSQL's, of the gold query if that failed.
+        """
         failed = self.gold if self.excluded else self.predicted
         return {
+            "gold_result": "nothing" if says_nothing(self.gold) else "rows",
             "verdict_strict": None if self.excluded else self.strict.correct,
             "verdict_suite": None if self.excluded else self.suite.correct,
             "reason": self.suite.reason or self.strict.reason,
@@ -40,6 +44,15 @@ class Judgement:
             "message": failed.message,
             "milliseconds": round(self.predicted.milliseconds, 3),
         }
+
+
+def says_nothing(result: Result) -> bool:
+    """Whether there are no rows, or one with nothing but zeros and NULLs: what many a wrong query gives as well.
+
+    >>> [says_nothing(Result(("count",), rows)) for rows in ([], [(0,)], [(None, 0)], [("",)], [(0,), (0,)])]
+    [True, True, True, False, False]
+    """
+    return not result.rows or (len(result.rows) == 1 and all(v is None or v == 0 for v in result.rows[0]))
 
 
 def judge(sandbox: Sandbox, database: str, gold_sql: str, predicted_sql: str) -> Judgement:

@@ -131,7 +131,12 @@ def render(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     environment.filters["interval"] = lambda ends: f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
-    groups = [("Hardness", "by_hardness"), ("Features of the gold query", "by_feature"), ("Databases", "by_database")]
+    groups = [
+        ("Hardness", "by_hardness"),
+        ("Features of the gold query", "by_feature"),
+        ("Result of the gold query", "by_gold_result"),
+        ("Databases", "by_database"),
+    ]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         score=score,
