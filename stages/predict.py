@@ -1,7 +1,7 @@
 """Stage predict: the model's SQL for the test questions.
 
 Apart from scoring, so that scoring again needs no model. `predict=greedy` takes the likeliest token at each step;
-`predict=execution_guided` samples several queries, executes them in the sandbox and takes what most agree on. With
+`predict=execution_guided` samples several queries and takes the likeliest one that runs in the sandbox. With
 `constrained` the model can write nothing but queries on the schema's own names.
 
 Reads data/prompts/test.jsonl, data/splits/test.jsonl, models/base, models/adapter (to execute candidates also
@@ -258,16 +258,14 @@ def generate_guided(
 
 
 def chooser(sandbox: Sandbox) -> Choose:
-    """Execute a question's candidates and choose by their results."""
+    """Of a question's candidates the likeliest that runs."""
     from text2sql.model.candidates import choose
-    from text2sql.postgres.compare import suite
 
     def chosen(row: Row, candidates: Sequence[Generation]) -> Generation:
         index = choose(
             candidates,
             execute=lambda sql: sandbox.execute(row["db_id"], sql),
             failed=lambda result: result.error is not None,
-            same=lambda sql, first, second: suite(first, second, sql).correct,
         )
         return candidates[index]
 

@@ -11,6 +11,7 @@ where it names what the schema does not have; it is executed only by the functio
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.errors import UserError
-from text2sql.postgres.compare import Result, suite
+from text2sql.postgres.compare import Result
 from text2sql.postgres.unknown import unknown_names
 from text2sql.schema import Schema
 from text2sql.sql import parse, parse_one, shallow
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Execute = Callable[[str], Result]
 LONGEST_QUESTION = 1000
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
-TEMPERATURE = 0.7
+TEMPERATURE = 1.0
 STATEMENTS = (exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.TruncateTable, exp.Alter)
 #: first words of a wish to change data; the answer to it is a query all the same
 WISHES = set("add alter change delete drop grant insert remove set truncate update create rename".split())  # noqa: SIM905
@@ -127,8 +128,8 @@ class Engine:
         """A query for `question` on `schema`.
 
         Args:
-            candidates: with more than one, the others are sampled and the answer that most of them give wins; those
-                that fail are dropped where `execute` can tell.
+            candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
+                where `execute` can tell.
             execute: runs a query safely, see `text2sql.postgres.sandbox`.
             run: attach the result of the answer.
 
@@ -196,23 +197,19 @@ def schema(place: str | Path, samples: int = 0) -> Schema:
 
 
 def choose(candidates: Sequence[Generation], execute: Execute | None) -> tuple[str, Result | None]:
-    """The text that most candidates agree on and, if it was executed to find that out, its result.
+    """The text of the likeliest candidate that runs and, if it was executed to find that out, its result.
 
-    They agree if their results are equal; without a database to execute them on, if their formatted texts are.
+    Without a database to execute them on, of those that are queries.
     """
     if len(candidates) == 1:
         return candidates[0].text, None
-    from text2sql.model.candidates import choose as vote
+    from text2sql.model.candidates import choose as likeliest
 
     if execute is None:
-        return candidates[vote(candidates, tidy, lambda form: bool(form[1]), lambda _, a, b: a == b)].text, None
-    results: dict[str, Result] = {}
-
-    def known(text: str) -> Result:
-        return results[text] if text in results else results.setdefault(text, execute(text))
-
-    chosen = candidates[vote(candidates, known, failed, lambda sql, a, b: suite(a, b, sql).correct)].text
-    return chosen, known(chosen)
+        return candidates[likeliest(candidates, tidy, lambda form: bool(form[1]))].text, None
+    run = functools.cache(execute)
+    chosen = candidates[likeliest(candidates, run, failed)].text
+    return chosen, run(chosen)
 
 
 def failed(result: Result) -> bool:

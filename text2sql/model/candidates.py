@@ -1,8 +1,10 @@
-"""Which of several generated queries to take, by what came of executing them.
+"""Which of several generated queries to take, by executing them.
 
-Execution-guided decoding (Wang et al., 2018) drops queries that fail; self-consistency (Wang et al., 2023) takes the
-answer that most samples agree on. For SQL agreeing means equal results. The executing is the caller's, so that this
-module, like all of text2sql.model, knows nothing of servers.
+Execution-guided decoding (Wang et al., 2018) drops queries that fail. Of those that run, the one is taken that the
+model finds likeliest by token, as beam search ranks its hypotheses (Wu et al., 2016). The score is the model's alone,
+also where a constraint held the decoding: a candidate that had to leave what the model wanted to write scores low for
+it. Taking the result that most samples agree on (self-consistency) gets less of them right (docs/PREDICTION.md). The
+executing is the caller's, so that this module, like all of text2sql.model, knows nothing of servers.
 """
 
 from __future__ import annotations
@@ -15,44 +17,26 @@ from text2sql.model.generation import Generation
 Result = TypeVar("Result")
 
 
-def choose(
-    candidates: Sequence[Generation],
-    execute: Callable[[str], Result],
-    failed: Callable[[Result], bool],
-    same: Callable[[str, Result, Result], bool],
-) -> int:
-    """The index of the candidate to take: from the largest group of equal results, the one the model finds likeliest.
+def choose(candidates: Sequence[Generation], execute: Callable[[str], Result], failed: Callable[[Result], bool]) -> int:
+    """The index of the candidate to take: the likeliest by token of those that are finished and run.
 
-    Candidates with the same text are executed once and count as often as they occur. Groups of one size are ordered by
-    their likeliest member, then by position, so the choice is the same every time. Where all fail, or none is
-    finished, it is the first candidate.
+    They are executed in this order until one runs, the same text once. Of equally likely ones it is the first; where
+    none runs, the first of all.
 
     Args:
         execute: a query's result.
         failed: whether a result is an error.
-        same: (text, its result, another's result): whether the two results are equal.
     """
-    texts: dict[str, list[int]] = {}
-    for i, candidate in enumerate(candidates):
-        if candidate.finished:
-            texts.setdefault(" ".join(candidate.text.split()), []).append(i)
-    groups: list[tuple[str, Result, list[int]]] = []
-    for members in texts.values():
-        text = candidates[members[0]].text
-        result = execute(text)
-        if failed(result):
-            continue
-        for leader, known, joined in groups:
-            if same(leader, known, result):
-                joined.extend(members)
-                break
-        else:
-            groups.append((text, result, list(members)))
+    tried: set[str] = set()
+    for i in sorted(range(len(candidates)), key=lambda i: -likelihood(candidates[i])):
+        text = " ".join(candidates[i].text.split())
+        if candidates[i].finished and text not in tried:
+            tried.add(text)
+            if not failed(execute(candidates[i].text)):
+                return i
+    return 0
 
-    def likelihood(i: int) -> tuple[float, int]:
-        return candidates[i].score, -i
 
-    if not groups:
-        return 0
-    best = max(groups, key=lambda group: (len(group[2]), max(map(likelihood, group[2]))))
-    return max(best[2], key=likelihood)
+def likelihood(candidate: Generation) -> float:
+    """The mean log probability of its tokens, the end included."""
+    return candidate.score / (len(candidate.token_ids) + 1)
