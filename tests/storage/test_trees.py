@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import socket
 import time
@@ -22,11 +23,14 @@ pytestmark = [pytest.mark.parametrize(**BOTH), pytest.mark.usefixtures("emulator
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
+    noise = random.Random(20)
     folder = tmp_path / "checkpoint-20"
     (folder / "state").mkdir(parents=True)
-    (folder / "adapter.safetensors").write_bytes(secrets.token_bytes(6 * 2**20))  # over the limit of a simple upload
+    (folder / "adapter.safetensors").write_bytes(noise.randbytes(6 * 2**20))  # over the limit of a simple upload
     (folder / "trainer.json").write_text('{"step": 20}')
-    (folder / "state" / "rng é.bin").write_bytes(secrets.token_bytes(1000))
+    # The Python emulator reads a simple upload as e-mail, and takes a carriage return at its end for part of the
+    # boundary: noise that is always the same, and ends otherwise.
+    (folder / "state" / "rng é.bin").write_bytes(noise.randbytes(1000) + b"\0")
     (folder / "state" / "empty").write_bytes(b"")
     return folder
 
@@ -56,7 +60,6 @@ def test_a_local_folder_will_do(checkpoint: Path, tmp_path: Path) -> None:
     assert not Path(url).exists()
 
 
-@pytest.mark.slow  # once in some forty runs the Python emulator hands out other bytes: not explained yet
 @pytest.mark.parametrize("survivors", [0, 1, 2, 3])
 def test_killed_while_replacing(
     checkpoint: Path, url: str, tmp_path: Path, survivors: int, monkeypatch: pytest.MonkeyPatch
