@@ -25,7 +25,8 @@ INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 500) AS i;
 CREATE SEQUENCE counter;
 SELECT lo_from_bytea(4711, 'a large object');
 """
-LOOT = Path("/tmp") / f"text2sql-loot-{os.getpid()}"
+# A name of this test run: the workers that share it collect the same tests.
+LOOT = Path("/tmp") / f"text2sql-loot-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
 
 ENDLESS = "SELECT count(*) FROM item a, item b, item c, item d"
 ATTACKS = [
