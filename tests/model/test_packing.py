@@ -34,7 +34,7 @@ def model(request):
     return adapted
 
 
-def separate_gradients(model, examples):
+def separate_gradients(model, examples, reduction="sum"):
     """The stock way: one sequence an example, logits for all positions, transformers' own attention and shift."""
     model.set_attn_implementation("eager")
     model.zero_grad()
@@ -44,18 +44,18 @@ def separate_gradients(model, examples):
         labels = ids.clone()
         labels[:, : len(example.prompt)] = IGNORED
         logits = model(input_ids=ids).logits[0, :-1]
-        loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum")
+        loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction=reduction)
         loss.backward()
         total += loss.item()
     return total, gradients(model)
 
 
-def packed_gradients(model, batches):
+def packed_gradients(model, batches, aggregation="token_mean"):
     model.set_attn_implementation(ATTENTION)
     model.zero_grad()
     total = 0.0
     for groups in batches:
-        loss = answer_loss(model, collate([pack(group) for group in groups])).nll
+        loss = answer_loss(model, collate([pack(group) for group in groups]), aggregation).nll
         loss.backward()
         total += loss.item()
     return total, gradients(model)
@@ -108,6 +108,14 @@ def test_loss_and_gradients_are_those_of_separate_sequences(model, case):
     assert_equal(separate, packed_gradients(model, [[group] for group in groups]))  # accumulated
     halves = [[half] for group in groups for half in (group[: len(group) // 2], group[len(group) // 2 :]) if half]
     assert_equal(separate, packed_gradients(model, halves))  # other pack sizes
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sequence_mean_is_the_sum_of_each_sequence_s_mean(model, case):
+    groups = list(databases(1, *CASES[case]).values())
+    separate = separate_gradients(model, list(itertools.chain(*groups)), reduction="mean")
+    assert_equal(separate, packed_gradients(model, [groups], "sequence_mean"))
+    assert_equal(separate, packed_gradients(model, [[group] for group in groups], "sequence_mean"))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.model import checkpoint
 from text2sql.model.lora import LoraOptions, save_adapter
-from text2sql.model.packing import Example
+from text2sql.model.loss import answer_loss
+from text2sql.model.packing import Example, collate, pack
 from text2sql.model.recipe import Recipe, TrainOptions
 from text2sql.model.training import Watch, train
 
@@ -181,9 +183,6 @@ def test_gradients_after_a_validation_are_those_before(run):
     _, trainer = run(recipe(NF4, lora=dataclasses.replace(LORA, dropout=0.0), epochs=1.0))
 
     def gradient():
-        from text2sql.model.loss import answer_loss
-        from text2sql.model.packing import collate, pack
-
         trainer.model.zero_grad()
         answer_loss(trainer.model, collate([pack(TRAIN[:1])])).nll.backward()
         return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -207,6 +206,34 @@ def test_lora_options(run, change, holds):
     _, trainer = run(recipe(NF4, lora=dataclasses.replace(LORA, **change), epochs=1.0))
     assert holds(trainer.model)
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_the_loss_of_a_step_is_the_mean_of_its_kind(run, aggregation):
+    """Over all packs of the step: answers of unlike lengths, in packs of unlike sizes; the first loss is logged
+    before anything is learned."""
+    chance = random.Random(3)
+    mixed = [
+        Example(e.db_id, e.prompt, (*(chance.randrange(60, 90) for _ in range(chance.randrange(12))), 2)) for e in TRAIN
+    ]
+    lora = dataclasses.replace(LORA, dropout=0.0)
+    options = recipe(lora=lora, loss_aggregation=aggregation, epochs=1.0, learning_rate=1e-9)
+    _, trainer = run(options, examples=mixed)
+    first = [example for group in trainer.planned.groups[: trainer.planned.per_step] for example in group]
+    assert len({len(example.answer) for example in first}) > 2
+    assert trainer.planned.per_step > 1
+    trainer.model.eval()
+    nll = []
+    for example in first:
+        with torch.no_grad():
+            loss = answer_loss(trainer.model, collate([pack([example])]))
+        nll.append((loss.nll.item(), loss.tokens))
+    means = {
+        "token_mean": sum(n for n, _ in nll) / sum(t for _, t in nll),
+        "sequence_mean": sum(n / t for n, t in nll) / len(nll),
+    }
+    assert abs(means["token_mean"] - means["sequence_mean"]) > 1e-3
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(means[aggregation], abs=1e-4)
 
 
 def test_loraplus_learns_b_faster(run):

@@ -1,4 +1,4 @@
-"""The loss: the mean negative log-likelihood of the answer tokens, over the whole global batch.
+"""The loss: the mean negative log-likelihood over the whole global batch, of its answer tokens or of its answers.
 
 The output layer (`lm_head`, a quarter of the small model's work) is applied only at positions that predict an answer
 token. TRL does so on GPUs; on a CPU it computes every position.
@@ -13,11 +13,15 @@ import torch
 from torch.nn import functional as F
 
 from text2sql.model.packing import IGNORED
+from text2sql.model.recipe import LossAggregation
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Sums over the answer tokens of a flat sequence: `nll` in nats (differentiable), `correct` and `entropy` (not)."""
+    """Sums over the answer tokens of a flat sequence: `nll` in nats (differentiable), `correct` and `entropy` (not).
+
+    With sequence_mean `nll` is the sum over answers, of each the mean over its tokens.
+    """
 
     nll: torch.Tensor
     correct: torch.Tensor
@@ -25,7 +29,7 @@ class Loss:
     tokens: int
 
 
-def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
+def answer_loss(model: torch.nn.Module, batch: dict[str, Any], aggregation: LossAggregation = "token_mean") -> Loss:
     """The loss sums of a batch of `packing.collate`.
 
     `model` may be wrapped for several processes: it is called as a whole, once.
@@ -42,7 +46,12 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
     # Not under autocast: in bfloat16 the log-likelihood of a likely token would be rounded to zero.
     logits, targets = logits.float(), labels[predicting + 1]
     log_probs = F.log_softmax(logits, dim=-1)
-    nll = F.nll_loss(log_probs, targets, reduction="sum")
+    if aggregation == "token_mean":
+        nll = F.nll_loss(log_probs, targets, reduction="sum")
+    else:
+        # Every question keeps a token of its prompt to itself: where positions do not follow, another answer begins.
+        answer = F.pad(predicting.diff() > 1, (1, 0)).cumsum(0)
+        nll = (F.nll_loss(log_probs, targets, reduction="none") / torch.bincount(answer)[answer]).sum()
     with torch.no_grad():
         correct = (logits.argmax(-1) == targets).sum()
         entropy = torch.special.entr(log_probs.exp()).sum()

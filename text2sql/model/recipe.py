@@ -10,6 +10,9 @@ from text2sql.model.base import QuantizationOptions
 from text2sql.model.lora import LoraOptions
 from text2sql.stage import read_seed, require, section
 
+#: what counts alike in a step: every token of an answer, or every answer, however long
+LossAggregation = Literal["token_mean", "sequence_mean"]
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -36,6 +39,8 @@ class TrainOptions:
     processes: int
     fsdp: bool
     price_per_hour: float
+    # As in adapters from before there was a choice.
+    loss_aggregation: LossAggregation = "token_mean"
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs must be positive")

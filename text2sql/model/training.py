@@ -73,16 +73,23 @@ class PackedTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """This micro-batch's part of the mean over all answer tokens of the step, on all processes."""
+        """This micro-batch's part of the mean over the step, on all processes."""
         if num_items_in_batch is None:
-            raise AssertionError("the trainer did not count the answer tokens of the step")
+            raise AssertionError("the trainer did not count what the mean of the step is over")
         if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FSDPModule):
             raise AssertionError(f"{self.args.world_size} processes train apart: the model is a {type(model).__name__}")
-        loss = answer_loss(model, inputs)
+        loss = answer_loss(model, inputs, self.recipe.train.loss_aggregation)
         self._metrics["train"]["mean_token_accuracy"].append((loss.correct / loss.tokens).item())
         self._metrics["train"]["entropy"].append((loss.entropy / loss.tokens).item())
-        # DDP averages the gradients of the processes, but each has only its own share of the tokens' mean.
+        # DDP averages the gradients of the processes, but each has only its own share of the mean.
         return loss.nll / num_items_in_batch * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
+        """What the mean of a step is over: its answer tokens, or its answers, on all processes."""
+        if self.recipe.train.loss_aggregation == "token_mean":
+            return super()._get_num_items_in_batch(batch_samples, device)
+        answers = torch.tensor(sum(len(span.questions) for batch in batch_samples for span in batch["spans"]))
+        return self.accelerator.gather(answers.to(device)).sum()
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""

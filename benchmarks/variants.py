@@ -1,0 +1,188 @@
+"""Other ways to train on the same examples, beside the recipe: validation loss, and accuracy on the test split.
+
+    python benchmarks/variants.py                    # where the pipeline has run: params.yaml is the recipe
+    python benchmarks/variants.py recipe full-1e-4   # these only
+    python benchmarks/variants.py recipe mini-first --mini ../clone   # a clone in which the default has run
+
+None is an option of the pipeline; this says what each would be worth. All train on the examples of data/prompts/, from
+the same seed, and are predicted and scored by the same stages in a scratch folder. A sub-sample will do to compare:
+`dvc exp run -S experiment=spider -S data.split.train_limit=1200 -S data.split.test_limit=256 -S train.epochs=1`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scratch import run, workspace
+
+from text2sql.files import read_jsonl
+from text2sql.model.base import load_tokenizer
+from text2sql.model.lora import save_adapter
+from text2sql.model.packing import Example, Plan, plan
+from text2sql.model.prompt import PromptOptions, completion, encode_completion, encode_prompt, render
+from text2sql.model.recipe import Recipe, read_recipe
+from text2sql.model.training import PackedTrainer, build
+from text2sql.schema import Schema, read_index
+from text2sql.stage import read_params, section
+
+BASE = Path("models/base")
+LEVELS = ("easy", "medium", "hard", "extra")
+Row = dict[str, Any]
+
+
+class Setting:
+    """What all variants share: recipe, rows and how they become examples."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.recipe = read_recipe(params)
+        self.prompt, self.template = section(PromptOptions, "prompt", params), params["model"]["template"]
+        self.tokenizer = load_tokenizer(BASE)
+        self.schemas = read_index(Path("data/postgres/schema_index.json"))
+        self.train, self.validation = ([self.example(row) for row in self.rows(name)] for name in ("train", "val"))
+
+    def rows(self, split: str) -> list[Row]:
+        """Those of the split that have a prompt, which are not too long."""
+        kept = {row["id"] for row in read_jsonl(Path(f"data/prompts/{split}.jsonl"))}
+        return [row for row in read_jsonl(Path(f"data/splits/{split}.jsonl")) if row["id"] in kept]
+
+    def example(self, row: Row, schema: Schema | None = None) -> Example:
+        schema = schema or self.schemas[row["db_id"]]
+        prompt = render(schema, row["question"], self.prompt, self.template)
+        answer = completion(row["sql"], schema, self.prompt)
+        return Example(
+            row["db_id"],
+            tuple(encode_prompt(self.tokenizer, prompt)),
+            tuple(encode_completion(self.tokenizer, answer)),
+        )
+
+    def plan(self, examples: Sequence[Example], recipe: Recipe | None = None) -> Plan:
+        recipe = recipe or self.recipe
+        t = recipe.train
+        return plan(examples, t.pack_size, t.pack_tokens, t.batch_size, t.epochs, recipe.seed)
+
+    def trainer(self, planned: Plan, recipe: Recipe | None = None) -> PackedTrainer:
+        recipe = recipe or self.recipe
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, save_every=10**9))
+        t = recipe.train
+        groups = plan(self.validation, t.pack_size, t.pack_tokens, 1, 1.0, recipe.seed).groups
+        return build(recipe, BASE, planned, groups, Path(tempfile.mkdtemp()))
+
+
+def changed(setting: Setting, lora: Row | None = None, train: Row | None = None) -> PackedTrainer:
+    """Other values of options."""
+    recipe = dataclasses.replace(
+        setting.recipe,
+        lora=dataclasses.replace(setting.recipe.lora, **lora or {}),
+        train=dataclasses.replace(setting.recipe.train, **train or {}),
+    )
+    return setting.trainer(setting.plan(setting.train, recipe), recipe)
+
+
+def full(setting: Setting, rate: float) -> PackedTrainer:
+    """All weights, in float32 with the compute dtype of the recipe, instead of an adapter."""
+    recipe = dataclasses.replace(
+        setting.recipe, quantization=dataclasses.replace(setting.recipe.quantization, bits=None)
+    )
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, learning_rate=rate))
+    trainer = setting.trainer(setting.plan(setting.train), recipe)
+    trainer.model = trainer.model_wrapped = trainer.model.unload().float().requires_grad_(True)
+    return trainer
+
+
+def simple_first(setting: Setting) -> PackedTrainer:
+    """Easy examples, then medium, hard and extra hard ones, each shuffled in itself."""
+    hardness = [row["hardness"] for row in setting.rows("train")]
+    parts = [[e for e, h in zip(setting.train, hardness, strict=True) if h == level] for level in LEVELS]
+    groups = [group for part in parts for group in setting.plan(part).groups]
+    return setting.trainer(Plan(groups, setting.plan(setting.train).per_step))
+
+
+def mini_first(setting: Setting, clone: Path) -> PackedTrainer:
+    """The embedded data set's examples, then those of the recipe, in one schedule."""
+    schemas = read_index(clone / "data/postgres/schema_index.json")
+    rows = read_jsonl(clone / "data/splits/train.jsonl")
+    before = setting.plan([setting.example(row, schemas[row["db_id"]]) for row in rows])
+    planned = setting.plan(setting.train)
+    cut = len(before.groups) // planned.per_step * planned.per_step
+    return setting.trainer(Plan([*before.groups[:cut], *planned.groups], planned.per_step))
+
+
+def shuffled(setting: Setting, epochs: float) -> PackedTrainer:
+    """The tables of a schema in another order in each pack."""
+    recipe = dataclasses.replace(setting.recipe, train=dataclasses.replace(setting.recipe.train, epochs=epochs))
+    rows = dict(zip(setting.train, setting.rows("train"), strict=True))
+    planned, chance = setting.plan(setting.train, recipe), random.Random(recipe.seed)
+    groups = []
+    for group in planned.groups:
+        schema = setting.schemas[group[0].db_id]
+        other = dataclasses.replace(schema, tables=tuple(chance.sample(schema.tables, len(schema.tables))))
+        groups.append(tuple(setting.example(rows[example], other) for example in group))
+    return setting.trainer(Plan(groups, planned.per_step), recipe)
+
+
+VARIANTS: dict[str, Callable[[Setting], PackedTrainer]] = {
+    "recipe": changed,
+    "full-1e-4": partial(full, rate=1e-4),
+    "full-3e-4": partial(full, rate=3e-4),
+    "simple-first": simple_first,
+    "sequence-mean": partial(changed, train={"loss_aggregation": "sequence_mean"}),
+    "r16": partial(changed, lora={"r": 16, "alpha": 16.0}),
+    "2-epochs": partial(changed, train={"epochs": 2.0}),
+    "2-epochs-shuffled": partial(shuffled, epochs=2.0),
+    "2-epochs-dropout": partial(changed, train={"epochs": 2.0}, lora={"dropout": 0.1}),
+    "3-epochs": partial(changed, train={"epochs": 3.0}),
+}
+
+
+def scored(trainer: PackedTrainer) -> Row:
+    """metrics/score.json of what was trained, on the test split."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = workspace(Path(scratch), ("data/postgres", "data/splits", "data/prompts"))
+        base, params = folder / "models/base", folder / "params.yaml"
+        if hasattr(trainer.model, "peft_config"):
+            shutil.copytree(BASE, base)
+            save_adapter(trainer.model, folder / "models/adapter", trainer.adapter_weights())
+        else:
+            shutil.copytree(BASE, base, ignore=shutil.ignore_patterns("*.safetensors*"))
+            trainer.model.save_pretrained(base)
+            params.write_text(params.read_text().replace("zero_shot: false", "zero_shot: true"))
+        run(folder, "predict", "score")
+        return dict(json.loads((folder / "metrics/score.json").read_text()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}, mini-first")
+    parser.add_argument("--mini", type=Path, help="a clone with the default's data, for mini-first")
+    arguments = parser.parse_args()
+    known = VARIANTS | ({"mini-first": partial(mini_first, clone=arguments.mini)} if arguments.mini else {})
+    if unknown := [name for name in arguments.variants if name not in known]:
+        parser.error(f"no such variant: {', '.join(unknown)} (mini-first needs --mini)")
+    setting = Setting(read_params())
+    for name in arguments.variants:
+        trainer = known[name](setting)
+        started = time.perf_counter()
+        trainer.train()
+        seconds, loss = time.perf_counter() - started, trainer.evaluate()["eval_loss"]
+        planned = f"{trainer.planned.examples:,} examples in {trainer.planned.steps} steps, {seconds:.0f} s"
+        score = scored(trainer)
+        low, high = score["ci95"]
+        print(
+            f"{name:18} {planned}: validation loss {loss:.4f}, {score['execution_accuracy']:.1%} "
+            f"({low:.1%} to {high:.1%}), valid SQL {score['valid_sql']:.1%}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
