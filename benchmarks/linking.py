@@ -3,7 +3,7 @@
     python benchmarks/linking.py            # where the pipeline has run: its adapter, test split and schema index
 
 An upper bound for schema linking, and no result: the gold query tells which tables there are. The adapter is the
-pipeline's, which has learned on whole schemas. Predicts and scores in a scratch folder; the real one stays as it is.
+pipeline's, which has learned on whole schemas. Both are predicted as params.yaml says, and scored, in scratch folders.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def main() -> None:
         prompt = render(shown, row["question"], options, template)
         rows.append({"id": row["id"], "db_id": row["db_id"], "prompt": prompt})
     print(f"{len(rows)} questions, {fewer} of which see fewer tables than there are")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = workspace(Path(scratch), INPUTS)
-        write_jsonl(folder / "data/prompts/test.jsonl", rows)
-        run(folder, "predict", "score")
-        score = json.loads((folder / "metrics/score.json").read_text())
-    before = json.loads(Path("metrics/score.json").read_text())
-    for what, figures in (("whole schemas", before), ("gold's tables only", score)):
+    prompts = {"whole schemas": list(read_jsonl(Path("data/prompts/test.jsonl"))), "gold's tables only": rows}
+    for what, shown_prompts in prompts.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = workspace(Path(scratch), INPUTS)
+            write_jsonl(folder / "data/prompts/test.jsonl", shown_prompts)
+            run(folder, "predict", "score")
+            figures = json.loads((folder / "metrics/score.json").read_text())
         low, high = figures["ci95"]
         print(
             f"{what:20} {figures['execution_accuracy']:.3f} [{low:.3f}, {high:.3f}] of {figures['n']}, "
