@@ -2,11 +2,22 @@
 
 import json
 import os
+import random
 import sqlite3
+import sys
 from pathlib import Path
 
 import dvc  # noqa: F401 its loggers keep the streams of the first import: these last, a single test's do not
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def same_chance():
+    """What a test draws does not depend on the tests that its worker ran before."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
 
 SHOP = """
 CREATE TABLE shop (shop_id INTEGER PRIMARY KEY, Name TEXT, City TEXT);

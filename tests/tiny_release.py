@@ -22,13 +22,17 @@ def tiny_params() -> dict:
 def make_release(root: Path, rank: int = 4) -> Path:
     """`root`/models/{base,release} and params.yaml, as the pipeline leaves them; returns the release."""
     import peft
+    import torch
 
     params = tiny_params()
     base, release = root / "models/base", root / "models/release"
     obtain(build(ModelOptions, params["model"], "model"), base)
     plain = load_model(base, build(QuantizationOptions, params["quantization"], "quantization"))
     config = peft.LoraConfig(r=rank, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    peft.get_peft_model(plain, config).save_pretrained(release)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same adapter each time, whatever ran before
+        adapted = peft.get_peft_model(plain, config)
+    adapted.save_pretrained(release)
     made_of = {"models/base": digest(base)}
     write_json(release / "manifest.json", {"files": sha256_tree(release), "made_of": made_of, "params": params})
     (root / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
