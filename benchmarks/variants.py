@@ -141,11 +141,12 @@ VARIANTS: dict[str, Callable[[Setting], PackedTrainer]] = {
     "2-epochs-shuffled": partial(shuffled, epochs=2.0),
     "2-epochs-dropout": partial(changed, train={"epochs": 2.0}, lora={"dropout": 0.1}),
     "3-epochs": partial(changed, train={"epochs": 3.0}),
+    "3-epochs-shuffled": partial(shuffled, epochs=3.0),
 }
 
 
-def scored(trainer: PackedTrainer) -> Row:
-    """metrics/score.json of what was trained, on the test split."""
+def scored(trainer: PackedTrainer, keep: Path | None = None) -> Row:
+    """metrics/score.json of what was trained, on the test split; models and predictions are copied to `keep`."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = workspace(Path(scratch), ("data/postgres", "data/splits", "data/prompts"))
         base, params = folder / "models/base", folder / "params.yaml"
@@ -156,7 +157,12 @@ def scored(trainer: PackedTrainer) -> Row:
             shutil.copytree(BASE, base, ignore=shutil.ignore_patterns("*.safetensors*"))
             trainer.model.save_pretrained(base)
             params.write_text(params.read_text().replace("zero_shot: false", "zero_shot: true"))
-        run(folder, "predict", "score")
+        try:
+            run(folder, "predict", "score")
+        finally:
+            for name in ("models", "data/predictions") if keep else ():
+                if (folder / name).exists():
+                    shutil.copytree(folder / name, keep / name, dirs_exist_ok=True)
         return dict(json.loads((folder / "metrics/score.json").read_text()))
 
 
@@ -164,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}, mini-first")
     parser.add_argument("--mini", type=Path, help="a clone with the default's data, for mini-first")
+    parser.add_argument("--keep", type=Path, help="a folder for the models and predictions of each variant")
     arguments = parser.parse_args()
     known = VARIANTS | ({"mini-first": partial(mini_first, clone=arguments.mini)} if arguments.mini else {})
     if unknown := [name for name in arguments.variants if name not in known]:
@@ -175,7 +182,7 @@ def main() -> None:
         trainer.train()
         seconds, loss = time.perf_counter() - started, trainer.evaluate()["eval_loss"]
         planned = f"{trainer.planned.examples:,} examples in {trainer.planned.steps} steps, {seconds:.0f} s"
-        score = scored(trainer)
+        score = scored(trainer, arguments.keep and arguments.keep / name)
         low, high = score["ci95"]
         print(
             f"{name:18} {planned}: validation loss {loss:.4f}, {score['execution_accuracy']:.1%} "
