@@ -2,10 +2,10 @@
 
     python benchmarks/variants.py                    # where the pipeline has run: params.yaml is the recipe
     python benchmarks/variants.py recipe full-1e-4   # these only
-    python benchmarks/variants.py recipe mini-first --mini ../clone   # a clone in which the default has run
 
-None is an option of the pipeline; this says what each would be worth. All train on the examples of data/prompts/, from
-the same seed, and are predicted and scored by the same stages in a scratch folder. A sub-sample will do to compare:
+This says what each would be worth before it is an option of the pipeline. All train on the examples of data/prompts/,
+after those of the primer if there is one, from the same seed, and are predicted and scored by the same stages in a
+scratch folder. A sub-sample will do to compare:
 `dvc exp run -S experiment=spider -S data.split.train_limit=1200 -S data.split.test_limit=256 -S train.epochs=1`.
 """
 
@@ -48,11 +48,15 @@ class Setting:
         self.prompt, self.template = section(PromptOptions, "prompt", params), params["model"]["template"]
         self.tokenizer = load_tokenizer(BASE)
         self.schemas = read_index(Path("data/postgres/schema_index.json"))
-        self.train, self.validation = ([self.example(row) for row in self.rows(name)] for name in ("train", "val"))
+        names = ("train", "val", "primer")
+        self.train, self.validation, self.primer = ([self.example(row) for row in self.rows(name)] for name in names)
 
     def rows(self, split: str) -> list[Row]:
         """Those of the split that have a prompt, which are not too long."""
-        kept = {row["id"] for row in read_jsonl(Path(f"data/prompts/{split}.jsonl"))}
+        prompts = Path(f"data/prompts/{split}.jsonl")
+        if split == "primer" and not prompts.exists():
+            return []
+        kept = {row["id"] for row in read_jsonl(prompts)}
         return [row for row in read_jsonl(Path(f"data/splits/{split}.jsonl")) if row["id"] in kept]
 
     def example(self, row: Row, schema: Schema | None = None) -> Example:
@@ -65,15 +69,17 @@ class Setting:
             tuple(encode_completion(self.tokenizer, answer)),
         )
 
-    def plan(self, examples: Sequence[Example], recipe: Recipe | None = None) -> Plan:
+    def plan(self, examples: Sequence[Example], recipe: Recipe | None = None, per_step: int = 0) -> Plan:
         recipe = recipe or self.recipe
         t = recipe.train
-        return plan(examples, t.pack_size, t.pack_tokens, t.batch_size, t.epochs, recipe.seed)
+        return plan(examples, t.pack_size, t.pack_tokens, t.batch_size, t.epochs, recipe.seed, per_step=per_step)
 
     def trainer(self, planned: Plan, recipe: Recipe | None = None) -> PackedTrainer:
         recipe = recipe or self.recipe
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, save_every=10**9))
         t = recipe.train
+        if self.primer:
+            planned = planned.after(self.plan(self.primer, recipe, planned.per_step))
         groups = plan(self.validation, t.pack_size, t.pack_tokens, 1, 1.0, recipe.seed).groups
         return build(recipe, BASE, planned, groups, Path(tempfile.mkdtemp()))
 
@@ -105,16 +111,6 @@ def simple_first(setting: Setting) -> PackedTrainer:
     parts = [[e for e, h in zip(setting.train, hardness, strict=True) if h == level] for level in LEVELS]
     groups = [group for part in parts for group in setting.plan(part).groups]
     return setting.trainer(Plan(groups, setting.plan(setting.train).per_step))
-
-
-def mini_first(setting: Setting, clone: Path) -> PackedTrainer:
-    """The embedded data set's examples, then those of the recipe, in one schedule."""
-    schemas = read_index(clone / "data/postgres/schema_index.json")
-    rows = read_jsonl(clone / "data/splits/train.jsonl")
-    before = setting.plan([setting.example(row, schemas[row["db_id"]]) for row in rows])
-    planned = setting.plan(setting.train)
-    cut = len(before.groups) // planned.per_step * planned.per_step
-    return setting.trainer(Plan([*before.groups[:cut], *planned.groups], planned.per_step))
 
 
 def shuffled(setting: Setting, epochs: float) -> PackedTrainer:
@@ -168,16 +164,14 @@ def scored(trainer: PackedTrainer, keep: Path | None = None) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variants", nargs="*", default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}, mini-first")
-    parser.add_argument("--mini", type=Path, help="a clone with the default's data, for mini-first")
+    parser.add_argument("variants", nargs="*", default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--keep", type=Path, help="a folder for the models and predictions of each variant")
     arguments = parser.parse_args()
-    known = VARIANTS | ({"mini-first": partial(mini_first, clone=arguments.mini)} if arguments.mini else {})
-    if unknown := [name for name in arguments.variants if name not in known]:
-        parser.error(f"no such variant: {', '.join(unknown)} (mini-first needs --mini)")
+    if unknown := [name for name in arguments.variants if name not in VARIANTS]:
+        parser.error(f"no such variant: {', '.join(unknown)}")
     setting = Setting(read_params())
     for name in arguments.variants:
-        trainer = known[name](setting)
+        trainer = VARIANTS[name](setting)
         started = time.perf_counter()
         trainer.train()
         seconds, loss = time.perf_counter() - started, trainer.evaluate()["eval_loss"]

@@ -4,11 +4,13 @@ An example that is longer than train.max_length is left out of training and vali
 answer teaches wrong SQL. Test examples all stay; their answers are the model's.
 
 Reads data/splits/, the schema index and the tokenizer in models/base. Writes data/prompts/{train,val,test}.jsonl
-(`id`, `db_id`, `prompt`, `completion`) and metrics/prompts.json (counts and token lengths).
+(`id`, `db_id`, `prompt`, `completion`), primer.jsonl where there is one, and metrics/prompts.json (counts and token
+lengths).
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, quantiles
@@ -92,13 +94,14 @@ def _distribution(lengths: list[int]) -> dict[str, float]:
 def main() -> str:
     options = read_options(read_params())
     schemas, tokenizer = read_index(INDEX), load_tokenizer(BASE)
+    shutil.rmtree(TARGET, ignore_errors=True)
     figures = {}
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "test", *(("primer",) if (SPLITS / "primer.jsonl").exists() else ())):
         rows, figures[split] = make(split, schemas, tokenizer, options)
         write_jsonl(TARGET / f"{split}.jsonl", rows)
     write_json(METRICS, figures)
     counts = ", ".join(f"{figures[split]['examples']:,} {split}" for split in figures)
-    left_out = figures["train"]["too_long"] + figures["val"]["too_long"]
+    left_out = sum(found["too_long"] for split, found in figures.items() if split != "test")
     return f"{counts} prompts in {TARGET}/" + (f"; {left_out} examples left out as too long" if left_out else "")
 
 

@@ -51,8 +51,10 @@ class Spider:
     archive: str
     url: str
     sha256: str
+    primer: int
 
     def __post_init__(self) -> None:
+        require(self.primer >= 0, f"primer must not be negative, not {self.primer}")
         require(len(self.sha256) == 64, f"sha256 must have 64 hexadecimal digits, not {len(self.sha256)}")
 
     def make(self, seed: int) -> dict[str, Any]:
@@ -60,6 +62,10 @@ class Spider:
         path = Path(self.archive)
         actual = archive.obtain(path, self.url, self.sha256)
         archive.extract(path, TARGET)
+        if self.primer:
+            from text2sql.mini import add_primer
+
+            add_primer(TARGET, seed, self.primer)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 

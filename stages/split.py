@@ -2,15 +2,18 @@
 
 A model that has seen a database's schema in training answers questions on it better than on a new one; only unseen
 databases show what it can do for a user. The test split is the data set's own dev part; the validation databases are
-taken out of the training part. Every choice orders by a hash of seed and id, which is the same on every machine, and a
+taken out of the training part. Examples of a primer, which are trained on before all others, are a split of their own;
+no limit is theirs. Every choice orders by a hash of seed and id, which is the same on every machine, and a
 smaller limit draws a subset of what a larger one draws.
 
-Reads data/postgres/examples.jsonl. Writes data/splits/{train,val,test}.jsonl and metrics/split.json.
+Reads data/postgres/examples.jsonl. Writes data/splits/{train,val,test}.jsonl, primer.jsonl where there is
+one, and metrics/split.json.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from typing import Any
 
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
-from text2sql.spider.examples import TEST_FILE
+from text2sql.spider.examples import PRIMER_FILE, TEST_FILE
 from text2sql.stage import read_params, read_seed, require, run, section
 
 EXAMPLES = Path("data/postgres/examples.jsonl")
@@ -82,9 +85,9 @@ def order(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def is_test(row: Row) -> bool:
-    """Whether the example comes from the data set's dev part."""
-    return row["id"].rpartition("-")[0] == Path(TEST_FILE).stem
+def is_from(row: Row, file: str) -> bool:
+    """Whether the example comes from that file of the source."""
+    return row["id"].rpartition("-")[0] == Path(file).stem
 
 
 def draw(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
@@ -131,14 +134,16 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
 
 
 def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[Row]]:
-    """The three splits, each in source order.
+    """The three splits, and the primer if there is one, each in source order.
 
     Raises:
         UserError: a split would be empty.
     """
-    test = [r for r in rows if is_test(r) and r["status"] in options.test_statuses]
-    test_databases = {r["db_id"] for r in rows if is_test(r)}
-    rest = [r for r in rows if r["db_id"] not in test_databases and r["status"] in options.train_statuses]
+    test = [r for r in rows if is_from(r, TEST_FILE) and r["status"] in options.test_statuses]
+    test_databases = {r["db_id"] for r in rows if is_from(r, TEST_FILE)}
+    usable = [r for r in rows if r["db_id"] not in test_databases and r["status"] in options.train_statuses]
+    primer = [r for r in usable if is_from(r, PRIMER_FILE)]
+    rest = [r for r in usable if not is_from(r, PRIMER_FILE)]
     verified = {r["db_id"] for r in rest if r["status"] in options.test_statuses}
     validation = set(sorted(verified, key=lambda d: order(seed, d))[: options.validation_databases])
     parts = {
@@ -152,7 +157,7 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
                 f"no example is left for the {name} split: {dict(Counter(r['status'] for r in rows))}",
                 "lower data.split.validation_databases, or see metrics/convert.json for what was not verified",
             )
-    return parts
+    return parts | ({"primer": without_duplicates(primer)} if primer else {})
 
 
 def report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:
@@ -180,6 +185,7 @@ def main() -> str:
     options, seed = read_options(read_params())
     rows = list(read_jsonl(EXAMPLES))
     parts = split(rows, options, seed) if isinstance(options, SplitOptions) else split_by_question(rows, options, seed)
+    shutil.rmtree(TARGET, ignore_errors=True)
     for name, part in parts.items():
         written = (
             {**{k: r[k] for k in ("id", "db_id", "question")}, "sql": r["postgres"], "hardness": r["hardness"]}

@@ -118,7 +118,12 @@ def main() -> str:
         record.dataset(PROMPTS / "val.jsonl", "validation")
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
-        trainer = train(recipe, BASE, examples, validation, checkpoints, [record.callback(len(examples))])
+        primer = []
+        if (path := PROMPTS / "primer.jsonl").exists():
+            record.dataset(path, "primer")
+            primer = read_examples(path, tokenizer)
+        callbacks = [record.callback(round(recipe.train.epochs * len([*primer, *examples])))]
+        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer)
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
         weights = trainer.adapter_weights()
         if not is_first():

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import SHOP, write_layout
 from text2sql.compose import CONF, compose, stage_names
 from text2sql.files import read_json, read_jsonl, sha256_tree
 
@@ -114,6 +116,26 @@ def test_a_second_run_makes_the_same_bytes(finished):
     for name in pinned:
         _in_folder(folder, importlib.import_module(f"stages.{name}").main)
     assert before == {name: sha256_tree(folder / "data" / name) for name in before}
+
+
+def test_an_archive_with_a_primer(tmp_path):
+    """Questions of the embedded domains are trained on before those of an archive in Spider's layout."""
+    names = [f"shop{i}" for i in range(4)]
+    questions = ["How many shops are there?", "List the cities."]
+    queries = ["SELECT count(*) FROM shop", "SELECT City FROM shop"]
+    pairs = {name: [(name, *pair) for pair in zip(questions, queries, strict=True)] for name in names}
+    train = [pair for name in names[:3] for pair in pairs[name]]
+    made = write_layout(tmp_path / "made", dict.fromkeys(names, SHOP), {"train_spider": train, "dev": pairs[names[3]]})
+    shutil.make_archive(str(tmp_path / "data/raw/spider_data"), "zip", made)
+    options = ["data=spider", "model=tiny", "data.source.primer=2", "data.split.validation_databases=1"]
+    (tmp_path / "params.yaml").write_text(compose([*options, "tracking=none"], ROOT / CONF))
+    for name in ("source", "databases", "convert", "split", "base_model", "prompts", "train"):
+        _in_folder(tmp_path, importlib.import_module(f"stages.{name}").main)
+    counts = read_json(tmp_path / "metrics/split.json")
+    primer = list(read_jsonl(tmp_path / "data/prompts/primer.jsonl"))
+    assert (counts["train"]["examples"], counts["val"]["examples"], counts["test"]["examples"]) == (4, 2, 2)
+    assert counts["primer"]["examples"] == len(primer) == 2 * counts["primer"]["databases"]
+    assert read_json(tmp_path / "metrics/train.json")["examples"] == pytest.approx(1.5 * (len(primer) + 4), abs=8)
 
 
 def _refuse(constant):

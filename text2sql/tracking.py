@@ -248,7 +248,7 @@ class Recorder:
         self._append("table", name=name, columns=columns, data=[[row[c] for c in columns] for row in rows])
 
     def dataset(self, path: Path, context: str) -> None:
-        """A JSON lines file as an input of the run; `context` says what for: training, validation, test."""
+        """A JSON lines file as an input of the run; `context` says what for: training, primer, validation, test."""
         rows = list(read_jsonl(path))
         if context == "validation":
             # Validation losses compare where the answers are the same, whatever the prompt.
@@ -269,7 +269,7 @@ class Recorder:
         return digest
 
     def callback(self, examples: int | None = None) -> TrainerCallback:
-        """The curves of a transformers Trainer; with `examples` of an epoch, also how many are trained on a second."""
+        """The curves of a transformers Trainer; with the `examples` of all passes, also how many a second."""
         from transformers import TrainerCallback
 
         recorder = self

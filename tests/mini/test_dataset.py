@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from text2sql.errors import UserError
 from text2sql.files import sha256_tree
-from text2sql.mini import generate
+from text2sql.mini import add_primer, generate
 from text2sql.mini.domain import load_folder
 from text2sql.postgres.hardness import hardness
+from text2sql.spider.examples import read_examples
+from text2sql.spider.layout import verify
 
 DEMO = {
     "ecommerce": {"customers", "products", "orders", "order_items", "reviews"},
@@ -63,6 +66,26 @@ def test_neither_hash_order_nor_sqlite_shows(tmp_path):
         assert header[16:18] == (4096).to_bytes(2, "big"), "page size"
         assert header[24:28] == header[92:96] == (1).to_bytes(4, "big"), "change counter, version valid for"
         assert header[96:100] == (3040000).to_bytes(4, "big"), "version of SQLite"
+
+
+def test_a_primer_for_another_data_set(layout, made):
+    before = sha256_tree(layout)
+    add_primer(layout, seed=42, questions_per_domain=60)
+    after = sha256_tree(layout)
+    assert {name for name in before if after[name] != before[name]} == {"tables.json"}
+    assert read(layout, "primer.json") == read(made, "train_spider.json")
+    report = verify(layout)
+    assert report["examples"]["primer.json"] == 60 * (report["databases"] - 2)
+    assert report["not_in_tables_json"] == []
+    assert [e.id for e in read_examples(layout)][-1] == f"primer-{report['examples']['primer.json'] - 1}"
+
+
+def test_a_primer_whose_database_is_there_already_is_refused(layout):
+    (layout / "database" / "chess_club").mkdir()
+    before = sha256_tree(layout)
+    with pytest.raises(UserError, match="chess_club"):
+        add_primer(layout, seed=42, questions_per_domain=1)
+    assert sha256_tree(layout) == before
 
 
 def test_layout(made):

@@ -126,6 +126,15 @@ def test_goes_on_from_a_copy_on_another_machine(run, tmp_path):
     assert not list((tmp_path / "bucket").rglob("*.safetensors"))
 
 
+def test_a_primer_comes_first(tiny_base, tmp_path):
+    primer = [dataclasses.replace(example, db_id=f"primer {example.db_id}") for example in examples(20)]
+    trainer = train(recipe(), tiny_base, TRAIN, VALIDATION, tmp_path, primer=primer)
+    order = [group[0].db_id.startswith("primer") for group in trainer.planned.groups]
+    assert order == sorted(order, reverse=True)
+    assert trainer.planned.examples == 2 * (len(TRAIN) + len(primer))
+    assert trainer.state.global_step == trainer.planned.steps
+
+
 def test_another_configuration_has_another_fingerprint():
     base = checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})
     assert base == checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})

@@ -57,6 +57,16 @@ def test_a_training_example_on_a_test_database_is_not_used():
     assert all(r["id"] != "train_spider-999" for r in split(rows, OPTIONS, 1)["train"])
 
 
+def test_a_primer_is_a_split_of_its_own():
+    primer = [example(i, f"mini{i % 3}", stem="primer") for i in range(9)] + [example(9, "mini0", "rejected", "primer")]
+    without, parts = split(examples(), OPTIONS, 1), split([*examples(), *primer], OPTIONS, 1)
+    assert parts == without | {"primer": primer[:9]}
+    assert "primer" not in without
+    made = report([*examples(), *primer], parts)
+    assert made["primer"]["examples"] == 9
+    assert made["unused_by_status"] == {"rejected": 1}
+
+
 def test_every_example_is_accounted_for():
     rows = [*examples(), example(998, "db0", "rejected"), example(997, "db1", "invalid_source")]
     rows.append({**rows[0], "id": "train_spider-996"})

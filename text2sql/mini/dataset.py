@@ -11,12 +11,14 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from text2sql.files import write_json, write_text
+from text2sql.errors import UserError
+from text2sql.files import read_json, write_json, write_text
 from text2sql.mini.domain import Domain, TableSpec, load_folder, spoken
 from text2sql.mini.graph import from_domain
 from text2sql.mini.questions import ask
 from text2sql.mini.rows import Rows, make_rows
 from text2sql.mini.sql import quoted
+from text2sql.spider.examples import PRIMER_FILE
 
 #: the version that SQLite files bear instead of that of the library which happened to write them (bytes 96 to 99)
 SQLITE_VERSION = 3040000
@@ -30,16 +32,8 @@ def generate(target: Path, seed: int, questions_per_domain: int) -> None:
         seed: decides rows and questions of the training domains.
         questions_per_domain: generated for each training domain; the demo domains keep their ten.
     """
-    train, dev, tables = [], [], []
-    for domain in load_folder("domains"):
-        rows = make_rows(domain, seed)
-        connection = write_database(target, domain, rows)
-        rng = random.Random(f"{seed}/{domain.db_id}/questions")
-        graph = from_domain(domain, rows)
-        for made in ask(graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain):
-            train.append({"db_id": domain.db_id, "query": made.sql, "question": made.question})
-        connection.close()
-        tables.append(spider_tables(domain))
+    train, tables = write_training_part(target, seed, questions_per_domain)
+    dev = []
     for domain in load_folder("demo"):
         write_database(target, domain, make_rows(domain, "demo")).close()
         dev += [{"db_id": domain.db_id, "query": sql, "question": text} for text, sql in domain.questions]
@@ -48,6 +42,40 @@ def generate(target: Path, seed: int, questions_per_domain: int) -> None:
     write_json(target / "train_others.json", [])
     write_json(target / "dev.json", dev)
     write_json(target / "tables.json", sorted(tables, key=lambda t: t["db_id"]))
+
+
+def write_training_part(
+    target: Path, seed: int, questions_per_domain: int
+) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+    """Write the databases of the training domains; returns their examples, and their entries of tables.json."""
+    examples, tables = [], []
+    for domain in load_folder("domains"):
+        rows = make_rows(domain, seed)
+        connection = write_database(target, domain, rows)
+        rng = random.Random(f"{seed}/{domain.db_id}/questions")
+        graph = from_domain(domain, rows)
+        for made in ask(graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain):
+            examples.append({"db_id": domain.db_id, "query": made.sql, "question": made.question})
+        connection.close()
+        tables.append(spider_tables(domain))
+    return examples, tables
+
+
+def add_primer(target: Path, seed: int, questions_per_domain: int) -> None:
+    """Add the training domains to another data set in Spider's layout, their examples as primer.json.
+
+    Raises:
+        UserError: the data set has a database of the same name.
+    """
+    described = read_json(target / "tables.json")
+    there = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
+    if both := sorted(there & {domain.db_id for domain in load_folder("domains")}):
+        raise UserError(
+            f"{', '.join(both)}: a database both of the archive and of the embedded data", "data.source.primer=0"
+        )
+    examples, tables = write_training_part(target, seed, questions_per_domain)
+    write_json(target / PRIMER_FILE, examples)
+    write_json(target / "tables.json", [*described, *tables])
 
 
 def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connection:

@@ -273,8 +273,11 @@ def train(
     validation_examples: Sequence[Example],
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    primer: Sequence[Example] = (),
 ) -> PackedTrainer:
     """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
+
+    The examples of the `primer` come first, in as many passes as the others, under one schedule of the rate.
 
     Raises:
         UserError: too few examples; the loss exploded; memory or disk ran out.
@@ -283,9 +286,10 @@ def train(
     limits = {"size": options.pack_size, "tokens": options.pack_tokens, "seed": recipe.seed}
     if len(train_examples) < options.processes:
         raise UserError(f"{len(train_examples)} training examples are too few", "look at metrics/prompts.json")
-    planned = plan(
-        train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
-    )
+    shared = limits | {"batch": options.batch_size, "epochs": options.epochs, "processes": options.processes}
+    planned = plan(train_examples, **shared)
+    if primer:
+        planned = planned.after(plan(primer, per_step=planned.per_step, **shared))
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
     with _bar(planned.steps) as advance:
         watch = Watch(options.explosion, checkpoints)

@@ -20,6 +20,8 @@ from text2sql.files import read_json
 #: example files in the order in which the pipeline goes through them; those of `TEST_FILE` are the test split
 FILES = ("train_spider.json", "train_others.json", "dev.json")
 TEST_FILE = "dev.json"
+#: examples that are trained on before all others, where there are any (not of Spider's layout)
+PRIMER_FILE = "primer.json"
 KEYS = ("db_id", "question", "query")
 
 
@@ -49,9 +51,14 @@ def read_file(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def example_files(root: Path) -> tuple[str, ...]:
+    """The names of the example files that must be below `root`: `FILES`, and the primer if there is one."""
+    return (*FILES, PRIMER_FILE) if (root / PRIMER_FILE).exists() else FILES
+
+
 def read_examples(root: Path) -> Iterator[Example]:
     """All examples below `root`, in source order."""
-    for name in FILES:
+    for name in example_files(root):
         stem = Path(name).stem
         for index, row in enumerate(read_file(root / name)):
             yield Example(f"{stem}-{index}", row["db_id"], row["question"], row["query"])

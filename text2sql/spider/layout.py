@@ -9,7 +9,7 @@ from typing import Any
 
 from text2sql.errors import UserError
 from text2sql.files import read_json
-from text2sql.spider.examples import FILES, database_file, read_file
+from text2sql.spider.examples import FILES, database_file, example_files, read_file
 from text2sql.stage import track
 
 #: examples in the official release, for the report to compare with
@@ -26,7 +26,7 @@ def verify(root: Path) -> dict[str, Any]:
         UserError: a file of the layout is absent or no valid JSON, or a database is damaged.
     """
     described = {entry["db_id"]: entry for entry in _read_tables(root / "tables.json")}
-    examples = {name: read_file(_must_exist(root / name)) for name in FILES}
+    examples = {name: read_file(_must_exist(root / name)) for name in example_files(root)}
     used = Counter(row["db_id"] for rows in examples.values() for row in rows)
     present = {db_id: database_file(root, db_id) for db_id in sorted({*described, *used})}
     present = {db_id: path for db_id, path in present.items() if path.exists()}
