@@ -27,7 +27,7 @@ from stages.predict import TARGET as PREDICTIONS
 from stages.prompts import read_options as prompt_options
 from stages.score import VERDICTS, judge_all
 from stages.score import read_options as score_options
-from stages.split import is_test
+from stages.split import is_from
 from text2sql.files import read_jsonl, write_jsonl, write_text
 from text2sql.model.prompt import render
 from text2sql.postgres.databases import open_source
@@ -36,7 +36,7 @@ from text2sql.postgres.loaded import loaded_sandbox
 from text2sql.postgres.synthetic import fill, unconstrained
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.figures import figures
-from text2sql.spider.examples import database_file
+from text2sql.spider.examples import TEST_FILE, database_file
 from text2sql.stage import read_params
 
 Row = dict[str, Any]
@@ -65,7 +65,7 @@ def line(label: str, verdicts: Iterable[Row]) -> None:
 def main() -> None:
     params = read_params()
     options, schemas = score_options(params), read_index(INDEX)
-    examples = [row for row in read_jsonl(TARGET) if is_test(row) and row["postgres"]]
+    examples = [row for row in read_jsonl(TARGET) if is_from(row, TEST_FILE) and row["postgres"]]
     queries: dict[str, list[str]] = defaultdict(list)
     for row in examples:
         queries[row["db_id"]].append(row["sqlite"])
