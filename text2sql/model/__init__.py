@@ -13,6 +13,11 @@ from pathlib import Path
 # cores down more than twofold (80-fold where it is endless), so that DVC's queue workers, in .dvc/tmp, do not.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "0" if ".dvc" in Path.cwd().parts else "5000"
+# How many prepared operations oneDNN, and torch's use of it, keep for the shapes that they meet. A step needs some
+# dozens, of its own number of tokens, which hardly any other step has; of the usual 1,024 the old ones lie scattered
+# over the heap, so that malloc walks longer and longer lists of the gaps between them.
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "100")
 # bitsandbytes looks for a kernel on the model hub, which nothing here needs, and warns that it is not there.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # transformers warns about its own use of a name that it is about to drop.
