@@ -32,7 +32,7 @@ METRICS = Path("metrics/train.json")
 BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
-MODULES = ("base", "checkpoint", "launch", "lora", "loss", "packing", "prompt", "recipe", "training")
+MODULES = ("base", "checkpoint", "fused", "launch", "lora", "loss", "packing", "prompt", "recipe", "training")
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from text2sql.model.fused import TokenLoss
 from text2sql.model.packing import IGNORED
 from text2sql.model.recipe import LossAggregation
 
@@ -42,17 +43,12 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, Any], aggregation: Loss
         spans=batch["spans"],
         logits_to_keep=predicting,
         use_cache=False,
-    ).logits[0]
-    # Not under autocast: in bfloat16 the log-likelihood of a likely token would be rounded to zero.
-    logits, targets = logits.float(), labels[predicting + 1]
-    log_probs = F.log_softmax(logits, dim=-1)
-    if aggregation == "token_mean":
-        nll = F.nll_loss(log_probs, targets, reduction="sum")
-    else:
+    ).logits.squeeze(0)
+    # In float32: in bfloat16 the log-likelihood of a likely token would be rounded to zero.
+    targets = labels[predicting + 1]
+    nll, best, entropy = TokenLoss.apply(logits, targets)
+    if aggregation == "sequence_mean":
         # Every question keeps a token of its prompt to itself: where positions do not follow, another answer begins.
         answer = F.pad(predicting.diff() > 1, (1, 0)).cumsum(0)
-        nll = (F.nll_loss(log_probs, targets, reduction="none") / torch.bincount(answer)[answer]).sum()
-    with torch.no_grad():
-        correct = (logits.argmax(-1) == targets).sum()
-        entropy = torch.special.entr(log_probs.exp()).sum()
-    return Loss(nll, correct, entropy, targets.numel())
+        nll = nll / torch.bincount(answer)[answer]
+    return Loss(nll.sum(), (best == targets).sum(), entropy.sum(), targets.numel())

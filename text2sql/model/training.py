@@ -30,6 +30,7 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
 from text2sql.model.base import cpu_name, load_model, load_tokenizer, pick_device, pick_dtype
+from text2sql.model.fused import fuse
 from text2sql.model.launch import is_first
 from text2sql.model.lora import add_adapter, loraplus_groups
 from text2sql.model.loss import answer_loss
@@ -208,6 +209,8 @@ def build(
     model.set_attn_implementation(ATTENTION)
     _keep_differentiable(model)
     on_gpu = device.startswith("cuda")
+    if not on_gpu and not options.fsdp:
+        fuse(model)
     checkpointing = on_gpu if options.gradient_checkpointing == "auto" else bool(options.gradient_checkpointing)
     dtype = pick_dtype(recipe.quantization, device)
     initial = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
