@@ -21,7 +21,7 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_cache, "100")
 # A step allocates and frees gigabytes, in tensors of megabytes. Malloc gives such memory back to the system at once,
-# which clears it for the next tensor: a tenth of a training's time. It keeps it here (glibc's mallopt; elsewhere nothing).
+# which clears it for the next tensor: a tenth of a training's time. Here it keeps it (glibc's mallopt).
 if platform.libc_ver()[0] == "glibc":
     _mallopt = ctypes.CDLL(None).mallopt
     for _option, _value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
