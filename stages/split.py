@@ -142,7 +142,6 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
     test = [r for r in rows if is_from(r, TEST_FILE) and r["status"] in options.test_statuses]
     test_databases = {r["db_id"] for r in rows if is_from(r, TEST_FILE)}
     usable = [r for r in rows if r["db_id"] not in test_databases and r["status"] in options.train_statuses]
-    primer = [r for r in usable if is_from(r, PRIMER_FILE)]
     rest = [r for r in usable if not is_from(r, PRIMER_FILE)]
     verified = {r["db_id"] for r in rest if r["status"] in options.test_statuses}
     validation = set(sorted(verified, key=lambda d: order(seed, d))[: options.validation_databases])
@@ -157,6 +156,7 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
                 f"no example is left for the {name} split: {dict(Counter(r['status'] for r in rows))}",
                 "lower data.split.validation_databases, or see metrics/convert.json for what was not verified",
             )
+    primer = [r for r in usable if is_from(r, PRIMER_FILE) and r["db_id"] not in validation]
     return parts | ({"primer": without_duplicates(primer)} if primer else {})
 
 

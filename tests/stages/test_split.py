@@ -67,6 +67,13 @@ def test_a_primer_is_a_split_of_its_own():
     assert made["unused_by_status"] == {"rejected": 1}
 
 
+def test_a_primer_has_no_question_on_a_validation_or_test_database():
+    primer = [example(i, name, stem="primer") for i, name in enumerate(("db0", "db1", "db2", "db3", "db4", "test0"))]
+    without, parts = split(examples(), OPTIONS, 1), split([*examples(), *primer], OPTIONS, 1)
+    assert databases(parts["primer"]) == databases(parts["train"])
+    assert {name: parts[name] for name in without} == without
+
+
 def test_every_example_is_accounted_for():
     rows = [*examples(), example(998, "db0", "rejected"), example(997, "db1", "invalid_source")]
     rows.append({**rows[0], "id": "train_spider-996"})
