@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from text2sql.model.base import QuantizationOptions, load_model
 from text2sql.model.fused import RmsNorm, TokenLoss, fuse
 from text2sql.model.lora import LoraOptions, add_adapter
 
@@ -121,3 +122,20 @@ def test_rms_norm():
     (own,) = torch.autograd.grad(found, x, out)
     assert torch.allclose(found, expected, atol=1e-6)
     assert torch.allclose(own, wanted, atol=1e-6)
+
+
+def test_4_bit_weights_are_those_that_peft_multiplies_by(tiny_base):
+    quantization = QuantizationOptions(bits=4, type="nf4", double=True, compute_dtype="float32")
+    torch.manual_seed(0)
+    stock = add_adapter(load_model(tiny_base, quantization), lora()).train()
+    fused = add_adapter(load_model(tiny_base, quantization), lora())
+    for name, parameter in stock.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.1)
+            fused.get_parameter(name).data = parameter.data.clone()
+    assert fuse(fused) == 7 * stock.config.num_hidden_layers
+    expected, gradients = loss_and_gradients(stock, torch.float32)
+    loss, own = loss_and_gradients(fused, torch.float32)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    for name, gradient in gradients.items():
+        assert torch.allclose(own[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item()), name

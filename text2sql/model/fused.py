@@ -104,35 +104,40 @@ class TokenLoss(torch.autograd.Function):
 
 
 def fuse(model: torch.nn.Module) -> int:
-    """Let a PEFT model on a CPU compute its plain LoRA layers and RMS norms so; how many layers that are.
+    """Let a PEFT model on a CPU compute its LoRA layers and RMS norms so; how many layers that are.
 
-    Layers with dropout, DoRA, a bias, or 4-bit weights stay as they are.
+    4-bit weights are dequantized once and kept, which multiplies by the same values: a CPU does not lack the memory but
+    the time to do it at every use. Layers with dropout, DoRA or a bias stay as they are.
     """
-    from peft.tuners.lora.layer import Linear
+    from peft.tuners.lora import LoraLayer
 
     count = 0
     for module in model.modules():
-        if isinstance(module, Linear) and _plain(module):
-            module.forward = functools.partial(_lora, module)  # type: ignore[method-assign]
+        if isinstance(module, LoraLayer) and (weight := _weight(module)) is not None:
+            module.forward = functools.partial(_lora, module, weight)  # type: ignore[attr-defined]
             count += 1
         elif type(module).__name__ in ("LlamaRMSNorm", "MistralRMSNorm") and not module.weight.requires_grad:
             module.forward = functools.partial(_norm, module)  # type: ignore[method-assign]
     return count
 
 
-def _plain(layer: Any) -> bool:
+def _weight(layer: Any) -> torch.Tensor | None:
+    """The frozen weight of a plain LoRA layer; None for other kinds."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
     base = layer.get_base_layer()
-    return (
-        type(base) is torch.nn.Linear
-        and base.bias is None
-        and layer.active_adapters == list(layer.lora_A) == ["default"]
-        and not layer.lora_variant
-        and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
-    )
+    plain = isinstance(base, torch.nn.Linear) and base.bias is None and not layer.lora_variant
+    if not plain or not layer.active_adapters == list(layer.lora_A) == ["default"]:
+        return None
+    if not isinstance(layer.lora_dropout["default"], torch.nn.Identity):
+        return None
+    if isinstance(base, Linear4bit):
+        return dequantize_4bit(base.weight.data, base.weight.quant_state).to(base.compute_dtype)
+    return base.weight if type(base) is torch.nn.Linear else None
 
 
-def _lora(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    weight = layer.get_base_layer().weight
+def _lora(layer: Any, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", enabled=False):
         return LoraProduct.apply(
             x.to(weight.dtype),
