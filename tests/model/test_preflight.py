@@ -5,6 +5,7 @@ import pytest
 from tests.model.test_training import examples, recipe
 from text2sql.errors import UserError
 from text2sql.model.preflight import Preflight, report
+from text2sql.model.training import peak_memory_bytes
 
 
 def checks(tiny_base, tmp_path, options, count=24):
@@ -33,3 +34,12 @@ def test_a_bucket_that_refuses_is_said(tiny_base, tmp_path):
     (tmp_path / "bucket").write_text("a file, not a folder")
     done = checks(tiny_base, tmp_path, recipe(checkpoint_copy=str(tmp_path / "bucket")))
     assert (done[-1].name, done[-1].passed) == ("saves", False)
+
+
+def test_processes_share_the_memory_of_a_machine_without_gpus(tiny_base, tmp_path, monkeypatch):
+    alone = checks(tiny_base, tmp_path, recipe())[-1]
+    monkeypatch.setattr("text2sql.model.preflight.total_memory_bytes", lambda: 2.5 * peak_memory_bytes())
+    assert checks(tiny_base, tmp_path, recipe())[-1].passed
+    shared = checks(tiny_base, tmp_path, recipe(processes=4))[-1]
+    assert (alone.name, alone.passed, shared.name, shared.passed) == ("memory", True, "memory", False)
+    assert "pack_tokens" in shared.remedy

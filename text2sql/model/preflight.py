@@ -151,6 +151,8 @@ class Preflight:
         self.trainer.model.train()
         self.trainer.training_step(self.trainer.model, collate([largest]), torch.tensor(1))
         peak, limit = peak_memory_bytes(), MEMORY_SHARE * total_memory_bytes()
+        if not torch.cuda.is_available():
+            limit /= options.processes  # which share the machine's memory
         found = f"{peak / 1e9:.1f} GB at most (a pack of {largest.tokens:,} tokens) of {limit / 1e9:.1f} GB allowed"
         fits = int(largest.tokens * limit / peak * 0.8)
         remedy = f"lower train.pack_tokens to {fits}, or train.gradient_checkpointing=true"
