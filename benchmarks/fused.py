@@ -29,7 +29,7 @@ BASE = Path("models/base")
 
 
 def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
-    """Train `steps` steps; the median seconds of the later ones, and their loss."""
+    """Train `steps` steps; the mean seconds of the later ones, the last one's loss, and the most memory taken."""
     import torch
     from torch.nn import functional
     from transformers import TrainerCallback

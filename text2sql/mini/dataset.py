@@ -75,7 +75,6 @@ def add_primer(target: Path, seed: int, questions_per_domain: int, questions_per
         UserError: the data set has a database of the name of a domain.
     """
     examples: list[dict[str, str]] = []
-    own = training_databases(target)
     if questions_per_domain:
         described = read_json(target / "tables.json")
         there = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
@@ -86,7 +85,7 @@ def add_primer(target: Path, seed: int, questions_per_domain: int, questions_per
         examples, tables = write_training_part(target, seed, questions_per_domain)
         write_json(target / "tables.json", [*described, *tables])
     if questions_per_database:
-        for db_id in own:
+        for db_id in training_databases(target):
             examples += ask_archive(database_file(target, db_id), db_id, seed, questions_per_database)
     write_json(target / PRIMER_FILE, examples)
 
@@ -101,8 +100,8 @@ def training_databases(root: Path) -> list[str]:
 def ask_archive(path: Path, db_id: str, seed: int, count: int) -> list[dict[str, str]]:
     """Up to `count` examples on a database of which nothing is known but its schema and rows.
 
-    None if it is missing, broken or without rows. Words come from the names, so that some questions are clumsy; their
-    queries are right.
+    Empty if it is missing, broken (which the stage databases reports) or without rows. Words come from the names, so
+    that some questions are clumsy; their queries are right.
     """
     from text2sql.postgres.databases import describe, open_source
 
