@@ -20,7 +20,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,11 +37,12 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Example:
-    """One training example as token ids; the answer ends in EOS."""
+    """One training example as token ids; the answer ends in EOS. `text` is the prompt that `prompt` encodes."""
 
     db_id: str
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    text: str = field(default="", compare=False, repr=False)
 
 
 #: examples of one database that make one pack

@@ -41,6 +41,7 @@ class TrainOptions:
     price_per_hour: float
     # As in adapters from before there was a choice.
     loss_aggregation: LossAggregation = "token_mean"
+    shuffle_tables: bool = False
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs must be positive")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from text2sql.model.launch import is_first
 from text2sql.model.lora import add_adapter, loraplus_groups
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, Example, Group, Plan, collate, pack, plan
-from text2sql.model.prompt import encode_completion, encode_prompt
+from text2sql.model.prompt import encode_completion, encode_prompt, reorder_tables
 from text2sql.model.recipe import Recipe
 from text2sql.stage import progress
 
@@ -47,9 +48,19 @@ def read_examples(path: Path, tokenizer: Any) -> list[Example]:
             row["db_id"],
             tuple(encode_prompt(tokenizer, row["prompt"])),
             tuple(encode_completion(tokenizer, row["completion"])),
+            row["prompt"],
         )
         for row in read_jsonl(path)
     ]
+
+
+def show_reordered(group: Group, tokenizer: Any, seed: str) -> Group:
+    """`group` with the tables of its schema in another order, the same for all its examples."""
+    return tuple(
+        replace(example, prompt=tuple(encode_prompt(tokenizer, text)), text=text)
+        for example in group
+        for text in (reorder_tables(example.text, seed),)
+    )
 
 
 #: bytes; a save that fails with less room than this has failed for want of room
@@ -215,10 +226,16 @@ def build(
     dtype = pick_dtype(recipe.quantization, device)
     initial = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     validates = bool(options.evaluate_every and validation)
+    tokenizer = load_tokenizer(base)
+
+    def shown(index: int) -> Group:
+        group = planned.groups[index]
+        return show_reordered(group, tokenizer, f"{recipe.seed} {index}") if options.shuffle_tables else group
+
     trainer = PackedTrainer(
         model=model,
-        processing_class=load_tokenizer(base),
-        data_collator=lambda rows: collate([pack(planned.groups[row["group"]]) for row in rows]),
+        processing_class=tokenizer,
+        data_collator=lambda rows: collate([pack(shown(row["group"])) for row in rows]),
         train_dataset=Dataset.from_dict({"group": list(range(len(planned.groups)))}),
         eval_dataset=Dataset.from_dict({"group": list(range(len(validation)))}) if validates else None,
         recipe=recipe,
