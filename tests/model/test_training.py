@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,15 @@ from transformers import TrainerCallback, TrainerState
 
 from tests.model.conftest import NF4, UNQUANTIZED
 from text2sql.errors import UserError
-from text2sql.files import sha256_tree
+from text2sql.files import sha256_tree, write_jsonl
 from text2sql.model import checkpoint
 from text2sql.model.lora import LoraOptions, save_adapter
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import Example, collate, pack
+from text2sql.model.prompt import PromptOptions, render
 from text2sql.model.recipe import Recipe, TrainOptions
-from text2sql.model.training import Watch, train
+from text2sql.model.training import Watch, read_examples, train
+from text2sql.schema import Column, Schema, Table
 
 LORA = LoraOptions(r=4, alpha=8.0, dropout=0.1, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
 OPTIONS = TrainOptions(
@@ -133,6 +136,39 @@ def test_a_primer_comes_first(tiny_base, tmp_path):
     assert order == sorted(order, reverse=True)
     assert trainer.planned.examples == 2 * (len(TRAIN) + len(primer))
     assert trainer.state.global_step == trainer.planned.steps
+
+
+def test_shuffled_tables(tiny_base, tiny_tokenizer, tmp_path):
+    tables = tuple(Table(f"t{i}", f"t{i}", (Column("x", "x", "integer"),)) for i in range(5))
+    questions = [f"How many in {i}?" for i in range(24)]
+    prompts = [render(Schema("db", tables), q, PromptOptions("ddl", 0), "mistral") for q in questions]
+    write_jsonl(
+        tmp_path / "train.jsonl",
+        (
+            {"id": q, "db_id": "db", "prompt": p, "completion": "SELECT 1"}
+            for q, p in zip(questions, prompts, strict=True)
+        ),
+    )
+
+    def orders(text):
+        return [tuple(re.findall(r"create table (t\d)", part)) for part in text.split("schema:")[1:]]
+
+    def batches(options, where):
+        trainer = train(
+            options, tiny_base, read_examples(tmp_path / "train.jsonl", tiny_tokenizer), [], tmp_path / where
+        )
+        return [tiny_tokenizer.decode(batch["input_ids"][0]) for batch in trainer.get_train_dataloader()]
+
+    plain, shuffled, again = (
+        batches(recipe(shuffle_tables=on), where) for on, where in ((False, "a"), (True, "b"), (True, "c"))
+    )
+    assert {order for text in plain for order in orders(text)} == {tuple(t.name for t in tables)}
+    packs = [order for text in shuffled for order in orders(text)]
+    assert all(sorted(order) == [t.name for t in tables] for order in packs)
+    assert len(packs) == 12
+    assert len(set(packs)) > 6
+    assert again == shuffled
+    assert [sorted(text.split()) for text in shuffled] == [sorted(text.split()) for text in plain]
 
 
 def test_another_configuration_has_another_fingerprint():
