@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import random
 import shutil
 import tempfile
 import time
@@ -29,45 +28,31 @@ from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.lora import save_adapter
 from text2sql.model.packing import Example, Plan, plan
-from text2sql.model.prompt import PromptOptions, completion, encode_completion, encode_prompt, render
 from text2sql.model.recipe import Recipe, read_recipe
-from text2sql.model.training import PackedTrainer, build
-from text2sql.schema import Schema, read_index
-from text2sql.stage import read_params, section
+from text2sql.model.training import PackedTrainer, build, read_examples
+from text2sql.stage import read_params
 
 BASE = Path("models/base")
+PROMPTS = Path("data/prompts")
 LEVELS = ("easy", "medium", "hard", "extra")
 Row = dict[str, Any]
 
 
 class Setting:
-    """What all variants share: recipe, rows and how they become examples."""
+    """What all variants share: recipe and examples."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.recipe = read_recipe(params)
-        self.prompt, self.template = section(PromptOptions, "prompt", params), params["model"]["template"]
-        self.tokenizer = load_tokenizer(BASE)
-        self.schemas = read_index(Path("data/postgres/schema_index.json"))
-        names = ("train", "val", "primer")
-        self.train, self.validation, self.primer = ([self.example(row) for row in self.rows(name)] for name in names)
-
-    def rows(self, split: str) -> list[Row]:
-        """Those of the split that have a prompt, which are not too long."""
-        prompts = Path(f"data/prompts/{split}.jsonl")
-        if split == "primer" and not prompts.exists():
-            return []
-        kept = {row["id"] for row in read_jsonl(prompts)}
-        return [row for row in read_jsonl(Path(f"data/splits/{split}.jsonl")) if row["id"] in kept]
-
-    def example(self, row: Row, schema: Schema | None = None) -> Example:
-        schema = schema or self.schemas[row["db_id"]]
-        prompt = render(schema, row["question"], self.prompt, self.template)
-        answer = completion(row["sql"], schema, self.prompt)
-        return Example(
-            row["db_id"],
-            tuple(encode_prompt(self.tokenizer, prompt)),
-            tuple(encode_completion(self.tokenizer, answer)),
+        tokenizer = load_tokenizer(BASE)
+        paths = (PROMPTS / f"{name}.jsonl" for name in ("train", "val", "primer"))
+        self.train, self.validation, self.primer = (
+            read_examples(path, tokenizer) if path.exists() else [] for path in paths
         )
+
+    def hardness(self) -> list[str]:
+        """Of each training example."""
+        levels = {row["id"]: row["hardness"] for row in read_jsonl(Path("data/splits/train.jsonl"))}
+        return [levels[row["id"]] for row in read_jsonl(PROMPTS / "train.jsonl")]
 
     def plan(self, examples: Sequence[Example], recipe: Recipe | None = None, per_step: int = 0) -> Plan:
         recipe = recipe or self.recipe
@@ -107,23 +92,10 @@ def full(setting: Setting, rate: float) -> PackedTrainer:
 
 def simple_first(setting: Setting) -> PackedTrainer:
     """Easy examples, then medium, hard and extra hard ones, each shuffled in itself."""
-    hardness = [row["hardness"] for row in setting.rows("train")]
-    parts = [[e for e, h in zip(setting.train, hardness, strict=True) if h == level] for level in LEVELS]
+    levels = setting.hardness()
+    parts = [[e for e, h in zip(setting.train, levels, strict=True) if h == level] for level in LEVELS]
     groups = [group for part in parts for group in setting.plan(part).groups]
     return setting.trainer(Plan(groups, setting.plan(setting.train).per_step))
-
-
-def shuffled(setting: Setting, epochs: float) -> PackedTrainer:
-    """The tables of a schema in another order in each pack."""
-    recipe = dataclasses.replace(setting.recipe, train=dataclasses.replace(setting.recipe.train, epochs=epochs))
-    rows = dict(zip(setting.train, setting.rows("train"), strict=True))
-    planned, chance = setting.plan(setting.train, recipe), random.Random(recipe.seed)
-    groups = []
-    for group in planned.groups:
-        schema = setting.schemas[group[0].db_id]
-        other = dataclasses.replace(schema, tables=tuple(chance.sample(schema.tables, len(schema.tables))))
-        groups.append(tuple(setting.example(rows[example], other) for example in group))
-    return setting.trainer(Plan(groups, planned.per_step), recipe)
 
 
 VARIANTS: dict[str, Callable[[Setting], PackedTrainer]] = {
@@ -133,11 +105,11 @@ VARIANTS: dict[str, Callable[[Setting], PackedTrainer]] = {
     "simple-first": simple_first,
     "sequence-mean": partial(changed, train={"loss_aggregation": "sequence_mean"}),
     "r16": partial(changed, lora={"r": 16, "alpha": 16.0}),
-    "2-epochs": partial(changed, train={"epochs": 2.0}),
-    "2-epochs-shuffled": partial(shuffled, epochs=2.0),
+    "2-epochs": partial(changed, train={"epochs": 2.0, "shuffle_tables": False}),
+    "2-epochs-shuffled": partial(changed, train={"epochs": 2.0, "shuffle_tables": True}),
     "2-epochs-dropout": partial(changed, train={"epochs": 2.0}, lora={"dropout": 0.1}),
-    "3-epochs": partial(changed, train={"epochs": 3.0}),
-    "3-epochs-shuffled": partial(shuffled, epochs=3.0),
+    "3-epochs": partial(changed, train={"epochs": 3.0, "shuffle_tables": False}),
+    "3-epochs-shuffled": partial(changed, train={"epochs": 3.0, "shuffle_tables": True}),
 }
 
 
