@@ -32,6 +32,7 @@ from text2sql.tracking import Journal, adapter_sha256, journals, root
 
 SEND_EVERY = 3.0  # seconds
 TRIES_AT_THE_END = 3  # before the journal is left to `sync`
+OTHERS = 120.0  # seconds that `sync` waits for another process to send a journal
 BATCH = 200  # events of one request; MLflow takes 1,000 metrics
 # The alias of the registered model's version with the least validation loss.
 BEST = "best"
@@ -342,6 +343,14 @@ def _close(journal: Journal) -> bool:
     return True
 
 
+def _runs(journal: Journal) -> bool:
+    """Whether a stage is still writing it; such a journal has a sender of its own."""
+    owner = journal.lock("owner")
+    if owner:
+        owner.close()
+    return owner is None
+
+
 def _done(journal: Journal) -> None:
     """A finished run's journal has served; that of a run that was cut off is kept, for the run may be resumed."""
     if journal.status() == "FINISHED":
@@ -353,13 +362,16 @@ def sync(uri: str | None = None, quiet: bool = False) -> int:
 
     Args:
         uri: the server to send them to, instead of the one each was meant for.
-        quiet: only errors are printed.
+        quiet: only errors are printed, and what another process is sending is left to it; otherwise that is waited for.
     """
     left, unreachable = 0, set()
     # Trainings before scorings, which look for the run of their adapter.
     for folder in sorted(p for p in journals().glob("*") if p.is_dir()):
         journal = Journal(folder)
-        with journal.lock("sender") or open(os.devnull) as mine:  # noqa: PTH123
+        with journal.lock("sender", 0.0 if quiet or _runs(journal) else OTHERS) or open(os.devnull) as mine:  # noqa: PTH123
+            if mine.name == os.devnull and not quiet and not _runs(journal):
+                left += 1
+                print(f"{folder.name}: another process is still sending it", file=sys.stderr, flush=True)
             if mine.name == os.devnull or not journal.events_file.exists():
                 continue
             owner = journal.lock("owner")

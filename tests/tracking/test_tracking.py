@@ -362,6 +362,23 @@ def test_two_workers_on_a_fresh_database(clone):
     assert {v.run_id for v in versions} == {r.info.run_id for r in found}
 
 
+def test_sync_waits_for_another_sender(store, monkeypatch, capsys):
+    from text2sql import mlflow_store
+    from text2sql.tracking import Journal, journals
+
+    train()
+    (folder,) = journals().glob("train-*")
+    other = Journal(folder).lock("sender")
+    monkeypatch.setattr(mlflow_store, "OTHERS", 0.3)
+    assert sync() == 1
+    assert "another process is still sending it" in capsys.readouterr().err
+    assert runs(store) == []
+    monkeypatch.setattr(mlflow_store, "OTHERS", 60.0)
+    threading.Timer(1.0, other.close).start()
+    assert sync() == 0
+    assert [r.info.status for r in runs(store)] == ["FINISHED"]
+
+
 def test_a_killed_training_is_marked_at_once_and_continued(store):
     worker = start("f1", 0, 5, "hang")
     assert worker.stdout.readline() == "trained\n"
