@@ -368,16 +368,15 @@ def sync(uri: str | None = None, quiet: bool = False) -> int:
     # Trainings before scorings, which look for the run of their adapter.
     for folder in sorted(p for p in journals().glob("*") if p.is_dir()):
         journal = Journal(folder)
-        with journal.lock("sender", 0.0 if quiet or _runs(journal) else OTHERS) or open(os.devnull) as mine:  # noqa: PTH123
-            if mine.name == os.devnull and not quiet and not _runs(journal):
-                left += 1
-                print(f"{folder.name}: another process is still sending it", file=sys.stderr, flush=True)
-            if mine.name == os.devnull or not journal.events_file.exists():
+        patience = 0.0 if quiet or _runs(journal) else OTHERS
+        with journal.lock("sender", patience) or open(os.devnull) as mine:  # noqa: PTH123
+            if mine.name == os.devnull:
+                if not quiet and not _runs(journal):
+                    left += 1
+                    print(f"{folder.name}: another process is still sending it", file=sys.stderr, flush=True)
                 continue
-            owner = journal.lock("owner")
-            if owner is None:  # it runs, and has a sender of its own
+            if not journal.events_file.exists() or _runs(journal):
                 continue
-            owner.close()
             sender = Sender(journal, uri)
             try:
                 if sender.uri in unreachable:
