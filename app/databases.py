@@ -14,17 +14,18 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from text2sql.mini.dataset import write_database
-from text2sql.mini.domain import Domain, load_folder
-from text2sql.mini.rows import make_rows
+from text2sql.ask.place import sqlite
+from text2sql.ask.schema_file import parse
+from text2sql.conversion.databases.dump import statements
+from text2sql.data.mini.dataset import write_database
+from text2sql.data.mini.domain import Domain, load_folder
+from text2sql.data.mini.rows import make_rows
 from text2sql.model.prompt import VALUES_KEPT
-from text2sql.place import sqlite
 from text2sql.postgres.compare import Result
-from text2sql.postgres.databases.dump import run_script, statements
+from text2sql.postgres.load import run_script
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.server import server
 from text2sql.schema import Schema
-from text2sql.schema_file import parse
 
 TITLES = {
     "ecommerce": "E-commerce",

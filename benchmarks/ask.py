@@ -74,7 +74,7 @@ def demo(model: str) -> tuple[float, int]:
     from gradio_client import Client
 
     from app.databases import TITLES
-    from text2sql.mini.domain import load_folder
+    from text2sql.data.mini.domain import load_folder
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

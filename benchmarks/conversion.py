@@ -30,15 +30,15 @@ import sqlglot
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from text2sql.postgres.databases import loaded  # noqa: E402
-from text2sql.postgres.databases.sqlite import connect as connect_sqlite  # noqa: E402
-from text2sql.postgres.dialect import RULES, Rejected, convert  # noqa: E402
-from text2sql.postgres.engines import guard, run_postgres, run_sqlite  # noqa: E402
-from text2sql.postgres.equivalence import same_bag  # noqa: E402
+from text2sql.conversion.databases.sqlite import connect as connect_sqlite  # noqa: E402
+from text2sql.conversion.dialect import RULES, Rejected, convert  # noqa: E402
+from text2sql.conversion.engines import guard, run_postgres, run_sqlite  # noqa: E402
+from text2sql.conversion.equivalence import same_bag  # noqa: E402
+from text2sql.conversion.session import connect  # noqa: E402
+from text2sql.data.spider.examples import database_file  # noqa: E402
+from text2sql.postgres.load import loaded  # noqa: E402
 from text2sql.postgres.server import Server, server  # noqa: E402
-from text2sql.postgres.session import connect  # noqa: E402
 from text2sql.schema import Schema, read_index  # noqa: E402
-from text2sql.spider.examples import database_file  # noqa: E402
 
 STEPS = ["as it is", "sqlglot", *(rule.__name__ for rule in RULES)]
 
@@ -209,8 +209,8 @@ def plot(shares: dict[str, float], target: Path) -> None:
 
 def rules() -> None:
     """Print each rule with its reason and cases, as Markdown."""
-    from tests.postgres.dialect_cases import CASES
-    from text2sql.postgres.dialect import RULES_FOR_FIRST_ROWS
+    from tests.conversion.dialect_cases import CASES
+    from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS
 
     for rule in RULES_FOR_FIRST_ROWS:
         print(f"### {rule.__name__}\n\n{' '.join((rule.__doc__ or '').split())}\n\n```sql")

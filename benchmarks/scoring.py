@@ -24,7 +24,7 @@ from rich.table import Table
 from stages.score import ScoreOptions, judge_all
 from text2sql.files import read_jsonl
 from text2sql.postgres.compare import Result, strip_distinct, suite
-from text2sql.postgres.loaded import loaded_sandbox
+from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Sandbox
 
 HANGING = "SELECT count(*) FROM generate_series(1, 100000) AS a, generate_series(1, 100000) AS b"

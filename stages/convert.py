@@ -21,18 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text2sql import custom
+from text2sql.conversion.databases.dump import dump
+from text2sql.conversion.databases.sqlite import Source
+from text2sql.conversion.databases.sqlite import connect as connect_sqlite
+from text2sql.conversion.examination import Outcome, examine_all
+from text2sql.conversion.synthetic import fill, unconstrained
+from text2sql.data import custom
+from text2sql.data.spider.examples import Example, database_file, read_examples
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
-from text2sql.postgres.databases.dump import dump
-from text2sql.postgres.databases.sqlite import Source
-from text2sql.postgres.databases.sqlite import connect as connect_sqlite
-from text2sql.postgres.examination import Outcome, examine_all
-from text2sql.postgres.hardness import hardness
 from text2sql.postgres.server import Server, server
-from text2sql.postgres.synthetic import fill, unconstrained
 from text2sql.schema import Schema, read_index
-from text2sql.spider.examples import Example, database_file, read_examples
+from text2sql.scoring.hardness import hardness
 from text2sql.stage import read_params, require, run, section, track
 
 SOURCE = Path("data/source")

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text2sql import custom
+from text2sql.conversion.databases import describe, open_source, write_dump
+from text2sql.conversion.databases.check import differences
+from text2sql.conversion.session import connect
+from text2sql.data import custom
 from text2sql.errors import UserError
-from text2sql.postgres.databases import describe, loaded, open_source, write_dump
-from text2sql.postgres.databases.check import differences
+from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
-from text2sql.postgres.session import connect
 from text2sql.schema import Schema, write_index
 from text2sql.stage import read_params, require, run, section, track
 

@@ -335,7 +335,7 @@ def parts(questions: Sequence[Row], exact: bool, options: PredictOptions) -> lis
 
 def open_sandbox(questions: Sequence[Row], options: GuidedOptions) -> Any:
     """A sandbox with the questions' databases, as a context."""
-    from text2sql.postgres.loaded import loaded_sandbox
+    from text2sql.postgres.load import loaded_sandbox
     from text2sql.postgres.sandbox import Limits
 
     limits = Limits(timeout_seconds=options.timeout_seconds, max_rows=options.max_rows)

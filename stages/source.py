@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text2sql.custom import Custom
+from text2sql.data.custom import Custom
+from text2sql.data.spider import archive, layout
+from text2sql.data.spider.layout import OFFICIAL_COUNTS
 from text2sql.errors import UserError
 from text2sql.files import write_json
-from text2sql.spider import archive, layout
-from text2sql.spider.layout import OFFICIAL_COUNTS
 from text2sql.stage import read_params, read_seed, require, run, section
 
 TARGET = Path("data/source")
@@ -36,7 +36,7 @@ class Mini:
 
     def make(self, seed: int) -> dict[str, Any]:
         """Generate the data; returns what the report says of their origin."""
-        from text2sql.mini import generate
+        from text2sql.data.mini import generate
 
         shutil.rmtree(TARGET, ignore_errors=True)
         generate(TARGET, seed, self.questions_per_domain)
@@ -65,7 +65,7 @@ class Spider:
         actual = archive.obtain(path, self.url, self.sha256)
         archive.extract(path, TARGET)
         if self.primer or self.primer_archive:
-            from text2sql.mini import add_primer
+            from text2sql.data.mini import add_primer
 
             add_primer(TARGET, seed, self.primer, self.primer_archive)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}

@@ -4,13 +4,13 @@ import pytest
 from sqlglot.errors import ParseError
 
 from text2sql.ask import is_sql, tidy
+from text2sql.ask.unknown import unknown_names
+from text2sql.model.qualifiers import by_table
 from text2sql.postgres.compare import has_order, is_ordered, strip_distinct
-from text2sql.postgres.dialect.qualifiers import by_table
-from text2sql.postgres.hardness import hardness
-from text2sql.postgres.unknown import unknown_names
 from text2sql.schema import Schema
 from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import features
+from text2sql.scoring.hardness import hardness
 from text2sql.sql import parse, parse_one
 
 EMPTY = Schema("empty", ())

@@ -38,7 +38,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each question.")] = False,
 ) -> None:
     """Ask a database in English; see the SQL."""
-    from text2sql.conversation import Options, converse
+    from text2sql.ask.terminal import Options, converse
 
     places = [place for place in (schema, sqlite, dsn) if place]
     if len(places) != 1:
@@ -55,8 +55,8 @@ def convert(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one query, on either engine.")] = 10.0,
 ) -> None:
     """Convert SQLite queries to PostgreSQL, and prove each on both engines; status 1 if one could not be."""
-    from text2sql.postgres.databases import describe, open_source, write_dump
-    from text2sql.postgres.examination import convert_script
+    from text2sql.conversion.databases import describe, open_source, write_dump
+    from text2sql.conversion.examination import convert_script
 
     schema, outcomes = convert_script(sqlite, queries.read(), timeout)
     for note in schema.notes:
@@ -133,7 +133,7 @@ def pull(
 
         typer.echo(pull_everything())
         return
-    from text2sql.storage.releases import pull
+    from text2sql.release.versions import pull
 
     found, folder = pull(rev, repo, out)
     typer.echo(f"{found}: adapter in {folder}, as in its manifest")
@@ -142,7 +142,7 @@ def pull(
 @app.command()
 def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repository.")] = ".") -> None:
     """List the released adapters, by git tag, with their score."""
-    from text2sql.storage.releases import releases
+    from text2sql.release.versions import releases
 
     for release in releases(repo):
         score = "no score" if release.accuracy is None else f"{release.accuracy:.1%} of {release.n}"

@@ -69,7 +69,7 @@ class Column:
     unique: bool = False
     #: distinct values as text, in the order of first appearance, for prompts that show values or those of the question
     samples: tuple[str, ...] = ()
-    # What conversion has to know of the SQLite side; see text2sql/postgres/databases/infer.py.
+    # What conversion has to know of the SQLite side; see text2sql/conversion/databases/infer.py.
     #: SQLite's column affinity by the declared type: integer, real, numeric, text or blob
     affinity: str = "blob"
     #: the storage classes of the values: integer, real, text, blob; none where there is no value

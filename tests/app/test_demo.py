@@ -12,7 +12,7 @@ from scripted import Scripted
 
 from app.databases import TITLES, Databases
 from app.demo import build, serve
-from text2sql.mini.domain import load_folder
+from text2sql.data.mini.domain import load_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

@@ -170,7 +170,7 @@ def walk(constraint, tokenizer, draw):
 
 def test_what_is_let_through_runs_on_postgresql(constraints, tiny_tokenizer, tmp_path):
     """Random walks, not a model: whatever the grammar allows and the references admit has names that exist."""
-    from text2sql.place import open_place
+    from text2sql.ask.place import open_place
 
     with closing(sqlite3.connect(tmp_path / "music.sqlite")) as connection:
         connection.executescript(

@@ -18,7 +18,7 @@ from tests.storage.conftest import clone, commit, dvc, git
 from tests.storage.emulators import Emulator, Gate, whole
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
-from text2sql.storage.releases import pull as pull_release
+from text2sql.release.versions import pull as pull_release
 from text2sql.storage.remote import configure, settle
 from text2sql.storage.transfer import pull, push
 from text2sql.storage.verify import verify

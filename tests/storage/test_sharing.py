@@ -10,7 +10,7 @@ from tests.storage.conftest import BOTH, clone, commit, dvc, git
 from tests.storage.emulators import Emulator
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
-from text2sql.storage.releases import pull, releases
+from text2sql.release.versions import pull, releases
 from text2sql.storage.remote import configure
 from text2sql.storage.transfer import push
 from text2sql.storage.verify import verify

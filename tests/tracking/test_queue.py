@@ -1,6 +1,6 @@
 """DVC's queue with two workers: experiments and MLflow runs match by name and adapter.
 
-The stages here record like the real ones and train nothing; benchmarks/sweep.py does the same with the real pipeline.
+The stages here record like the real ones and train nothing; dev/sweep.py does the same with the real pipeline.
 """
 
 import os

@@ -10,7 +10,7 @@ from typing import Any
 import sqlglot
 from sqlglot import exp
 
-from text2sql.postgres.hardness import LEVELS
+from text2sql.scoring.hardness import LEVELS
 from text2sql.scoring.judge import category
 from text2sql.sql import parse_one
 

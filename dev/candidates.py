@@ -1,0 +1,148 @@
+"""Which of several candidates to take: rules compared on the same candidates, executed and judged.
+
+    python dev/candidates.py [--split val] [--candidates 12] [--temperature 1.0] [--free]
+
+Run it where the pipeline has run. Rules are to be chosen on the validation questions (the default), not on those of the
+test. Each rule sees the first two, four, eight ... candidates; the first candidate of a question is the greedy one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stages import predict
+from stages.score import read_options as score_options
+from text2sql.files import read_jsonl
+from text2sql.model.candidates import choose
+from text2sql.model.generation import Generation
+from text2sql.model.inference import load_engine
+from text2sql.model.prompt import encode_prompt
+from text2sql.postgres.compare import suite
+from text2sql.postgres.load import loaded_sandbox
+from text2sql.postgres.sandbox import Sandbox
+from text2sql.scoring.judge import judge
+from text2sql.stage import read_params, track
+
+Row = dict[str, Any]
+#: questions whose candidates are generated together
+TOGETHER = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """`group`: of those with an equal result; None: it fails. `right`: by the suite verdict."""
+
+    made: Generation
+    group: int | None
+    right: bool
+
+
+def mass(members: Sequence[Candidate]) -> float:
+    """The probability of a group's different texts."""
+    return sum(math.exp(score) for score in {c.made.text: c.made.score for c in members}.values())
+
+
+def voted(weight: Callable[[Sequence[Candidate]], Any]) -> Callable[[Sequence[Candidate]], Candidate]:
+    """The likeliest member of the group of equal results that weighs most."""
+
+    def rule(candidates: Sequence[Candidate]) -> Candidate:
+        groups: dict[int, list[Candidate]] = defaultdict(list)
+        for candidate in candidates:
+            if candidate.group is not None:
+                groups[candidate.group].append(candidate)
+        return max(max(groups.values(), key=weight), key=lambda c: c.made.score) if groups else candidates[0]
+
+    return rule
+
+
+def likeliest(candidates: Sequence[Candidate]) -> Candidate:
+    running = [c for c in candidates if c.group is not None]
+    return max(running, key=lambda c: c.made.score) if running else candidates[0]
+
+
+def ours(candidates: Sequence[Candidate]) -> Candidate:
+    runs = {" ".join(c.made.text.split()): c.group is not None for c in candidates}
+    made = [c.made for c in candidates]
+    return candidates[choose(made, lambda text: runs[" ".join(text.split())], lambda ran: not ran)]
+
+
+RULES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
+    "greedy": lambda candidates: candidates[0],
+    "the first that runs": lambda candidates: next((c for c in candidates if c.group is not None), candidates[0]),
+    "result of most (self-consistency)": voted(lambda group: (len(group), max(c.made.score for c in group))),
+    "likeliest result": voted(mass),
+    "likeliest query": likeliest,
+    "likeliest query by token (text2sql.model.candidates)": ours,
+    "one that is right, if there is one": lambda candidates: next((c for c in candidates if c.right), candidates[0]),
+}
+
+
+def examined(sandbox: Sandbox, row: Row, made: Sequence[Generation]) -> list[Candidate]:
+    """Execute a question's candidates, the same text once."""
+    known: dict[str, tuple[int | None, bool]] = {}
+    leaders: list[tuple[str, Any]] = []
+    found = []
+    for candidate in made:
+        if candidate.text not in known:
+            result = sandbox.execute(row["db_id"], candidate.text) if candidate.finished else None
+            if result is None or result.error:
+                known[candidate.text] = None, False
+            else:
+                same = (i for i, (text, other) in enumerate(leaders) if suite(other, result, text).correct)
+                group = next(same, len(leaders))
+                if group == len(leaders):
+                    leaders.append((candidate.text, result))
+                verdict = judge(sandbox, row["db_id"], row["sql"], candidate.text).suite
+                known[candidate.text] = group, verdict.correct
+        found.append(Candidate(candidate, *known[candidate.text]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--candidates", type=int, default=12)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--every", type=int, default=1, help="every so many questions only")
+    parser.add_argument("--free", action="store_true", help="decoding not held to the schema")
+    arguments = parser.parse_args()
+    params, count = read_params(), arguments.candidates
+    options, quantization, qualifiers, seed = predict.read_options(params)
+    engine = load_engine(options.engine, predict.BASE, quantization, predict.ADAPTER, options.dtype)
+    constrain = predict.constrainer(engine, not arguments.free, qualifiers)
+    generation = dataclasses.replace(options.generation(), temperature=arguments.temperature)
+    prompts = {row["id"]: row["prompt"] for row in read_jsonl(Path(f"data/prompts/{arguments.split}.jsonl"))}
+    rows = [row for row in read_jsonl(Path(f"data/splits/{arguments.split}.jsonl")) if row["id"] in prompts]
+    rows = sorted(rows[:: arguments.every], key=lambda row: row["db_id"])
+    questions: list[list[Candidate]] = []
+    databases, limits = sorted({row["db_id"] for row in rows}), score_options(params).limits()
+    with loaded_sandbox(databases, predict.DUMPS, limits, 2) as sandbox:
+        for first in track(range(0, len(rows), TOGETHER), "candidates"):
+            part = [row for row in rows[first : first + TOGETHER] for _ in range(count)]
+            tokens = [encode_prompt(engine.tokenizer, prompts[row["id"]]) for row in part]
+            seeds = [f"{seed}/{row['id']}/{i % count}" if i % count else None for i, row in enumerate(part)]
+            made = dict(engine.stream(tokens, generation, seeds, [constrain(row) for row in part]))
+            questions += [
+                examined(sandbox, part[i], [made[i + k] for k in range(count)]) for i in range(0, len(part), count)
+            ]
+    counts = sorted({2**i for i in range(1, 10) if 2**i < count} | {count})
+    table = Table(
+        "of the candidates that run", *map(str, counts), title=f"{len(questions)} {arguments.split} questions"
+    )
+    for name, rule in RULES.items():
+        right = [sum(rule(found[:n]).right for found in questions) for n in counts]
+        table.add_row(name, *(f"{n / len(questions):.1%}" for n in right))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

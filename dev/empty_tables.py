@@ -1,0 +1,110 @@
+"""The test questions that the score leaves out, since their tables have no rows, judged on generated rows.
+
+    python dev/empty_tables.py       # where the pipeline has run
+
+In the public copy of Spider the tables of wta_1 (62 questions of dev) are empty: every query that runs would be right
+there. Rows are made from the gold queries, as the stage `convert` makes them (text2sql/conversion/synthetic.py), and
+the pipeline's adapter answers these questions in a scratch folder. The second line says how far such verdicts can be
+trusted: the questions that were judged on real rows, judged on generated ones. The third is all of the test part, real
+rows where there are some.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from scratch import run, workspace
+
+from stages.convert import INDEX, SOURCE, TARGET
+from stages.predict import PROMPTS, SPLIT
+from stages.predict import TARGET as PREDICTIONS
+from stages.prompts import read_options as prompt_options
+from stages.score import VERDICTS, judge_all
+from stages.score import read_options as score_options
+from stages.split import is_from
+from text2sql.conversion.databases import open_source
+from text2sql.conversion.databases.dump import dump
+from text2sql.conversion.synthetic import fill, unconstrained
+from text2sql.data.spider.examples import TEST_FILE, database_file
+from text2sql.files import read_jsonl, write_jsonl, write_text
+from text2sql.model.prompt import render
+from text2sql.postgres.load import loaded_sandbox
+from text2sql.schema import Schema, read_index
+from text2sql.scoring.figures import figures
+from text2sql.stage import read_params
+
+Row = dict[str, Any]
+INPUTS = ("data/postgres", "models")
+
+
+def generated(folder: Path, schemas: Mapping[str, Schema], queries: Mapping[str, list[str]]) -> None:
+    """Write `folder`/DB_ID.sql for each database: its tables with rows made for its gold queries in SQLite's SQL."""
+    for db_id, texts in queries.items():
+        schema = unconstrained(schemas[db_id])
+        with open_source(database_file(SOURCE, db_id)) as source:
+            made = fill(source, schema, texts)
+        write_text(folder / f"{db_id}.sql", "".join(dump(made, schema)))
+        made.connection.close()
+
+
+def line(label: str, verdicts: Iterable[Row]) -> None:
+    score = figures(list(verdicts))
+    low, high = score["ci95"]
+    print(
+        f"{label:45} {score['execution_accuracy']:.1%} [{low:.1%}, {high:.1%}], strict "
+        f"{score['execution_accuracy_strict']:.1%}, valid SQL {score['valid_sql']:.1%}, of {score['n']}"
+    )
+
+
+def main() -> None:
+    params = read_params()
+    options, schemas = score_options(params), read_index(INDEX)
+    examples = [row for row in read_jsonl(TARGET) if is_from(row, TEST_FILE) and row["postgres"]]
+    queries: dict[str, list[str]] = defaultdict(list)
+    for row in examples:
+        queries[row["db_id"]].append(row["sqlite"])
+    known = [json.loads(text) for text in VERDICTS.read_text(encoding="utf-8").splitlines()]
+    empty = [
+        {**{key: row[key] for key in ("id", "db_id", "question", "hardness")}, "sql": row["postgres"]}
+        for row in examples
+        if row["status"] == "unverifiable"
+    ]
+    form = prompt_options(params)
+    prompts = [
+        {
+            "id": row["id"],
+            "db_id": row["db_id"],
+            "prompt": render(schemas[row["db_id"]], row["question"], form.prompt, form.template),
+        }
+        for row in empty
+    ]
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        folder = workspace(Path(scratch), INPUTS)
+        write_jsonl(folder / SPLIT, empty)
+        write_jsonl(folder / PROMPTS, prompts)
+        run(folder, "predict")
+        levels = {row["id"]: row["hardness"] for row in empty}
+        answers = [{**row, "hardness": levels[row["id"]]} for row in read_jsonl(folder / PREDICTIONS)]
+        generated(folder / "generated", schemas, queries)
+        sandbox = stack.enter_context(
+            loaded_sandbox(sorted(queries), folder / "generated", options.limits(), options.workers)
+        )
+        found, _ = judge_all(sandbox, answers, options)
+        again, _ = judge_all(sandbox, known, options)
+    line("tables without rows, on generated ones", found)
+    pairs = Counter((real["verdict_suite"], made["verdict_suite"]) for real, made in zip(known, again, strict=True))
+    print(
+        f"the others, on real and on generated rows: right on both {pairs[True, True]}, wrong on both "
+        f"{pairs[False, False]}, right on real rows only {pairs[True, False]}, on generated only {pairs[False, True]}"
+    )
+    line("all of the test part", [*known, *found])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""`text2sql ask` and its Python API: answers, choices between candidates, and what is said of bad input."""
+
+import dataclasses
+import json
+import shutil
+import sqlite3
+import subprocess
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from scripted import Scripted
+from tiny_release import make_release
+from typer.testing import CliRunner
+
+from text2sql.ask import Engine, check_question, choose, schema, tidy
+from text2sql.ask.place import open_place
+from text2sql.ask.schema_file import parse
+from text2sql.cli import app
+from text2sql.errors import UserError
+from text2sql.model.generation import Generation
+from text2sql.model.prompt import PromptOptions
+from text2sql.postgres.compare import Result
+from text2sql.postgres.server import server
+
+SHOP = """
+create table customers (id integer primary key, name text, city text);
+create table orders (id integer primary key, customer_id integer references customers (id), total numeric(8, 2));
+"""
+ROWS = """
+insert into customers values (1, 'Ann', 'Rome'), (2, 'Bob', 'Oslo');
+insert into orders values (1, 1, 10.5), (2, 1, 20), (3, 2, 5);
+"""
+
+
+@pytest.fixture
+def sql_file(tmp_path):
+    path = tmp_path / "shop.sql"
+    path.write_text(SHOP)
+    return path
+
+
+@pytest.fixture
+def sqlite_file(tmp_path):
+    path = tmp_path / "shop.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript(SHOP + ROWS)
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def dsn():
+    with server() as running:
+        running.create_database("shop")
+        with psycopg.connect(running.dsn("shop"), autocommit=True) as connection:
+            connection.execute(SHOP + ROWS)
+        yield running.dsn("shop")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_release(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return Engine.load(str(tiny))
+
+
+# --- the command, with a scripted model ---
+
+ANSWERS = {
+    "Who lives in Rome?": "select name from customers where city = 'Rome'",
+    "Total by customer?": "select name, sum(total) from customers join orders on customer_id = customers.id group by 1",
+    "Nonsense?": "I am sorry",
+    "Wrong column?": "select nme from customers",
+    "Please delete all of it": "delete from customers",
+    "Two?": ["select nme from customers", "select count(*) from customers", "select count(id) from customers"],
+}
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    recipe = SimpleNamespace(prompt=PromptOptions("ddl", 0, "tables", values=3))
+    monkeypatch.setattr("text2sql.ask.terminal.locate", lambda name: SimpleNamespace(title=name, recipe=recipe))
+    monkeypatch.setattr("text2sql.ask.terminal.load", lambda located, said: Scripted(ANSWERS))
+    return lambda *arguments, text=None: CliRunner().invoke(app, ["ask", *map(str, arguments)], input=text)
+
+
+def test_formatted_sql(ask, sql_file):
+    shown = ask("Who lives in Rome?", "--schema", sql_file)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout == "SELECT\n  name\nFROM customers\nWHERE\n  city = 'Rome';\n"
+
+
+@pytest.mark.parametrize("place", ["sqlite", "dsn"])
+def test_rows_as_a_table(ask, place, sqlite_file, dsn):
+    where = {"sqlite": sqlite_file, "dsn": dsn}[place]
+    shown = ask("Total by customer?", f"--{place}", where, "--run").stdout
+    assert "Ann" in shown
+    assert "30.5" in shown
+    assert "2 rows" in shown
+
+
+@pytest.mark.parametrize("place", ["sqlite", "dsn"])
+def test_json(ask, place, sqlite_file, dsn):
+    where = {"sqlite": sqlite_file, "dsn": dsn}[place]
+    value = json.loads(ask("Total by customer?", f"--{place}", where, "--run", "--json").stdout)
+    assert value["columns"] == ["name", "sum"]
+    assert sorted(row[0] for row in value["rows"]) == ["Ann", "Bob"]
+    assert value["error"] is None
+    assert value["sql"].startswith("SELECT")
+
+
+def test_a_schema_file_tries_queries_on_empty_tables(ask, sql_file):
+    value = ask("Wrong column?", "--schema", sql_file, "--run", "--json")
+    assert json.loads(value.stdout)["error"] == "unknown_column"
+    assert "a schema has no rows" in value.stderr
+
+
+def test_conversation_goes_on_after_a_bad_question(ask, sqlite_file):
+    text = "Who lives in Rome?\n\nselect * from customers\nNonsense?\n"
+    shown = ask("--sqlite", sqlite_file, "--json", text=text)
+    lines = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [line["question"] for line in lines] == ["Who lives in Rome?", "Nonsense?"]
+    assert lines[1]["warnings"] == ["this is not valid SQL"]
+    assert "that is SQL already" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("question", "warning"),
+    [
+        ("Wrong column?", "no table of the query has a column nme"),
+        ("Nonsense?", "this is not valid SQL"),
+        ("Please delete all of it", "this is not a query that reads data: it is not run"),
+        ("Delete every customer there is", "only queries that read data are written"),
+        ("Wie viele Kunden haben die Stadt?", "trained on questions in English"),
+        ("顧客は何人いますか", "trained on questions in English"),
+    ],
+)
+def test_warnings(ask, sql_file, question, warning):
+    assert warning in ask(question, "--schema", sql_file).stderr
+
+
+def test_an_answer_that_writes_is_not_run(ask, sqlite_file, dsn):
+    for place in ("--sqlite", sqlite_file), ("--dsn", dsn):
+        value = json.loads(ask("Please delete all of it", *place, "--run", "--json").stdout)
+        assert value["error"] in ("syntax", "refused")
+        after = json.loads(ask("Two?", *place, "--run", "--json", "--candidates", "3").stdout)
+        assert after["rows"] == [[2]]
+
+
+def test_candidates_that_fail_lose(ask, dsn):
+    value = json.loads(ask("Two?", "--dsn", dsn, "--candidates", "3", "--json").stdout)
+    assert "COUNT(*)" in value["sql"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Who?"], "which database?"),
+        (["Who?", "--schema", "a.sql", "--dsn", "postgresql://x"], "which database?"),
+        (["Who?", "--schema", "none.sql"], "No such file"),
+        (["Who?", "--dsn", "postgresql://me:geheim@127.0.0.1:9/x"], "cannot be reached"),
+        (["", "--schema", "{file}"], "the question is empty"),
+        (["?!", "--schema", "{file}"], "the question is empty"),
+        (["x" * 1001, "--schema", "{file}"], "1,001 characters"),
+        (["select name from customers", "--schema", "{file}"], "that is SQL already"),
+        (["drop table customers", "--schema", "{file}"], "that is SQL already"),
+        (["Who?", "--schema", "{file}", "--tables", "customers,clients"], "there is no table clients"),
+    ],
+)
+def test_bad_input(ask, sql_file, arguments, said):
+    shown = ask(*(a.replace("{file}", str(sql_file)) for a in arguments))
+    assert isinstance(shown.exception, UserError)
+    assert said in str(shown.exception)
+    assert "geheim" not in str(shown.exception) + shown.output
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Select all customers",
+        "select the names of customers from France",
+        "Show all customers",
+        "Create a list of users",
+        "How many customers live in Los Angeles?",
+        "List names of airlines from Las Vegas",
+        "What is the total of all orders that customer O'Brien placed?",
+        "100%?",
+    ],
+)
+def test_english_sentences_pass(question):
+    assert [w for w in check_question(question) if "English" in w] == []
+
+
+# --- choosing ---
+
+
+def candidates(*texts):
+    return [Generation((), text, True, -float(i)) for i, text in enumerate(texts)]
+
+
+def test_choose_by_result():
+    results = {"select a": Result(error="syntax"), "select b": Result(("x",), [(1,)]), "select c": Result(("y",), [])}
+    chosen = choose(candidates("select a", "select b", "select c"), results.__getitem__)
+    assert chosen == ("select b", results["select b"])
+    assert choose(candidates("select a", "select a"), results.__getitem__)[0] == "select a"
+
+
+def test_choose_by_text_without_a_database():
+    assert choose(candidates("no SQL", "select 1", "select 2"), None) == ("select 1", None)
+
+
+def test_tidy():
+    shop = parse(SHOP)
+    assert tidy("select name from customers", shop) == ("SELECT\n  name\nFROM customers", [])
+    assert tidy("", shop)[1] == ["the model gave no SQL"]
+    assert tidy("drop table customers", shop)[1] == ["this is not a query that reads data: it is not run"]
+
+
+# --- the places ---
+
+
+def test_places_agree(sql_file, sqlite_file, dsn):
+    schemas = [schema(place) for place in (sql_file, sqlite_file, dsn)]
+    names = {tuple((t.name, tuple(c.name for c in t.columns)) for t in found.tables) for found in schemas}
+    assert len(names) == 1
+
+
+def test_tables_of_a_large_schema(dsn):
+    with open_place(dsn) as place:
+        assert [t.name for t in place.only(["orders"]).schema.tables] == ["orders"]
+
+
+# --- the real engine, on the tiny model ---
+
+
+def test_three_lines(engine, sql_file):
+    answer = engine.ask("How many customers are there?", schema(sql_file))
+    again = engine.ask("How many customers are there?", schema(sql_file))
+    assert answer.sql
+    assert answer.sql == again.sql
+    assert 0 < answer.seconds < 60
+
+
+def test_candidates_are_sampled_the_same_each_time(engine):
+    prompt, _ = engine.encode("How many?", parse(SHOP))
+    made = engine.generate(prompt, 3, parse(SHOP))
+    assert made == engine.generate(prompt, 3, parse(SHOP))
+    assert len({candidate.text for candidate in made}) > 1
+
+
+def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
+    release = copy_of(tiny, tmp_path)
+    manifest = json.loads((release / "manifest.json").read_text())
+    manifest["params"]["predict"] |= {"constrained": True, "max_new_tokens": 8}
+    (release / "manifest.json").write_text(json.dumps(manifest))
+    answer = Engine.load(str(release)).ask("How many customers are there?", parse(SHOP))
+    assert answer.sql.upper().startswith(("SELECT", "WITH", "("))
+
+
+def test_schema_sizes(engine):
+    with pytest.raises(UserError, match="the schema has no table"):
+        engine.ask("How many?", dataclasses.replace(parse(SHOP), tables=()))
+    enormous = parse("".join(f"create table table_{i} (id int, name text, note text);" for i in range(400)))
+    with pytest.raises(UserError, match="400 tables takes") as error:
+        engine.ask("How many?", enormous)
+    assert "--tables" in str(error.value)
+    long = dataclasses.replace(enormous, tables=enormous.tables[:70])
+    _, warnings = engine.encode("How many?", long)
+    assert "expect worse answers" in warnings[0]
+
+
+def test_an_untrained_base_model_answers_too(tiny, monkeypatch):
+    monkeypatch.chdir(tiny.parent.parent)
+    assert Engine.load("models/base").ask("How many?", parse(SHOP)).sql
+
+
+# --- finding models ---
+
+
+def copy_of(tiny, tmp_path):
+    shutil.copytree(tiny.parent, tmp_path / "models")
+    return tmp_path / "models" / "release"
+
+
+def test_another_base_model_is_told(tiny, tmp_path, monkeypatch):
+    release = copy_of(tiny, tmp_path)
+    config = tmp_path / "models/base/config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="was not trained on the base model"):
+        Engine.load(str(release))
+
+
+def test_an_adapter_of_other_shapes_is_told(tiny, tmp_path):
+    release = copy_of(tiny, tmp_path)
+    config = json.loads((release / "adapter_config.json").read_text())
+    (release / "adapter_config.json").write_text(json.dumps({**config, "r": 8}))
+    with pytest.raises(UserError, match="was not trained on the base model"):
+        Engine.load(str(release))
+
+
+def test_the_base_model_is_obtained_where_there_is_none(tiny, tmp_path, monkeypatch):
+    release = copy_of(tiny, tmp_path)
+    shutil.rmtree(tmp_path / "models/base")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    engine = Engine.load(str(release))
+    assert engine.located.base.parent == tmp_path / "cache/sql-codegen-slm"
+    assert engine.ask("How many?", parse(SHOP)).sql == Engine.load(str(tiny)).ask("How many?", parse(SHOP)).sql
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: (f / "adapter_model.safetensors").unlink(), "pickled weights are not read"),
+        (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda f: [p.unlink() for p in f.glob("adapter*")], "neither an adapter nor a model"),
+    ],
+)
+def test_incomplete_folders(tiny, tmp_path, monkeypatch, change, said):
+    release = copy_of(tiny, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    change(release)
+    with pytest.raises(UserError, match=said):
+        Engine.load(str(release))
+
+
+@pytest.mark.parametrize("name", ["models/nothing", "nothing", "./nothing", "a/b/c"])
+def test_no_such_model(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"there is no model {name}"):
+        Engine.load(name)
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="could not be downloaded"):
+        Engine.load("user/name")
+
+
+def test_a_git_revision(tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny.parent.parent, tmp_path / "repo")
+    monkeypatch.chdir(tmp_path / "repo")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for command in ("git init -q", "dvc init -q", "dvc add -q models/release models/base", "git add -A"):
+        subprocess.run(command.split(), check=True)
+    author = ["git", "-c", "user.name=a", "-c", "user.email=a@a.org", "commit", "-qm", "x"]
+    subprocess.run(author, check=True)
+    subprocess.run(["git", "tag", "v1"], check=True)
+    shutil.rmtree("models/release")
+    engine = Engine.load("v1")
+    assert engine.located.adapter.parent == tmp_path / "cache/sql-codegen-slm"
+    assert Engine.load("v1").located == engine.located
+    with pytest.raises(UserError, match="there is no model v2"):
+        Engine.load("v2")
+
+
+def test_an_mlflow_alias_moves(tiny, tmp_path, monkeypatch):
+    release = copy_of(tiny, tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tiny.parent.parent)
+    fetched = []
+
+    def fetch(name, target):
+        fetched.append(name)
+        shutil.copytree(release, target)
+        return f"{len(fetched)}" * 64
+
+    monkeypatch.setattr("text2sql.mlflow_store.fetch", fetch)
+    first, second = (Engine.load("models:/shop@best").located.adapter for _ in range(2))
+    assert fetched == ["shop@best", "shop@best"]
+    assert first != second, "the alias names another version now"
+
+
+def test_a_hub_name_brings_safetensors_only(tiny, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **k: asked.update(k, name=name) or str(tiny))
+    assert Engine.load("user/name").located.adapter == tiny
+    assert asked["name"] == "user/name"
+    assert not any("bin" in pattern or "*.py" in pattern or pattern == "*" for pattern in asked["allow_patterns"])

@@ -1,0 +1,203 @@
+"""A user's own server: its schema as the catalog has it, queries that only read, and no password in any message."""
+
+import subprocess
+
+import psycopg
+import pytest
+
+from text2sql.ask.servers import Refused, Remote, hide, read_only
+from text2sql.errors import UserError
+from text2sql.postgres.server import server
+
+SETUP = """
+create type mood as enum ('good', 'bad');
+create domain email as text check (value like '%@%');
+create table customers (id int generated always as identity primary key, name varchar(40) not null,
+                        mail email unique, mood mood, tags text[], since timestamptz default now(), note jsonb);
+create table "Order Lines" (order_id int, line int, customer_id int references customers, price numeric(10, 2),
+                            primary key (order_id, line));
+create view rich as select name from customers;
+create schema other; create table other.hidden (a int);
+create sequence numbers;
+insert into customers (name, mail, mood) values ('Ann', 'ann@a.org', 'good'), ('Bob', 'bob@b.org', 'bad');
+insert into "Order Lines" values (1, 1, 1, 9.5), (1, 2, 1, 0.5), (2, 1, 2, 100);
+create function polite() returns int language sql stable as 'select 1';
+create function rude() returns int language sql volatile as 'delete from customers; select 1';
+create role reader login password 's3cret';
+grant select on customers to reader;
+"""
+
+
+@pytest.fixture(scope="module")
+def dsn():
+    with server() as running:
+        running.create_database("shop")
+        with psycopg.connect(running.dsn("shop"), autocommit=True) as connection:
+            connection.execute(SETUP)
+        yield running.dsn("shop")
+
+
+@pytest.fixture(scope="module")
+def shop(dsn):
+    with Remote(dsn, seconds=0.5, max_rows=100) as remote:
+        yield remote
+
+
+def test_schema(shop):
+    schema = shop.schema()
+    assert [t.name for t in schema.tables] == ["customers", "Order Lines", "rich"]
+    types = {c.name: c.type for c in schema.table("customers").columns}
+    assert types == {
+        "id": "integer", "name": "text", "mail": "text", "mood": "text", "tags": "text[]",
+        "since": "timestamptz", "note": "jsonb",
+    }  # fmt: skip
+    lines = schema.table("Order Lines")
+    assert lines.primary_key == ("order_id", "line")
+    assert [(k.columns, k.referred_table, k.referred_columns) for k in lines.foreign_keys] == [
+        (("customer_id",), "customers", ("id",))
+    ]
+    mail = schema.table("customers").columns[2]
+    assert mail.unique
+    assert not any(c.samples for t in schema.tables for c in t.columns), "no value is read unless asked for"
+
+
+def test_samples_and_hidden_columns(shop):
+    schema = shop.schema(samples=2, hidden=["customers.mail", "Order Lines.customer_id", "rich"])
+    assert [t.name for t in schema.tables] == ["customers", "Order Lines"]
+    columns = {c.name: c.samples for c in schema.table("customers").columns}
+    assert "mail" not in columns
+    assert columns["name"] == ("Ann", "Bob")
+    assert schema.table("Order Lines").foreign_keys == ()
+
+
+def test_a_misspelt_hidden_column_is_refused(shop):
+    with pytest.raises(UserError, match=r"customers.email"):
+        hide(shop.schema(), ["customers.email"])
+
+
+def test_a_role_sees_what_it_may_read(dsn):
+    with Remote(f"{dsn} user=reader") as remote:
+        assert [t.name for t in remote.schema().tables] == ["customers"]
+
+
+def test_no_table_says_where_there_are_some(dsn):
+    with Remote(f"{dsn} options=-csearch_path=nowhere") as remote, pytest.raises(UserError, match="other, public"):
+        remote.schema()
+
+
+QUERIES = {
+    "select name from customers order by 1": [("Ann",), ("Bob",)],
+    "SELECT count(*) FROM \"Order Lines\" WHERE name LIKE '%'": "unknown_column",
+    "select 1; select 2": "refused",
+    "select * from customers where name like 'A%' and polite() = 1 and random() >= 0": 1,
+    "with t as (select 1 as a) select * from t union all select 2": [(1,), (2,)],
+    "select nope from customers": "unknown_column",
+    "select * from nope": "unknown_table",
+    "select generate_series(1, 1000)": "too_many_rows",
+    "with recursive t as (select 1 as a union all select a + 1 from t) select max(a) from t": "timeout",
+}
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_queries(shop, sql):
+    result, expected = shop.execute(sql), QUERIES[sql]
+    if isinstance(expected, str):
+        assert result.error == expected, result.message
+    elif isinstance(expected, int):
+        assert (result.error, len(result.rows)) == (None, expected)
+    else:
+        assert (result.error, result.rows) == (None, expected)
+
+
+ATTACKS = [
+    "drop table customers",
+    "delete from customers",
+    "insert into customers (name) values ('x')",
+    "update customers set name = 'x'",
+    "truncate customers",
+    "select * into stolen from customers",
+    "with d as (delete from customers returning *) select * from d",
+    "select * from customers for update",
+    "select pg_sleep(9)",
+    "select pg_catalog.pg_sleep(9)",
+    'select "pg_sleep"(9)',
+    "select nextval('numbers')",
+    "select setval('numbers', 9)",
+    "select set_config('statement_timeout', '0', false)",
+    "select pg_read_file('/etc/passwd')",
+    "select lo_import('/etc/passwd')",
+    "select pg_terminate_backend(1)",
+    "select pg_advisory_lock(1)",
+    "select rude()",
+    "select * from rude()",
+    "select query_to_xml('delete from customers', true, true, '')",
+    "select (select rude())",
+    "copy customers to program 'cat'",
+    "do $$ begin perform 1; end $$",
+    "set statement_timeout = 0",
+    "begin; select 1",
+    "call rude()",
+    "explain analyze delete from customers",
+    "create table x (a int)",
+    "values (rude())",
+    "vacuum",
+    "listen x",
+    "",
+    "not sql at all",
+]
+
+
+@pytest.mark.parametrize("sql", ATTACKS)
+def test_nothing_but_reading(shop, sql):
+    result = shop.execute(sql)
+    assert result.error == "refused", result
+    assert shop.execute("select count(*) from customers").rows == [(2,)]
+
+
+def test_the_transaction_is_read_only_even_where_the_check_is_passed(shop):
+    with shop.transaction() as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connection.execute("select rude()")
+
+
+def test_comments_and_second_statements_are_not_sent():
+    assert read_only("select 1 /* ; drop table x */ -- more").sql("postgres", comments=False) == "SELECT 1"
+    with pytest.raises(Refused, match="exactly one"):
+        read_only("select 1; drop table x")
+
+
+SECRET = "geheim"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached"),
+        (f"postgresql://me:{SECRET}@nowhere.invalid/shop", "cannot be reached"),
+        (f"postgresql://me:{SECRET}@@x/shop?bad", "the DSN cannot be read"),
+        (f"host=127.0.0.1 {SECRET}", "the DSN cannot be read"),
+        (f"host=127.0.0.1 passwort={SECRET}", "the DSN cannot be read"),
+        ("shop.sql", "the DSN cannot be read"),
+    ],
+)
+def test_unreachable_never_shows_the_password(dsn, said):
+    with pytest.raises(UserError) as error, Remote(dsn):
+        pass
+    assert said in str(error.value)
+    assert SECRET not in str(error.value)
+
+
+def test_wrong_password():
+    with server() as running:
+        with psycopg.connect(running.dsn(), autocommit=True) as connection:
+            connection.execute("create role careful login password 'right'")
+        hba = next(running.root.rglob("pg_hba.conf"))
+        hba.write_text("local all careful scram-sha-256\nlocal all all trust\n")
+        subprocess.run([running.binaries / "psql", running.dsn(), "-qc", "select pg_reload_conf()"], check=True)
+        with (
+            pytest.raises(UserError, match="does not let careful in") as error,
+            Remote(f"{running.dsn('postgres', 'careful')} password={SECRET}"),
+        ):
+            pass
+        assert SECRET not in str(error.value)
+        with pytest.raises(UserError, match='database "nope" does not exist'), Remote(running.dsn("nope")):
+            pass

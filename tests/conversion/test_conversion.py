@@ -1,0 +1,145 @@
+"""Proof, limits, generated rows, the stages and the command, on small databases."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from typer.testing import CliRunner
+
+from stages import convert, databases
+from tests.postgres.shop import SCRIPT
+from text2sql.cli import app
+from text2sql.conversion.databases import describe, open_source
+from text2sql.conversion.engines import guard, run_postgres, run_sqlite
+from text2sql.conversion.equivalence import same_bag, same_order, same_value
+from text2sql.conversion.examination import convert_script, split_statements
+from text2sql.conversion.session import connect
+from text2sql.conversion.synthetic import fill
+from text2sql.postgres.server import server
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+def make(path, script):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sqlite", "postgres", "same"),
+    [
+        (1, 1.0, True), (1, True, True), (0, False, True), (0.1 + 0.2, 0.3, True), (1.0, 1.00001, False),
+        (None, 0, False), (None, None, True),
+        ("1", "1", True), ("1", "1.0", False), (5, "5", True), (5.0, "5.0", True),
+        ("5", 5, True), ("05", 5, False), ("a", "A", False), (b"a", b"a", True), ("", None, False),
+        (1e300, 1e300, True),
+    ],
+)  # fmt: skip
+def test_values(sqlite, postgres, same):
+    assert same_value(sqlite, postgres) is same
+
+
+def test_bags_and_orders():
+    rows = [(1, "a"), (2, "b"), (2, "b"), (0.1, None)]
+    assert same_bag(rows, [(2, "b"), (0.1 + 1e-12, None), (1, "a"), (2.0, "b")])
+    assert not same_bag(rows, [(2, "b"), (0.1, None), (1, "a"), (1, "a")])
+    assert not same_order(rows, rows[::-1])
+    assert same_bag([(5,), ("x",)], [("x",), ("5",)])
+
+
+def test_no_query_hangs_and_the_cause_is_recorded(tmp_path):
+    path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a)")
+    _, [(_, outcome)] = convert_script(path, f"{ENDLESS};", 0.3)
+    assert (outcome.status, outcome.reason) == ("unverifiable", "SQLite: no answer in 0.3 s")
+    with closing(sqlite3.connect(path)) as source, server() as running, closing(connect(running.dsn())) as connection:
+        guard(source, connection, 0.3)
+        answer = run_postgres(connection, ENDLESS)
+        assert (answer.gave_up, answer.error) == (True, "PostgreSQL: no answer in time")
+        assert run_postgres(connection, "SELECT 1").rows == [(1,)]  # the transaction is still usable
+
+
+def test_a_query_can_only_read(tmp_path):
+    path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a)")
+    script = f"ATTACH '{tmp_path}/b.sqlite' AS b; DELETE FROM t; PRAGMA journal_mode = WAL; DROP TABLE t;"
+    _, outcomes = convert_script(path, script, 5)
+    assert [outcome.status for _, outcome in outcomes] == ["invalid_source"] * 4
+    assert not (tmp_path / "b.sqlite").exists()
+    with closing(sqlite3.connect(path)) as source:
+        assert not run_sqlite(source, "SELECT * FROM t", 5).error
+
+
+def test_statements_are_split_as_sqlite_does():
+    assert split_statements("SELECT 1\nSELECT 2\n") == ["SELECT 1", "SELECT 2"]
+    assert split_statements("SELECT ';' -- ;\n; SELECT 2") == ["SELECT ';' -- ;", "SELECT 2"]
+
+
+def test_generated_rows_fit_their_queries(tmp_path):
+    script = """
+    CREATE TABLE river (name TEXT PRIMARY KEY, length INT, country TEXT);
+    CREATE TABLE bridge (id INTEGER PRIMARY KEY, river TEXT REFERENCES river (name), built DATE, width REAL NOT NULL);
+    """
+    queries = [
+        "SELECT name FROM river WHERE country = 'Nowhere' AND length > 750",
+        "SELECT b.id FROM river AS r JOIN bridge AS b ON r.name = b.river WHERE r.country LIKE '%land' AND b.width < 3",
+        "SELECT name FROM river WHERE name IN (SELECT river FROM bridge WHERE built > '1900-01-01' AND width < 3)",
+    ]
+    with open_source(make(tmp_path / "empty.sqlite", script)) as source:
+        schema = describe(source, "empty")
+        made = [fill(source, schema, queries).connection for _ in range(2)]
+    for query in queries:
+        assert made[0].execute(query).fetchall(), query
+    dumps = [list(connection.iterdump()) for connection in made]
+    assert dumps[0] == dumps[1]
+
+
+def test_the_stages(tmp_path, monkeypatch):
+    """Every example has a line; nothing about an unreadable or missing database stops the others."""
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "data/source"
+    make(source / "database/shop/shop.sqlite", SCRIPT)
+    make(source / "database/bare/bare.sqlite", "CREATE TABLE t (a INT, b TEXT)")
+    (source / "database/bad").mkdir()
+    (source / "database/bad/bad.sqlite").write_bytes(b"no database at all")
+    examples = [
+        ("shop", "SELECT name FROM customer WHERE age > 30"),
+        ("shop", "SELECT name FROM customer WHERE age = 34 LIMIT 1"),
+        ("shop", "SELECT nothing FROM customer"), ("shop", "SELECT json_array(id) FROM customer"),
+        ("bare", "SELECT a FROM t WHERE b = 'x'"), ("bad", "SELECT 1"), ("none", "SELECT 1"),
+    ]  # fmt: skip
+    rows = [{"db_id": db_id, "question": "?", "query": query} for db_id, query in examples]
+    for name, part in (("train_spider", rows[:4]), ("train_others", rows[4:6]), ("dev", rows[6:])):
+        (source / f"{name}.json").write_text(json.dumps(part))
+    (tmp_path / "params.yaml").write_text("data: {databases: {samples: 2}, convert: {timeout_seconds: 5.0}}")
+    assert "2 databases, 1 left out" in databases.main()
+    convert.main()
+    lines = [json.loads(line) for line in (tmp_path / "data/postgres/examples.jsonl").read_text().splitlines()]
+    ids = [*(f"train_spider-{i}" for i in range(4)), "train_others-0", "train_others-1", "dev-0"]
+    assert [line["id"] for line in lines] == ids
+    statuses = [line["status"] for line in lines]
+    assert statuses[0] == "verified"
+    assert statuses[1] in ("verified", "verified_ties")
+    assert statuses[2:] == ["invalid_source", "rejected", "unverifiable", "missing_database", "missing_database"]
+    assert lines[4]["reason"].startswith("no rows in t; on generated rows: equal")
+    assert [line["postgres"] is None for line in lines] == [False, False, True, True, False, True, True]
+    found = json.loads((tmp_path / "metrics/convert.json").read_text())
+    assert found["generated"] == {"examples": 1, "equal": 1, "with_rows": 1}
+    counts = (tmp_path / "metrics/plots/conversion.csv").read_text()
+    assert counts.startswith("split,status,examples\ntrain_spider,verified,")
+
+
+def test_the_command(tmp_path):
+    path = make(tmp_path / "shop.sqlite", SCRIPT)
+    (tmp_path / "q.sql").write_text("SELECT Name FROM Customer WHERE age = '34'; SELECT rowid FROM customer;")
+    done = CliRunner().invoke(
+        app, ["convert", "--sqlite", str(path), str(tmp_path / "q.sql"), "--dump", str(tmp_path / "shop.sql")]
+    )
+    assert done.exit_code == 1
+    assert "SELECT name FROM customer WHERE age = 34;\n-- verified\n" in done.output
+    assert "-- rejected: rowid: PostgreSQL's rows have no number" in done.output
+    assert "1 of 2 proven" in done.output
+    assert (tmp_path / "shop.sql").read_text().count("CREATE TABLE") == 5

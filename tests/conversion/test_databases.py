@@ -1,0 +1,275 @@
+"""SQLite databases in PostgreSQL: types, names, keys and every kind of bad input."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from text2sql.conversion.databases import describe, open_source, write_dump
+from text2sql.conversion.databases.check import differences
+from text2sql.conversion.session import connect
+from text2sql.errors import UserError
+from text2sql.postgres.load import load
+from text2sql.postgres.server import server
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with server() as running:
+        yield running
+
+
+def make(path: Path, script: str) -> Path:
+    with sqlite3.connect(path) as connection:
+        connection.executescript(script)
+    connection.close()
+    return path
+
+
+def convert(postgres, path: Path, name: str):
+    """Describe, dump, load and compare; returns the schema."""
+    with open_source(path) as source:
+        schema = describe(source, name)
+        write_dump(source, schema, path.with_suffix(".sql"))
+        load(postgres, path.with_suffix(".sql"), name)
+        with connect(postgres.dsn(name)) as connection:
+            assert differences(source, schema, connection) == []
+    return schema
+
+
+TYPES = [
+    # declared, values, PostgreSQL's type
+    ("INTEGER", [1, None, -5], "integer"),
+    ("INT", [2**40], "bigint"),
+    ("INTEGER", [1, "x", ""], "text"),
+    ("INTEGER", [1, 2.5], "double precision"),
+    ("REAL", [1, 2.5], "double precision"),
+    ("REAL", [float("inf"), 1.5], "double precision"),
+    ("DECIMAL(10,2)", [1, 2.5], "numeric"),
+    ("DECIMAL(10,2)", [1, 2], "numeric"),
+    ("NUMBER(4)", [1, 2], "integer"),
+    ("BOOLEAN", [0, 1, None], "boolean"),
+    ("BOOLEAN", [0, 2], "integer"),
+    ("BOOLEAN", ["T", "F"], "text"),
+    ("DATE", ["2020-02-29", None], "date"),
+    ("DATE", ["2021-02-29"], "text"),
+    ("DATE", ["0000-00-00"], "text"),
+    ("DATE", ["2020-2-9"], "text"),
+    ("TEXT", ["2020-02-29"], "date"),
+    ("TEXT", ["2020-02-29", ""], "text"),
+    ("DATETIME", ["2020-02-29 10:00:00"], "timestamp"),
+    ("DATETIME", ["2020-02-29 10:00:00.25"], "timestamp"),
+    ("DATETIME", ["2020-02-29 10:00:00.250"], "text"),
+    ("DATETIME", ["2020-02-29 10:00"], "text"),
+    ("DATETIME", ["2020-02-29 25:00:00"], "text"),
+    ("TIME", ["23:59:59"], "time"),
+    ("DATETIME", ["2020-02-29"], "date"),
+    ("VARCHAR(10)", ["12", "7"], "text"),
+    ("BLOB", [b"\x00\xff"], "bytea"),
+    ("BLOB", [b"abc", "text"], "text"),
+    ("", [1, 2], "integer"),
+    ("", ["a"], "text"),
+    ("INT", [], "integer"),
+    ("DATETIME", [], "timestamp"),
+    ("VARCHAR(3)", [None], "text"),
+    ("DECIMAL(10,2)", [], "numeric"),
+    ("BOOL", [], "boolean"),
+]
+
+
+def test_types_hold_declaration_and_values(postgres, tmp_path):
+    path = tmp_path / "types.sqlite"
+    with sqlite3.connect(path) as connection:
+        for number, (declared, values, _) in enumerate(TYPES):
+            connection.execute(f"CREATE TABLE t{number} (c {declared})")
+            connection.executemany(f"INSERT INTO t{number} VALUES (?)", [(v,) for v in values])
+    schema = convert(postgres, path, "types")
+    found = [
+        (declared, values, table.columns[0].type)
+        for (declared, values, _), table in zip(TYPES, schema.tables, strict=True)
+    ]
+    assert found == TYPES
+    assert [table.rows for table in schema.tables] == [len(values) for _, values, _ in TYPES]
+
+
+BAD_ROWS = [
+    # script, table.column type, a word of the note, the rows that PostgreSQL has
+    (
+        "CREATE TABLE t (a TEXT); INSERT INTO t VALUES (CAST(x'e9' AS TEXT)), ('ok')",
+        "text", "not UTF-8", [("é",), ("ok",)],
+    ),
+    (
+        "CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('a' || char(0) || 'b')",
+        "text", "NUL", [("a\ufffdb",)],
+    ),
+    (
+        "CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (9223372036854775807), (-9223372036854775808)",
+        "bigint", "", [(2**63 - 1,), (-(2**63),)],
+    ),
+    (
+        "CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (123456789012345678901234567890)",
+        "double precision", "", [(1.2345678901234568e29,)],
+    ),
+    (
+        "CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('123456789012345678901234567890')",
+        "text", "", [("123456789012345678901234567890",)],
+    ),
+    (
+        "CREATE TABLE t (a REAL); INSERT INTO t VALUES (9e999), (-9e999), (1.5)",
+        "double precision", "", [(float("inf"),), (float("-inf"),), (1.5,)],
+    ),
+    (
+        "CREATE TABLE t (a TEXT PRIMARY KEY); INSERT INTO t VALUES (NULL), (NULL), ('x')",
+        "text", "primary key (a) not enforced, it holds NULL", [(None,), (None,), ("x",)],
+    ),
+    (
+        "CREATE TABLE t (a TEXT PRIMARY KEY); INSERT INTO t VALUES ('x'), (x'78')",
+        "text", "primary key (a) not enforced, duplicate (x)", [("x",), ("x",)],
+    ),
+    (
+        "CREATE TABLE t (a TEXT); CREATE UNIQUE INDEX i ON t (a); INSERT INTO t VALUES ('x'), (x'78')",
+        "text", "unique (a) not enforced", [("x",), ("x",)],
+    ),
+    (
+        "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE t (a INT REFERENCES p (id));"
+        "INSERT INTO t VALUES (5), (NULL)",
+        "integer", "1 values are not there", [(5,), (None,)],
+    ),
+    (
+        "CREATE TABLE p (id INTEGER); CREATE TABLE t (a INT REFERENCES p (id)); INSERT INTO t VALUES (5)",
+        "integer", "id is no key there", [(5,)],
+    ),
+    (
+        "CREATE TABLE t (a INT REFERENCES nowhere (id)); INSERT INTO t VALUES (5)",
+        "integer", "does not exist", [(5,)],
+    ),
+    (
+        "CREATE TABLE t (a INT, b INT AS (a * 2)); INSERT INTO t (a) VALUES (5)",
+        "integer", "generated in SQLite", [(5, 10)],
+    ),
+    (
+        "CREATE TABLE t (a DATE); INSERT INTO t VALUES ('tab\tline\nback\\slash')",
+        "text", "declared DATE", [("tab\tline\nback\\slash",)],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(BAD_ROWS)))
+def test_no_row_is_lost_and_what_differs_is_noted(postgres, tmp_path, number):
+    script, kind, note, rows = BAD_ROWS[number]
+    schema = convert(postgres, make(tmp_path / "bad.sqlite", script), f"bad{number}")
+    assert schema.table("t").columns[0].type == kind
+    assert any(note in text for text in schema.notes) if note else not schema.notes
+    with connect(postgres.dsn(f"bad{number}")) as connection:
+        assert connection.execute("SELECT * FROM t").fetchall() == rows
+
+
+def test_keys_of_every_kind(postgres, tmp_path):
+    """One type along a foreign key; circles and references to oneself load; psql loads the dump as well."""
+    script = """
+    CREATE TABLE a (id INTEGER PRIMARY KEY, b_id TEXT REFERENCES b, boss INT REFERENCES a (id));
+    CREATE TABLE b (id TEXT PRIMARY KEY, a_id INT REFERENCES a (id), one INT, two INT, UNIQUE (one, two));
+    CREATE TABLE c (
+        x TEXT REFERENCES a (id), one INT NOT NULL, two INT, FOREIGN KEY (one, two) REFERENCES b (one, two)
+    );
+    INSERT INTO a VALUES (1, 'k', 2), (2, NULL, 1);
+    INSERT INTO b VALUES ('k', 2, 7, 8);
+    INSERT INTO c VALUES ('1', 7, 8), ('2', 7, NULL);
+    """
+    path = make(tmp_path / "keys.sqlite", script)
+    schema = convert(postgres, path, "keys")
+    types = {f"{t.name}.{c.name}": c.type for t in schema.tables for c in t.columns}
+    assert (types["c.x"], types["a.id"], types["a.b_id"]) == ("bigint", "bigint", "text")
+    assert [(k.columns, k.referred_table, k.enforced) for t in schema.tables for k in t.foreign_keys] == [
+        (("b_id",), "b", True), (("boss",), "a", True), (("a_id",), "a", True),
+        (("x",), "a", True), (("one", "two"), "b", True),
+    ]  # fmt: skip
+    with connect(postgres.dsn("keys")) as connection:
+        query = "SELECT contype, count(*) FROM pg_constraint WHERE connamespace = 'public'::regnamespace GROUP BY 1"
+        found = connection.execute(query)
+        counts = dict(found.fetchall())
+        assert (counts["f"], counts["p"], counts["u"]) == (5, 2, 1)
+    postgres.create_database("by_psql")
+    command = [postgres.binaries / "psql", postgres.dsn("by_psql"), "-q", "-v", "ON_ERROR_STOP=1", "-f"]
+    done = subprocess.run([*command, path.with_suffix(".sql")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_are_lower_case_short_and_apart(postgres, tmp_path):
+    long = "N" * 70
+    script = f"""
+    CREATE TABLE "{long}1" (Id INT, "Total Points" INT, "Order" INT, xmin INT, "é" INT, "{long}a" INT, "{long}b" INT);
+    CREATE TABLE "{long}2" (a INT);
+    CREATE TABLE "Select" ("a""b" INT);
+    INSERT INTO "{long}1" VALUES (1, 2, 3, 4, 5, 6, 7);
+    """
+    schema = convert(postgres, make(tmp_path / "names.sqlite", script), "names")
+    assert [table.name for table in schema.tables] == ["n" * 63, "n" * 61 + "_2", "select"]
+    names = ["id", "total points", "order", "xmin_2", "é", "n" * 63, "n" * 61 + "_2"]
+    assert [column.name for column in schema.tables[0].columns] == names
+    assert schema.tables[2].columns[0].name == 'a"b'
+    assert sum("named" in note for note in schema.notes) == 5
+
+
+def test_views_and_virtual_tables_become_tables(postgres, tmp_path):
+    script = """
+    CREATE TABLE t (a INT);
+    INSERT INTO t VALUES (1), (2);
+    CREATE VIEW doubled AS SELECT a * 2 AS d FROM t;
+    CREATE VIEW broken AS SELECT absent FROM t;
+    CREATE VIRTUAL TABLE words USING fts5 (body);
+    INSERT INTO words VALUES ('hello');
+    """
+    schema = convert(postgres, make(tmp_path / "views.sqlite", script), "views")
+    kinds = {table.name: (table.kind, table.rows) for table in schema.tables}
+    assert kinds == {"t": ("table", 2), "doubled": ("view", 2), "words": ("virtual", 1)}
+    notes = " | ".join(schema.notes)
+    assert "broken: left out" in notes
+    assert "doubled: carried over as a table" in notes
+    assert "words: carried over as a table" in notes
+
+
+def test_an_empty_file_is_a_database_without_tables(postgres, tmp_path):
+    path = tmp_path / "empty.sqlite"
+    path.touch()
+    assert convert(postgres, path, "empty").tables == ()
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "page"])
+def test_a_damaged_file_is_a_user_error_that_names_it(tmp_path, damage):
+    rows = "".join(f"INSERT INTO t VALUES ('{'x' * 300}{i}');" for i in range(200))
+    path = make(tmp_path / "damaged.sqlite", f"CREATE TABLE t (a TEXT); {rows}")
+    content = path.read_bytes()
+    overwritten = content[:4096] + b"\7" * 8192 + content[12288:]
+    path.write_bytes({"cut": content[: len(content) // 2], "text": b"no database", "page": overwritten}[damage])
+    with pytest.raises(UserError, match=r"damaged\.sqlite"), open_source(path) as source:
+        describe(source, "damaged")
+
+
+def test_a_locked_file_is_a_user_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("text2sql.conversion.databases.sqlite.LOCK_SECONDS", 0.1)
+    path = make(tmp_path / "locked.sqlite", "CREATE TABLE t (a)")
+    with closing(sqlite3.connect(path)) as owner:
+        owner.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="locked"), open_source(path):
+            pass
+
+
+def test_a_missing_file_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="missing"), open_source(tmp_path / "none.sqlite"):
+        pass
+
+
+def test_the_same_source_gives_the_same_bytes(tmp_path):
+    path = make(tmp_path / "same.sqlite", "CREATE TABLE t (a REAL); INSERT INTO t VALUES (0.1), (1e22), (5)")
+    dumps = []
+    for number in range(2):
+        with open_source(path) as source:
+            write_dump(source, describe(source, "same"), tmp_path / f"{number}.sql")
+        dumps.append((tmp_path / f"{number}.sql").read_bytes())
+    assert dumps[0] == dumps[1]
+    assert b"0.1\n1e+22\n5\n" in dumps[0]

@@ -1,0 +1,164 @@
+"""The shapes on graphs of the described domains: all occur, all are as hard as they say, and English is spoken."""
+
+import random
+import sqlite3
+from collections import Counter, defaultdict
+
+import pytest
+
+from text2sql.data.mini.domain import load_folder
+from text2sql.data.mini.graph import from_domain, from_schema, plural, singular
+from text2sql.data.mini.questions import ask, tidy, worth_asking
+from text2sql.data.mini.rows import make_rows
+from text2sql.data.mini.shapes import SHAPES
+from text2sql.data.mini.sql import Select
+from text2sql.schema import Column, ForeignKey, Schema, Table
+from text2sql.scoring.hardness import hardness
+
+DOMAINS = load_folder("domains")
+
+
+def memory(domain, rows):
+    connection = sqlite3.connect(":memory:")
+    for table in domain.tables:
+        names = ", ".join(f'"{c.name}" {c.type}' for c in table.columns)
+        connection.execute(f'CREATE TABLE "{table.name}" ({names})')
+        marks = ", ".join("?" * len(table.columns))
+        connection.executemany(f'INSERT INTO "{table.name}" VALUES ({marks})', rows[table.name])
+    return lambda sql: connection.execute(sql).fetchall()
+
+
+@pytest.fixture(scope="module")
+def asked():
+    out = []
+    for domain in DOMAINS:
+        rows = make_rows(domain, 42)
+        graph = from_domain(domain, rows)
+        out += ask(graph, memory(domain, rows), random.Random(domain.db_id), 60)
+    return out
+
+
+def test_there_are_30_domains_of_3_to_6_tables():
+    assert len(DOMAINS) >= 30
+    assert all(3 <= len(d.tables) <= 6 for d in DOMAINS)
+
+
+def test_every_shape_occurs_and_is_as_hard_as_it_says(asked):
+    by_shape = defaultdict(list)
+    for question in asked:
+        by_shape[question.shape].append(question.sql)
+    assert set(by_shape) == set(SHAPES)
+    assert len(SHAPES) >= 40
+    for name, queries in by_shape.items():
+        levels = Counter(hardness(sql, "sqlite") for sql in queries)
+        assert levels.most_common(1)[0][0] == SHAPES[name].hardness, (name, levels, queries[0])
+
+
+def test_every_shape_has_several_phrasings():
+    assert all(len(s.phrasings) >= 2 for s in SHAPES.values())
+
+
+def test_questions_read_as_sentences(asked):
+    for question in asked:
+        text = question.question
+        assert text[0].isupper(), text
+        assert text[-1] in ".?", text
+        assert not set("{}[]|_") & set(text) or "_" in question.sql, text
+        assert not any(bad in text for bad in (" None", " False", "  ")), text
+
+
+def test_one_meaning_has_one_query(asked):
+    """The same question on two domains' graphs may differ; within a domain a question has one query (`ask` sees to it),
+    and nothing is asked in a style of its own."""
+    for question in asked:
+        assert "!=" not in question.sql
+        assert " AS " not in question.sql or "counts" in question.sql or " AS t1" in question.sql, question.sql
+
+
+@pytest.mark.parametrize(
+    ("text", "tidied"),
+    [
+        ("show a age .", "Show an age."),
+        ("which  x have an price ?", "Which x have a price?"),
+        ("What are the names.", "What are the names?"),
+        ("How many? Show the names.", "How many? Show the names."),
+        ("list a unit , sorted.", "List a unit, sorted."),
+    ],
+)
+def test_tidy(text, tidied):
+    assert tidy(text) == tidied
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("city", "cities"),
+        ("date of birth", "dates of birth"),
+        ("status", "statuses"),
+        ("price per night", "prices per night"),
+        ("company", "companies"),
+        ("box", "boxes"),
+        ("day", "days"),
+        ("person", "people"),
+    ],
+)
+def test_plural_and_singular(one, many):
+    assert plural(one) == many
+    if " " not in one:
+        assert singular(many) == one
+
+
+ROWS = "CREATE TABLE t (id INTEGER, kind TEXT, price REAL); INSERT INTO t VALUES (1, 'a', 2), (2, 'a', 2), (3, 'b', 5)"
+
+
+@pytest.mark.parametrize(
+    ("query", "worth"),
+    [
+        (Select(("id",), "t", ("kind = 'b'",)), True),
+        (Select(("id",), "t", ("kind = 'z'",)), False),  # no answer
+        (Select(("id",), "t", ("price > 1",)), False),  # the condition excludes nothing
+        (Select(("id",), "t", ("price > 1", "kind = 'a'")), False),  # one of the conditions excludes nothing
+        (Select(("COUNT(*)",), "t", ("kind = 'z'",)), False),  # a count of zero
+        (Select(("AVG(price)",), "t", ("kind = 'z'",)), False),  # NULL
+        (Select(("id",), "t", order="price", limit=1), False),  # a tie at the limit
+        (Select(("id",), "t", order="price", descending=True, limit=1), True),
+        (Select(("id",), "t", order="price"), False),  # a tie in a sorted list
+        (Select(("id",), "t", order="id", limit=3), False),  # the limit cuts nothing off
+        (Select(("kind",), "t", group="kind", having="COUNT(*) > 1"), True),
+        (Select(("kind",), "t", group="kind", having="COUNT(*) > 0"), False),
+    ],
+)
+def test_worth_asking(query, worth):
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(ROWS)
+    assert worth_asking(query, lambda sql: connection.execute(sql).fetchall()) is worth
+
+
+def as_schema(domain):
+    """A described domain as a stranger's schema: no words, only names, keys and types."""
+    return Schema(
+        domain.db_id,
+        tuple(
+            Table(
+                t.name,
+                t.name,
+                tuple(Column(c.name, c.name, "text") for c in t.columns),
+                t.key,
+                tuple(ForeignKey((c.name,), c.ref[0], (c.ref[1],)) for c in t.columns if c.ref),
+            )
+            for t in domain.tables
+        ),
+    )
+
+
+@pytest.mark.parametrize("domain", load_folder("demo"), ids=lambda d: d.db_id)
+def test_shapes_work_on_any_schema(domain):
+    rows = make_rows(domain, "demo")
+    values = {
+        (table.name, column.name): [row[i] for row in rows[table.name]]
+        for table in domain.tables
+        for i, column in enumerate(table.columns)
+    }
+    questions = ask(from_schema(as_schema(domain), values), memory(domain, rows), random.Random(1), 60)
+    assert len(questions) == 60
+    assert len({q.shape for q in questions}) > 30

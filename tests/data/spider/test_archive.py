@@ -1,0 +1,145 @@
+"""Archives: what is unpacked, what is refused, and that a refusal names the file and the remedy."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from text2sql.data.spider.archive import extract, obtain
+from text2sql.data.spider.layout import verify
+from text2sql.errors import UserError
+from text2sql.files import sha256
+
+
+def pack(source: Path, archive: Path, prefix: str, extra: dict[str, bytes] | None = None) -> Path:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                zipped.write(path, f"{prefix}{path.relative_to(source).as_posix()}")
+        for name, content in (extra or {}).items():
+            zipped.writestr(name, content)
+    return archive
+
+
+@pytest.mark.parametrize("prefix", ["", "spider/", "deep/down/spider_data/"])
+def test_unpacks_from_any_depth_only_what_is_needed(layout, tmp_path, prefix):
+    extra = {f"{prefix}README.txt": b"x", "__MACOSX/tables.json": b"{}", f"{prefix}test_database/a/a.sqlite": b"x"}
+    extract(pack(layout, tmp_path / "a.zip", prefix, extra), tmp_path / "out")
+    files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert files == [
+        "database/market/market.sqlite",
+        "database/shop/shop.sqlite",
+        "dev.json",
+        "tables.json",
+        "train_others.json",
+        "train_spider.json",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../evil.sh", "/etc/evil", "a/../../evil", "..\\evil", "C:/evil"])
+def test_members_that_would_land_outside_are_refused(layout, tmp_path, name):
+    archive = pack(layout, tmp_path / "a.zip", "", {name: b"x"})
+    with pytest.raises(UserError, match="written outside"):
+        extract(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_symbolic_links_are_refused(layout, tmp_path):
+    archive = pack(layout, tmp_path / "a.zip", "")
+    link = zipfile.ZipInfo("database/link/link.sqlite")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(archive, "a") as zipped:
+        zipped.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError, match="written outside"):
+        extract(archive, tmp_path / "out")
+
+
+def test_a_cut_archive_names_the_file_and_the_remedy(layout, tmp_path):
+    archive = pack(layout, tmp_path / "a.zip", "")
+    archive.write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(UserError) as error:
+        extract(archive, tmp_path / "out")
+    assert "a.zip cannot be unpacked" in str(error.value)
+    assert "intact archive" in str(error.value)
+
+
+def test_a_damaged_member_is_found_by_its_checksum(layout, tmp_path):
+    archive = pack(layout, tmp_path / "a.zip", "")
+    content = bytearray(archive.read_bytes())
+    content[60:90] = bytes(30)
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        extract(archive, tmp_path / "out")
+
+
+def test_an_archive_of_something_else(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("notes.txt", "x")
+    with pytest.raises(UserError, match=r"no tables\.json"):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_local_archive_with_another_checksum_is_taken_with_a_notice(layout, tmp_path, capsys):
+    archive = pack(layout, tmp_path / "a.zip", "")
+    assert obtain(archive, "http://127.0.0.1:9/never", "0" * 64) == sha256(archive)
+    assert sha256(archive) in capsys.readouterr().out
+
+
+def test_a_download_must_have_the_pinned_checksum(layout, tmp_path):
+    served = pack(layout, tmp_path / "served.zip", "")
+    target = tmp_path / "raw" / "spider_data.zip"
+    with pytest.raises(UserError, match="not the pinned"):
+        obtain(target, served.as_uri(), "0" * 64)
+    assert not target.exists()
+    assert obtain(target, served.as_uri(), sha256(served)) == sha256(served)
+    assert target.read_bytes() == served.read_bytes()
+
+
+def test_an_unreachable_address_says_where_to_put_the_file(tmp_path):
+    with pytest.raises(UserError) as error:
+        obtain(tmp_path / "spider_data.zip", "http://127.0.0.1:9/spider", "0" * 64)
+    assert "put the archive at" in str(error.value)
+
+
+def test_a_valid_layout_is_reported(layout):
+    report = verify(layout)
+    assert report["examples"] == {"train_spider.json": 1, "train_others.json": 0, "dev.json": 1}
+    assert report["databases"] == 2
+    assert report["missing_databases"] == {}
+
+
+def test_a_missing_database_is_counted_not_fatal(layout):
+    shutil.rmtree(layout / "database" / "market")
+    assert verify(layout)["missing_databases"] == {"market": 1}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda r: (r / "dev.json").unlink(), "dev.json is missing"),
+        (lambda r: (r / "dev.json").write_text("[{"), "dev.json is not valid JSON"),
+        (lambda r: (r / "dev.json").write_text('[{"db_id": "a"}]'), "example 0: no text under 'question'"),
+        (lambda r: (r / "tables.json").write_text("{}"), "tables.json is not a list of schemas"),
+        (lambda r: (r / "database/shop/shop.sqlite").write_bytes(b"no database" * 99), "shop.sqlite is damaged"),
+        (lambda r: cut(r / "database/shop/shop.sqlite"), "shop.sqlite is damaged"),
+        (lambda r: shutil.rmtree(r / "database"), "has no database/"),
+    ],
+)
+def test_damage_is_named(layout, damage, said):
+    damage(layout)
+    with pytest.raises(UserError) as error:
+        verify(layout)
+    assert said in str(error.value)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096])
+
+
+@pytest.mark.spider
+def test_the_real_archive(spider_archive, tmp_path):
+    extract(spider_archive, tmp_path / "out")
+    report = verify(tmp_path / "out")
+    assert report["examples"]["dev.json"] == 1034
+    assert report["databases"] > 140

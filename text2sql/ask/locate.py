@@ -1,0 +1,208 @@
+"""A model by its name: a folder, a git revision, an MLflow model or a repository of the HuggingFace hub.
+
+A release carries its manifest, and the manifest the recipe: the prompt's form, the base model and its checksum. So a
+release can be asked anywhere; the base model is taken from models/base if it is the one, or obtained once and kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from text2sql.errors import UserError
+from text2sql.files import digest, read_json
+from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
+from text2sql.model.inference import load_for_inference
+from text2sql.model.prompt import PromptOptions
+from text2sql.stage import PARAMS, build, read_params
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BASE = Path("models/base")
+#: larger base models are not hashed each time: 14 GB take longer than an answer
+HASHED_BYTES = 2_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model was trained, as far as asking it depends on that. Lengths in tokens."""
+
+    model: ModelOptions
+    quantization: QuantizationOptions
+    prompt: PromptOptions
+    template: str
+    max_length: int
+    max_new_tokens: int
+    constrained: bool
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Recipe:
+        """The recipe in a manifest's or the workspace's parameters."""
+        return cls(
+            build(ModelOptions, params["model"], "model"),
+            build(QuantizationOptions, params["quantization"], "quantization"),
+            build(PromptOptions, params["prompt"], "prompt"),
+            params["model"]["template"],
+            params["train"]["max_length"],
+            params["predict"]["max_new_tokens"],
+            params["predict"]["constrained"],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A model on this machine: `adapter` is None if it is a base model as it is."""
+
+    title: str
+    base: Path
+    adapter: Path | None
+    recipe: Recipe
+
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Model and tokenizer.
+
+        Raises:
+            UserError: the adapter has other shapes than the base model.
+        """
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that the hub would have
+        tokenizer = load_tokenizer(self.base)
+        try:
+            return load_for_inference(self.base, self.recipe.quantization, self.adapter), tokenizer
+        except (RuntimeError, ValueError) as error:
+            if self.adapter is None or not ("size mismatch" in str(error) or "not found in the base" in str(error)):
+                raise
+            raise misfit(self.adapter, self.base) from None
+
+
+def misfit(adapter: Path, base: Path) -> UserError:
+    """The adapter belongs to another base model."""
+    remedy = f"`dvc checkout {BASE}` brings its own back, or move {base} away and it is obtained again"
+    return UserError(f"the adapter in {adapter} was not trained on the base model in {base}", remedy)
+
+
+def locate(name: str) -> Located:
+    """The model called `name`.
+
+    Args:
+        name: a folder; `models:/NAME@ALIAS` or `models:/NAME/VERSION` of MLflow; a git revision that has a release;
+            `user/name` on the hub. Tried in this order.
+
+    Raises:
+        UserError: nothing of that name is to be had.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return opened(folder, name)
+    if name.startswith("models:/"):
+        return opened(from_mlflow(name), name)
+    if revision := git_revision(name):
+        return opened(from_git(revision), name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~", "models/")):
+        return opened(from_hub(name), name)
+    what = f"there is no model {name}: no folder, no git revision, no MLflow model (models:/...), no hub repository"
+    raise UserError(what, "`make repro` makes models/release; or name another with --model")
+
+
+def opened(folder: Path, title: str) -> Located:
+    """What a folder of an adapter, a release or a base model holds.
+
+    Raises:
+        UserError: none of these, or its base model is another one.
+    """
+    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
+    if not manifest and not PARAMS.exists():
+        raise UserError(f"{folder} has no manifest.json", "name a release: it says how the model is to be asked")
+    recipe = Recipe.of(manifest.get("params") or read_params())
+    if (folder / "adapter_config.json").exists():
+        if not (folder / "adapter_model.safetensors").exists():
+            raise UserError(f"{folder} has no adapter_model.safetensors", "pickled weights are not read")
+        return Located(title, base_of(folder, manifest, recipe), folder, recipe)
+    if (folder / "config.json").exists():
+        return Located(title, folder, None, recipe)
+    raise UserError(f"{folder} holds neither an adapter nor a model", "name a folder with adapter_config.json")
+
+
+def base_of(adapter: Path, manifest: Mapping[str, Any], recipe: Recipe) -> Path:
+    """The folder of the adapter's base model: beside it, in models/base, or obtained and kept in the user's cache.
+
+    Raises:
+        UserError: the one in the workspace is another model.
+    """
+    expected = manifest.get("made_of", {}).get(BASE.as_posix())
+    nearby = [p for p in (adapter.parent / "base", BASE) if (p / "config.json").exists()]
+    for folder in nearby:
+        if expected is None or size(folder) > HASHED_BYTES or digest(folder) == expected:
+            return folder
+    if nearby:
+        raise misfit(adapter, nearby[0])
+    return kept(f"{recipe.model.name}-{(expected or 'unpinned')[:16]}", lambda target: obtain(recipe.model, target))
+
+
+def kept(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` of the user's cache, made if it is not there; never half made."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sql-codegen-slm" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.with_name(f".{name}.{os.getpid()}")
+        make(unfinished)
+        unfinished.rename(folder)
+    return folder
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def from_mlflow(name: str) -> Path:
+    """The adapter that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names, downloaded."""
+    from text2sql.mlflow_store import fetch
+
+    # An alias moves from version to version: what it names is fetched each time.
+    registered = name.removeprefix("models:/")
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched = Path(scratch) / "adapter"
+        sha256 = fetch(registered, fetched)
+        return kept(f"mlflow-{sha256[:16]}", lambda target: shutil.copytree(fetched, target))
+
+
+def git_revision(name: str) -> str | None:
+    """The commit that `name` stands for in this repository, or None."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def from_git(revision: str) -> Path:
+    """The release of a commit, out of DVC's cache or remote."""
+    from text2sql.release.versions import pull
+
+    return kept(f"release-{revision[:16]}", lambda target: pull(revision, out=target))
+
+
+def from_hub(name: str) -> Path:
+    """An adapter on the hub, downloaded; safetensors and JSON only.
+
+    Raises:
+        UserError: there is none, or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[*WANTED, "adapter_config.json", "manifest.json"]))
+    except RepositoryNotFoundError:
+        raise UserError(f"the hub has no {name} for you", "check the name, or log in with `hf auth login`") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{name} could not be downloaded from the hub: {error}", "check the network") from None

@@ -1,0 +1,123 @@
+"""`text2sql ask` on a terminal: progress while the model loads, then answers as SQL, tables or JSON.
+
+Answers go to the output, everything else to the error stream, so that both `--json` and plain SQL can be piped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from text2sql.ask import Answer, Engine
+from text2sql.ask.locate import Located, locate
+from text2sql.ask.place import Place, open_place
+from text2sql.errors import UserError
+from text2sql.postgres.compare import Result
+
+#: rows of a result shown on a terminal; JSON has them all
+SHOWN_ROWS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of `text2sql ask`."""
+
+    place: str
+    model: str
+    run: bool
+    candidates: int
+    tables: Sequence[str]
+    as_json: bool
+
+
+def converse(question: str | None, options: Options) -> None:
+    """Answer `question`, or each line of the input; a question that fails does not end the conversation.
+
+    Raises:
+        UserError: the database or the model is not to be had, or the one question cannot be answered.
+    """
+    said = Console(stderr=True)
+    with said.status(f"finding {options.model}"):
+        located = locate(options.model)
+    with open_place(options.place, located.recipe.prompt.kept) as place:
+        place = place.only(options.tables) if options.tables else place
+        for note in place.schema.notes:
+            said.print(f"notice: {note}", style="yellow", markup=False)
+        if options.run and not place.rows:
+            said.print("notice: a schema has no rows: queries are only tried out", style="yellow")
+        engine = load(located, said)
+        if question is not None:
+            show(answer(engine, question, place, options), options)
+            return
+        for line in questions(said):
+            try:
+                show(answer(engine, line, place, options), options)
+            except UserError as error:
+                said.print(str(error), style="red", markup=False)
+
+
+def load(located: Located, said: Console) -> Engine:
+    """The engine, with a line that says what takes so long."""
+    started = time.perf_counter()
+    with said.status(f"loading {located.title}"):
+        engine = Engine(located, *located.load())
+    said.print(f"{located.title} loaded in {time.perf_counter() - started:.1f} s", style="dim", markup=False)
+    return engine
+
+
+def answer(engine: Engine, question: str, place: Place, options: Options) -> Answer:
+    """The answer of the engine; the database is touched only if it has to be."""
+    execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
+    return engine.ask(question, place.schema, candidates=options.candidates, execute=execute, run=options.run)
+
+
+def questions(said: Console) -> Iterator[str]:
+    """Lines of the input until its end, with a prompt on a terminal."""
+    if sys.stdin.isatty():
+        said.print("Ask; an empty line or Ctrl-D ends.", style="dim")
+    while True:
+        if sys.stdin.isatty():
+            said.print("? ", style="bold", end="")
+        line = sys.stdin.readline()
+        if not line or (not line.strip() and sys.stdin.isatty()):
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def show(answer: Answer, options: Options) -> None:
+    """Print an answer."""
+    if options.as_json:
+        print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
+        return
+    out, said = Console(), Console(stderr=True)
+    if out.is_terminal:
+        out.print(Syntax(f"{answer.sql};", "sql", background_color="default", word_wrap=True))
+    else:
+        print(f"{answer.sql};")
+    for warning in answer.warnings:
+        said.print(f"warning: {warning}", style="yellow", markup=False)
+    if answer.result is not None:
+        out.print(rows_table(answer.result))
+    if answer.result is not None and answer.result.error:
+        said.print(f"{answer.result.error}: {answer.result.message}", style="red", markup=False)
+    said.print(f"{answer.seconds:.1f} s", style="dim")
+
+
+def rows_table(result: Result) -> Table | str:
+    """A result as a table, cut to `SHOWN_ROWS`."""
+    if not result.columns:
+        return ""
+    table = Table(*map(str, result.columns), header_style="bold")
+    for row in result.rows[:SHOWN_ROWS]:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    more = len(result.rows) - SHOWN_ROWS
+    table.caption = f"{len(result.rows):,} rows" + (f", {more:,} of them not shown" if more > 0 else "")
+    return table

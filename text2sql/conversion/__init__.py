@@ -1,0 +1,1 @@
+"""SQLite databases and queries to PostgreSQL, and the proof that both give the same."""

@@ -1,0 +1,88 @@
+"""A database as plain SQL that `psql -f` loads; `text2sql.postgres.load` loads the same file through a connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from text2sql.conversion.databases.describe import encoder
+from text2sql.conversion.databases.names import quote
+from text2sql.conversion.databases.sqlite import Source, Value
+from text2sql.postgres.load import END_OF_DATA
+from text2sql.schema import Column, Schema, Table
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v"})
+Rows = Callable[[Table], Iterable[tuple[Value, ...]]]
+
+
+def column_list(names: Iterable[str]) -> str:
+    """`(a, b)`."""
+    return f"({', '.join(quote(name) for name in names)})"
+
+
+def create_table(table: Table) -> str:
+    """CREATE TABLE with its primary and unique keys and NOT NULL, without foreign keys."""
+    lines = []
+    for column in table.columns:
+        parts = [quote(column.name), column.type]
+        if table.primary_key == (column.name,):
+            parts.append("PRIMARY KEY")
+        elif column.not_null and column.name not in table.primary_key:
+            parts.append("NOT NULL")
+        if column.unique and table.primary_key != (column.name,):
+            parts.append("UNIQUE")
+        lines.append(" ".join(parts))
+    if len(table.primary_key) > 1:
+        lines.append(f"PRIMARY KEY {column_list(table.primary_key)}")
+    lines += [f"UNIQUE {column_list(key)}" for key in table.unique]
+    body = ",\n".join(f"    {line}" for line in lines)
+    return f"CREATE TABLE {quote(table.name)} (\n{body}\n);\n"
+
+
+def statements(schema: Schema, rows: Rows) -> Iterator[str]:
+    """The dump of `schema` with the rows of each table, as Python values."""
+    yield from script(schema, lambda table: copy_lines(table.columns, rows(table)))
+
+
+def script(schema: Schema, lines: Callable[[Table], Iterable[str]]) -> Iterator[str]:
+    """The dump, piece by piece: tables, their rows, and the foreign keys last, so that circles of them load.
+
+    `lines` gives a table's rows in COPY's text format.
+    """
+    yield "-- Load with: psql -v ON_ERROR_STOP=1 -f FILE DATABASE (made with LOCALE 'C': text sorts as in SQLite)\n"
+    yield "SET client_encoding = 'UTF8';\n"
+    for table in schema.tables:
+        yield "\n" + create_table(table)
+    for table in schema.tables:
+        yield f"\nCOPY {quote(table.name)} {column_list(c.name for c in table.columns)} FROM stdin;\n"
+        yield from lines(table)
+        yield END_OF_DATA
+    for table in schema.tables:
+        for key in table.foreign_keys:
+            if key.enforced:
+                target = f"REFERENCES {quote(key.referred_table)} {column_list(key.referred_columns)}"
+                yield f"\nALTER TABLE {quote(table.name)} ADD FOREIGN KEY {column_list(key.columns)} {target};\n"
+
+
+def copy_lines(columns: tuple[Column, ...], rows: Iterable[tuple[Value, ...]]) -> Iterator[str]:
+    """Rows in COPY's text format."""
+    encoders = [encoder(column.type) for column in columns]
+    for row in rows:
+        fields = ("\\N" if v is None else e(v).translate(_ESCAPES) for e, v in zip(encoders, row, strict=True))
+        yield "\t".join(fields) + "\n"
+
+
+def dump(source: Source, schema: Schema) -> Iterator[str]:
+    """The dump of `source`, described by `schema`, piece by piece."""
+    by_name = {table.name: table for table in source.tables()}
+    return statements(schema, lambda table: source.rows(by_name[table.source]))
+
+
+def write_dump(source: Source, schema: Schema, path: Path) -> None:
+    """Write the dump of `source` to `path`, atomically and without holding it in memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as out:
+        out.writelines(dump(source, schema))
+    temporary.replace(path)

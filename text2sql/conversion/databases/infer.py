@@ -1,0 +1,226 @@
+"""The PostgreSQL type of a column, from what SQLite was told (the declared type) and what it holds (the values).
+
+SQLite keeps whatever it is given, so a declaration alone lies. A declaration is followed where all values fit it;
+otherwise the column gets the type that holds them all. Dates, timestamps and times are recognised by their values
+where each is written exactly as PostgreSQL would write it, so that no value changes its text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+
+from text2sql.conversion.databases.names import lower
+from text2sql.conversion.databases.sqlite import Value
+
+#: from narrow to wide: where keys tie columns together, the widest type of them is taken
+NUMERIC_TYPES = ("smallint", "integer", "bigint", "numeric", "double precision")
+SAMPLE_CHARACTERS = 60
+
+INTEGER_TEXT = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z")
+NUMBER_TEXT = re.compile(r"[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*\Z")
+DATE_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+TIMESTAMP_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?\Z")
+#: the number that SQLite reads at the start of a text in arithmetic; shorter patterns find the same in most data
+NUMBER_PREFIX = r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+SHORT_PREFIXES = (r"^\d+", r"^[\d.]+")
+TIME_TEXT = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?\Z")
+
+
+def affinity(declared: str) -> str:
+    """SQLite's column affinity (https://www.sqlite.org/datatype3.html, 3.1).
+
+    >>> [affinity(t) for t in ("BIGINT", "varchar(20)", "", "float", "decimal(5,2)", "datetime")]
+    ['integer', 'text', 'blob', 'real', 'numeric', 'numeric']
+    """
+    name = declared.upper()
+    if "INT" in name:
+        return "integer"
+    if any(part in name for part in ("CHAR", "CLOB", "TEXT")):
+        return "text"
+    if not name.strip() or "BLOB" in name:
+        return "blob"
+    if any(part in name for part in ("REAL", "FLOA", "DOUB")):
+        return "real"
+    return "numeric"
+
+
+def text_form(value: str) -> str:
+    """What a text is written like: `integer` and `number`, `date`, `timestamp`, `time` (valid ones), or `text`."""
+    if INTEGER_TEXT.match(value):
+        return "integer"
+    if NUMBER_TEXT.match(value):
+        return "number"
+    for form, pattern, parse in (
+        ("date", DATE_TEXT, date.fromisoformat),
+        ("timestamp", TIMESTAMP_TEXT, datetime.fromisoformat),
+        ("time", TIME_TEXT, time.fromisoformat),
+    ):
+        if pattern.match(value):
+            try:
+                parse(value.ljust(len(value) + (6 - len(value.partition(".")[2])), "0") if "." in value else value)
+            except ValueError:
+                return "text"
+            return form
+    return "text"
+
+
+@dataclass
+class Facts:
+    """What the values of a column are. `forms` counts the forms of its texts, `blank` those that are empty."""
+
+    rows: int = 0
+    nulls: int = 0
+    integers: int = 0
+    reals: int = 0
+    texts: int = 0
+    blobs: int = 0
+    blank: int = 0
+    zeros: int = 0
+    lowest: int = 0
+    highest: int = 0
+    non_finite: int = 0
+    fractions: int = 0
+    with_nul: int = 0
+    forms: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, None] = field(default_factory=dict)
+    prefixes: list[str] = field(default_factory=lambda: [*SHORT_PREFIXES, NUMBER_PREFIX])
+
+    def add(self, values: Iterable[Value], samples: int) -> None:
+        """Count `values`; keep the first `samples` distinct ones as text."""
+        known: dict[str, str] = {}
+        for value in values:
+            self.rows += 1
+            if value is None:
+                self.nulls += 1
+                continue
+            if isinstance(value, int):
+                self.integers += 1
+                self.zeros += value == 0
+                self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
+            elif isinstance(value, float):
+                self.reals += 1
+                self.zeros += value == 0
+                self.non_finite += not math.isfinite(value)
+                self.fractions += not value.is_integer() or abs(value) >= 2**53
+            elif isinstance(value, str):
+                self.texts += 1
+                self.blank += not value
+                self.with_nul += "\0" in value
+                form = known.get(value)
+                if form is None:
+                    form = known[value] = text_form(value)
+                    self._narrow_prefixes(value)
+                self.forms[form] = self.forms.get(form, 0) + 1
+            else:
+                self.blobs += 1
+                continue
+            if len(self.samples) < samples:
+                self.samples.setdefault(sample(value))
+
+    def _narrow_prefixes(self, value: str) -> None:
+        """Leave out the patterns that would find something else than SQLite does at the start of `value`."""
+        if len(self.prefixes) == 1:
+            return
+        found = re.match(NUMBER_PREFIX, value, re.ASCII)
+        wanted = found[1] if found else None
+        matches = {pattern: re.match(pattern, value, re.ASCII) for pattern in self.prefixes}
+        self.prefixes = [p for p, m in matches.items() if p == NUMBER_PREFIX or (m[0] if m else None) == wanted]
+
+    @property
+    def storage(self) -> tuple[str, ...]:
+        """The storage classes that occur, of integer, real, text and blob."""
+        counts = {"integer": self.integers, "real": self.reals, "text": self.texts, "blob": self.blobs}
+        return tuple(name for name, count in counts.items() if count)
+
+    @property
+    def form(self) -> str:
+        """The one form that all texts share, `blank` if they are all empty, `integer or text` (each number among them
+        is written as PostgreSQL would), or `text`."""
+        if self.texts and self.blank == self.texts:
+            return "blank"
+        forms = set(self.forms)
+        if len(forms) == 1:
+            return next(iter(forms))
+        if forms == {"integer", "number"}:
+            return "number"
+        if forms and "number" not in forms:
+            return "integer or text"
+        return "text"
+
+
+def sample(value: Value) -> str:
+    """A value as a short text for prompts."""
+    text = f"{value:.10g}" if isinstance(value, float) else str(value)
+    return " ".join(text.replace("\0", "").split())[:SAMPLE_CHARACTERS]
+
+
+def column_type(declared: str, facts: Facts) -> str:
+    """The PostgreSQL type that holds all values, and is the declared one's counterpart where that one does.
+
+    >>> column_type("INT", Facts(rows=2, integers=2, highest=2**40))
+    'bigint'
+    >>> column_type("REAL", Facts(rows=2, reals=1, texts=1, forms={"text": 1}))
+    'text'
+    """
+    storage = facts.storage
+    if not storage:
+        return declared_type(declared)
+    if storage == ("blob",):
+        return "bytea"
+    if storage == ("text",):
+        return facts.form if facts.form in ("date", "timestamp", "time") and not facts.with_nul else "text"
+    if "text" in storage or "blob" in storage:
+        return "text"
+    name, scale = lower(declared), re.search(r",\s*([1-9][0-9]*)", declared)
+    if storage == ("integer",):
+        if name.startswith("bool") and facts.lowest >= 0 and facts.highest <= 1:
+            return "boolean"
+        if affinity(declared) == "numeric" and (
+            scale or ("(" not in declared and declared_type(declared) == "numeric")
+        ):
+            return "numeric"
+        return "integer" if facts.lowest >= -(2**31) and facts.highest < 2**31 else "bigint"
+    decimal = affinity(declared) == "numeric" and "real" in storage and not facts.non_finite
+    return "numeric" if decimal else "double precision"
+
+
+def declared_type(declared: str) -> str:
+    """The counterpart of a declared type, for a column without a value."""
+    name = lower(declared).partition("(")[0].strip()
+    for start, counterpart in (("bool", "boolean"), ("datetime", "timestamp"), ("timestamp", "timestamp")):
+        if name.startswith(start):
+            return counterpart
+    if name in ("date", "time"):
+        return name
+    if name in ("bigint", "int8", "unsigned big int"):
+        return "bigint"
+    by_affinity = {"integer": "integer", "real": "double precision", "text": "text", "numeric": "numeric"}
+    if affinity(declared) == "blob":
+        return "bytea" if name else "text"
+    return by_affinity[affinity(declared)]
+
+
+def unify(types: Mapping[str, str], facts: Mapping[str, Facts], groups: Iterable[set[str]]) -> dict[str, str]:
+    """One type for the columns of each group (columns tied together by foreign keys), by name."""
+    result = dict(types)
+    for group in groups:
+        found = {types[name] for name in group if facts[name].storage} or {types[name] for name in group}
+        result.update(dict.fromkeys(group, _common(found, [facts[name] for name in group])))
+    return result
+
+
+def _common(types: set[str], facts: list[Facts]) -> str:
+    """The narrowest type that holds what all of `types` hold."""
+    if len(types) == 1:
+        return next(iter(types))
+    if types <= {*NUMERIC_TYPES, "boolean"}:
+        return max(types - {"boolean"}, key=NUMERIC_TYPES.index)
+    # Texts that are integers, written as PostgreSQL writes them, and whole reals may join integers without changing.
+    if all(set(f.forms) <= {"integer"} and not f.blobs and not f.fractions for f in facts):
+        small = all(f.lowest >= -(2**31) and f.highest < 2**31 and not f.texts for f in facts)
+        return "integer" if small else "bigint"
+    return "text"

@@ -1,0 +1,117 @@
+"""SQLite queries as PostgreSQL queries with the same results.
+
+`convert` parses the query, resolves every name against the schema (`scope`), and applies `RULES` in order: each a small
+transform of the tree whose docstring says which difference between the engines it stands for, and whose cases are a
+table in tests/conversion/test_dialect.py. What no rule knows is rejected with a reason; nothing is passed on unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from text2sql.conversion.dialect import comparisons, dates, expressions, grouping, names, ordering
+from text2sql.conversion.dialect.allowed import check
+from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.scope import bind
+from text2sql.conversion.dialect.text import write
+from text2sql.schema import Schema
+
+__all__ = ["RULES", "Conversion", "Rejected", "convert", "convert_tree", "parse"]
+
+Rule = Callable[[exp.Expression], exp.Expression]
+#: in the order in which they are applied: names first, then values, then rows and their order
+RULES: Sequence[Rule] = (
+    names.string_literals,
+    names.names,
+    names.aliases,
+    names.joins,
+    expressions.collations,
+    dates.dates,
+    expressions.functions,
+    expressions.casts,
+    expressions.arithmetic,
+    expressions.concatenation,
+    expressions.branches,
+    grouping.aggregates,
+    comparisons.like,
+    comparisons.glob,
+    comparisons.affinity,
+    comparisons.conditions,
+    ordering.distinct_order,
+    grouping.having,
+    grouping.bare_columns,
+    ordering.set_operations,
+    ordering.order_values,
+    ordering.null_order,
+    ordering.limits,
+    names.derived_names,
+    names.parentheses,
+)
+#: the rules for a query that PostgreSQL has refused because a subquery used as a value has several rows
+RULES_FOR_FIRST_ROWS: Sequence[Rule] = (*RULES, ordering.first_rows)
+
+
+def parse(sql: str) -> exp.Query:
+    """The tree of one SQLite query.
+
+    Raises:
+        Rejected: a syntax error, several statements, or a statement that is no query.
+    """
+    try:
+        parsed = sqlglot.parse(sql, read="sqlite")
+    except SqlglotError as error:
+        raise Rejected(f"syntax error: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise Rejected("nested too deeply") from None
+    statements = [s for s in parsed if s is not None and not isinstance(s, exp.Semicolon)]
+    if len(statements) != 1:
+        raise Rejected(f"{len(statements) or 'no'} statements, where one query is wanted")
+    (tree,) = statements
+    if not isinstance(tree, exp.Query):
+        raise Rejected(f"not a query: {type(tree).__name__.upper()}")
+    return tree
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted query: its text, its tree, and the (SQLite) names of the tables that it reads."""
+
+    sql: str
+    tree: exp.Expression
+    tables: frozenset[str]
+
+
+def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Conversion:
+    """As `convert`, with what a proof needs besides the text."""
+    tree: exp.Expression = parse(sql)
+    check(tree)
+    step = "names"
+    try:
+        tree.meta["width"] = bind(tree, schema)
+        tables = frozenset(t.meta["table"].source for t in tree.find_all(exp.Table) if "table" in t.meta)
+        for rule in rules:
+            step = rule.__name__
+            tree = rule(tree)
+        return Conversion(write(tree), tree, tables)
+    except RecursionError:
+        raise Rejected("nested too deeply") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, SqlglotError) as error:
+        # A form of query that a rule was not written for; better left out, with its place, than guessed at.
+        raise Rejected(f"not understood by the rule {step}: {type(error).__name__}: {error}") from error
+
+
+def convert(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:
+    """The PostgreSQL query that returns what the SQLite query `sql` returns, on the database that `schema` describes.
+
+    Args:
+        rules: a part of RULES, to see what each is good for.
+
+    Raises:
+        Rejected: it cannot be converted; with the reason.
+    """
+    return convert_tree(sql, schema, rules).sql

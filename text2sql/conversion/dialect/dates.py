@@ -1,0 +1,211 @@
+"""SQLite's date and time functions. There dates are texts; here the columns are dates where the values are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from sqlglot import exp
+
+from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.tree import call, cast, is_string, number, rewrite, string, typed, wrap
+from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, TIME, TIMESTAMP, Type, cast_type, type_of
+
+#: strftime's conversions as to_char's
+_PATTERNS = {"Y": "YYYY", "m": "MM", "d": "DD", "H": "HH24", "M": "MI", "S": "SS", "j": "DDD", "f": "SS.MS"}
+#: CAST(strftime(...) AS INTEGER) as a field of EXTRACT
+_FIELDS = {"Y": "YEAR", "m": "MONTH", "d": "DAY", "H": "HOUR", "M": "MINUTE", "j": "DOY", "w": "DOW", "s": "EPOCH"}
+_SHIFT = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(second|minute|hour|day|month|year)s?\Z", re.IGNORECASE)
+_COLUMNS = {"date": DATE, "timestamp": TIMESTAMP, "time": TIME}
+
+
+def dates(tree: exp.Expression) -> exp.Expression:
+    """date, time, datetime, strftime, julianday and unixepoch read texts, with modifiers like '+1 day'; PostgreSQL has
+    types, intervals, to_char and EXTRACT."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if "type" in node.meta:
+            return None
+        if isinstance(node, exp.Sub):
+            return _days_between(node)
+        if isinstance(node, exp.Cast) and isinstance(node.this, exp.TimeToStr):
+            return _field(node)
+        if isinstance(node, exp.TimeToStr) and isinstance(node.parent, exp.Cast) and _field(node.parent) is not None:
+            return None  # taken together with the cast
+        if isinstance(node, exp.CurrentDate):
+            return typed(node.copy(), replace(DATE, nullable=False))
+        if isinstance(node, exp.CurrentTimestamp):
+            return _now("timestamp")
+        parsed = _parse(node)
+        if parsed is None:
+            return None
+        name, arguments, pattern = parsed
+        if name == "julianday" and isinstance(node.parent, exp.Sub) and _both_julian(node.parent):
+            return None  # taken together with the subtraction
+        if name == "strftime":
+            return _strftime(pattern or "", arguments)
+        return _plain(name, arguments)
+
+    return rewrite(tree, change)
+
+
+def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str | None] | None:
+    """The function's name, its time value and modifiers, and strftime's format."""
+    if isinstance(node, exp.TimeToStr):
+        if not is_string(node.args["format"]):
+            raise Rejected("strftime with a format that is computed")
+        value = node.this.this if isinstance(node.this, exp.TsOrDsToTimestamp) else node.this
+        return "strftime", [value], node.args["format"].this
+    if isinstance(node, exp.Date):
+        return "date", [a for a in (node.this, *node.expressions) if a is not None], None
+    if isinstance(node, exp.Anonymous):
+        name = node.name.lower()
+        if name == "strftime":
+            if not node.expressions or not is_string(node.expressions[0]):
+                raise Rejected("strftime with a format that is computed")
+            return "strftime", list(node.expressions[1:]), node.expressions[0].this
+        if name in ("date", "time", "datetime", "julianday", "unixepoch"):
+            return name, list(node.expressions), None
+    return None
+
+
+def _now(pg: str) -> exp.Expression:
+    if pg == "date":
+        return typed(exp.CurrentDate(), replace(DATE, nullable=False))
+    stamp = typed(exp.Anonymous(this="localtimestamp"), TIMESTAMP)
+    stamp = typed(exp.column("localtimestamp"), replace(TIMESTAMP, nullable=False))
+    return call("date_trunc", string("second"), stamp, kind=replace(TIMESTAMP, nullable=False))
+
+
+def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
+    """The time value with its modifiers, as a date, timestamp or time; `wanted` decides where either would do.
+
+    Raises:
+        Rejected: the value is not known to be a date in every row, or a modifier is not known.
+    """
+    value, modifiers = (arguments[0], arguments[1:]) if arguments else (string("now"), [])
+    texts = [m.this.strip().lower() if is_string(m) else "" for m in modifiers]
+    kind = type_of(value)
+    if "unixepoch" in texts[:1] and kind.numeric:
+        seconds = call("to_timestamp", value, kind=TIMESTAMP)
+        moment = typed(exp.AtTimeZone(this=seconds, zone=string("UTC")), replace(TIMESTAMP, nullable=kind.nullable))
+        texts, modifiers = texts[1:], modifiers[1:]
+    elif is_string(value) and value.this.strip().lower() == "now":
+        moment = _now("date" if wanted == "date" else "timestamp")
+    elif kind.pg in DATE_TYPES:
+        moment = value
+    elif kind.form in DATE_TYPES and kind.textual and not kind.blanks:
+        moment = cast(value, kind.form, replace(_COLUMNS[kind.form], nullable=kind.nullable))
+    elif isinstance(value, exp.Null):
+        moment = cast(value, "timestamp", TIMESTAMP)
+    else:
+        raise Rejected("date function on a value that is not known to be a date written YYYY-MM-DD")
+    for text, modifier in zip(texts, modifiers, strict=True):
+        moment = _modified(moment, text, modifier)
+    return moment
+
+
+def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> exp.Expression:
+    kind = type_of(moment)
+    stamp = replace(TIMESTAMP, nullable=kind.nullable)
+    if kind.pg == "time":
+        raise Rejected("modifier of a time")
+    if text.startswith("start of ") and text[9:] in ("day", "month", "year"):
+        return call("date_trunc", string(text[9:]), moment, kind=stamp)
+    found = _SHIFT.match(text)
+    if found is None:
+        raise Rejected(f"modifier {modifier.name if is_string(modifier) else 'that is computed'} of a date function")
+    amount, unit = found[1], found[2].lower()
+    operator = exp.Sub if amount.startswith("-") else exp.Add
+    size = amount.lstrip("+-")
+    if kind.pg == "date" and unit == "day" and size.isdigit():
+        return typed(operator(this=wrap(moment), expression=number(int(size))), kind)
+    plural = "" if size == "1" else "s"
+    interval = typed(exp.Interval(this=string(f"{size} {unit}{plural}")), TEXT)
+    inner = moment.copy() if isinstance(moment, exp.Add | exp.Sub) else wrap(moment)
+    return typed(operator(this=inner, expression=interval), stamp)
+
+
+def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
+    """date, time, datetime, julianday and unixepoch."""
+    moment = _moment(arguments, "date" if name == "date" else "timestamp")
+    kind = type_of(moment)
+    nullable = kind.nullable
+    if name == "julianday":
+        day = typed(exp.Extract(this=exp.var("JULIAN"), expression=moment.copy()), NUMERIC)
+        return typed(exp.Sub(this=day, expression=exp.Literal.number("0.5")), replace(NUMERIC, nullable=nullable))
+    if name == "unixepoch":
+        epoch = typed(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), NUMERIC)
+        return typed(epoch, Type("numeric", frozenset({"integer"}), nullable=nullable))
+    wanted = {"date": DATE, "time": TIME, "datetime": TIMESTAMP}[name]
+    if kind.pg == wanted.pg:
+        return moment.copy()
+    if kind.pg == "time":
+        raise Rejected(f"{name}() of a time of day")
+    if name == "time" and kind.pg == "date":
+        return cast(cast(moment, "timestamp", TIMESTAMP), "time", replace(TIME, nullable=nullable))
+    return cast(moment, wanted.pg, replace(wanted, nullable=nullable))
+
+
+def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
+    moment = _moment(arguments, "timestamp")
+    kind = type_of(moment)
+    text = replace(TEXT, nullable=kind.nullable, form="number")
+    if pattern == "%s":
+        epoch = typed(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), NUMERIC)
+        return cast(cast(epoch, "bigint"), "text", replace(text, form="integer"))
+    if pattern == "%w":
+        return cast(typed(exp.Extract(this=exp.var("DOW"), expression=moment.copy()), NUMERIC), "text", text)
+    if kind.pg == "time" and re.search("%[YmdjwsJW]", pattern):
+        raise Rejected("strftime of the date of a time of day")
+    out = ""
+    for part in re.findall(r"%.|[^%]+|%", pattern):
+        if part.startswith("%"):
+            if part == "%%":
+                out += "%"
+            elif part[1:] not in _PATTERNS:
+                raise Rejected(f"strftime with {part}")
+            else:
+                out += _PATTERNS[part[1:]]
+        else:
+            out += f'"{part}"' if re.search(r"[A-Za-z]", part) else part
+    if kind.pg == "time":  # to_char takes no time of day
+        moment = cast(moment, "interval", TIMESTAMP)
+    single = pattern in ("%Y", "%m", "%d", "%H", "%M", "%S", "%j")
+    return call("to_char", moment, string(out), kind=replace(text, form="number" if single else "text", blanks=False))
+
+
+def _field(node: exp.Cast) -> exp.Expression | None:
+    """CAST(strftime('%Y', x) AS INTEGER) as EXTRACT(YEAR FROM x)."""
+    parsed = _parse(node.this)
+    if parsed is None or cast_type(node.to) != "integer" or parsed[2] not in {f"%{k}" for k in _FIELDS}:
+        return None
+    moment = _moment(parsed[1], "timestamp")
+    field = _FIELDS[(parsed[2] or "")[1:]]
+    if type_of(moment).pg == "time" and field not in ("HOUR", "MINUTE"):
+        return None
+    kind = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
+    return typed(exp.Extract(this=exp.var(field), expression=moment.copy()), kind)
+
+
+def _both_julian(node: exp.Sub) -> bool:
+    return all(isinstance(side, exp.Anonymous) and side.name.lower() == "julianday" for side in (node.left, node.right))
+
+
+def _days_between(node: exp.Sub) -> exp.Expression | None:
+    """julianday(a) - julianday(b): whole days between dates, or a fraction of days between timestamps."""
+    if not _both_julian(node):
+        return None
+    left, right = (_moment(list(side.expressions), "timestamp") for side in (node.left, node.right))
+    kinds = {type_of(left).pg, type_of(right).pg}
+    nullable = type_of(left).nullable or type_of(right).nullable
+    days = exp.Sub(this=wrap(left), expression=wrap(right))
+    if kinds == {"date"}:
+        made: exp.Expression = typed(days, Type("integer", frozenset({"real"}), nullable=nullable))
+    elif "time" in kinds:
+        raise Rejected("julianday of a time of day")
+    else:
+        seconds = typed(exp.Extract(this=exp.var("EPOCH"), expression=typed(days, TIMESTAMP)), NUMERIC)
+        divided = exp.Div(this=seconds, expression=number(86400), typed=True)
+        made = typed(divided, replace(NUMERIC, nullable=nullable))
+    return exp.Paren(this=made) if isinstance(node.parent, exp.Binary) else made

@@ -1,0 +1,578 @@
+"""Arithmetic, concatenation, casts, and the functions on texts and numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from sqlglot import exp
+
+from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.tree import (
+    call,
+    cast,
+    is_string,
+    literal_number,
+    number,
+    rewrite,
+    string,
+    typed,
+    wrap,
+)
+from text2sql.conversion.dialect.types import (
+    DATE_TYPES,
+    DOUBLE,
+    INTEGER,
+    NUMERIC,
+    TEXT,
+    Type,
+    arithmetic_type,
+    cast_type,
+    in_group,
+    type_of,
+)
+from text2sql.conversion.dialect.values import (
+    INTEGER_PREFIX_PATTERN,
+    arithmetic_value,
+    as_text,
+    common,
+)
+
+_ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg)
+
+
+def arithmetic(tree: exp.Expression) -> exp.Expression:
+    """In SQLite any text is a number in arithmetic, integers divide to integers, and division by zero gives NULL.
+    PostgreSQL wants numbers, divides sums of integers as decimals, and fails on a zero."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if "type" in node.meta:
+            return None
+        if isinstance(node, exp.Div):
+            return _divide(node)
+        if isinstance(node, exp.Mod):
+            return _modulo(node)
+        if isinstance(node, _ARITHMETIC):
+            for side in ("this", "expression"):
+                operand = node.args.get(side)
+                if isinstance(operand, exp.Expression) and literal_number(operand) is None:
+                    node.set(side, _number(operand))
+        return None
+
+    return rewrite(tree, change)
+
+
+def _number(node: exp.Expression) -> exp.Expression:
+    found = arithmetic_value(node)
+    return found if found is node else found.copy()
+
+
+def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> exp.Expression:
+    """The divisor, NULL where it is 0 and `dividend` is not NULL."""
+    value = literal_number(node)
+    inner = node.unnest() if isinstance(node, exp.Paren) else node
+    if (value is not None and value != 0) or (isinstance(inner, exp.Column) and not type_of(inner).zeros):
+        return node.copy()
+    if isinstance(inner, exp.Count):
+        rows = isinstance(inner.this, exp.Star)
+        of_no_rows = dividend is not None and any(
+            rows or aggregate.this == inner.this for aggregate in dividend.find_all(exp.Sum, exp.Avg, exp.Min, exp.Max)
+        )
+        if of_no_rows or (rows and in_group(inner)):  # no rows: the dividend is NULL already
+            return node.copy()
+    return typed(exp.Nullif(this=inner.copy(), expression=number(0)), replace(type_of(node), nullable=True))
+
+
+def _divide(node: exp.Div) -> exp.Expression:
+    left, right = _number(node.left), _number(node.right)
+    a, b = type_of(left), type_of(right)
+    kind = replace(arithmetic_type(a, b), nullable=a.nullable or b.nullable or b.zeros)
+    divisor = _nonzero(right, left)
+    plain = typed(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), kind)
+    if "integer" not in a.classes or "integer" not in b.classes:
+        if {a.pg, b.pg} <= {"integer", "bigint", "smallint"}:  # reals that are whole, stored as integers
+            plain.set("this", cast(left, "numeric"))
+        return plain
+    if a.integral and b.integral:
+        if a.pg == "numeric" or b.pg == "numeric":  # PostgreSQL's sum of bigint, or its extract
+            return call("div", left, divisor, kind=kind)
+        return plain
+    if not all(_whole_means_integer(n) for n in (left, right)):
+        # Sums of decimals: SQLite divides as integers where every value of a group is whole, which nobody means. It
+        # is left to the proof whether that happens.
+        return plain
+    whole = [
+        exp.EQ(this=wrap(n), expression=call("trunc", n, kind=type_of(n)))
+        for n in (left, right)
+        if not type_of(n).integral
+    ]
+    branch = exp.If(this=exp.and_(*whole, copy=False), true=call("div", left, divisor, kind=kind))
+    return typed(exp.Case(ifs=[branch], default=plain), kind)
+
+
+def _whole_means_integer(node: exp.Expression) -> bool:
+    """Whether a number is an integer for SQLite exactly if it is whole: in columns that make 5 of 5.0."""
+    inner = node.unnest() if isinstance(node, exp.Paren) else node
+    kind = type_of(inner)
+    return kind.integral or (isinstance(inner, exp.Column) and kind.affinity in ("numeric", "integer"))
+
+
+def _modulo(node: exp.Mod) -> exp.Expression:
+    left, right = (_integer(_number(side)) for side in (node.left, node.right))
+    kind = Type("bigint", frozenset({"integer"}), nullable=True)
+    return typed(exp.Mod(this=wrap(left), expression=_nonzero(wrap(right))), kind)
+
+
+def _integer(node: exp.Expression) -> exp.Expression:
+    """A number cut to an integer, as CAST(... AS INTEGER) and % do."""
+    kind = type_of(node)
+    if kind.pg in ("integer", "bigint", "smallint"):
+        return node
+    value = literal_number(node)
+    if value is not None:
+        return number(int(value))
+    inner = node if kind.integral else call("trunc", node, kind=kind)
+    return cast(inner, "bigint")
+
+
+def concatenation(tree: exp.Expression) -> exp.Expression:
+    """|| makes texts of its operands; PostgreSQL does so only beside a text."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Concat) and "type" not in node.meta:
+            arguments = [_joined(a) for a in node.expressions]
+            return call("concat", *arguments, kind=replace(TEXT, nullable=False))
+        if not isinstance(node, exp.DPipe) or "type" in node.meta:
+            return None
+        left, right = node.left, node.right
+        kind = replace(TEXT, nullable=type_of(left).nullable or type_of(right).nullable)
+        texts = [as_text(side) for side in (left, right)]
+        # One text is enough for PostgreSQL to take the operator for that of texts.
+        if any(type_of(side).pg in ("text", "unknown") for side in (left, right)):
+            texts = [side if _prints_alike(side) else made for side, made in zip((left, right), texts, strict=True)]
+        return typed(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), kind)
+
+    return rewrite(tree, change)
+
+
+def _prints_alike(node: exp.Expression) -> bool:
+    kind = type_of(node)
+    return kind.pg in (*DATE_TYPES, "integer", "bigint", "smallint") and isinstance(node, exp.Column | exp.Literal)
+
+
+def _joined(node: exp.Expression) -> exp.Expression:
+    made = as_text(node)
+    return node if _prints_alike(node) else made
+
+
+def casts(tree: exp.Expression) -> exp.Expression:
+    """CAST takes the longest prefix that is a number, or 0, and cuts off decimals; PostgreSQL's fails on other texts,
+    and rounds."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if not isinstance(node, exp.Cast) or "type" in node.meta:
+            return None
+        operand, affinity, kind = node.this, cast_type(node.to), type_of(node.this)
+        made = type_of(node)
+        if affinity == "text":
+            text = as_text(operand)
+            return typed(text.copy(), made) if text is operand else text
+        if affinity == "blob":
+            raise Rejected("CAST to BLOB")
+        if affinity == "integer":
+            return _cast_integer(operand, kind, made)
+        found = _number(operand)
+        if affinity == "real":
+            return cast(found, "double precision", made)
+        value = type_of(found)
+        return typed(found.copy(), replace(value, affinity="numeric"))
+
+    return rewrite(tree, change)
+
+
+def _cast_integer(operand: exp.Expression, kind: Type, made: Type) -> exp.Expression:
+    if isinstance(operand, exp.Null):
+        return cast(operand, "integer", made)
+    if is_string(operand):
+        found = re.match(INTEGER_PREFIX_PATTERN, operand.this)
+        return number(int(found[1]) if found else 0)
+    if kind.pg in ("integer", "bigint", "smallint"):
+        return typed(operand.copy(), replace(kind, affinity="integer"))
+    if kind.pg in ("text", "unknown") and kind.form == "text" and not kind.mixed:
+        prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), kind=TEXT)
+        found = typed(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
+        value = cast(found, "bigint", made)
+        if kind.nullable:
+            given = exp.Not(this=exp.Is(this=wrap(operand), expression=exp.Null()))
+            value = typed(exp.Case(ifs=[exp.If(this=given, true=value)]), made)
+        return value
+    found = _number(operand)
+    value = type_of(found)
+    if value.pg in ("integer", "bigint"):
+        return typed(found.copy(), replace(value, affinity="integer"))
+    if value.integral:
+        return cast(found, "integer", replace(made, pg="integer"))
+    return cast(call("trunc", found, kind=value), "integer", replace(made, pg="integer"))
+
+
+def branches(tree: exp.Expression) -> exp.Expression:
+    """The branches of CASE, iif, coalesce, ifnull and nullif may be of different types in SQLite; in PostgreSQL one
+    type holds them all."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if "type" in node.meta:
+            return None
+        if isinstance(node, exp.Case):
+            slots = [(branch, "true") for branch in node.args["ifs"]]
+            slots += [(node, "default")] if node.args.get("default") is not None else []
+        elif isinstance(node, exp.If) and not isinstance(node.parent, exp.Case):
+            return _iif(node)
+        elif isinstance(node, exp.Coalesce):
+            made = common([node.this, *node.expressions])
+            return exp.Coalesce(this=made[0].copy(), expressions=[m.copy() for m in made[1:]])
+        elif isinstance(node, exp.Nullif):
+            return _nullif(node)
+        else:
+            return None
+        made = common([owner.args[key] for owner, key in slots])
+        for (owner, key), value in zip(slots, made, strict=True):
+            owner.set(key, value if value is owner.args[key] else value.copy())
+        return None
+
+    return rewrite(tree, change)
+
+
+def _iif(node: exp.If) -> exp.Expression:
+    default = node.args.get("false")
+    made = common([node.args["true"], *([default] if default is not None else [])])
+    branch = exp.If(this=node.this.copy(), true=made[0].copy())
+    return exp.Case(ifs=[branch], default=made[1].copy() if default is not None else None)
+
+
+def _nullif(node: exp.Nullif) -> exp.Expression:
+    from text2sql.conversion.dialect.comparisons import compare
+
+    # A function compares without affinity: nullif('5', 5) is '5'.
+    plain = [typed(n.copy(), replace(type_of(n), affinity="")) for n in (node.this, node.expression)]
+    compared = compare(exp.EQ, *plain)
+    if isinstance(compared, exp.Boolean):
+        return node.this.copy()
+    if not isinstance(compared, exp.EQ) or compared.this != node.this:
+        raise Rejected("nullif of values of different types")
+    return typed(exp.Nullif(this=compared.this, expression=compared.expression), type_of(node))
+
+
+# --- functions -------------------------------------------------------------------------------------------------------
+
+
+def functions(tree: exp.Expression) -> exp.Expression:
+    """Functions that PostgreSQL has under another name, with other arguments, or not at all. One that is in none of
+    the tables is rejected."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if "type" in node.meta or not isinstance(node, exp.Func):
+            return None
+        for kinds, function in _FUNCTIONS:
+            if isinstance(node, kinds):
+                return function(node)
+        if isinstance(node, exp.Anonymous):
+            named = _NAMED.get(node.name.lower())
+            if named is not None:
+                return named(node)
+        return None
+
+    return rewrite(tree, change)
+
+
+def _nullable(*nodes: exp.Expression | None) -> bool:
+    return any(type_of(n).nullable for n in nodes if n is not None)
+
+
+def _length(node: exp.Length) -> exp.Expression:
+    return call("length", as_text(node.this), kind=replace(INTEGER, nullable=_nullable(node.this)))
+
+
+def _simple(name: str) -> Callable[[exp.Expression], exp.Expression]:
+    def function(node: exp.Expression) -> exp.Expression:
+        return call(name, as_text(node.this), kind=replace(TEXT, nullable=_nullable(node.this)))
+
+    return function
+
+
+def _trim(node: exp.Trim) -> exp.Expression:
+    name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or ""), "trim")
+    characters = node.args.get("expression")
+    arguments = [as_text(a) for a in (node.this, characters) if a is not None]
+    return call(name, *arguments, kind=replace(TEXT, nullable=_nullable(node.this, characters)))
+
+
+def _substr(node: exp.Substring) -> exp.Expression:
+    operand = as_text(node.this)
+    kind = replace(TEXT, nullable=_nullable(*node.iter_expressions()))
+    start, length = node.args["start"], node.args.get("length")
+    begin, size = literal_number(start), literal_number(length) if length is not None else None
+    if size is not None and size < 0:
+        raise Rejected("substr with a negative length")
+    if length is not None and size is None:
+        length = length if _never_negative(length) else _at_least_zero(length)
+    if begin is None and not _never_negative(start):
+        raise Rejected("substr from a place that may be negative")
+    if begin is not None and begin < 0:
+        if length is None:
+            return call("right", operand, number(-int(begin)), kind=kind)
+        counted = call("length", operand, kind=INTEGER)
+        start = exp.Sub(this=counted, expression=number(-int(begin) - 1)) if begin < -1 else counted
+    return call("substr", operand, start, *([length] if length is not None else []), kind=kind)
+
+
+def _never_negative(node: exp.Expression) -> bool:
+    """Whether an integer expression is certainly 0 or more."""
+    value = literal_number(node)
+    if value is not None:
+        return value >= 0
+    node = node.unnest() if isinstance(node, exp.Paren) else node
+    if isinstance(node, exp.Add):
+        return _never_negative(node.left) and _never_negative(node.right)
+    name = node.name.lower() if isinstance(node, exp.Anonymous) else ""
+    return isinstance(node, exp.Length | exp.StrPosition | exp.Count) or name in ("length", "strpos")
+
+
+def _at_least_zero(node: exp.Expression) -> exp.Expression:
+    return call("greatest", node, number(0), kind=type_of(node))
+
+
+def _instr(node: exp.StrPosition) -> exp.Expression:
+    found, wanted = as_text(node.this), as_text(node.args["substr"])
+    return call("strpos", found, wanted, kind=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
+
+
+def _replace(node: exp.Replace) -> exp.Expression:
+    arguments = [node.this, node.expression, node.args["replacement"]]
+    return call("replace", *map(as_text, arguments), kind=replace(TEXT, nullable=_nullable(*arguments)))
+
+
+def _round(node: exp.Round) -> exp.Expression:
+    operand, decimals = _number(node.this), node.args.get("decimals")
+    kind = type_of(operand)
+    made = Type("numeric", frozenset({"real"}), nullable=kind.nullable)
+    if kind.pg == "double precision":
+        operand = cast(operand, "numeric")
+    elif decimals is not None and kind.pg != "numeric" and kind.integral:
+        return typed(operand.copy(), replace(made, pg=kind.pg))
+    if decimals is not None and (literal_number(decimals) or 0) < 0:
+        decimals = number(0)
+    places = [] if decimals is None or literal_number(decimals) == 0 else [decimals]
+    return call("round", operand, *places, kind=made)
+
+
+def _abs(node: exp.Abs) -> exp.Expression:
+    operand = _number(node.this)
+    return call("abs", operand, kind=replace(type_of(operand), affinity=""))
+
+
+def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
+    """max(a, b) and min(a, b): NULL if any is NULL, while greatest and least pass over NULLs."""
+
+    def function(node: exp.Expression) -> exp.Expression:
+        arguments = common([node.this, *node.expressions])
+        kinds = [type_of(a) for a in arguments]
+        if len({k.textual for k in kinds if k.classes}) > 1:
+            raise Rejected(f"{name} of numbers and texts")
+        made = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
+        found = call(name, *arguments, kind=made)
+        unknown = [exp.Not(this=exp.Is(this=wrap(a), expression=exp.Null())) for a in arguments if type_of(a).nullable]
+        if not unknown:
+            return found
+        return typed(exp.Case(ifs=[exp.If(this=exp.and_(*unknown, copy=False), true=found)]), made)
+
+    return function
+
+
+def _typeof(node: exp.Expression) -> exp.Expression:
+    operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
+    kind = type_of(operand)
+    if not kind.classes:
+        return typed(string("null"), replace(TEXT, nullable=False))
+    if len(kind.classes) != 1:
+        raise Rejected("typeof of values of several types")
+    name = string(next(iter(kind.classes)))
+    if not kind.nullable:
+        return typed(name, replace(TEXT, nullable=False))
+    missing = exp.If(this=exp.Is(this=wrap(operand), expression=exp.Null()), true=string("null"))
+    return typed(exp.Case(ifs=[missing], default=name), replace(TEXT, nullable=False))
+
+
+def _format(node: exp.Expression) -> exp.Expression:
+    arguments = list(node.expressions)
+    template = node.this if isinstance(node, exp.Format) else arguments.pop(0)
+    if not is_string(template):
+        raise Rejected("printf with a format that is computed")
+    parts: list[exp.Expression] = []
+    rest = template.this
+    for found in re.finditer(r"%(%|(-?)(0?)(\d*)(?:\.(\d+))?([dsfi]))", template.this):
+        before, _, rest = rest.partition(found[0])
+        if before:
+            parts.append(string(before))
+        if found[1] == "%":
+            parts.append(string("%"))
+            continue
+        if not arguments:
+            raise Rejected("printf with too few arguments")
+        parts.append(_formatted(arguments.pop(0), found, among_others=found[0] != template.this))
+    if "%" in rest:
+        raise Rejected("printf with a conversion other than d, s, f")
+    if rest:
+        parts.append(string(rest))
+    if arguments or not parts:
+        raise Rejected("printf with too many arguments")
+    if len(parts) == 1:
+        return parts[0]
+    return call("concat", *parts, kind=replace(TEXT, nullable=False))
+
+
+def _formatted(argument: exp.Expression, found: re.Match[str], among_others: bool) -> exp.Expression:
+    """One conversion of printf; `among_others` it is made a text by concat."""
+    left, zero, width, precision, kind = found[2], found[3], found[4], found[5], found[6]
+    text = replace(TEXT, nullable=type_of(argument).nullable)
+    if kind == "s":
+        if precision:
+            raise Rejected("printf with a precision of a text")
+        made = as_text(argument)
+        if width and type_of(argument).nullable:
+            made = typed(exp.Coalesce(this=made.copy(), expressions=[string("")]), TEXT)
+    elif kind in "di":
+        if precision:
+            raise Rejected("printf with a precision of an integer")
+        made = _or_zero(_integer(_number(argument)))
+        made = made if among_others and not width else cast(made, "text")
+    else:
+        value = cast(_or_zero(_number(argument)), "numeric")
+        made = cast(call("round", value, number(int(precision or 6)), kind=NUMERIC), "text")
+    if not width:
+        return made
+    if zero and kind == "s":
+        raise Rejected("printf with zeros before a text")
+    # lpad cuts what is longer; printf does not
+    size = call("greatest", number(int(width)), call("length", made, kind=INTEGER), kind=INTEGER)
+    pad = "rpad" if left else "lpad"
+    return call(pad, made, size, *([string("0")] if zero and not left else []), kind=text)
+
+
+def _or_zero(node: exp.Expression) -> exp.Expression:
+    """printf writes 0 for NULL."""
+    kind = type_of(node)
+    if not kind.nullable:
+        return node
+    return typed(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(kind, nullable=False))
+
+
+def _double(name: str) -> Callable[[exp.Expression], exp.Expression]:
+    def function(node: exp.Expression) -> exp.Expression:
+        arguments = [_number(a) for a in node.iter_expressions()]
+        return call(name, *arguments, kind=replace(DOUBLE, nullable=True))
+
+    return function
+
+
+def _whole(name: str) -> Callable[[exp.Expression], exp.Expression]:
+    def function(node: exp.Expression) -> exp.Expression:
+        operand = _number(node.this)
+        kind = type_of(operand)
+        return operand.copy() if kind.integral else call(name, operand, kind=kind)
+
+    return function
+
+
+def _log(node: exp.Log) -> exp.Expression:
+    arguments = [node.this, *([node.expression] if node.args.get("expression") is not None else [])]
+    if len(arguments) == 1 or literal_number(node.this) == 10:
+        return call("log", _number(arguments[-1]), kind=replace(DOUBLE, nullable=True))
+    return call("log", *(cast(_number(a), "numeric") for a in arguments), kind=replace(NUMERIC, nullable=True))
+
+
+def _chr(node: exp.Chr) -> exp.Expression:
+    if len(node.expressions) == 1:
+        return call("chr", _number(node.expressions[0]), kind=replace(TEXT, nullable=False))
+    parts = [call("chr", _number(e), kind=TEXT) for e in node.expressions]
+    return call("concat", *parts, kind=replace(TEXT, nullable=False))
+
+
+def _hex(node: exp.Hex) -> exp.Expression:
+    kind = type_of(node.this)
+    inner = node.this if kind.pg == "bytea" else call("convert_to", as_text(node.this), string("UTF8"), kind=TEXT)
+    encoded = call("encode", inner, string("hex"), kind=TEXT)
+    return call("upper", encoded, kind=replace(TEXT, nullable=kind.nullable))
+
+
+def _inner(node: exp.Anonymous) -> exp.Expression:
+    return node.expressions[0].copy()
+
+
+def _sign(node: exp.Sign) -> exp.Expression:
+    operand = _number(node.this)
+    return cast(call("sign", operand, kind=type_of(operand)), "integer")
+
+
+def _unicode(node: exp.Unicode) -> exp.Expression:
+    return call("ascii", as_text(node.this), kind=replace(INTEGER, nullable=True))
+
+
+def _random(node: exp.Rand) -> exp.Expression:
+    if isinstance(node.parent, exp.Ordered):
+        return call("random", kind=replace(DOUBLE, nullable=False))
+    raise Rejected("random(): its range differs, and no result could be compared")
+
+
+_FUNCTIONS: list[tuple[type | tuple[type, ...], Callable[[exp.Expression], exp.Expression]]] = [
+    (exp.Length, _length),
+    (exp.Upper, _simple("upper")),
+    (exp.Lower, _simple("lower")),
+    (exp.Trim, _trim),
+    (exp.Substring, _substr),
+    (exp.StrPosition, _instr),
+    (exp.Replace, _replace),
+    (exp.Round, _round),
+    (exp.Abs, _abs),
+    (exp.Greatest, _extreme("greatest")),
+    (exp.Least, _extreme("least")),
+    (exp.Typeof, _typeof),
+    (exp.Format, _format),
+    (exp.Sqrt, _double("sqrt")),
+    (exp.Pow, _double("power")),
+    (exp.Exp, _double("exp")),
+    (exp.Ln, _double("ln")),
+    (exp.Log, _log),
+    (exp.Pi, _double("pi")),
+    (exp.Ceil, _whole("ceil")),
+    (exp.Floor, _whole("floor")),
+    (exp.Sign, _sign),
+    (exp.Chr, _chr),
+    (exp.Hex, _hex),
+    (exp.Unicode, _unicode),
+    (exp.Rand, _random),
+]  # fmt: skip
+_NAMED: dict[str, Callable[[exp.Anonymous], exp.Expression]] = {
+    "printf": _format,
+    "typeof": _typeof,
+    "likely": _inner,
+    "unlikely": _inner,
+}
+
+
+def collations(tree: exp.Expression) -> exp.Expression:
+    """COLLATE NOCASE folds ASCII letters; BINARY is what PostgreSQL does anyway."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if not isinstance(node, exp.Collate):
+            return None
+        name = node.expression.name.upper()
+        if name == "BINARY":
+            return typed(node.this.copy(), replace(type_of(node.this), collation=""))
+        if name != "NOCASE":
+            raise Rejected(f"collation {name}")
+        if isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE):
+            return typed(node.this.copy(), replace(type_of(node.this), collation="NOCASE"))
+        return call("lower", as_text(node.this), kind=type_of(node.this))
+
+    return rewrite(tree, change)

@@ -1,0 +1,181 @@
+"""Names and literals: what a name is, how PostgreSQL has it written, and where an alias is known."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from text2sql.conversion.databases.names import lower
+from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.scope import Bound
+from text2sql.conversion.dialect.tree import identifier, rewrite, selects, string, wrap
+
+COMPARISONS = exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE
+
+
+def string_literals(tree: exp.Expression) -> exp.Expression:
+    """A name in double quotes that is no column is a text literal for SQLite; for PostgreSQL it is always a name."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        return string(node.meta["text"]) if isinstance(node, exp.Column) and "text" in node.meta else None
+
+    return rewrite(tree, change)
+
+
+def names(tree: exp.Expression) -> exp.Expression:
+    """Names have no case in SQLite, whatever the quotes; PostgreSQL folds unquoted ones to lower case. All are written
+    in lower case and unquoted, unless PostgreSQL must have quotes."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
+            bound = node.meta.get("bound")
+            node.set("this", identifier(bound.name if bound else lower(node.name)))
+            node.set("db", None)
+            if node.args.get("table"):
+                node.set("table", identifier(bound.origin.name if bound else lower(node.table)))
+        elif isinstance(node, exp.Column):
+            node.set("table", identifier(node.meta["origin"].name))
+        elif isinstance(node, exp.Table):
+            table = node.meta.get("table")
+            node.set("this", identifier(table.name if table else lower(node.name)))
+            node.set("db", None)
+            node.set("indexed", None)
+        elif isinstance(node, exp.Alias):
+            node.set("alias", identifier(lower(node.alias)))
+        elif isinstance(node, exp.TableAlias):
+            if node.this is not None:
+                node.set("this", identifier(lower(node.name)))
+            node.set("columns", [identifier(lower(c.name)) for c in node.args.get("columns") or ()])
+        elif isinstance(node, exp.Join) and node.args.get("using"):
+            node.set("using", [_shared(node, i) for i in node.args["using"]])
+        return None
+
+    return rewrite(tree, change)
+
+
+def _shared(join: exp.Join, name: exp.Expression) -> exp.Identifier:
+    table = join.this.meta.get("table")
+    columns = table.columns if table else ()
+    return identifier(next((c.name for c in columns if lower(c.source) == lower(name.name)), lower(name.name)))
+
+
+def aliases(tree: exp.Expression) -> exp.Expression:
+    """SQLite knows the result's names in WHERE, GROUP BY, HAVING and inside expressions of ORDER BY; PostgreSQL only
+    as a whole item of GROUP BY or ORDER BY. Elsewhere the expression itself is written."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        alias = node.meta.get("alias") if isinstance(node, exp.Column) else None
+        if alias is None or isinstance(node.parent, exp.Group):
+            return None
+        if isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select):
+            return None
+        if isinstance(node.parent, exp.Func | COMPARISONS | exp.Ordered) and not isinstance(alias, exp.Predicate):
+            return alias.copy()
+        return wrap(alias)
+
+    return rewrite(tree, change)
+
+
+def joins(tree: exp.Expression) -> exp.Expression:
+    """A JOIN without ON pairs all rows, a comma binds like a JOIN, and ON may name tables that are joined later;
+    PostgreSQL wants CROSS JOIN, a comma binds less there, and ON sees what stands before it. INNER and OUTER say
+    nothing."""
+    for select in selects(tree):
+        _move_conditions(select.args.get("joins") or [])
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Join):
+            _plain(node)
+        elif isinstance(node, exp.Select) and all(j.kind == "CROSS" for j in node.args.get("joins") or ()):
+            for join in node.args.get("joins") or ():
+                join.set("kind", None)  # pairs throughout: commas, as they are mostly written
+        return None
+
+    return rewrite(tree, change)
+
+
+def _move_conditions(found: list[exp.Join]) -> None:
+    """Move conditions that name a table joined later to the join of that table."""
+    for place, join in enumerate(found):
+        condition = join.args.get("on")
+        if condition is None:
+            continue
+        later = {id(o): n for n in range(place + 1, len(found)) for o in found[n].meta["origins"]}
+        parts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
+        targets = [max((later.get(id(b.origin), place) for b in _bounds(part)), default=place) for part in parts]
+        if all(target == place for target in targets):
+            continue
+        if any(j.side for j in found):
+            raise Rejected("an outer join whose condition names a table that is joined later")
+        kept = [part for part, target in zip(parts, targets, strict=True) if target == place]
+        for part, target in zip(parts, targets, strict=True):
+            if target != place:
+                there = found[target].args.get("on")
+                found[target].set("on", part.copy() if there is None else exp.and_(there, part.copy(), copy=False))
+        join.set("on", exp.and_(*kept) if kept else None)
+
+
+def _bounds(node: exp.Expression) -> list[Bound]:
+    return [column.meta["bound"] for column in node.find_all(exp.Column) if "bound" in column.meta]
+
+
+def _plain(join: exp.Join) -> None:
+    on = join.args.get("on")
+    if isinstance(on, exp.Boolean) and on.this and not join.side:  # what the parser adds
+        join.set("on", None)
+    kind, conditional = (join.kind or "").upper(), join.args.get("on") is not None or join.args.get("using")
+    if (join.method or "").upper() not in ("", "NATURAL"):
+        raise Rejected(f"{join.method} JOIN")
+    if kind in ("INNER", "OUTER") or (kind == "CROSS" and conditional):
+        join.set("kind", None)
+    natural = (join.method or "").upper() == "NATURAL"
+    if not conditional and not join.side and not natural:
+        join.set("kind", "CROSS")
+    if natural or join.args.get("using"):
+        _check_shared(join)
+
+
+def _check_shared(join: exp.Join) -> None:
+    """USING and NATURAL compare columns without a place for a cast."""
+    scope = join.find_ancestor(exp.Select).meta["scope"]
+    for name in join.meta.get("shared", ()):
+        kinds = {o.columns[name].type.pg for o in scope.origins if name in o.columns}
+        if len(kinds) > 1 and not kinds <= {"integer", "bigint", "numeric", "double precision"}:
+            raise Rejected(f"USING or NATURAL JOIN over columns of different types: {name}")
+
+
+def derived_names(tree: exp.Expression) -> exp.Expression:
+    """A column of a derived table keeps its name whatever expression it has become, where the query refers to it."""
+    used = {id(c.meta["bound"].origin): set() for c in tree.find_all(exp.Column) if "bound" in c.meta}
+    for column in tree.find_all(exp.Column):
+        if "bound" in column.meta:
+            used[id(column.meta["bound"].origin)].add(column.meta["bound"].name)
+    for item in tree.find_all(exp.Subquery, exp.CTE):
+        if item.args.get("alias") and item.args["alias"].args.get("columns"):
+            continue
+        readers = [item]
+        if isinstance(item, exp.CTE):
+            readers = [t for t in tree.find_all(exp.Table) if t.name == item.alias]
+        names = {name for r in readers for name in used.get(id(r.meta.get("origin")), ())}
+        first = item.this
+        while isinstance(first, exp.SetOperation | exp.Subquery):
+            first = first.this
+        if not isinstance(first, exp.Select):
+            continue
+        for name, projection in zip(first.meta.get("outputs", ()), list(first.expressions), strict=False):
+            if lower(name) in names and projection.alias_or_name != lower(name) and not projection.is_star:
+                projection.replace(exp.alias_(projection.copy(), identifier(lower(name))))
+    return tree
+
+
+def parentheses(tree: exp.Expression) -> exp.Expression:
+    """Parentheses around a whole condition, argument or item say nothing."""
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Paren) and not isinstance(node.this, exp.Query):
+            around = exp.Where | exp.Having | exp.Paren | exp.Select | exp.Ordered | exp.Alias | exp.Group
+            whole = isinstance(node.parent, around) or (isinstance(node.parent, exp.Join) and node.arg_key == "on")
+            if whole or (isinstance(node.parent, exp.Connector) and isinstance(node.this, COMPARISONS)):
+                return node.this.copy()
+        return None
+
+    return rewrite(tree, change)

@@ -1,0 +1,340 @@
+"""Which column each name of a query means, by SQLite's rules of resolution, and what is known of it.
+
+`bind` goes through a parsed query once and leaves on each `Column` node a `Bound` (in its `meta`), and on each
+`Select` its `Scope`. The rules then ask `types.type_of`; they never look a name up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from sqlglot import exp
+
+from text2sql.conversion.databases.names import lower
+from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.types import Type, column_type, type_of, union_type
+from text2sql.schema import Schema, Table
+
+ROWID = {"rowid", "oid", "_rowid_"}
+
+
+class _Shared:
+    """Nodes are copied with what hangs on them; these objects are shared by the copies."""
+
+    def __deepcopy__(self, memo: object) -> _Shared:
+        return self
+
+    def __copy__(self) -> _Shared:
+        return self
+
+
+@dataclass(eq=False)
+class Bound(_Shared):
+    """What a column name refers to: a column of `origin` called `name` in PostgreSQL."""
+
+    name: str
+    type: Type
+    origin: Origin
+
+
+@dataclass(eq=False)
+class Origin(_Shared):
+    """An item of FROM: a table, or a derived table (`table` is None).
+
+    `alias` is what the query calls it, in lower case; `name` what PostgreSQL does.
+    """
+
+    alias: str
+    name: str = ""
+    columns: dict[str, Bound] = field(default_factory=dict)
+    table: Table | None = None
+    #: on the inner side of an outer join: every column may be NULL
+    outer: bool = False
+
+    def keys(self) -> list[tuple[str, ...]]:
+        """The column sets (PostgreSQL names) that identify a row of it."""
+        if self.table is None:
+            return []
+        single = [(column.name,) for column in self.table.columns if column.unique and not column.has_nulls]
+        primary = [self.table.primary_key] if self.table.primary_key else []
+        return primary + single
+
+
+@dataclass(eq=False)
+class Scope(_Shared):
+    """The names that a SELECT can see."""
+
+    schema: Schema
+    parent: Scope | None = None
+    ctes: dict[str, list[tuple[str, Type]]] = field(default_factory=dict)
+    origins: list[Origin] = field(default_factory=list)
+    aliases: dict[str, exp.Expression] = field(default_factory=dict)
+    #: columns that USING or NATURAL merged: not ambiguous
+    merged: set[str] = field(default_factory=set)
+
+    def find(self, name: str, table: str) -> tuple[Bound | None, bool]:
+        """The column of that (lower-case) name in this SELECT or an enclosing one; and whether it is this one's."""
+        found = [
+            origin.columns[name]
+            for origin in self.origins
+            if name in origin.columns and (not table or origin.alias == table)
+        ]
+        if len(found) > 1 and not table and name not in self.merged:
+            raise Rejected(f"column {name} is ambiguous")
+        if found:
+            return found[0], True
+        if self.parent is not None:
+            return self.parent.find(name, table)[0], False
+        return None, False
+
+    def cte(self, name: str) -> list[tuple[str, Type]] | None:
+        """The columns of the common table expression of that name."""
+        if name in self.ctes:
+            return self.ctes[name]
+        return self.parent.cte(name) if self.parent else None
+
+
+Columns = list[tuple[str, Type]]
+
+
+def bind(query: exp.Query, schema: Schema) -> int:
+    """Resolve every name of `query`; returns the number of columns of its result.
+
+    Raises:
+        Rejected: a table or column that the schema does not have, or an ambiguous name.
+    """
+    return len(_query(query, Scope(schema)))
+
+
+def _query(node: exp.Expression, parent: Scope) -> Columns:
+    """Bind a SELECT, a set operation, VALUES, or either in parentheses; returns its columns."""
+    if isinstance(node, exp.Subquery):
+        return _query(node.this, parent)
+    if isinstance(node, exp.SetOperation):
+        return _set_operation(node, parent)
+    if isinstance(node, exp.Values):
+        return _values(node, parent)
+    if isinstance(node, exp.Select):
+        return _select(node, parent)
+    raise Rejected(f"{type(node).__name__.upper()} is not a query")
+
+
+def _values(node: exp.Values, parent: Scope) -> Columns:
+    rows = node.expressions
+    _walk(node, parent)
+    width = len(rows[0].expressions)
+    return [(f"column{i + 1}", union_type([type_of(row.expressions[i]) for row in rows])) for i in range(width)]
+
+
+def _set_operation(node: exp.SetOperation, parent: Scope) -> Columns:
+    scope = Scope(parent.schema, parent)
+    _with(node, scope)
+    left, right = _query(node.left, scope), _query(node.right, scope)
+    if len(left) != len(right):
+        raise Rejected("the sides of a set operation have different numbers of columns")
+    columns = [(name, union_type([a, b])) for (name, a), (_, b) in zip(left, right, strict=True)]
+    node.meta["sides"] = ([t for _, t in left], [t for _, t in right])
+    # ORDER BY of a set operation sees the result's columns, by the names that any side gives them.
+    result = Origin("")
+    for position, (name, kind) in enumerate(columns):
+        bound = Bound(columns[position][0], kind, result)
+        for side in (name, right[position][0]):
+            result.columns.setdefault(lower(side), bound)
+    order = Scope(parent.schema, None, origins=[result])
+    for key in ("order", "limit", "offset"):
+        if node.args.get(key):
+            _walk(node.args[key], order)
+    return columns
+
+
+def _with(node: exp.Expression, scope: Scope) -> None:
+    clause = node.args.get("with_")
+    for cte in clause.expressions if clause else ():
+        name = lower(cte.alias)
+        names = [column.name for column in cte.args["alias"].args.get("columns") or ()]
+        if clause.args.get("recursive") and isinstance(cte.this, exp.SetOperation):
+            first = _query(cte.this.left.copy(), scope)
+            scope.ctes[name] = [(n, replace(t, nullable=True)) for n, t in _renamed(first, names)]
+        scope.ctes[name] = _renamed(_query(cte.this, scope), names)
+
+
+def _renamed(columns: Columns, names: list[str]) -> Columns:
+    if names and len(names) != len(columns):
+        raise Rejected("a column list does not fit its query")
+    return [(name, kind) for name, (_, kind) in zip(names, columns, strict=True)] if names else columns
+
+
+def _select(node: exp.Select, parent: Scope) -> Columns:
+    scope = Scope(parent.schema, parent)
+    node.meta["scope"] = scope
+    _with(node, scope)
+    source = node.args.get("from_")
+    if source:
+        _add(source.this, scope)
+    for join in node.args.get("joins") or ():
+        _join(join, scope)
+    for join in node.args.get("joins") or ():
+        if join.args.get("on") is not None:  # it may name tables that come later
+            _walk(join.args["on"], scope, aliases=True)
+    for projection in node.expressions:
+        if isinstance(projection, exp.Alias):
+            scope.aliases.setdefault(lower(projection.alias), projection.this)
+    for projection in node.expressions:
+        _walk(projection, scope)
+    for key in ("where", "group", "having", "order", "windows", "limit", "offset"):
+        for part in (node.args.get(key),) if not isinstance(node.args.get(key), list) else node.args[key]:
+            if part is not None:
+                _walk(part, scope, aliases=True)
+    node.meta["outputs"] = [p.alias_or_name for p in node.expressions]
+    return list(_outputs(node, scope))
+
+
+def _join(join: exp.Join, scope: Scope) -> None:
+    before = list(scope.origins)
+    _add(join.this, scope)
+    added = scope.origins[len(before) :]
+    side = (join.side or "").upper()
+    if side in ("LEFT", "FULL"):
+        _make_outer(added)
+    if side in ("RIGHT", "FULL"):
+        _make_outer(before)
+    shared = [lower(i.name) for i in join.args.get("using") or ()]
+    if (join.method or "").upper() == "NATURAL":
+        known = {name for origin in before for name in origin.columns}
+        shared = [name for origin in added for name in origin.columns if name in known]
+    join.meta["shared"] = shared
+    join.meta["origins"] = added
+    scope.merged.update(shared)
+
+
+def _make_outer(origins: list[Origin]) -> None:
+    for origin in origins:
+        origin.outer = True
+        for bound in origin.columns.values():
+            bound.type = replace(bound.type, nullable=True)
+
+
+def _add(item: exp.Expression, scope: Scope) -> None:
+    """Add an item of FROM to the scope."""
+    if isinstance(item, exp.Table):
+        _add_table(item, scope)
+    elif isinstance(item, exp.Subquery) and isinstance(item.this, exp.Table):
+        _add(item.this, scope)  # a join in parentheses
+    elif isinstance(item, exp.Subquery | exp.Values):
+        inner = item.this if isinstance(item, exp.Subquery) else item
+        alias = item.args.get("alias")
+        names = [c.name for c in alias.args.get("columns") or ()] if alias else []
+        columns = _renamed(_query(inner, Scope(scope.schema, scope.parent, dict(_all_ctes(scope)))), names)
+        scope.origins.append(_derived(lower(item.alias), columns))
+        item.meta["origin"] = scope.origins[-1]
+    else:
+        raise Rejected(f"{type(item).__name__} in FROM")
+    for join in item.args.get("joins") or ():
+        _join(join, scope)
+        if join.args.get("on") is not None:
+            _walk(join.args["on"], scope, aliases=True)
+
+
+def _all_ctes(scope: Scope | None) -> Iterator[tuple[str, Columns]]:
+    if scope is not None:
+        yield from _all_ctes(scope.parent)
+        yield from scope.ctes.items()
+
+
+def _derived(alias: str, columns: Columns) -> Origin:
+    origin = Origin(alias, alias)
+    for name, kind in columns:
+        origin.columns.setdefault(lower(name), Bound(lower(name), kind, origin))
+    return origin
+
+
+def _add_table(item: exp.Table, scope: Scope) -> None:
+    if not isinstance(item.this, exp.Identifier):
+        raise Rejected(f"table function {item.this.name or item.this.sql()}")
+    name, alias = lower(item.name), lower(item.alias)
+    columns = None if item.args.get("db") else scope.cte(name)
+    if columns is not None:
+        scope.origins.append(_derived(alias or name, columns))
+        item.meta["origin"] = scope.origins[-1]
+        return
+    table = next((t for t in scope.schema.tables if lower(t.source) == name), None)
+    if table is None or lower(item.text("db")) not in ("", "main"):
+        raise Rejected(f"no such table: {item.name}")
+    item.meta["table"] = table
+    explicit = item.args.get("alias") is not None
+    origin = Origin(alias or name, alias if explicit else table.name, table=table)
+    for column in table.columns:
+        origin.columns[lower(column.source)] = Bound(column.name, column_type(column), origin)
+    scope.origins.append(origin)
+
+
+def _walk(node: exp.Expression, scope: Scope, aliases: bool = False) -> None:
+    """Bind the columns below `node`; queries below it get scopes of their own."""
+    if isinstance(node, exp.Query) and not isinstance(node, exp.Subquery):
+        node.meta["columns"] = _query(node, scope)
+        return
+    if isinstance(node, exp.Subquery):
+        node.meta["columns"] = _query(node, scope)
+        return
+    if isinstance(node, exp.Column):
+        _column(node, scope, aliases)
+        return
+    if isinstance(node, exp.In) and isinstance(node.args.get("field"), exp.Column):
+        _table_as_list(node)  # x IN t is x IN (SELECT * FROM t)
+    for child in list(node.iter_expressions()):
+        _walk(child, scope, aliases)
+
+
+def _table_as_list(node: exp.In) -> None:
+    table = exp.Table(this=node.args["field"].this)
+    node.set("field", None)
+    node.set("query", exp.Subquery(this=exp.Select(expressions=[exp.Star()]).from_(table)))
+
+
+def _column(node: exp.Column, scope: Scope, aliases: bool) -> None:
+    if isinstance(node.this, exp.Star):
+        node.meta["origin"] = _origin(lower(node.table), scope)
+        return
+    name, table = lower(node.name), lower(node.table)
+    bare_order = isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select)
+    if aliases and bare_order and not table and name in scope.aliases:  # ORDER BY looks at the result's names first
+        node.meta["alias"] = scope.aliases[name]
+        return
+    bound, own = scope.find(name, table)
+    if bound is not None:
+        node.meta["bound"] = bound
+        node.meta["own"] = own
+    elif aliases and not table and name in scope.aliases:
+        node.meta["alias"] = scope.aliases[name]
+    elif node.this.quoted and not table:
+        node.meta["text"] = node.name
+    elif name in ROWID:
+        raise Rejected("rowid: PostgreSQL's rows have no number")
+    else:
+        raise Rejected(f"no such column: {node.name}")
+
+
+def _origin(alias: str, scope: Scope) -> Origin:
+    for origin in scope.origins:
+        if origin.alias == alias:
+            return origin
+    raise Rejected(f"no such table: {alias}")
+
+
+def _outputs(node: exp.Select, scope: Scope) -> Iterator[tuple[str, Type]]:
+    """Names and types of the result's columns, `*` expanded."""
+    for projection in node.expressions:
+        if isinstance(projection, exp.Star):
+            seen: set[str] = set()
+            for origin in scope.origins:
+                for name, bound in origin.columns.items():
+                    if name in seen and name in scope.merged:
+                        continue
+                    seen.add(name)
+                    yield bound.name, bound.type
+        elif isinstance(projection, exp.Column) and isinstance(projection.this, exp.Star):
+            for bound in projection.meta["origin"].columns.values():
+                yield bound.name, bound.type
+        else:
+            yield projection.alias_or_name or "?", type_of(projection.unalias())

@@ -1,0 +1,175 @@
+"""Reading a value as SQLite would where it wants a number, a text or a condition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlglot import exp
+
+from text2sql.conversion.databases.describe import sqlite_text
+from text2sql.conversion.databases.infer import INTEGER_TEXT, NUMBER_PREFIX, NUMBER_TEXT
+from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.tree import call, cast, is_string, literal_number, number, string, typed, wrap
+from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, Type, type_of
+
+#: how PostgreSQL recognises a text that SQLite's numeric affinity makes a number
+NUMBER_PATTERN = r"^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$"
+#: the part of a text that SQLite's arithmetic reads as a number
+PREFIX_PATTERN = NUMBER_PREFIX
+#: to_char's pattern for a real number; it shows 15 digits of a double at most, as SQLite does
+REAL_PATTERN = "FM999999999999990.0999999999999"
+INTEGER_PREFIX_PATTERN = r"^\s*([-+]?\d+)"
+
+
+def text_number(value: str) -> int | float | None:
+    """The number that numeric affinity makes of a text, or None if it stays a text.
+
+    >>> text_number("12"), text_number(" 1.50"), text_number("12b")
+    (12, 1.5, None)
+    """
+    if not NUMBER_TEXT.match(value):
+        return None
+    found = float(value)
+    if INTEGER_TEXT.match(value.strip()):
+        return int(value)
+    return int(found) if found.is_integer() and abs(found) < 2**53 else found
+
+
+def as_number(node: exp.Expression) -> exp.Expression | None:
+    """`node` as a number where numeric affinity makes every value of it one; None if some would stay texts."""
+    kind = type_of(node)
+    if kind.numeric or (kind.pg == "unknown" and not kind.classes):
+        return node
+    if kind.pg == "boolean":
+        return number(int(node.this)) if isinstance(node, exp.Boolean) else cast(node, "integer")
+    if is_string(node):
+        value = text_number(node.this)
+        return None if value is None else number(value)
+    if kind.pg == "text" and kind.textual and kind.form in ("integer", "number") and not kind.blanks:
+        return cast(node, "integer" if kind.form == "integer" else "numeric")
+    return None
+
+
+def number_or_null(node: exp.Expression) -> exp.Expression:
+    """The numbers among the values of a text column, NULL for the texts."""
+    kind = type_of(node)
+    if (found := as_number(node)) is not None:
+        return found
+    if kind.mixed and kind.form == "blank":
+        blank = typed(exp.Nullif(this=node.copy(), expression=string("")), replace(TEXT, nullable=True))
+        return cast(blank, "integer" if "real" not in kind.classes else "numeric")
+    matches = exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
+    branch = exp.If(this=matches, true=cast(node, "numeric"))
+    return typed(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
+
+
+def stays_text(node: exp.Expression) -> exp.Expression:
+    """The condition that a value of a text column is no number for SQLite."""
+    if type_of(node).form == "blank":
+        return exp.EQ(this=wrap(node), expression=string(""))
+    return exp.Not(this=exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN)))
+
+
+def is_number(node: exp.Expression) -> exp.Expression:
+    """The opposite of `stays_text`."""
+    if type_of(node).form == "blank":
+        return exp.NEQ(this=wrap(node), expression=string(""))
+    return exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
+
+
+def as_text(node: exp.Expression) -> exp.Expression:
+    """`node` as the text that SQLite makes of it.
+
+    Raises:
+        Rejected: a number that SQLite writes with or without a point, row by row.
+    """
+    kind = type_of(node)
+    if kind.pg in ("text", "unknown"):
+        return node
+    value = literal_number(node)
+    if value is not None:
+        return string(str(value) if isinstance(value, int) else sqlite_text(value))
+    if kind.pg in DATE_TYPES or (kind.integral and kind.numeric):
+        return cast(node, "text")
+    if kind.pg == "boolean":
+        return cast(cast(node, "integer"), "text")
+    if kind.textual and kind.numeric:  # texts that are integers, stored as such for a key's sake
+        return cast(node, "text")
+    if kind.pg == "numeric" and isinstance(node, exp.Column) and kind.affinity in ("numeric", "integer"):
+        return cast(node, "text")  # stored as written: 5 and 5.5, where SQLite has the same
+    if kind.numeric and kind.classes == {"real"}:
+        return _real_text(node)
+    raise Rejected("text of a number that is an integer in some rows only")
+
+
+def _real_text(node: exp.Expression) -> exp.Expression:
+    """A real number as SQLite writes it: 15 digits, and always a point."""
+    if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Select) and len(node.this.expressions) == 1:
+        made = node.copy()
+        projection = made.this.expressions[0]
+        projection.replace(_real_text(projection.unalias()))
+        return typed(made, replace(TEXT, nullable=True))
+    value = node if type_of(node).pg == "double precision" else cast(node, "double precision")
+    return call("to_char", value, string(REAL_PATTERN), kind=replace(TEXT, nullable=type_of(node).nullable))
+
+
+def arithmetic_value(node: exp.Expression) -> exp.Expression:
+    """`node` as a number in arithmetic: of a text, the longest prefix that is one, or else 0."""
+    kind = type_of(node)
+    if is_string(node):
+        import re
+
+        found = re.match(PREFIX_PATTERN, node.this)
+        return number((text_number(found[1]) or 0) if found else 0)
+    if (found := as_number(node)) is not None:
+        return found
+    nullable = replace(NUMERIC, classes=frozenset({"integer"}), nullable=kind.nullable)
+    if kind.pg in DATE_TYPES:
+        field = "hour" if kind.pg == "time" else "year"
+        return typed(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
+    if kind.pg not in ("text", "unknown"):
+        raise Rejected(f"arithmetic with {kind.pg}")
+    if kind.mixed and kind.form == "blank":
+        fallback = typed(exp.Nullif(this=node.copy(), expression=string("")), TEXT)
+        zero = typed(exp.Coalesce(this=cast(fallback, "integer"), expressions=[number(0)]), nullable)
+    else:
+        prefix = call("substring", node, string(kind.prefix or PREFIX_PATTERN), kind=TEXT)
+        zero = cast(typed(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
+        zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
+    if not kind.nullable:
+        return zero
+    given = exp.Not(this=exp.Is(this=wrap(node), expression=exp.Null()))
+    return typed(exp.Case(ifs=[exp.If(this=given, true=zero)]), type_of(zero))
+
+
+def condition(node: exp.Expression) -> exp.Expression:
+    """`node` where a condition is wanted: for SQLite a number other than 0."""
+    kind = type_of(node)
+    if kind.pg == "boolean" or isinstance(node, exp.Null):
+        return node
+    value = literal_number(node)
+    if value is not None:
+        return typed(exp.Boolean(this=value != 0), replace(BOOLEAN, nullable=False))
+    if isinstance(node, exp.Paren) and type_of(node.this).pg == "boolean":
+        return node
+    operand = arithmetic_value(node)
+    return typed(exp.NEQ(this=wrap(operand), expression=number(0)), replace(BOOLEAN, nullable=kind.nullable))
+
+
+def common(nodes: list[exp.Expression]) -> list[exp.Expression]:
+    """Branches of one expression with a type that PostgreSQL finds common to them."""
+    kinds = [type_of(n) for n in nodes]
+    pgs = {k.pg for k in kinds if k.classes and k.pg != "unknown"}
+    literals = [k for n, k in zip(nodes, kinds, strict=True) if k.pg == "unknown" and k.classes]
+    if "boolean" in pgs and len(pgs) > 1:
+        nodes = [n if k.pg != "boolean" else as_number(n) or n for n, k in zip(nodes, kinds, strict=True)]
+        return common(nodes)
+    if len(pgs) <= 1 and not (pgs and any(_unfit(k, next(iter(pgs))) for k in literals)):
+        return nodes
+    if not literals and all(k.numeric for k in kinds if k.classes):
+        return nodes
+    return [as_text(n) if type_of(n).classes else n for n in nodes]
+
+
+def _unfit(literal: Type, pg: str) -> bool:
+    return pg != "text" and literal.form != pg

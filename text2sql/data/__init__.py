@@ -1,0 +1,1 @@
+"""What there is to learn from: Spider, the embedded data set, a database of one's own."""

@@ -1,0 +1,12 @@
+"""The embedded data set: domains described in YAML, and the generator that makes databases, questions and SQL of them.
+
+    domains/*.yaml, demo/*.yaml --domain--> Domain --rows--> rows --graph--> Graph --questions--> question and SQL
+                                                                                |
+                                                            shapes: one function for each SQL shape
+
+Only `domain` knows YAML and only `dataset` knows files, so the shapes also work on a graph of anybody's database.
+"""
+
+from text2sql.data.mini.dataset import add_primer, generate
+
+__all__ = ["add_primer", "generate"]

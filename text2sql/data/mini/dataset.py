@@ -1,0 +1,188 @@
+"""Writes the embedded data set in Spider's layout: train_*.json, dev.json, tables.json and SQLite databases.
+
+The bytes depend on the seed alone: not on the platform, hash order or the version of SQLite. The demo domains (the
+dev part) do not even depend on the seed, because their questions are written by hand for their rows.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from text2sql.data.mini.domain import Domain, TableSpec, load_folder, spoken
+from text2sql.data.mini.graph import from_domain, from_schema
+from text2sql.data.mini.questions import ask
+from text2sql.data.mini.rows import Rows, make_rows
+from text2sql.data.mini.sql import quoted
+from text2sql.data.spider.examples import FILES, PRIMER_FILE, TEST_FILE, database_file, read_file
+from text2sql.errors import UserError
+from text2sql.files import read_json, write_json, write_text
+
+#: the version that SQLite files bear instead of that of the library which happened to write them (bytes 96 to 99)
+SQLITE_VERSION = 3040000
+#: rows of a table in which the values that a question may name are looked for
+KNOWN_ROWS = 1000
+
+
+def generate(target: Path, seed: int, questions_per_domain: int) -> None:
+    """Write the data set to the folder `target`.
+
+    Args:
+        target: made if it is not there; files of an earlier run are replaced.
+        seed: decides rows and questions of the training domains.
+        questions_per_domain: generated for each training domain; the demo domains keep their ten.
+    """
+    train, tables = write_training_part(target, seed, questions_per_domain)
+    dev = []
+    for domain in load_folder("demo"):
+        write_database(target, domain, make_rows(domain, "demo")).close()
+        dev += [{"db_id": domain.db_id, "query": sql, "question": text} for text, sql in domain.questions]
+        tables.append(spider_tables(domain))
+    write_json(target / "train_spider.json", train)
+    write_json(target / "train_others.json", [])
+    write_json(target / "dev.json", dev)
+    write_json(target / "tables.json", sorted(tables, key=lambda t: t["db_id"]))
+
+
+def write_training_part(
+    target: Path, seed: int, questions_per_domain: int
+) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+    """Write the databases of the training domains; returns their examples, and their entries of tables.json."""
+    examples, tables = [], []
+    for domain in load_folder("domains"):
+        rows = make_rows(domain, seed)
+        connection = write_database(target, domain, rows)
+        rng = random.Random(f"{seed}/{domain.db_id}/questions")
+        graph = from_domain(domain, rows)
+        for made in ask(graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain):
+            examples.append({"db_id": domain.db_id, "query": made.sql, "question": made.question})
+        connection.close()
+        tables.append(spider_tables(domain))
+    return examples, tables
+
+
+def add_primer(target: Path, seed: int, questions_per_domain: int, questions_per_database: int = 0) -> None:
+    """Write generated examples as primer.json of another data set in Spider's layout.
+
+    Args:
+        questions_per_domain: for each training domain, which is added to the data set; 0: none is.
+        questions_per_database: for each of the data set's own training databases that has rows.
+
+    Raises:
+        UserError: the data set has a database of the name of a domain.
+    """
+    examples: list[dict[str, str]] = []
+    if questions_per_domain:
+        described = read_json(target / "tables.json")
+        there = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
+        if both := sorted(there & {domain.db_id for domain in load_folder("domains")}):
+            raise UserError(
+                f"{', '.join(both)}: a database both of the archive and of the embedded data", "data.source.primer=0"
+            )
+        examples, tables = write_training_part(target, seed, questions_per_domain)
+        write_json(target / "tables.json", [*described, *tables])
+    if questions_per_database:
+        for db_id in training_databases(target):
+            examples += ask_archive(database_file(target, db_id), db_id, seed, questions_per_database)
+    write_json(target / PRIMER_FILE, examples)
+
+
+def training_databases(root: Path) -> list[str]:
+    """The databases of the training files of a data set in Spider's layout, without those of its test file."""
+    asked = {name: {row["db_id"] for row in read_file(root / name)} for name in FILES}
+    test = asked.pop(TEST_FILE)
+    return sorted(set().union(*asked.values()) - test)
+
+
+def ask_archive(path: Path, db_id: str, seed: int, count: int) -> list[dict[str, str]]:
+    """Up to `count` examples on a database of which nothing is known but its schema and rows.
+
+    Empty if it is missing, broken (which the stage databases reports) or without rows. Words come from the names, so
+    that some questions are clumsy; their queries are right.
+    """
+    from text2sql.conversion.databases import describe, open_source
+
+    try:
+        with open_source(path) as source:
+            schema, by_name = describe(source, db_id, 0), {table.name: table for table in source.tables()}
+            values: dict[tuple[str, str], list[Any]] = {}
+            for table in schema.tables:
+                rows = list(islice(source.rows(by_name[table.source]), KNOWN_ROWS))
+                values |= {(table.name, c.name): [row[i] for row in rows] for i, c in enumerate(table.columns)}
+            if not any(values.values()):
+                return []
+
+            def run(sql: str) -> list[tuple[Any, ...]]:
+                try:
+                    return source.connection.execute(sql).fetchall()
+                except sqlite3.Error:  # a name that SQLite and PostgreSQL spell differently
+                    return []
+
+            made = ask(from_schema(schema, values), run, random.Random(f"{seed}/{db_id}/questions"), count)
+    except UserError:
+        return []
+    return [{"db_id": db_id, "query": one.sql, "question": one.question} for one in made]
+
+
+def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connection:
+    """Write schema.sql and the SQLite file of a domain; returns a connection to the same content in memory."""
+    folder = target / "database" / domain.db_id
+    ddl = "\n\n".join(create_table(table) for table in domain.tables) + "\n"
+    write_text(folder / "schema.sql", ddl)
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(f"PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'; PRAGMA foreign_keys = ON; {ddl}")
+    for table in domain.tables:
+        marks = ", ".join("?" * len(table.columns))
+        connection.executemany(f"INSERT INTO {quoted(table.name)} VALUES ({marks})", rows[table.name])
+    connection.commit()
+    image = bytearray(connection.serialize())
+    image[24:28] = image[92:96] = (1).to_bytes(4, "big")  # change counter, and the version that it is valid for
+    image[96:100] = SQLITE_VERSION.to_bytes(4, "big")
+    path = folder / f"{domain.db_id}.sqlite"
+    path.write_bytes(image)
+    return connection
+
+
+def create_table(table: TableSpec) -> str:
+    """A table's CREATE statement."""
+    lines = []
+    for column in table.columns:
+        inline = " PRIMARY KEY" if table.key == (column.name,) else ""
+        lines.append(f"{quoted(column.name)} {column.type}{inline}")
+    if len(table.key) > 1:
+        lines.append(f"PRIMARY KEY ({', '.join(map(quoted, table.key))})")
+    for column in table.columns:
+        if column.ref:
+            parent, parent_column = map(quoted, column.ref)
+            lines.append(f"FOREIGN KEY ({quoted(column.name)}) REFERENCES {parent} ({parent_column})")
+    body = ",\n".join(f"  {line}" for line in lines)
+    return f"CREATE TABLE {quoted(table.name)} (\n{body}\n);"
+
+
+def spider_tables(domain: Domain) -> dict[str, Any]:
+    """A domain's entry of tables.json. Column 0 is `*`; keys are positions in the list of columns."""
+    columns = [(t, table, column) for t, table in enumerate(domain.tables) for column in table.columns]
+    position = {(table.name, column.name): i for i, (_, table, column) in enumerate(columns, start=1)}
+    return {
+        "column_names": [[-1, "*"], *([t, spoken(c.name)] for t, _, c in columns)],
+        "column_names_original": [[-1, "*"], *([t, c.name] for t, _, c in columns)],
+        "column_types": ["text", *(_spider_type(c.type) for _, _, c in columns)],
+        "db_id": domain.db_id,
+        "foreign_keys": [[position[t.name, c.name], position[c.ref]] for _, t, c in columns if c.ref],
+        "primary_keys": [position[t.name, k] for t in domain.tables for k in t.key],
+        "table_names": [spoken(t.name) for t in domain.tables],
+        "table_names_original": [t.name for t in domain.tables],
+    }
+
+
+def _spider_type(declared: str) -> str:
+    """Spider knows text, number, time, boolean and others."""
+    name = declared.partition("(")[0].upper()
+    if "BOOL" in name:
+        return "boolean"
+    if "DATE" in name or "TIME" in name:
+        return "time"
+    return "text" if "CHAR" in name or name == "TEXT" else "number"

@@ -1,0 +1,178 @@
+"""Domain descriptions: one YAML file for each database. docs/MINI.md explains the keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from text2sql.errors import UserError
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnSpec:
+    """A column as described: `type` as declared in SQLite, `values` for the row maker, `ref` a foreign key.
+
+    `words` is what people call it; `phrases` are ways to speak of its values (see `graph.Column`).
+    """
+
+    name: str
+    type: str
+    values: Any
+    words: str
+    ref: tuple[str, str] | None
+    unique: bool
+    missing: float
+    phrases: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableSpec:
+    """A table as described. `data` holds hand-written rows; otherwise `rows` of them are made."""
+
+    name: str
+    noun: str
+    nouns: str
+    person: bool
+    key: tuple[str, ...]
+    columns: tuple[ColumnSpec, ...]
+    amounts: Mapping[str, tuple[str, str]]
+    rows: int
+    data: tuple[tuple[Any, ...], ...]
+
+    def column(self, name: str) -> ColumnSpec | None:
+        """The column of that name, or None."""
+        return next((c for c in self.columns if c.name == name), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """A database as described, and its hand-written (question, gold SQL) pairs if it is a demo domain."""
+
+    db_id: str
+    tables: tuple[TableSpec, ...]
+    questions: tuple[tuple[str, str], ...]
+
+    def table(self, name: str) -> TableSpec | None:
+        """The table of that name, or None."""
+        return next((t for t in self.tables if t.name == name), None)
+
+
+@cache
+def pools() -> dict[str, list[str]]:
+    """Value pools that domains share by name: people, cities, countries and so on."""
+    return yaml.safe_load((HERE / "pools.yaml").read_text(encoding="utf-8"))
+
+
+def load_folder(folder: str) -> list[Domain]:
+    """The domains of `text2sql/data/mini/<folder>`, sorted by file name."""
+    return [load(path) for path in sorted((HERE / folder).glob("*.yaml"))]
+
+
+def load(path: Path) -> Domain:
+    """Read and check one description.
+
+    Raises:
+        UserError: naming the file and what is wrong in it.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        domain = Domain(
+            path.stem,
+            tuple(_table(name, table) for name, table in value["tables"].items()),
+            tuple((q["question"], q["sql"]) for q in value.get("questions", [])),
+        )
+        problems = list(check(domain))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        problems = [f"{type(error).__name__}: {error}"]
+    if problems:
+        raise UserError(f"{path}: {'; '.join(problems)}", "mend the description; docs/MINI.md explains its keys")
+    return domain
+
+
+def check(domain: Domain) -> Iterator[str]:
+    """What is inconsistent in a description."""
+    seen: set[str] = set()
+    for table in domain.tables:
+        where = f"{domain.db_id}.{table.name}"
+        if any(table.column(k) is None for k in table.key):
+            yield f"{where}: key {table.key} names no column"
+        if len({c.name.lower() for c in table.columns}) != len(table.columns):
+            yield f"{where}: two columns of one name"
+        if any(len(row) != len(table.columns) for row in table.data):
+            yield f"{where}: a row of data has not {len(table.columns)} values"
+        for column in table.columns:
+            if column.ref:
+                target = domain.table(column.ref[0])
+                if target is None or target.column(column.ref[1]) is None:
+                    yield f"{where}.{column.name}: refers to {'.'.join(column.ref)}, which is not there"
+                elif target is not table and column.ref[0] not in seen:
+                    yield f"{where}.{column.name}: {column.ref[0]} must come before {table.name}"
+            if any(column.phrases.get(k) in (True, False) for k in ("by", "have", "where", "as")):
+                yield f"{where}.{column.name}: a bare on/off/yes/no is a truth value in YAML, put it in quotes"
+            if column.ref is None and column.values is None and not table.data:
+                yield f"{where}.{column.name}: neither values nor ref"
+        for pair in table.amounts.values():
+            if any(table.column(name) is None for name in pair):
+                yield f"{where}: amount of {pair} names no column"
+        seen.add(table.name)
+
+
+_COLUMN_KEYS = {"type", "values", "words", "ref", "unique", "missing"}
+
+
+def _table(name: str, value: dict[str, Any]) -> TableSpec:
+    noun, _, nouns = value["noun"].partition(" / ")
+    columns = tuple(_column(c, spec) for c, spec in value["columns"].items())
+    key = value.get("key", columns[0].name)
+    return TableSpec(
+        name=name,
+        noun=noun,
+        nouns=nouns or f"{noun}s",
+        person=bool(value.get("person", False)),
+        key=tuple(key) if isinstance(key, list) else (key,),
+        columns=columns,
+        amounts={words: tuple(pair.split(" * ")) for words, pair in value.get("amounts", {}).items()},
+        rows=int(value.get("rows", 0)),
+        data=tuple(tuple(row) for row in value.get("data", [])),
+    )
+
+
+def _column(name: str, value: dict[str, Any]) -> ColumnSpec:
+    ref = tuple(value["ref"].split(".")) if "ref" in value else None
+    return ColumnSpec(
+        name=name,
+        type=value["type"],
+        values=value.get("values"),
+        words=value.get("words", spoken(name)),
+        ref=ref,
+        unique=bool(value.get("unique", False)),
+        missing=float(value.get("missing", 0.0)),
+        phrases={k: _blanks(v) for k, v in value.items() if k not in _COLUMN_KEYS},
+    )
+
+
+def _blanks(phrase: Any) -> Any:
+    """`_` stands for the value in the descriptions, as a brace opens a mapping in YAML; {} stands for it in code."""
+    if isinstance(phrase, list):
+        return [_blanks(p) for p in phrase]
+    return phrase.replace("_", "{}") if isinstance(phrase, str) else phrase
+
+
+def spoken(name: str) -> str:
+    """An identifier as words: `unit_price` and `UnitPrice` to 'unit price', `StoreID` to 'store id'."""
+    out = ""
+    for before, letter in zip(" " + name, name, strict=False):
+        if letter in "_- ":
+            out += " "
+        elif letter.isupper() and (before.islower() or before.isdigit()):
+            out += " " + letter
+        else:
+            out += letter
+    return " ".join(out.lower().split())

@@ -1,0 +1,97 @@
+"""Check a folder in Spider's layout, file by file: what is there, what is missing, what does not fit together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from text2sql.data.spider.examples import FILES, database_file, example_files, read_file
+from text2sql.errors import UserError
+from text2sql.files import read_json
+from text2sql.stage import track
+
+#: examples in the official release, for the report to compare with
+OFFICIAL_COUNTS = {"train_spider.json": 7000, "train_others.json": 1659, "dev.json": 1034}
+
+
+def verify(root: Path) -> dict[str, Any]:
+    """A report on the layout below `root`.
+
+    Keys: `examples` (by file), `databases` (number present), `missing_databases` ({db_id: examples that use it}),
+    `without_rows` (db_ids), `table_mismatches` ({db_id: what differs from tables.json}), `not_in_tables_json`.
+
+    Raises:
+        UserError: a file of the layout is absent or no valid JSON, or a database is damaged.
+    """
+    described = {entry["db_id"]: entry for entry in _read_tables(root / "tables.json")}
+    examples = {name: read_file(_must_exist(root / name)) for name in example_files(root)}
+    used = Counter(row["db_id"] for rows in examples.values() for row in rows)
+    present = {db_id: database_file(root, db_id) for db_id in sorted({*described, *used})}
+    present = {db_id: path for db_id, path in present.items() if path.exists()}
+    if not present:
+        raise UserError(f"{root} has no database/<db_id>/<db_id>.sqlite", "use an archive that holds the databases")
+    without_rows, mismatches = [], {}
+    for db_id, path in track(present.items(), "checking databases", len(present)):
+        tables = read_database(path)
+        if not any(tables.values()):
+            without_rows.append(db_id)
+        if db_id in described and (difference := _differs(tables, described[db_id])):
+            mismatches[db_id] = difference
+    return {
+        "examples": {name: len(rows) for name, rows in examples.items()},
+        "databases": len(present),
+        "missing_databases": {db_id: n for db_id, n in sorted(used.items()) if db_id not in present},
+        "without_rows": without_rows,
+        "table_mismatches": mismatches,
+        "not_in_tables_json": sorted(set(used) - set(described)),
+    }
+
+
+def read_database(path: Path) -> dict[str, int]:
+    """Rows by table of a SQLite file, after its own integrity check.
+
+    Raises:
+        UserError: the file is no database or is damaged.
+    """
+    remedy = "replace the file by an intact copy, or remove it: its examples are then reported as missing"
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error as error:
+        raise UserError(f"{path} cannot be opened: {error}", remedy) from None
+    try:
+        found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            raise UserError(f"{path} is damaged: {found[0]}", remedy)
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        quoted = {name: '"' + name.replace('"', '""') + '"' for name in names}
+        return {n: connection.execute(f"SELECT count(*) FROM {q}").fetchone()[0] for n, q in quoted.items()}
+    except sqlite3.Error as error:
+        raise UserError(f"{path} is damaged: {error}", remedy) from None
+    finally:
+        connection.close()
+
+
+def _must_exist(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path.name} is missing", "use an archive in Spider's layout: " + ", ".join(FILES))
+    return path
+
+
+def _read_tables(path: Path) -> list[dict[str, Any]]:
+    entries = read_json(_must_exist(path))
+    keys = {"db_id", "table_names_original", "column_names_original"}
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and keys <= set(e) for e in entries):
+        raise UserError(f"{path} is not a list of schemas with {', '.join(sorted(keys))}", "use the official file")
+    return entries
+
+
+def _differs(tables: dict[str, int], described: dict[str, Any]) -> str:
+    """How the tables of a database differ from its entry of tables.json, in words; empty if they do not."""
+    found = {name.lower() for name in tables}
+    expected = {name.lower() for name in described["table_names_original"]}
+    parts = [f"lacks {', '.join(sorted(expected - found))}"] if expected - found else []
+    surplus = found - expected - {"sqlite_sequence"}
+    parts += [f"also has {', '.join(sorted(surplus))}"] if surplus else []
+    return "; ".join(parts)

@@ -1,0 +1,87 @@
+"""Dumps loaded into a server: one, or all of the pipeline's with a sandbox on them, for scoring and guided decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from text2sql.errors import UserError
+from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.stage import track
+
+if TYPE_CHECKING:
+    from text2sql.postgres.server import Server
+    from text2sql.schema import Schema
+
+END_OF_DATA = "\\.\n"
+
+
+def load(server: Server, dump: Path, database: str) -> None:
+    """Create `database` on `server` and load the dump into it."""
+    server.create_database(database)
+    with psycopg.connect(server.dsn(database)) as connection, dump.open(encoding="utf-8", newline="\n") as lines:
+        run_script(connection, lines)
+
+
+@contextmanager
+def loaded(connection: psycopg.Connection, schema: Schema, lines: Iterable[str]) -> Iterator[None]:
+    """The dump's tables in a schema of their own, first in the search path, for the length of the block.
+
+    All within one transaction that is rolled back: much cheaper than a database for each dump, where only this
+    connection has to see it.
+    """
+    name = sql.Identifier(schema.db_id)
+    try:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+        connection.execute(sql.SQL("SET LOCAL search_path = {}").format(name))
+        run_script(connection, lines)
+        yield
+    finally:
+        connection.rollback()
+
+
+def run_script(connection: psycopg.Connection, lines: Iterable[str]) -> None:
+    """Execute what `statements` yields, given line by line; the transaction is left open."""
+    lines = iter(lines)
+    statement = ""
+    for line in lines:
+        if not statement and (line.startswith("--") or not line.strip()):
+            continue
+        statement += line
+        if not line.endswith(";\n"):
+            continue
+        if statement.startswith("COPY "):
+            with connection.cursor().copy(statement) as copy:
+                for data in iter(lambda: next(lines), END_OF_DATA):
+                    copy.write(data)
+        else:
+            connection.execute(statement)
+        statement = ""
+
+
+@contextmanager
+def loaded_sandbox(databases: Sequence[str], dumps: Path, limits: Limits, workers: int) -> Iterator[Sandbox]:
+    """A sandbox on a new server that has these databases, from the dumps in a folder, loaded `workers` at a time.
+
+    Raises:
+        UserError: one has no dump.
+    """
+    from text2sql.postgres.server import server
+
+    for name in databases:
+        if not (dumps / f"{name}.sql").exists():
+            raise UserError(f"{dumps / name}.sql is missing", "run `dvc repro databases`, which makes it")
+    # The largest first, so that none is left over for one worker at the end.
+    order = sorted(databases, key=lambda name: -(dumps / f"{name}.sql").stat().st_size)
+    with server() as running, ThreadPoolExecutor(workers) as pool:
+        loads = pool.map(lambda name: load(running, dumps / f"{name}.sql", name), order)
+        for _ in track(loads, "loading databases", len(order)):
+            pass
+        with Sandbox(running, limits) as sandbox:
+            yield sandbox

@@ -1,0 +1,1 @@
+"""What is released: the model card, versions, publishing."""
