@@ -50,7 +50,7 @@ lint: environment ## ruff
 	ruff check . && ruff format --check .
 
 params: environment ## compose conf/ into params.yaml again
-	python -m text2sql.compose
+	text2sql params
 
 lock: environment ## make the lock files again from pyproject.toml
 	.ci/lock

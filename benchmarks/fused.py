@@ -34,11 +34,11 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
     from torch.nn import functional
     from transformers import TrainerCallback
 
+    from text2sql.config import read_params
     from text2sql.model import loss, training
     from text2sql.model.base import load_tokenizer
     from text2sql.model.packing import Plan, plan
     from text2sql.model.recipe import read_recipe
-    from text2sql.stage import read_params
 
     if not keeps:
         for option, value in USUAL:

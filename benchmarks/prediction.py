@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from stages import predict
+from text2sql.config import read_params
 from text2sql.model import generation
 from text2sql.model.base import load_tokenizer
 from text2sql.model.inference import TransformersEngine, load_for_inference
 from text2sql.model.prompt import encode_prompt
-from text2sql.stage import read_params
 
 Row = dict[str, Any]
 

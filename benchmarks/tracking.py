@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from text2sql.stage import read_params
+from text2sql.config import read_params
 from text2sql.tracking import training_run
 
 ACTED = (20.0, 80.0)  # seconds

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from stages import predict
 from stages.score import read_options as score_options
+from text2sql.config import read_params
 from text2sql.files import read_jsonl
 from text2sql.model.candidates import choose
 from text2sql.model.generation import Generation
@@ -29,8 +30,8 @@ from text2sql.model.prompt import encode_prompt
 from text2sql.postgres.compare import suite
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Sandbox
+from text2sql.progress import track
 from text2sql.scoring.judge import judge
-from text2sql.stage import read_params, track
 
 Row = dict[str, Any]
 #: questions whose candidates are generated together

@@ -28,6 +28,7 @@ from stages.prompts import read_options as prompt_options
 from stages.score import VERDICTS, judge_all
 from stages.score import read_options as score_options
 from stages.split import is_from
+from text2sql.config import read_params
 from text2sql.conversion.databases import open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.synthetic import fill, unconstrained
@@ -37,7 +38,6 @@ from text2sql.model.prompt import render
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.figures import figures
-from text2sql.stage import read_params
 
 Row = dict[str, Any]
 INPUTS = ("data/postgres", "models")

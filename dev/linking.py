@@ -16,11 +16,11 @@ from pathlib import Path
 from scratch import run, workspace
 from sqlglot import exp
 
+from text2sql.config import read_params, section
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.model.prompt import PromptOptions, render
 from text2sql.schema import Schema, read_index
 from text2sql.sql import parse_one
-from text2sql.stage import read_params, section
 
 INPUTS = ("data/postgres", "data/splits", "models")
 

@@ -24,13 +24,13 @@ from typing import Any
 
 from scratch import run, workspace
 
+from text2sql.config import read_params
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.lora import save_adapter
 from text2sql.model.packing import Example, Plan, plan
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.model.training import PackedTrainer, build, read_examples
-from text2sql.stage import read_params
 
 BASE = Path("models/base")
 PROMPTS = Path("data/prompts")

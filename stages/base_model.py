@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import read_params, section
 from text2sql.files import read_json
 from text2sql.model.base import ModelOptions, obtain
-from text2sql.stage import read_params, run, section
+from text2sql.stage import run
 
 TARGET = Path("models/base")
 

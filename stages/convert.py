@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import read_params, require, section
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.databases.sqlite import Source
 from text2sql.conversion.databases.sqlite import connect as connect_sqlite
@@ -31,9 +32,10 @@ from text2sql.data.spider.examples import Example, database_file, read_examples
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.server import Server, server
+from text2sql.progress import track
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.hardness import hardness
-from text2sql.stage import read_params, require, run, section, track
+from text2sql.stage import run
 
 SOURCE = Path("data/source")
 DUMPS = Path("data/postgres/databases")

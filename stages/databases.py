@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import read_params, require, section
 from text2sql.conversion.databases import describe, open_source, write_dump
 from text2sql.conversion.databases.check import differences
 from text2sql.conversion.session import connect
@@ -23,8 +24,9 @@ from text2sql.data import custom
 from text2sql.errors import UserError
 from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
+from text2sql.progress import track
 from text2sql.schema import Schema, write_index
-from text2sql.stage import read_params, require, run, section, track
+from text2sql.stage import run
 
 SOURCE = Path("data/source/database")
 DUMPS = Path("data/postgres/databases")

@@ -29,12 +29,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from text2sql.config import read_params, read_seed, require, section
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl, sha256, sha256_tree, write_json, write_jsonl
+from text2sql.files import read_jsonl, repository_root, sha256, sha256_tree, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.prompt import PromptOptions, Qualifiers
-from text2sql.stage import progress, read_params, read_seed, require, run, section
-from text2sql.tracking import root
+from text2sql.progress import progress
+from text2sql.stage import run
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
@@ -351,7 +352,9 @@ def main(zero_shot: bool = False) -> str:
 
     adapter = None if options.zero_shot else ADAPTER
     engine = load_engine(options.engine, BASE, quantization, adapter, options.dtype)
-    with Partial(root() / "checkpoints", fingerprint(engine, options, quantization, qualifiers, seed)) as partial:
+    with Partial(
+        repository_root() / "checkpoints", fingerprint(engine, options, quantization, qualifiers, seed)
+    ) as partial:
         resumed, started = len(partial.done), time.perf_counter()
         predict(engine, questions, options, qualifiers, seed, partial)
         seconds = time.perf_counter() - started

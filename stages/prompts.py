@@ -16,12 +16,14 @@ from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
+from text2sql.config import read_params, section
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.prompt import FRAMES, PromptOptions, completion, encode_completion, encode_prompt, render
+from text2sql.progress import track
 from text2sql.schema import Schema, read_index
-from text2sql.stage import read_params, run, section, track
+from text2sql.stage import run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,9 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import read_params
 from text2sql.files import digest, read_json, sha256_tree, write_json, write_text
 from text2sql.release.card import card
-from text2sql.stage import read_params, run
+from text2sql.stage import run
 from text2sql.tracking import adapter_sha256, scoring_run
 
 ADAPTER = Path("models/adapter")

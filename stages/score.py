@@ -25,17 +25,19 @@ from typing import Any
 
 from sqlglot.errors import SqlglotError
 
+from text2sql.config import read_params, require, section
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl, write_text
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.progress import track
 from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import figures
 from text2sql.scoring.hardness import hardness
 from text2sql.scoring.judge import judge
 from text2sql.scoring.report import preview, render
 from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, to_csv
-from text2sql.stage import read_params, require, run, section, track
+from text2sql.stage import run
 from text2sql.tracking import adapter_sha256, scoring_run
 
 SPLIT = Path("data/splits/test.jsonl")

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import read_params, read_seed, require, section
 from text2sql.data.custom import Custom
 from text2sql.data.spider import archive, layout
 from text2sql.data.spider.layout import OFFICIAL_COUNTS
 from text2sql.errors import UserError
 from text2sql.files import write_json
-from text2sql.stage import read_params, read_seed, require, run, section
+from text2sql.stage import run
 
 TARGET = Path("data/source")
 REPORT = Path("metrics/source.json")

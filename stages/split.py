@@ -21,10 +21,11 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import read_params, read_seed, require, section
 from text2sql.data.spider.examples import PRIMER_FILE, TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
-from text2sql.stage import read_params, read_seed, require, run, section
+from text2sql.stage import run
 
 EXAMPLES = Path("data/postgres/examples.jsonl")
 TARGET = Path("data/splits")

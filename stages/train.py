@@ -15,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2sql.files import digest, write_json, write_text
+from text2sql.config import read_params
+from text2sql.files import digest, repository_root, write_json, write_text
 from text2sql.model import checkpoint
 from text2sql.model.launch import is_first, launch
 from text2sql.model.recipe import Recipe, read_recipe
-from text2sql.stage import read_params, run
-from text2sql.tracking import root, training_run
+from text2sql.stage import run
+from text2sql.tracking import training_run
 
 if TYPE_CHECKING:
     from text2sql.model.training import PackedTrainer
@@ -32,7 +33,20 @@ METRICS = Path("metrics/train.json")
 BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
-MODULES = ("base", "checkpoint", "fused", "launch", "lora", "loss", "packing", "prompt", "recipe", "training")
+MODULES = (
+    "base",
+    "checkpoint",
+    "fused",
+    "launch",
+    "lora",
+    "loss",
+    "packing",
+    "prompt",
+    "qualifiers",
+    "recipe",
+    "training",
+    "values",
+)
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
@@ -112,7 +126,7 @@ def main() -> str:
     tokenizer = load_tokenizer(BASE)
     dtype = str(pick_dtype(recipe.quantization, pick_device())).removeprefix("torch.")
     print_ = fingerprint(recipe, dtype)
-    checkpoints = checkpoint.folder(root(), print_)
+    checkpoints = checkpoint.folder(repository_root(), print_)
     with training_run(print_) as record:
         record.dataset(PROMPTS / "train.jsonl", "training")
         record.dataset(PROMPTS / "val.jsonl", "validation")

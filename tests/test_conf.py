@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from text2sql import compose
+from text2sql import config, stage
 from text2sql.errors import UserError
-from text2sql.stage import run
 
 CONF = Path("conf")
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
@@ -18,7 +17,7 @@ MEMBERS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF /
 
 
 def composed(*overrides):
-    return OmegaConf.to_container(OmegaConf.create(compose.compose(list(overrides))))
+    return OmegaConf.to_container(OmegaConf.create(config.compose(list(overrides))))
 
 
 @pytest.fixture
@@ -29,24 +28,24 @@ def clone(tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.chdir(tmp_path)
-    compose.main([])
+    stage.write_params([])
     return tmp_path
 
 
 @pytest.mark.parametrize("choice", MEMBERS)
 def test_every_member_of_every_group_composes_and_is_accepted_by_every_stage(choice):
-    compose.validate(composed(choice))
+    stage.validate(composed(choice))
 
 
 def test_params_yaml_is_the_composition():
-    assert Path("params.yaml").read_text() == compose.compose(), "params.yaml is outdated: run `make params`"
+    assert Path("params.yaml").read_text() == config.compose(), "params.yaml is outdated: run `make params`"
 
 
 def test_dvc_composes_the_same_bytes(tmp_path):
     from dvc.utils.hydra import compose_and_dump
 
     compose_and_dump(tmp_path / "params.yaml", str(CONF.resolve()), None, "config", str(tmp_path), ["seed=7"])
-    assert (tmp_path / "params.yaml").read_text() == compose.compose(["seed=7"])
+    assert (tmp_path / "params.yaml").read_text() == config.compose(["seed=7"])
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=str)
@@ -66,7 +65,7 @@ def test_the_recipes_are_there():
 
 
 def test_default_recipe_changes_nothing():
-    assert compose.compose(["experiment=default"]) == compose.compose()
+    assert config.compose(["experiment=default"]) == config.compose()
 
 
 DOCUMENTS = ["README.md", "docs/EXPERIMENTS.md", *sorted(str(p) for p in (CONF / "experiment").glob("*.yaml"))]
@@ -83,7 +82,7 @@ def test_documented_commands_compose(document):
                 continue
             for value in values.split(","):
                 recipe = [o for o in overrides if o.startswith("experiment=") and key != "experiment"]
-                compose.validate(composed(*recipe, f"{key}={value}"))
+                stage.validate(composed(*recipe, f"{key}={value}"))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_documented_commands_compose(document):
 )
 def test_wrong_values_are_refused_before_any_work(override, said):
     with pytest.raises(UserError) as error:
-        compose.validate(composed(override))
+        stage.validate(composed(override))
     assert said in str(error.value)
 
 
@@ -132,59 +131,59 @@ def edit(path, old, new):
 
 
 def test_the_default_is_accepted(clone):
-    compose.check()
+    stage.check()
 
 
 def test_an_edit_in_conf_that_was_not_composed_is_refused(clone):
-    compose.check()
+    stage.check()
     edit("conf/config.yaml", "seed: 42", "seed: 43")
     with pytest.raises(UserError) as error:
-        compose.check()
+        stage.check()
     assert "seed is 42, conf/ says 43" in str(error.value)
     assert "make params" in str(error.value)
-    compose.main([])
-    compose.check()
+    stage.write_params([])
+    stage.check()
 
 
 def test_what_an_experiment_left_behind_is_refused_by_repro_and_used_by_the_experiment(clone, monkeypatch):
-    Path("params.yaml").write_text(compose.compose(["lora.r=8", "seed=1"]))
+    Path("params.yaml").write_text(config.compose(["lora.r=8", "seed=1"]))
     monkeypatch.setenv("DVC_EXP_NAME", "some-exp")
-    compose.check()
+    stage.check()
     monkeypatch.delenv("DVC_EXP_NAME")
     with pytest.raises(UserError) as error:
-        compose.check()
+        stage.check()
     assert "seed is 1, conf/ says 42; lora.r is 8, conf/ says 16" in str(error.value)
 
 
 def test_a_file_composed_by_hand_is_accepted_and_named(clone, capsys):
-    compose.main(["model=tiny", "seed=1"])
-    compose.check()
+    stage.write_params(["model=tiny", "seed=1"])
+    stage.check()
     assert "params.yaml is composed with model=tiny seed=1" in capsys.readouterr().out
     edit("params.yaml", "seed: 1", "seed: 2")
     with pytest.raises(UserError, match="seed is 2, conf/ says 1"):
-        compose.check()
+        stage.check()
 
 
 def test_missing_and_unknown_keys_are_named(clone):
     edit("params.yaml", "seed: 42\n", "seed: 42\nextra: 1\n")
     with pytest.raises(UserError, match="extra is 1, conf/ does not have it"):
-        compose.check()
+        stage.check()
 
 
 def test_a_stage_says_so_and_does_nothing(clone, capsys):
     edit("params.yaml", "seed: 42", "seed: 43")
     with pytest.raises(SystemExit) as stop:
-        run(lambda: pytest.fail("it worked on"))
+        stage.run(lambda: pytest.fail("it worked on"))
     assert "seed is 43, conf/ says 42" in str(stop.value)
 
 
 def test_an_unchanged_state_costs_no_composition(clone, monkeypatch):
-    compose.check()
-    monkeypatch.setattr(compose, "compose", lambda *_: pytest.fail("composed again"))
+    stage.check()
+    monkeypatch.setattr(stage, "compose", lambda *_: pytest.fail("composed again"))
     monkeypatch.setitem(sys.modules, "hydra", None)
-    compose.check()
+    stage.check()
 
 
 def test_a_folder_without_conf_has_nothing_to_compare_with(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    compose.check()
+    stage.check()

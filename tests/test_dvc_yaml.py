@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from text2sql.stage import read_params
+from text2sql.config import read_params
 
 PIPELINE = OmegaConf.to_container(OmegaConf.load("dvc.yaml"))["stages"]
 

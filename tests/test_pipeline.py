@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHOP, write_layout
-from text2sql.compose import CONF, compose, stage_names
+from text2sql.config import CONF, compose
 from text2sql.files import read_json, read_jsonl, sha256_tree
+from text2sql.stage import stage_names
 
 ROOT = Path(__file__).resolve().parents[1]
 STATUSES = {"verified", "verified_ties", "unverifiable", "invalid_source", "missing_database", "rejected"}

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
+from text2sql.config import build, read_params, require
 from text2sql.errors import UserError
-from text2sql.stage import build, read_params, require
 
 
 @dataclass

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from text2sql.compose import compose
+from text2sql.config import build, compose
 from text2sql.files import digest, sha256_tree, write_json
 from text2sql.model.base import ModelOptions, QuantizationOptions, load_model, obtain
-from text2sql.stage import build
 
 PARAMS = ("model=tiny", "quantization=none", "predict.max_new_tokens=16")
 

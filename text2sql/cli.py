@@ -18,11 +18,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root() -> None:
-    """Keeps `text2sql NAME` a subcommand even while there is one only."""
-
-
 @app.command()
 def ask(
     question: Annotated[
@@ -74,6 +69,16 @@ def convert(
 
 
 @app.command()
+def params(
+    overrides: Annotated[list[str] | None, typer.Argument(help="As for Hydra: model=tiny train.epochs=2.0")] = None,
+) -> None:
+    """Compose params.yaml from conf/ again; without arguments the default."""
+    from text2sql.stage import write_params
+
+    typer.echo(write_params(overrides or []))
+
+
+@app.command()
 def publish(
     repo: Annotated[str, typer.Option(help="Where to: user/name on the HuggingFace hub.")],
     release: Annotated[Path, typer.Option(help="The release's folder.")] = Path("models/release"),
@@ -82,7 +87,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option(help="List what would be uploaded, and stop.")] = False,
 ) -> None:
     """Upload adapter, tokenizer and model card to the HuggingFace hub, or (--space) the demo."""
-    from text2sql import publish as hub
+    from text2sql.release import publish as hub
 
     files = hub.space_files(repo) if space else hub.model_files(release, repo)
     for name, size in hub.listing(files):

@@ -86,3 +86,11 @@ def digest(path: Path) -> str:
         return sha256(path)
     lines = [f"{name} {sum_}\n" for name, sum_ in sha256_tree(path).items() if "__pycache__/" not in name]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def repository_root() -> Path:
+    """The repository's main folder: DVC names it to its stages, also to those that run in a temporary copy."""
+    if named := os.environ.get("DVC_ROOT"):
+        return Path(named).resolve()
+    here = Path.cwd().resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)

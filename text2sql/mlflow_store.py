@@ -27,8 +27,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, 
 from mlflow.exceptions import MlflowException
 
 from text2sql.errors import UserError
-from text2sql.files import write_json
-from text2sql.tracking import Journal, adapter_sha256, journals, root
+from text2sql.files import repository_root, write_json
+from text2sql.tracking import Journal, adapter_sha256, journals
 
 SEND_EVERY = 3.0  # seconds
 TRIES_AT_THE_END = 3  # before the journal is left to `sync`
@@ -43,14 +43,14 @@ BEST = "best"
 
 def local_uri() -> str:
     """The database that `mlflow ui` opens in the repository's root."""
-    return f"sqlite:///{root() / 'mlflow.db'}"
+    return f"sqlite:///{repository_root() / 'mlflow.db'}"
 
 
 def connect(uri: str | None = None) -> MlflowClient:
     """A client of the server `uri`, or of the local database, made or brought up to date first."""
     if uri is None:
         uri = local_uri()
-        _prepare_database(root() / "mlflow.db")
+        _prepare_database(repository_root() / "mlflow.db")
     # Registering a model looks its files up by the global address, whatever the client's is.
     mlflow.set_tracking_uri(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -85,7 +85,7 @@ def _experiment_id(client: MlflowClient, name: str, local: bool) -> str:
     """The experiment `name`, made if need be, its artifacts in the repository's root whatever the working directory."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = str(root() / "mlruns" / name) if local else None
+        location = str(repository_root() / "mlruns" / name) if local else None
         try:
             return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
         except MlflowException as error:  # another process was quicker

@@ -36,9 +36,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from text2sql.config import read_params, require, section
 from text2sql.errors import UserError
-from text2sql.files import read_json, read_jsonl, sha256, sha256_tree
-from text2sql.stage import read_params, require, section
+from text2sql.files import read_json, read_jsonl, repository_root, sha256, sha256_tree
 
 if typing.TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -77,17 +77,9 @@ class Tracking:
         require(bool(self.experiment.strip()), "experiment must not be empty")
 
 
-def root() -> Path:
-    """The repository's main folder: DVC names it to its stages, also to those that run in a temporary copy."""
-    if named := os.environ.get("DVC_ROOT"):
-        return Path(named).resolve()
-    here = Path.cwd().resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
-
-
 def journals() -> Path:
     """The folder of the journals that are not wholly sent yet."""
-    return root() / "mlruns" / ".journal"
+    return repository_root() / "mlruns" / ".journal"
 
 
 def adapter_sha256(adapter: Path) -> str:
@@ -352,7 +344,7 @@ def scoring_run(adapter: str, params: dict[str, Any] | None = None) -> Iterator[
 @contextlib.contextmanager
 def _record(name: str, head: dict[str, Any], sections: Sequence[str], params: dict[str, Any]) -> Iterator[Recorder]:
     settings = section(Tracking, "tracking", params)
-    board = root() / "tensorboard" / f"{_identity()['experiment']}-{name}" if settings.tensorboard else None
+    board = repository_root() / "tensorboard" / f"{_identity()['experiment']}-{name}" if settings.tensorboard else None
     # With several processes (torchrun) the first one records for all.
     if settings.kind == "none" or os.environ.get("RANK", "0") != "0":
         recorder = Recorder(None, board if os.environ.get("RANK", "0") == "0" else None)
@@ -465,8 +457,8 @@ def _start_sender(journal: Journal) -> subprocess.Popen[bytes] | None:
         with (journal.folder / "sender.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "text2sql.tracking", "send", str(journal.folder)],
-                cwd=root(), env={**os.environ, "PYTHONPATH": paths}, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True,
+                cwd=repository_root(), env={**os.environ, "PYTHONPATH": paths},
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
     except OSError as error:
         _say(f"no process to send the journal with: {error}")

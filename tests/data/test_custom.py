@@ -9,14 +9,13 @@ import yaml
 
 from stages import split
 from text2sql.ask import Engine, schema
-from text2sql.compose import compose
+from text2sql.config import compose, section
 from text2sql.data import custom
 from text2sql.data.custom import Custom
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.postgres.server import server
 from text2sql.schema import read_index
-from text2sql.stage import section
 
 CLINIC = """
 create table vets (id integer primary key, name text not null, city text, email text unique);

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from tiny_release import make_release, tiny_params
 
 from text2sql.ask import Engine
-from text2sql.compose import compose
+from text2sql.config import compose
 from text2sql.errors import UserError
 from text2sql.release.card import EXAMPLE, QUESTION, card
 

@@ -165,7 +165,7 @@ def test_the_demo_goes_up_as_a_space(hub):
     assert header["sdk"] == "gradio"
     assert header["models"] == ["me/shop"]
     assert header["app_file"] in there
-    assert {"requirements.txt", "app/demo.py", "app/style.css", "text2sql/ask.py"} <= set(there)
+    assert {"requirements.txt", "app/demo.py", "app/style.css", "text2sql/ask/engine.py"} <= set(there)
 
 
 def test_the_space_pins_what_the_lock_pins():

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from stages import predict
+from text2sql.config import build
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from text2sql.model.base import ModelOptions, QuantizationOptions, obtain
 from text2sql.model.generation import Generation
 from text2sql.model.prompt import PromptOptions, render
 from text2sql.schema import Column, Schema, Table
-from text2sql.stage import build
 
 GREEDY = {
     "method": "greedy", "engine": "shared_prefix", "zero_shot": False, "dtype": "float32",

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.split import SplitOptions, draw, report, split
+from text2sql.config import build
 from text2sql.errors import UserError
-from text2sql.stage import build
 
 VERIFIED = ("verified", "verified_ties")
 OPTIONS = SplitOptions(2, VERIFIED, VERIFIED, None, None, None)

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = """
 import json
 from pathlib import Path
-from text2sql.stage import read_params
+from text2sql.config import read_params
 from text2sql.tracking import training_run
 rate = read_params()["train"]["learning_rate"]
 with training_run(f"rate {rate}") as run:

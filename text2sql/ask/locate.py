@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from text2sql.config import PARAMS, build, read_params
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json
 from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
 from text2sql.model.inference import load_for_inference
 from text2sql.model.prompt import PromptOptions
-from text2sql.stage import PARAMS, build, read_params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -26,12 +26,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.postgres.compare import Result
+from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Schema, Table, kind_of, quote, read_index, write_index
 from text2sql.scoring.hardness import hardness
-from text2sql.stage import require, track
 
 if TYPE_CHECKING:
     import psycopg

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.files import sha256, write_json
-from text2sql.stage import require
 
 if TYPE_CHECKING:
     import torch

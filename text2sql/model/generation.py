@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.model.packed import pack, packed_weights
 from text2sql.model.shared_prefix import Cache, Prefix, Row, Step, shared_attention, shared_prefixes
-from text2sql.stage import require
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from text2sql.config import require
 from text2sql.files import read_json, write_text
-from text2sql.stage import require
 
 if TYPE_CHECKING:
     import torch

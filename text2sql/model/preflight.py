@@ -20,8 +20,8 @@ from text2sql.model import checkpoint
 from text2sql.model.base import load_tokenizer
 from text2sql.model.packing import ATTENTION, Example, collate, pack, plan
 from text2sql.model.training import PackedTrainer, Recipe, build, describe_device, peak_memory_bytes
+from text2sql.progress import track
 from text2sql.sql import parse_one
-from text2sql.stage import track
 
 EXAMPLES = 20
 STEPS = 20

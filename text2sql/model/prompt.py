@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from text2sql.config import require
 from text2sql.model.qualifiers import by_table
 from text2sql.model.values import mentioned
 from text2sql.schema import Schema, Table, quote
-from text2sql.stage import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

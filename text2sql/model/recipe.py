@@ -1,14 +1,14 @@
 """What decides an adapter: the options of training. Apart from text2sql.model.training, which takes seconds to import,
-because every stage checks them before it starts (text2sql/compose.py)."""
+because every stage checks them before it starts (text2sql/stage.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from text2sql.config import read_seed, require, section
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.lora import LoraOptions
-from text2sql.stage import read_seed, require, section
 
 #: what counts alike in a step: every token of an answer, or every answer, however long
 LossAggregation = Literal["token_mean", "sequence_mean"]

@@ -38,7 +38,7 @@ from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, Example, Group, Plan, collate, pack, plan
 from text2sql.model.prompt import encode_completion, encode_prompt, reorder_tables
 from text2sql.model.recipe import Recipe
-from text2sql.stage import progress
+from text2sql.progress import progress
 
 
 def read_examples(path: Path, tokenizer: Any) -> list[Example]:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from text2sql.errors import UserError
 from text2sql.postgres.sandbox import Limits, Sandbox
-from text2sql.stage import track
+from text2sql.progress import track
 
 if TYPE_CHECKING:
     from text2sql.postgres.server import Server

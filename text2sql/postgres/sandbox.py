@@ -38,10 +38,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import Server
-from text2sql.stage import require
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -79,8 +79,8 @@ QUESTION = "What are the names of the customers with an order over 100?"
 
 def example_prompt(params: Mapping[str, Any]) -> str:
     """`QUESTION` on `EXAMPLE`, framed as the run's training prompts were."""
+    from text2sql.config import build
     from text2sql.model import prompt
-    from text2sql.stage import build
 
     options = build(prompt.PromptOptions, dict(params["prompt"]), "prompt")
     return prompt.render(EXAMPLE, QUESTION, options, params["model"]["template"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, sha256_tree
-from text2sql.stage import track
+from text2sql.progress import track
 from text2sql.storage.bucket import GOOGLE, endpoint, explained
 from text2sql.storage.remote import address, open_remote, repository
 

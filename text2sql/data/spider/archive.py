@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from text2sql.errors import UserError
 from text2sql.files import sha256
-from text2sql.stage import progress
+from text2sql.progress import progress
 
 #: files outside database/ that are kept; everything else (gold .sql files, notes, resource forks) stays packed
 KEPT = ("tables.json", "train_spider.json", "train_others.json", "dev.json")

@@ -10,7 +10,7 @@ from typing import Any
 from text2sql.data.spider.examples import FILES, database_file, example_files, read_file
 from text2sql.errors import UserError
 from text2sql.files import read_json
-from text2sql.stage import track
+from text2sql.progress import track
 
 #: examples in the official release, for the report to compare with
 OFFICIAL_COUNTS = {"train_spider.json": 7000, "train_others.json": 1659, "dev.json": 1034}
