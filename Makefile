@@ -46,8 +46,8 @@ experiments: environment ## the experiments so far, best first, in the columns t
 	dvc exp show --only-changed --no-pager --sort-by accuracy --sort-order desc --precision 4 \
 		--drop 'Created|.*/.*|data\.source.*|model\.(?!name).*'
 
-lint: environment ## ruff
-	ruff check . && ruff format --check .
+lint: environment ## ruff, and who may import whom
+	ruff check . && ruff format --check . && lint-imports
 
 params: environment ## compose conf/ into params.yaml again
 	text2sql params
