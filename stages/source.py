@@ -53,11 +53,9 @@ class Spider:
     url: str
     sha256: str
     primer: int
-    primer_archive: int
 
     def __post_init__(self) -> None:
-        for name in ("primer", "primer_archive"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        require(self.primer >= 0, f"primer must not be negative, not {self.primer}")
         require(len(self.sha256) == 64, f"sha256 must have 64 hexadecimal digits, not {len(self.sha256)}")
 
     def make(self, seed: int) -> dict[str, Any]:
@@ -65,10 +63,10 @@ class Spider:
         path = Path(self.archive)
         actual = archive.obtain(path, self.url, self.sha256)
         archive.extract(path, TARGET)
-        if self.primer or self.primer_archive:
+        if self.primer:
             from text2sql.data.mini import add_primer
 
-            add_primer(TARGET, seed, self.primer, self.primer_archive)
+            add_primer(TARGET, seed, self.primer)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 

@@ -119,31 +119,16 @@ def test_a_second_run_makes_the_same_bytes(finished):
     assert before == {name: sha256_tree(folder / "data" / name) for name in before}
 
 
-#: enough rows for questions whose answers say something
-MORE_SHOPS = """
-INSERT INTO shop VALUES (3, 'Bazaar', 'Lyon'), (4, 'Kiosk', 'Paris'), (5, 'Mall', 'Paris'), (6, 'Stall', 'Lyon');
-INSERT INTO sale VALUES (4, 3, 4.5), (5, 4, 8.0), (6, 4, 1.75), (7, 5, 30.0), (8, 6, 12.5), (9, 6, 2.0);
-"""
-
-
 def test_an_archive_with_a_primer(tmp_path):
-    """Questions of the embedded domains, and generated ones of its own, are trained on before an archive's."""
+    """Questions of the embedded domains are trained on before an archive's."""
     names = [f"shop{i}" for i in range(4)]
     questions = ["How many shops are there?", "List the cities."]
     queries = ["SELECT count(*) FROM shop", "SELECT City FROM shop"]
     pairs = {name: [(name, *pair) for pair in zip(questions, queries, strict=True)] for name in names}
     train = [pair for name in names[:3] for pair in pairs[name]]
-    made = write_layout(
-        tmp_path / "made", dict.fromkeys(names, SHOP + MORE_SHOPS), {"train_spider": train, "dev": pairs[names[3]]}
-    )
+    made = write_layout(tmp_path / "made", dict.fromkeys(names, SHOP), {"train_spider": train, "dev": pairs[names[3]]})
     shutil.make_archive(str(tmp_path / "data/raw/spider_data"), "zip", made)
-    options = [
-        "data=spider",
-        "model=tiny",
-        "data.source.primer=2",
-        "data.source.primer_archive=2",
-        "data.split.validation_databases=1",
-    ]
+    options = ["data=spider", "model=tiny", "data.source.primer=2", "data.split.validation_databases=1"]
     (tmp_path / "params.yaml").write_text(compose([*options, "tracking=none"], ROOT / CONF))
     for name in ("source", "databases", "convert", "split", "base_model", "prompts", "train"):
         _in_folder(tmp_path, importlib.import_module(f"stages.{name}").main)
@@ -151,8 +136,7 @@ def test_an_archive_with_a_primer(tmp_path):
     primer = list(read_jsonl(tmp_path / "data/prompts/primer.jsonl"))
     assert (counts["train"]["examples"], counts["val"]["examples"], counts["test"]["examples"]) == (4, 2, 2)
     assert counts["primer"]["examples"] == len(primer) == 2 * counts["primer"]["databases"]
-    seen = {row["db_id"] for row in read_jsonl(tmp_path / "data/prompts/train.jsonl")}
-    assert {row["db_id"] for row in primer} & set(names) == seen
+    assert not {row["db_id"] for row in primer} & set(names)
     assert read_json(tmp_path / "metrics/train.json")["examples"] == pytest.approx(1.5 * (len(primer) + 4), abs=8)
 
 

@@ -182,7 +182,8 @@ def sqlite(path: Path, options: Custom, stack: ExitStack) -> tuple[Schema, Lines
 def made_lines(schema: Schema, seed: int) -> Lines:
     """Rows for a schema that has none, so that queries have something to work on; their values mean nothing."""
     from text2sql.conversion.databases.dump import copy_lines
-    from text2sql.data.mini.domain import ColumnSpec, Domain, TableSpec, spoken
+    from text2sql.data.mini.domain import ColumnSpec, Domain, TableSpec
+    from text2sql.data.mini.english import spoken
     from text2sql.data.mini.rows import make_rows
 
     specs: dict[str, TableSpec] = {}
@@ -216,7 +217,8 @@ def parents(table: Table) -> set[str]:
 
 def made_words(name: str, kind: str) -> Any:
     """The description of values for a column that is no number: names of people, cities, words of its own."""
-    from text2sql.data.mini.domain import pools, spoken
+    from text2sql.data.mini.domain import pools
+    from text2sql.data.mini.english import spoken
 
     words = spoken(name)
     if kind != "text":

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -87,28 +86,6 @@ def test_a_primer_whose_database_is_there_already_is_refused(layout):
     with pytest.raises(UserError, match="chess_club"):
         add_primer(layout, seed=42, questions_per_domain=1)
     assert sha256_tree(layout) == before
-
-
-def test_a_primer_of_the_data_set_s_own_databases(made, tmp_path):
-    for name in ("one", "two"):
-        shutil.copytree(made, tmp_path / name)
-        add_primer(tmp_path / name, seed=42, questions_per_domain=0, questions_per_database=3)
-    assert sha256_tree(tmp_path / "one") == sha256_tree(tmp_path / "two")
-    primer = read(tmp_path / "one", "primer.json")
-    asked = Counter(example["db_id"] for example in primer)
-    assert asked == dict.fromkeys({example["db_id"] for example in read(made, "train_spider.json")}, 3)
-    for example in primer:
-        with connect(made, example["db_id"]) as database:
-            assert database.execute(example["query"]).fetchall(), example
-
-
-def test_databases_that_cannot_be_asked_have_no_primer(layout):
-    (folder := layout / "database" / "broken").mkdir()
-    (folder / "broken.sqlite").write_bytes(b"no database")
-    rows = [{"db_id": name, "query": "SELECT 1", "question": "?"} for name in ("broken", "missing")]
-    (layout / "train_others.json").write_text(json.dumps(rows), encoding="utf-8")
-    add_primer(layout, seed=42, questions_per_domain=0, questions_per_database=3)
-    assert {example["db_id"] for example in read(layout, "primer.json")}.isdisjoint({"broken", "missing"})
 
 
 def test_layout(made):

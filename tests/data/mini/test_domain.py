@@ -4,7 +4,8 @@ import datetime
 
 import pytest
 
-from text2sql.data.mini.domain import load, load_folder, spoken
+from text2sql.data.mini.domain import load, load_folder
+from text2sql.data.mini.english import spoken
 from text2sql.data.mini.rows import make_rows
 from text2sql.errors import UserError
 

@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 import pytest
 
 from text2sql.data.mini.domain import load_folder
-from text2sql.data.mini.graph import from_domain, from_schema, plural, singular
-from text2sql.data.mini.questions import ask, tidy, worth_asking
+from text2sql.data.mini.english import plural, singular, tidy
+from text2sql.data.mini.graph import from_domain, from_schema
+from text2sql.data.mini.questions import ask, worth_asking
 from text2sql.data.mini.rows import make_rows
 from text2sql.data.mini.shapes import SHAPES
 from text2sql.data.mini.sql import Select

@@ -2,7 +2,7 @@
 
     domains/*.yaml, demo/*.yaml --domain--> Domain --rows--> rows --graph--> Graph --questions--> question and SQL
                                                                                 |
-                                                            shapes: one function for each SQL shape
+                                                       shapes.yaml: what each SQL shape draws, its SQL and phrasings
 
 Only `domain` knows YAML and only `dataset` knows files, so the shapes also work on a graph of anybody's database.
 """

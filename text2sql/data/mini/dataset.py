@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from text2sql.data.mini.domain import Domain, TableSpec, load_folder, spoken
-from text2sql.data.mini.graph import from_domain, from_schema
+from text2sql.data.mini.domain import Domain, TableSpec, load_folder
+from text2sql.data.mini.english import spoken
+from text2sql.data.mini.graph import from_domain
 from text2sql.data.mini.questions import ask
 from text2sql.data.mini.rows import Rows, make_rows
 from text2sql.data.mini.sql import quoted
-from text2sql.data.spider.examples import FILES, PRIMER_FILE, TEST_FILE, database_file, read_file
+from text2sql.data.spider.examples import PRIMER_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_json, write_json, write_text
 
 #: the version that SQLite files bear instead of that of the library which happened to write them (bytes 96 to 99)
 SQLITE_VERSION = 3040000
-#: rows of a table in which the values that a question may name are looked for
-KNOWN_ROWS = 1000
 
 
 def generate(target: Path, seed: int, questions_per_domain: int) -> None:
@@ -64,67 +62,21 @@ def write_training_part(
     return examples, tables
 
 
-def add_primer(target: Path, seed: int, questions_per_domain: int, questions_per_database: int = 0) -> None:
-    """Write generated examples as primer.json of another data set in Spider's layout.
-
-    Args:
-        questions_per_domain: for each training domain, which is added to the data set; 0: none is.
-        questions_per_database: for each of the data set's own training databases that has rows.
+def add_primer(target: Path, seed: int, questions_per_domain: int) -> None:
+    """Write the training domains, and generated examples on them as primer.json, into a data set in Spider's layout.
 
     Raises:
         UserError: the data set has a database of the name of a domain.
     """
-    examples: list[dict[str, str]] = []
-    if questions_per_domain:
-        described = read_json(target / "tables.json")
-        there = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
-        if both := sorted(there & {domain.db_id for domain in load_folder("domains")}):
-            raise UserError(
-                f"{', '.join(both)}: a database both of the archive and of the embedded data", "data.source.primer=0"
-            )
-        examples, tables = write_training_part(target, seed, questions_per_domain)
-        write_json(target / "tables.json", [*described, *tables])
-    if questions_per_database:
-        for db_id in training_databases(target):
-            examples += ask_archive(database_file(target, db_id), db_id, seed, questions_per_database)
+    described = read_json(target / "tables.json")
+    there = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
+    if both := sorted(there & {domain.db_id for domain in load_folder("domains")}):
+        raise UserError(
+            f"{', '.join(both)}: a database both of the archive and of the embedded data", "data.source.primer=0"
+        )
+    examples, tables = write_training_part(target, seed, questions_per_domain)
+    write_json(target / "tables.json", [*described, *tables])
     write_json(target / PRIMER_FILE, examples)
-
-
-def training_databases(root: Path) -> list[str]:
-    """The databases of the training files of a data set in Spider's layout, without those of its test file."""
-    asked = {name: {row["db_id"] for row in read_file(root / name)} for name in FILES}
-    test = asked.pop(TEST_FILE)
-    return sorted(set().union(*asked.values()) - test)
-
-
-def ask_archive(path: Path, db_id: str, seed: int, count: int) -> list[dict[str, str]]:
-    """Up to `count` examples on a database of which nothing is known but its schema and rows.
-
-    Empty if it is missing, broken (which the stage databases reports) or without rows. Words come from the names, so
-    that some questions are clumsy; their queries are right.
-    """
-    from text2sql.conversion.databases import describe, open_source
-
-    try:
-        with open_source(path) as source:
-            schema, by_name = describe(source, db_id, 0), {table.name: table for table in source.tables()}
-            values: dict[tuple[str, str], list[Any]] = {}
-            for table in schema.tables:
-                rows = list(islice(source.rows(by_name[table.source]), KNOWN_ROWS))
-                values |= {(table.name, c.name): [row[i] for row in rows] for i, c in enumerate(table.columns)}
-            if not any(values.values()):
-                return []
-
-            def run(sql: str) -> list[tuple[Any, ...]]:
-                try:
-                    return source.connection.execute(sql).fetchall()
-                except sqlite3.Error:  # a name that SQLite and PostgreSQL spell differently
-                    return []
-
-            made = ask(from_schema(schema, values), run, random.Random(f"{seed}/{db_id}/questions"), count)
-    except UserError:
-        return []
-    return [{"db_id": db_id, "query": one.sql, "question": one.question} for one in made]
 
 
 def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connection:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from text2sql.data.mini.english import spoken
 from text2sql.errors import UserError
 
 HERE = Path(__file__).parent
@@ -163,16 +164,3 @@ def _blanks(phrase: Any) -> Any:
     if isinstance(phrase, list):
         return [_blanks(p) for p in phrase]
     return phrase.replace("_", "{}") if isinstance(phrase, str) else phrase
-
-
-def spoken(name: str) -> str:
-    """An identifier as words: `unit_price` and `UnitPrice` to 'unit price', `StoreID` to 'store id'."""
-    out = ""
-    for before, letter in zip(" " + name, name, strict=False):
-        if letter in "_- ":
-            out += " "
-        elif letter.isupper() and (before.islower() or before.isdigit()):
-            out += " " + letter
-        else:
-            out += letter
-    return " ".join(out.lower().split())

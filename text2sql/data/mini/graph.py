@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
-from text2sql.data.mini.domain import Domain, spoken
+from text2sql.data.mini.domain import Domain
+from text2sql.data.mini.english import plural, singular, spoken
 from text2sql.schema import Schema, quote
 
 Role = Literal["key", "label", "category", "number", "year", "date", "flag", "text"]
@@ -26,7 +27,7 @@ NOT_ADDITIVE |= {"position", "stars", "difficulty", "degree", "speed", "share", 
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class Attribute:
     """A column with its role, the words for it, and its distinct values in the order of first appearance.
 
     `phrases` are optional ways to speak of it, where {} is a value: `where` (equal), `more`, `less`, `after`, `before`
@@ -49,20 +50,20 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class Entity:
     """A table. `label` are the columns that name one of its rows to people (its key if none does)."""
 
     name: str
     noun: str
     nouns: str
     who: str
-    columns: tuple[Column, ...]
+    columns: tuple[Attribute, ...]
     key: tuple[str, ...]
-    label: tuple[Column, ...]
-    amounts: tuple[tuple[str, Column, Column], ...]
+    label: tuple[Attribute, ...]
+    amounts: tuple[tuple[str, Attribute, Attribute], ...]
     rows: int
 
-    def of(self, *roles: Role) -> list[Column]:
+    def of(self, *roles: Role) -> list[Attribute]:
         """The columns in any of these roles, in order."""
         return [c for c in self.columns if c.role in roles]
 
@@ -96,7 +97,7 @@ class Link:
 class Graph:
     """Tables by name, and the links between them."""
 
-    tables: Mapping[str, Table]
+    entities: Mapping[str, Entity]
     links: tuple[Link, ...]
 
     def plain_links(self) -> list[Link]:
@@ -110,7 +111,7 @@ class Graph:
 
     def bridges(self) -> Iterator[tuple[Link, Link]]:
         """Pairs of links of one bridge table, each way: (bridge to left, bridge to right)."""
-        for name, table in self.tables.items():
+        for name, table in self.entities.items():
             up = self.parents(name)
             if len(up) == 2 and not table.named and {link.column for link in up} <= set(table.key):
                 yield up[0], up[1]
@@ -175,25 +176,25 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _column(name: str, words: str, role: Role, values: Sequence[Any], phrases: Mapping[str, Any]) -> Column:
+def _column(name: str, words: str, role: Role, values: Sequence[Any], phrases: Mapping[str, Any]) -> Attribute:
     distinct = tuple(dict.fromkeys(v for v in values if v is not None))
-    return Column(name, words, role, distinct, sum(v is None for v in values), phrases)
+    return Attribute(name, words, role, distinct, sum(v is None for v in values), phrases)
 
 
 def _table(
     words: tuple[str, str, str, str],
-    columns: Iterable[Column],
+    columns: Iterable[Attribute],
     key: tuple[str, ...],
     amounts: Mapping[str, tuple[str, str]],
     rows: int,
-) -> Table:
+) -> Entity:
     by_name = {c.name: c for c in columns}
     pairs = tuple((text, by_name[a], by_name[b]) for text, (a, b) in amounts.items())
     columns, label = _label(list(by_name.values()), key)
-    return Table(*words, tuple(columns), key, label, pairs, rows)
+    return Entity(*words, tuple(columns), key, label, pairs, rows)
 
 
-def _label(columns: list[Column], key: tuple[str, ...]) -> tuple[list[Column], tuple[Column, ...]]:
+def _label(columns: list[Attribute], key: tuple[str, ...]) -> tuple[list[Attribute], tuple[Attribute, ...]]:
     """Which columns name a row: a first and last name, a column called name or title, else the key."""
     named = [c for c in columns if c.words in ("first name", "last name")]
     if len(named) < 2:
@@ -237,41 +238,3 @@ def noun_of(table: str) -> tuple[str, str]:
     words = spoken(table)
     single = singular(words)
     return single, plural(single)
-
-
-_IRREGULAR = {"person": "people", "child": "children", "man": "men", "woman": "women", "medium": "media"}
-
-
-def plural(words: str) -> str:
-    """The plural of a noun phrase: 'date of birth' to 'dates of birth', 'city' to 'cities'."""
-    for inner in (" of ", " per ", " in ", " to ", " at ", " for "):
-        head, found, tail = words.partition(inner)
-        if found:
-            return plural(head) + found + tail
-    if not words.isascii() or (words.endswith("s") and not words.endswith(("ss", "us"))):
-        return words
-    *rest, last = words.split(" ")
-    if last in _IRREGULAR:
-        last = _IRREGULAR[last]
-    elif last.endswith("y") and last[-2:-1] not in "aeiou":
-        last = last[:-1] + "ies"
-    elif last.endswith(("s", "x", "ch", "sh", "z")):
-        last += "es"
-    else:
-        last += "s"
-    return " ".join([*rest, last])
-
-
-def singular(words: str) -> str:
-    """The singular of a plain English plural; other words stay."""
-    *rest, last = words.split(" ")
-    back = {many: one for one, many in _IRREGULAR.items()}
-    if last in back:
-        last = back[last]
-    elif last.endswith("ies") and len(last) > 4:
-        last = last[:-3] + "y"
-    elif last.endswith(("sses", "uses", "xes", "ches", "shes")):
-        last = last[:-2]
-    elif last.endswith("s") and not last.endswith(("ss", "us", "is")):
-        last = last[:-1]
-    return " ".join([*rest, last])

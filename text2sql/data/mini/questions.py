@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from string import Formatter
 from typing import Any
 
+from text2sql.data.mini.english import tidy
 from text2sql.data.mini.graph import Graph
-from text2sql.data.mini.pick import Picker, Unsuitable, article
+from text2sql.data.mini.pick import Picker, Unsuitable
 from text2sql.data.mini.shapes import SHAPES, Shape
 from text2sql.data.mini.sql import Compound, Query, Select
 
@@ -85,18 +85,6 @@ def phrase(shape: Shape, words: Mapping[str, Any], picker: Picker) -> str:
     fitting = [t for t in shape.phrasings if {f for _, f, _, _ in Formatter().parse(t) if f} <= there.keys()]
     text = picker.say(picker.any(fitting)).format(**there)
     return tidy(text)
-
-
-def tidy(text: str) -> str:
-    """Articles, blanks, the capital at the start and the mark at the end."""
-    words = text.split()
-    for i, (word, following) in enumerate(pairwise(words)):
-        if word in ("a", "an"):
-            words[i] = article(following).split()[0]
-    text = " ".join(words).replace(" ,", ",").replace(" ?", "?").replace(" .", ".")
-    if text.startswith(("What", "Which", "How")) and text.endswith(".") and "?" not in text:
-        text = text[:-1] + "?"
-    return text[0].upper() + text[1:]
 
 
 def worth_asking(query: Query, run: Run) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from text2sql.data.mini.graph import Column, Link, Table
+from text2sql.data.mini.graph import Attribute, Entity, Link
 
 _RESERVED = {"order", "group", "table", "index", "user", "check", "references", "primary", "from", "to", "select"}
 
@@ -34,10 +35,10 @@ def literal(value: Any) -> str:
 class Scope:
     """The tables of a FROM clause, joined in their order. Columns are qualified where there are several tables."""
 
-    tables: tuple[Table, ...]
+    tables: tuple[Entity, ...]
     joins: tuple[str, ...] = ()
 
-    def col(self, table: Table, column: Column | str) -> str:
+    def col(self, table: Entity, column: Attribute | str) -> str:
         """A column as it is written within this scope."""
         name = quoted(column if isinstance(column, str) else column.name)
         return f"{quoted(table.name)}.{name}" if len(self.tables) > 1 else name
@@ -49,10 +50,11 @@ class Scope:
         return quoted(self.tables[0].name) + "".join(joined)
 
 
-def join(tables: Sequence[Table], links: Sequence[Link]) -> Scope:
-    """`tables` joined one after the other; link i is between tables i and i + 1, in either direction."""
+def join(tables: Sequence[Entity], links: Sequence[Link]) -> Scope:
+    """`tables` joined one after the other, each by the link to the one before it."""
     conditions = []
-    for left, link in zip(tables, links, strict=False):
+    for left, right in pairwise(tables):
+        link = next(link for link in links if {link.child, link.parent} == {left.name, right.name})
         child = f"{quoted(link.child)}.{quoted(link.column)}"
         parent = f"{quoted(link.parent)}.{quoted(link.parent_column)}"
         conditions.append(f"{child} = {parent}" if link.child == left.name else f"{parent} = {child}")
