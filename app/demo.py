@@ -1,6 +1,6 @@
 """The demo in the browser: pick a domain or paste a schema, ask, see the SQL and its rows. `make demo` starts it.
 
-The page is built by `build` around an engine and the databases, so that a test can hand in a scripted model. What the
+`build_page` builds the page around an engine and the databases, so that a test can hand in a scripted model. What the
 model writes, and what a visitor makes of it in the editor, runs in the sandbox and nowhere else.
 """
 
@@ -35,7 +35,7 @@ CREATE TABLE books (id int PRIMARY KEY, title text, author_id int REFERENCES aut
 History = list[tuple[str, str, str]]
 
 
-def build(engine: Engine, databases: Databases) -> gr.Blocks:
+def build_page(engine: Engine, databases: Databases) -> gr.Blocks:
     """The page."""
     names = {title: databases.domains[key] for key, title in TITLES.items()}
     first = next(iter(names))
@@ -160,7 +160,7 @@ def result_html(result: Result, database: Database) -> str:
     if not database.rows:
         return '<p class="good">PostgreSQL accepts the query. Your tables have no rows here.</p>'
     shown = result.rows[:SHOWN_ROWS]
-    numeric = [all(map(is_number, column)) for column in zip(*shown, strict=True)] or [False] * len(result.columns)
+    numeric = [all(map(may_be_numeric, column)) for column in zip(*shown, strict=True)] or [False] * len(result.columns)
     classes = [" class=number" if n else "" for n in numeric]
     head = "".join(f"<th{c}>{html.escape(name)}</th>" for name, c in zip(result.columns, classes, strict=True))
     body = "".join(f"<tr>{''.join(map(cell_html, row, classes))}</tr>" for row in shown)
@@ -177,7 +177,7 @@ def cell_html(value: Any, attribute: str) -> str:
     return f"<td{attribute}>{html.escape(str(value))}</td>"
 
 
-def is_number(value: Any) -> bool:
+def may_be_numeric(value: Any) -> bool:
     """Whether a cell may stand in a column of numbers."""
     return value is None or (isinstance(value, int | float | Decimal) and not isinstance(value, bool))
 
@@ -220,7 +220,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch(model: str = "models/release", port: int = 7860, public: bool = False) -> None:
+def run_demo(model: str = "models/release", port: int = 7860, public: bool = False) -> None:
     """Load the model and serve the page until interrupted.
 
     Args:
@@ -230,7 +230,7 @@ def launch(model: str = "models/release", port: int = 7860, public: bool = False
     engine = Engine.load(model, lambda text: print(text, flush=True))
     with Databases() as databases:
         print(f"ready after {time.perf_counter() - started:.1f} s", flush=True)
-        serve(build(engine, databases), port, public)
+        serve(build_page(engine, databases), port, public)
 
 
 def serve(page: gr.Blocks, port: int, public: bool = False, block: bool = True) -> str:
@@ -259,7 +259,7 @@ def main(
 ) -> None:
     """Serve the demo."""
     try:
-        launch(model, port, public)
+        run_demo(model, port, public)
     except UserError as error:
         raise SystemExit(f"demo: {error}") from None
 

@@ -117,10 +117,12 @@ def compare_decoding(model: Any, tokenizer: Any, rows: Sequence[Row], options: A
 
 def scored(sandbox: Any, rows: Sequence[Row], made: dict[str, str]) -> list[str]:
     """Execution accuracy by both verdicts, and the share of predictions that run."""
-    from stages.score import judge_all, read_options
+    from stages.score import read_options
+    from text2sql.scoring.predictions import judge_predictions
 
     predicted = [{**row, "gold": row["sql"], "predicted": made[row["id"]]} for row in rows]
-    judged, _ = judge_all(sandbox, predicted, read_options(read_params()))
+    options = read_options(read_params())
+    judged, _ = judge_predictions(sandbox, predicted, options.workers, options.exact_match)
     counted = [row for row in judged if row["verdict_suite"] is not None]
     right = [[row["verdict_suite"], row["verdict_strict"], row["error"] is None] for row in counted]
     return [f"{sum(column) / len(counted):.1%}" for column in zip(*right, strict=True)]

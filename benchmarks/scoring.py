@@ -21,11 +21,12 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from stages.score import ScoreOptions, judge_all
+from stages.score import ScoreOptions
 from text2sql.files import read_jsonl
 from text2sql.postgres.compare import Result, strip_distinct, suite
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Sandbox
+from text2sql.scoring.predictions import judge_predictions
 
 HANGING = "SELECT count(*) FROM generate_series(1, 100000) AS a, generate_series(1, 100000) AS b"
 
@@ -82,7 +83,7 @@ def score(rows: list[dict[str, Any]], folder: Path, options: ScoreOptions) -> tu
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, folder / "databases", options.limits(), options.workers) as sandbox:
         loaded = time.perf_counter() - started
-        judged, _ = judge_all(sandbox, rows, options)
+        judged, _ = judge_predictions(sandbox, rows, options.workers, options.exact_match)
     return time.perf_counter() - started, loaded, judged
 
 
@@ -127,7 +128,7 @@ def main() -> None:
     seconds_hanging, _, judged_hanging = score(hanging, arguments.folder, options)
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, arguments.folder / "databases", options.limits(), options.workers) as sandbox:
-        mixed, _ = judge_all(sandbox, shuffled(rows), options)
+        mixed, _ = judge_predictions(sandbox, shuffled(rows), options.workers, options.exact_match)
         matches = [row for row in mixed if row["verdict_suite"]]
         reasons = Counter(explanation(sandbox, row) for row in matches)
         inside, bare = overhead(sandbox, rows[0]["db_id"])

@@ -25,7 +25,7 @@ from stages.convert import INDEX, SOURCE, TARGET
 from stages.predict import PROMPTS, SPLIT
 from stages.predict import TARGET as PREDICTIONS
 from stages.prompts import read_options as prompt_options
-from stages.score import VERDICTS, judge_all
+from stages.score import VERDICTS
 from stages.score import read_options as score_options
 from stages.split import is_from
 from text2sql.config import read_params
@@ -37,7 +37,8 @@ from text2sql.files import read_jsonl, write_jsonl, write_text
 from text2sql.model.prompt import render
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.schema import Schema, read_index
-from text2sql.scoring.figures import figures
+from text2sql.scoring.figures import score_figures
+from text2sql.scoring.predictions import judge_predictions
 
 Row = dict[str, Any]
 INPUTS = ("data/postgres", "models")
@@ -54,7 +55,7 @@ def generated(folder: Path, schemas: Mapping[str, Schema], queries: Mapping[str,
 
 
 def line(label: str, verdicts: Iterable[Row]) -> None:
-    score = figures(list(verdicts))
+    score = score_figures(list(verdicts))
     low, high = score["ci95"]
     print(
         f"{label:45} {score['execution_accuracy']:.1%} [{low:.1%}, {high:.1%}], strict "
@@ -95,8 +96,8 @@ def main() -> None:
         sandbox = stack.enter_context(
             loaded_sandbox(sorted(queries), folder / "generated", options.limits(), options.workers)
         )
-        found, _ = judge_all(sandbox, answers, options)
-        again, _ = judge_all(sandbox, known, options)
+        found, _ = judge_predictions(sandbox, answers, options.workers, options.exact_match)
+        again, _ = judge_predictions(sandbox, known, options.workers, options.exact_match)
     line("tables without rows, on generated ones", found)
     pairs = Counter((real["verdict_suite"], made["verdict_suite"]) for real, made in zip(known, again, strict=True))
     print(

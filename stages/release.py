@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params
-from text2sql.files import digest, read_json, sha256_tree, write_json, write_text
-from text2sql.release.card import card
+from text2sql.files import read_json, write_json, write_text
+from text2sql.release.card import render_card
+from text2sql.release.manifest import make_manifest
 from text2sql.stage import run
 from text2sql.tracking import adapter_sha256, scoring_run
 
@@ -23,23 +24,9 @@ BASE = Path("models/base")
 #: the base model's tokenizer goes along, so that the folder can be asked without looking for it
 TOKENIZER = "tokenizer*"
 TARGET = Path("models/release")
-#: what the adapter was made of, in the order of the pipeline
-INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
-CODE = ("stages", "text2sql")
 #: sections of params.yaml that decide what the adapter is and how it is asked
 RECIPE = ("seed", "data", "model", "quantization", "lora", "prompt", "train", "predict", "score")
 METRICS = Path("metrics")
-
-
-def manifest(params: dict[str, Any], score: dict[str, Any]) -> dict[str, Any]:
-    """Checksums (SHA-256) of the released files and of everything they were made of, with recipe and score."""
-    return {
-        "files": sha256_tree(TARGET),
-        "made_of": {name: digest(Path(name)) for name in INPUTS},
-        "code": {name: digest(Path(name)) for name in CODE},
-        "params": params,
-        "score": {key: score[key] for key in ("n", "execution_accuracy", "execution_accuracy_strict", "valid_sql")},
-    }
 
 
 def read_options(params: dict[str, Any]) -> dict[str, Any]:
@@ -55,8 +42,8 @@ def main() -> str:
     shutil.copytree(ADAPTER, TARGET)
     for path in sorted(BASE.glob(TOKENIZER)):
         shutil.copy(path, TARGET)
-    write_text(TARGET / "README.md", card(metrics, params))
-    write_json(TARGET / "manifest.json", manifest(params, metrics["score"]))
+    write_text(TARGET / "README.md", render_card(metrics, params))
+    write_json(TARGET / "manifest.json", make_manifest(TARGET, params, metrics["score"]))
     with scoring_run(adapter_sha256(ADAPTER)) as tracked:
         for name in ("README.md", "manifest.json"):
             tracked.artifact(TARGET / name)

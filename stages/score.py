@@ -19,23 +19,17 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sqlglot.errors import SqlglotError
-
 from text2sql.config import read_params, require, section
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl, write_json, write_jsonl, write_text
+from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.load import loaded_sandbox
-from text2sql.postgres.sandbox import Limits, Sandbox
-from text2sql.progress import track
-from text2sql.scoring.exact import exact_match
-from text2sql.scoring.figures import figures
-from text2sql.scoring.hardness import hardness
-from text2sql.scoring.judge import judge
-from text2sql.scoring.report import preview, render
+from text2sql.postgres.sandbox import Limits
+from text2sql.scoring.figures import accuracy_csv, score_figures
+from text2sql.scoring.predictions import judge_predictions, read_predictions
+from text2sql.scoring.report import render_report
 from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, to_csv
 from text2sql.stage import run
 from text2sql.tracking import adapter_sha256, scoring_run
@@ -49,7 +43,18 @@ REPORT = PLOTS / "report.html"
 METRICS = Path("metrics/score.json")
 BRIEF = Path("metrics/brief/score.json")
 ADAPTER = Path("models/adapter")  # only to find its run: what is scored is in the predictions
-KEYS = ("id", "db_id", "question", "gold", "predicted")
+#: columns of the table of predictions in MLflow
+RECORDED = (
+    "id",
+    "db_id",
+    "hardness",
+    "question",
+    "gold",
+    "predicted",
+    "verdict_suite",
+    "verdict_strict",
+    "reason",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,48 +82,6 @@ def read_options(params: dict[str, Any]) -> ScoreOptions:
     return section(ScoreOptions, "score", params)
 
 
-def read_predictions(path: Path = PREDICTIONS, split: Path = SPLIT) -> list[dict[str, Any]]:
-    """The predictions, each with its question's hardness.
-
-    Raises:
-        UserError: a key is missing or an id occurs twice.
-    """
-    rows = list(read_jsonl(path))
-    for number, row in enumerate(rows, start=1):
-        if missing := [key for key in KEYS if not isinstance(row.get(key), str)]:
-            raise UserError(f"{path}, line {number}: no text under {missing[0]}", f"each line needs {', '.join(KEYS)}")
-    if len({row["id"] for row in rows}) < len(rows):
-        raise UserError(f"{path}: an id occurs twice", "predict each question once")
-    levels = {row["id"]: row["hardness"] for row in read_jsonl(split)}
-    return [{**row, "hardness": levels.get(row["id"]) or level(row["gold"])} for row in rows]
-
-
-def level(gold: str) -> str | None:
-    """The hardness of a gold query that comes without; None if sqlglot cannot read it."""
-    try:
-        return hardness(gold, "postgres")
-    except SqlglotError:
-        return None
-
-
-def judge_all(
-    sandbox: Sandbox, rows: Sequence[dict[str, Any]], options: ScoreOptions
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The rows with their verdicts, in the same order; and by id the first lines of the results that differ."""
-    previews: dict[str, dict[str, Any]] = {}
-
-    def one(row: dict[str, Any]) -> dict[str, Any]:
-        judged = judge(sandbox, row["db_id"], row["gold"], row["predicted"])
-        if not judged.excluded and not judged.strict.correct:
-            sides = (("gold", judged.gold), ("predicted", judged.predicted))
-            previews[row["id"]] = {side: preview(result, row[side]) for side, result in sides}
-        exact = {"exact_match": exact_match(row["gold"], row["predicted"])} if options.exact_match else {}
-        return {**row, **judged.row(), **exact}
-
-    with ThreadPoolExecutor(options.workers) as pool:
-        return list(track(pool.map(one, rows), "executing predictions", len(rows))), previews
-
-
 def record(score: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
     """Accuracy, plots and the scored predictions as a table, into the MLflow run of the adapter.
 
@@ -131,40 +94,23 @@ def record(score: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
         by_hardness = {f"execution_accuracy_{k}": v["execution_accuracy"] for k, v in score["by_hardness"].items()}
         tracked.metrics({name: score[name] for name in names} | by_hardness)
         tracked.dataset(PREDICTIONS, "test")
-        columns = (
-            "id",
-            "db_id",
-            "hardness",
-            "question",
-            "gold",
-            "predicted",
-            "verdict_suite",
-            "verdict_strict",
-            "reason",
-        )
-        tracked.table([{name: row[name] for name in columns} for row in verdicts], "predictions.json")
+        tracked.table([{name: row[name] for name in RECORDED} for row in verdicts], "predictions.json")
         tracked.artifact(PLOTS)
-
-
-def accuracy_csv(score: dict[str, Any]) -> str:
-    """Accuracy by hardness, for `dvc plots show`."""
-    lines = [f"{level},{group['execution_accuracy']},{group['n']}" for level, group in score["by_hardness"].items()]
-    return "\n".join(["hardness,execution_accuracy,n", f"all,{score['execution_accuracy']},{score['n']}", *lines, ""])
 
 
 def score_predictions(options: ScoreOptions) -> str:
     """Execute, compare, count, write, record."""
-    rows = read_predictions()
+    rows = read_predictions(PREDICTIONS, SPLIT)
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, DUMPS, options.limits(), options.workers) as sandbox:
-        verdicts, previews = judge_all(sandbox, rows, options)
-    score = figures(verdicts)
+        verdicts, previews = judge_predictions(sandbox, rows, options.workers, options.exact_match)
+    score = score_figures(verdicts)
     if score["n"] == 0:
         raise UserError(f"none of {len(rows)} gold queries gave a result", f"see {PREDICTIONS}")
     write_jsonl(VERDICTS, verdicts)
     write_text(VERDICTS_CSV, to_csv(verdicts))
     write_text(ACCURACY_CSV, accuracy_csv(score))
-    write_text(REPORT, render(score, verdicts, previews, options.examples))
+    write_text(REPORT, render_report(score, verdicts, previews, options.examples))
     write_json(METRICS, score)
     brief = {"accuracy": "execution_accuracy", "strict": "execution_accuracy_strict", "valid_sql": "valid_sql"}
     write_json(BRIEF, {short: score[name] for short, name in brief.items()})

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from text2sql.config import read_params
+from text2sql.release.manifest import code_paths
 
 PIPELINE = OmegaConf.to_container(OmegaConf.load("dvc.yaml"))["stages"]
 
@@ -143,3 +144,10 @@ def test_training_depends_on_the_modules_that_it_imports_and_no_others():
                     left.append(node.module.rpartition(".")[2])
     named = {Path(dep).stem for dep in PIPELINE["train"]["deps"] if dep.startswith("text2sql/model/")}
     assert reached == set(MODULES) == named
+
+
+def test_the_release_depends_on_the_code_of_every_stage():
+    """Its manifest names that code: a change of any stage's code must make the release again."""
+    named = tuple(f"{path}/" for path in code_paths())
+    code = {dep for stage in PIPELINE.values() for dep in stage["deps"] if dep.startswith(("stages/", "text2sql/"))}
+    assert [dep for dep in sorted(code) if not f"{dep}/".startswith(named)] == []

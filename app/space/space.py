@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import RepoCard
 
-from app.demo import launch
+from app.demo import run_demo
 
 if __name__ == "__main__":
-    launch(model=RepoCard.load(Path(__file__).with_name("README.md")).data.to_dict()["models"][0], public=True)
+    run_demo(model=RepoCard.load(Path(__file__).with_name("README.md")).data.to_dict()["models"][0], public=True)

@@ -11,7 +11,7 @@ import pytest
 from scripted import Scripted
 
 from app.databases import TITLES, Databases
-from app.demo import build, serve
+from app.demo import build_page, serve
 from text2sql.data.mini.domain import load_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,7 +41,7 @@ def databases():
 
 @pytest.fixture(scope="module")
 def address(databases):
-    page = build(Scripted(ANSWERS, seconds=0.05), databases)
+    page = build_page(Scripted(ANSWERS, seconds=0.05), databases)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

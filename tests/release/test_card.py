@@ -13,7 +13,7 @@ from tiny_release import make_release, tiny_params
 from text2sql.ask import Engine
 from text2sql.config import compose
 from text2sql.errors import UserError
-from text2sql.release.card import EXAMPLE, QUESTION, card
+from text2sql.release.card import EXAMPLE, QUESTION, render_card
 
 METRICS = {
     "train": {
@@ -59,7 +59,7 @@ def params(*overrides: str) -> dict:
 
 
 def test_header_is_the_hubs():
-    data = ModelCard(card(METRICS, params("data=spider"), prompt="p")).data
+    data = ModelCard(render_card(METRICS, params("data=spider"), prompt="p")).data
     assert data.license == "cc-by-sa-4.0"
     assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert data.datasets == ["xlangai/spider"]
@@ -84,13 +84,13 @@ def test_header_is_the_hubs():
     ],
 )
 def test_figures_are_the_runs(said):
-    assert said in card(METRICS, params(), repository="me/shop-sql", prompt="THE PROMPT")
+    assert said in render_card(METRICS, params(), repository="me/shop-sql", prompt="THE PROMPT")
 
 
 def test_what_was_not_measured_is_left_out():
     metrics = copy.deepcopy(METRICS)
     del metrics["convert"], metrics["score"]["ci95"], metrics["train"]["val_loss"]
-    text = card(metrics, params("quantization=none"), prompt="p")
+    text = render_card(metrics, params("quantization=none"), prompt="p")
     assert "interval" not in text.split("## Training data")[0].split("Conditions")[0]
     assert "SQLite" not in text
     assert "Final loss" not in text
@@ -98,28 +98,30 @@ def test_what_was_not_measured_is_left_out():
 
 
 def test_a_release_has_no_figure_that_differs_from_run_to_run():
-    text = card({k: METRICS[k] for k in ("split", "score")}, params(), prompt="p")
+    text = render_card({k: METRICS[k] for k in ("split", "score")}, params(), prompt="p")
     assert "Hardware" not in text
     assert "62.0 %" in text
 
 
 def test_spider_is_cited_where_it_was_used():
-    assert "yu2018spider" in card(METRICS, params("data=spider"), prompt="p")
-    assert "yu2018spider" not in card(METRICS, params(), prompt="p")
+    assert "yu2018spider" in render_card(METRICS, params("data=spider"), prompt="p")
+    assert "yu2018spider" not in render_card(METRICS, params(), prompt="p")
 
 
 @pytest.mark.parametrize("stage", ["score", "split"])
 def test_no_card_without_a_score(stage):
     metrics = {k: v for k, v in METRICS.items() if k != stage}
     with pytest.raises(UserError, match=f"metrics/{stage}.json"):
-        card(metrics, params(), prompt="p")
+        render_card(metrics, params(), prompt="p")
 
 
 def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path):
     release = make_release(tmp_path)
     for path in (tmp_path / "models/base").glob("tokenizer*"):
         shutil.copy(path, release)
-    snippet = re.search(r"```python\n(.*?)```", card(METRICS, tiny_params(), repository=str(release)), re.DOTALL)[1]
+    snippet = re.search(
+        r"```python\n(.*?)```", render_card(METRICS, tiny_params(), repository=str(release)), re.DOTALL
+    )[1]
     namespace = {}
     with redirect_stdout(io.StringIO()) as printed:
         exec(compile(snippet, "card", "exec"), namespace)

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree, write_json, write_text
-from text2sql.release.card import card
-from text2sql.release.publish import ROOT, SPACE, listing, model_files, publish, space_files
+from text2sql.release.card import render_card
+from text2sql.release.publish import ROOT, SPACE, listing, model_files, space_files, upload
 
 SCORE = {k: METRICS["score"][k] for k in ("n", "execution_accuracy", "execution_accuracy_strict", "valid_sql")}
 
@@ -29,7 +29,7 @@ def release(tmp_path):
     write_json(folder / "adapter_config.json", {"base_model_name_or_path": "models/base", "r": 16})
     write_json(folder / "tokenizer.json", {})
     metrics = {k: METRICS[k] for k in ("split", "score")}
-    write_text(folder / "README.md", card(metrics, params(), prompt="p"))
+    write_text(folder / "README.md", render_card(metrics, params(), prompt="p"))
     manifest = {"files": sha256_tree(folder), "params": params(), "score": SCORE}
     write_json(folder / "manifest.json", manifest)
     for name, value in METRICS.items():
@@ -51,7 +51,7 @@ def files_of(release):
 
 def test_a_release_goes_up_whole(release, hub):
     files = files_of(release)
-    address = publish("me/shop", files, api=HfApi(hub.url, token="hf_writer"))
+    address = upload("me/shop", files, api=HfApi(hub.url, token="hf_writer"))
     there = hub.repositories["models/me/shop"]
     assert address == f"{hub.url}/me/shop"
     assert sorted(there) == sorted(name for name, _ in listing(files))
@@ -80,9 +80,9 @@ def test_repeating_uploads_only_what_is_missing(release, hub):
     api = HfApi(hub.url, token="hf_writer")
     hub.fail_next = "/commit/"
     with pytest.raises(UserError, match="repeat the command to go on"):
-        publish("me/shop", files, api=api)
+        upload("me/shop", files, api=api)
     assert hub.repositories["models/me/shop"] == {}
-    publish("me/shop", files, api=api)
+    upload("me/shop", files, api=api)
     assert len(hub.stored) == 1, "the weights went up once"
     assert set(hub.repositories["models/me/shop"]) == set(files)
 
@@ -138,13 +138,13 @@ def test_the_hub_refuses(release, hub, monkeypatch, repo, token, said):
     monkeypatch.setattr("huggingface_hub.hf_api.get_token", lambda: None)
     monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
     with pytest.raises(UserError, match=said) as error:
-        publish(repo, files_of(release), api=HfApi(hub.url, token=token or None))
+        upload(repo, files_of(release), api=HfApi(hub.url, token=token or None))
     assert "hf_" not in str(error.value)
 
 
 def test_the_hub_is_not_there(release):
     with pytest.raises(UserError, match="broke off"):
-        publish("me/shop", files_of(release), api=HfApi("http://127.0.0.1:9", token="hf_writer"))
+        upload("me/shop", files_of(release), api=HfApi("http://127.0.0.1:9", token="hf_writer"))
 
 
 def test_dry_run_lists_and_uploads_nothing(release, hub, monkeypatch):
@@ -159,7 +159,7 @@ def test_dry_run_lists_and_uploads_nothing(release, hub, monkeypatch):
 
 def test_the_demo_goes_up_as_a_space(hub):
     files = space_files("me/shop")
-    publish("me/shop", files, kind="space", api=HfApi(hub.url, token="hf_writer"))
+    upload("me/shop", files, kind="space", api=HfApi(hub.url, token="hf_writer"))
     there = hub.repositories["spaces/me/shop"]
     header = ModelCard(there["README.md"].decode()).data.to_dict()
     assert header["sdk"] == "gradio"

@@ -37,7 +37,7 @@ def row(
 
 
 def test_figures():
-    found = figures.figures(
+    found = figures.score_figures(
         [
             row(0, True),
             row(1, True, strict=False, reason="row_values", hardness="hard", db_id="e"),
@@ -58,7 +58,7 @@ def test_figures():
 
 
 def test_no_question_at_all():
-    found = figures.figures([row(0, None, reason="gold_failed")])
+    found = figures.score_figures([row(0, None, reason="gold_failed")])
     assert (found["n"], found["excluded"], found["execution_accuracy"], found["ci95"]) == (0, 1, 0.0, [0.0, 1.0])
 
 

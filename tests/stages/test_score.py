@@ -7,6 +7,7 @@ import pytest
 from stages import score
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_jsonl, write_text
+from text2sql.scoring.predictions import hardness_of_gold, read_predictions
 
 DUMP = """
 CREATE TABLE singer (id integer PRIMARY KEY, name text, age integer, country text);
@@ -119,9 +120,9 @@ def test_bad_input_is_said(folder):
 
 def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
     score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n")
-    levels = [row["hardness"] for row in score.read_predictions()]
+    levels = [row["hardness"] for row in read_predictions(score.PREDICTIONS, score.SPLIT)]
     assert levels[:3] == ["easy", "extra", "easy"]
-    assert score.level("SELECT 1 FROM (") is None
+    assert hardness_of_gold("SELECT 1 FROM (") is None
 
 
 def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(folder):

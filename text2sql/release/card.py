@@ -1,9 +1,9 @@
 """The model card of a release, generated from its run: nothing in it is typed by hand.
 
-`card(metrics, params)` fills `card.md.j2` with the figures in metrics/*.json and the parameters of the run, and puts
-the HuggingFace hub's YAML header on top (licence, base model, data set, results as `model-index`). Facts about data
-sets and base models that no run measures (licence, citation) are the two tables below. A figure that the run did not
-measure is left out of the card; a card without a score is refused.
+`render_card` fills `card.md.j2` with the figures in metrics/*.json and the parameters of the run, and puts the
+HuggingFace hub's YAML header on top (licence, base model, data set, results as `model-index`). Facts about data sets
+and base models that no run measures (licence, citation) are the two tables below. A figure that the run did not measure
+is left out of the card; a card without a score is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HARDNESS = ("easy", "medium", "hard", "extra")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Provenance:
     """Where data or weights come from. `licence` is the hub's identifier; `hub` the repository on the hub, if any."""
 
     title: str
@@ -33,29 +33,31 @@ class Source:
 
 #: by `data.name`
 DATA = {
-    "mini": Source("the generated data set of sql-codegen-slm", "apache-2.0"),
-    "spider": Source("Spider 1.0", "cc-by-sa-4.0", "xlangai/spider", ("spider",)),
-    "custom": Source("a database of the publisher's own", None),
+    "mini": Provenance("the generated data set of sql-codegen-slm", "apache-2.0"),
+    "spider": Provenance("Spider 1.0", "cc-by-sa-4.0", "xlangai/spider", ("spider",)),
+    "custom": Provenance("a database of the publisher's own", None),
 }
 #: by `model.name`; a model of another name brings `licence` and `repo` in its configuration
 BASE = {
-    "smollm2-135m": Source("SmolLM2-135M-Instruct", "apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct", ("smollm2",)),
-    "mistral-7b": Source("Mistral-7B-v0.1", "apache-2.0", "mistralai/Mistral-7B-v0.1", ("mistral",)),
-    "tiny": Source("a random Mistral for tests", None),
+    "smollm2-135m": Provenance(
+        "SmolLM2-135M-Instruct", "apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct", ("smollm2",)
+    ),
+    "mistral-7b": Provenance("Mistral-7B-v0.1", "apache-2.0", "mistralai/Mistral-7B-v0.1", ("mistral",)),
+    "tiny": Provenance("a random Mistral for tests", None),
 }
 
 
-def data_source(params: Mapping[str, Any]) -> Source:
+def data_provenance(params: Mapping[str, Any]) -> Provenance:
     """The data set of `params`; `data.licence`, where it is set, wins over the table."""
     data = params["data"]
-    known = DATA.get(data["name"], Source(data["name"], None))
+    known = DATA.get(data["name"], Provenance(data["name"], None))
     return dataclasses.replace(known, licence=data.get("licence") or known.licence)
 
 
-def base_source(params: Mapping[str, Any]) -> Source:
+def base_provenance(params: Mapping[str, Any]) -> Provenance:
     """The base model of `params`."""
     model = params["model"]
-    known = BASE.get(model["name"], Source(model["name"], None))
+    known = BASE.get(model["name"], Provenance(model["name"], None))
     changes = {"licence": model.get("licence") or known.licence, "hub": model.get("repo") or known.hub}
     return dataclasses.replace(known, **changes)
 
@@ -91,7 +93,7 @@ def read_metrics(folder: Path = Path("metrics")) -> dict[str, Any]:
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 
 
-def card(
+def render_card(
     metrics: Mapping[str, Any],
     params: Mapping[str, Any],
     *,
@@ -123,14 +125,14 @@ def card(
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         params=params,
         metrics=metrics,
-        data=data_source(params),
-        base=base_source(params),
+        data=data_provenance(params),
+        base=base_provenance(params),
         by_hardness=by_hardness(metrics["score"]),
         repository=repository,
         title=title(params),
         question=QUESTION,
         prompt=example_prompt(params) if prompt is None else prompt,
-        citations=("qlora", "lora", *base_source(params).citations, *data_source(params).citations),
+        citations=("qlora", "lora", *base_provenance(params).citations, *data_provenance(params).citations),
     )
     return f"---\n{header(metrics, params)}---\n\n{body}"
 
@@ -144,7 +146,7 @@ def header(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> str:
     """The YAML header, with the scores as the hub's `model-index`."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data, base, score = data_source(params), base_source(params), metrics["score"]
+    data, base, score = data_provenance(params), base_provenance(params), metrics["score"]
     names = {"execution_accuracy": "Execution accuracy (test suite rules)", "valid_sql": "Valid SQL"}
     results = [
         EvalResult(

@@ -1,7 +1,7 @@
 """Upload a release to the HuggingFace hub, and the demo as a Space.
 
 `model_files` and `space_files` decide what goes up and refuse what must not: a release without card, licence, score or
-tokenizer, weights that are not safetensors, a base model that nobody else could load. `publish` lists or uploads it.
+tokenizer, weights that are not safetensors, a base model that nobody else could load. `upload` sends it.
 The token is found where HuggingFace's tools keep it (HF_TOKEN or `hf auth login`) and is never printed. Uploading is
 huggingface_hub's own: content that the hub has already is skipped, so an interrupted upload is resumed by repeating it.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
 from text2sql.files import read_json, sha256, write_text
-from text2sql.release.card import card, read_metrics
+from text2sql.release.card import read_metrics, render_card
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelCardData
@@ -70,7 +70,7 @@ def full_card(release: Path, manifest: dict[str, Any], repo: str, metrics: Path)
     score = measured.get("score", {})
     if "split" not in measured or any(score.get(key) != value for key, value in manifest["score"].items()):
         return None
-    return card(measured, manifest["params"], repository=repo)
+    return render_card(measured, manifest["params"], repository=repo)
 
 
 def check_card(path: Path) -> ModelCardData:
@@ -113,7 +113,7 @@ def listing(files: Files) -> list[tuple[str, int]]:
     return sorted(sizes.items())
 
 
-def publish(repo: str, files: Files, *, kind: str = "model", private: bool = False, api: HfApi | None = None) -> str:
+def upload(repo: str, files: Files, *, kind: str = "model", private: bool = False, api: HfApi | None = None) -> str:
     """Upload `files` to the hub's `repo` ("user/name"), making it; returns its address.
 
     Args:
@@ -135,7 +135,7 @@ def publish(repo: str, files: Files, *, kind: str = "model", private: bool = Fal
     try:
         api.whoami()
         with tempfile.TemporaryDirectory() as staged:
-            stage(files, Path(staged))
+            lay_out(files, Path(staged))
             created = api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **sdk)
             api.upload_folder(
                 repo_id=repo, repo_type=kind, folder_path=staged, commit_message="Publish with sql-codegen-slm"
@@ -152,7 +152,7 @@ def publish(repo: str, files: Files, *, kind: str = "model", private: bool = Fal
         raise UserError(f"the upload to {api.endpoint} broke off: {cause(error)}", again) from None
 
 
-def stage(files: Files, folder: Path) -> None:
+def lay_out(files: Files, folder: Path) -> None:
     """Lay `files` out in `folder`, as links where they exist already."""
     for name, source in files.items():
         target = folder / name

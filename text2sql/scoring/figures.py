@@ -80,7 +80,7 @@ def shares(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
+def score_figures(rows: Sequence[Row]) -> dict[str, Any]:
     """metrics/score.json of the rows of verdicts.jsonl, each of which also has `hardness`."""
     scored = [row for row in rows if row["verdict_suite"] is not None]
     total = shares(scored)
@@ -93,7 +93,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "by_feature": by(scored, lambda row: features(row["gold"]), [*FEATURES, "plain", "unknown"]),
         "by_gold_result": by(scored, lambda row: [row["gold_result"]], ["rows", "nothing"]),
         "by_database": by(scored, lambda row: [row["db_id"]], sorted({row["db_id"] for row in scored})),
-        "errors": errors(scored),
+        "errors": count_errors(scored),
     }
 
 
@@ -106,7 +106,7 @@ def by(rows: Iterable[Row], groups: Callable[[Row], Iterable[str]], order: Seque
     return {name: shares(found) for name, found in members.items() if found}
 
 
-def errors(rows: Iterable[Row]) -> dict[str, int]:
+def count_errors(rows: Iterable[Row]) -> dict[str, int]:
     """How many rejected predictions (suite) there are of each class, the most frequent first."""
     counted = Counter(category(row) for row in rows if not row["verdict_suite"])
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
@@ -114,3 +114,9 @@ def errors(rows: Iterable[Row]) -> dict[str, int]:
 
 def _share(part: int, n: int) -> float:
     return round(part / n, 6) if n else 0.0
+
+
+def accuracy_csv(score: Mapping[str, Any]) -> str:
+    """Accuracy by hardness out of `score_figures`, for `dvc plots show`."""
+    lines = [f"{level},{group['execution_accuracy']},{group['n']}" for level, group in score["by_hardness"].items()]
+    return "\n".join(["hardness,execution_accuracy,n", f"all,{score['execution_accuracy']},{score['n']}", *lines, ""])

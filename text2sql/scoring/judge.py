@@ -10,9 +10,6 @@ from typing import Any
 from text2sql.postgres.compare import Result, Verdict, strict, strip_distinct, suite
 from text2sql.postgres.sandbox import Sandbox
 
-#: Why a prediction is wrong although it ran, in the taxonomy of errors: the verdict's reason.
-WRONG = ("column_count", "row_count", "row_values", "row_order")
-
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:

@@ -90,13 +90,13 @@ def preview(result: Result, sql: str) -> dict[str, Any]:
     }
 
 
-def examples(rows: Sequence[Mapping[str, Any]], n: int) -> dict[str, list[Mapping[str, Any]]]:
+def error_examples(rows: Sequence[Mapping[str, Any]], n: int) -> dict[str, list[Mapping[str, Any]]]:
     """The first `n` rejected rows of each class of error, of as many databases as there are."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_class: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["verdict_suite"] is False:
-            found.setdefault(category(row), []).append(row)
-    return {name: _spread(members, n) for name, members in found.items()}
+            by_class.setdefault(category(row), []).append(row)
+    return {name: _spread(members, n) for name, members in by_class.items()}
 
 
 def _spread(rows: Sequence[Mapping[str, Any]], n: int) -> list[Mapping[str, Any]]:
@@ -110,7 +110,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], n: int) -> list[Mapping[str, Any]
     return [rows[i] for i in order]
 
 
-def render(
+def render_report(
     score: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     previews: Mapping[str, Mapping[str, Any]],
@@ -142,7 +142,7 @@ def render(
         score=score,
         groups=[(name, score[key]) for name, key in groups],
         errors=score["errors"],
-        examples=examples(rows, n_examples),
+        examples=error_examples(rows, n_examples),
         excluded=[row for row in rows if row["verdict_suite"] is None][:n_examples],
         strict_only=_spread([row for row in rows if row["verdict_suite"] and not row["verdict_strict"]], n_examples),
         previews=previews,
