@@ -32,10 +32,9 @@ sys.path.insert(0, str(ROOT))
 
 from text2sql.conversion.databases.sqlite import connect as connect_sqlite  # noqa: E402
 from text2sql.conversion.dialect import RULES, Rejected, convert  # noqa: E402
-from text2sql.conversion.engines import guard, run_postgres, run_sqlite  # noqa: E402
-from text2sql.conversion.equivalence import same_bag  # noqa: E402
-from text2sql.conversion.session import connect  # noqa: E402
+from text2sql.conversion.engines import as_stored, connect_as_text, guard, run_postgres, run_sqlite  # noqa: E402
 from text2sql.data.spider.examples import database_file  # noqa: E402
+from text2sql.postgres.compare import same_rows  # noqa: E402
 from text2sql.postgres.load import loaded  # noqa: E402
 from text2sql.postgres.server import Server, server  # noqa: E402
 from text2sql.schema import Schema, read_index  # noqa: E402
@@ -151,7 +150,7 @@ def funnel_of_database(job: tuple[str, list[str], Schema, Server, Path, Path]) -
     same: Counter[str] = Counter()
     with (
         closing(connect_sqlite(database_file(source, db_id))) as sqlite,
-        closing(connect(running.dsn())) as connection,
+        closing(connect_as_text(running.dsn())) as connection,
         dump.open(encoding="utf-8", newline="\n") as lines,
         loaded(connection, schema, lines),
     ):
@@ -161,7 +160,8 @@ def funnel_of_database(job: tuple[str, list[str], Schema, Server, Path, Path]) -
             for step, text in zip(STEPS, _texts(query, schema), strict=True):
                 if text not in known:
                     answer = run_postgres(connection, text)
-                    known[text] = not answer.error and same_bag(wanted.rows, answer.rows)
+                    rows = as_stored(wanted.rows, answer.rows)
+                    known[text] = not answer.error and same_rows(rows, answer.rows, ordered=False)
                 same[step] += known[text]
     return same
 

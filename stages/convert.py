@@ -25,6 +25,7 @@ from text2sql.config import read_params, require, section
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.databases.sqlite import Source
 from text2sql.conversion.databases.sqlite import connect as connect_sqlite
+from text2sql.conversion.dialect import DEFECT
 from text2sql.conversion.examination import Outcome, examine_all
 from text2sql.conversion.synthetic import fill, unconstrained
 from text2sql.data import custom
@@ -44,6 +45,7 @@ TARGET = Path("data/postgres/examples.jsonl")
 METRICS = Path("metrics/convert.json")
 PLOT = Path("metrics/plots/conversion.csv")
 STATUSES = ("verified", "verified_ties", "unverifiable", "rejected", "invalid_source", "missing_database")
+SHOWN = 5  # examples named in a message
 #: in a reason, between what was found on the source's rows and what on generated ones
 GENERATED = "; on generated rows: "
 
@@ -178,6 +180,12 @@ def main() -> str:
     found = summary(lines)
     write_text(PLOT, plot(found))
     write_json(METRICS, {**found, "seconds": round(time.perf_counter() - started, 1)})
+    if defects := [line["id"] for line in lines if line["reason"].startswith(DEFECT)]:
+        named = ", ".join(defects[:SHOWN]) + (f" and {len(defects) - SHOWN} more" if len(defects) > SHOWN else "")
+        raise UserError(
+            f"a rule of the conversion failed on {named}",
+            f"the tracebacks above and `reason` in {TARGET} say where: mend the rule, or report the query",
+        )
     counts = ", ".join(f"{n} {status}" for status, n in found["status"].items() if n)
     return f"{len(lines)} examples: {counts}"
 

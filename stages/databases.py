@@ -19,7 +19,7 @@ from typing import Any
 from text2sql.config import read_params, require, section
 from text2sql.conversion.databases import describe, open_source, write_dump
 from text2sql.conversion.databases.check import differences
-from text2sql.conversion.session import connect
+from text2sql.conversion.engines import connect_as_text
 from text2sql.data import custom
 from text2sql.errors import UserError
 from text2sql.postgres.load import loaded
@@ -65,7 +65,7 @@ def convert_database(job: Job) -> tuple[str, Schema | str]:
             schema = describe(source, job.db_id, job.samples)
             write_dump(source, schema, job.target)
             with (
-                connect(job.server.dsn()) as connection,
+                connect_as_text(job.server.dsn()) as connection,
                 job.target.open(encoding="utf-8", newline="\n") as lines,
                 loaded(connection, schema, lines),
             ):

@@ -51,6 +51,7 @@ def convert(
 ) -> None:
     """Convert SQLite queries to PostgreSQL, and prove each on both engines; status 1 if one could not be."""
     from text2sql.conversion.databases import describe, open_source, write_dump
+    from text2sql.conversion.dialect import DEFECT
     from text2sql.conversion.examination import convert_script
 
     schema, outcomes = convert_script(sqlite, queries.read(), timeout)
@@ -64,6 +65,8 @@ def convert(
             write_dump(source, describe(source, sqlite.stem), dump)
     proven = sum(outcome.status.startswith("verified") for _, outcome in outcomes)
     typer.echo(f"{proven} of {len(outcomes)} proven", err=True)
+    if defects := sum(outcome.reason.startswith(DEFECT) for _, outcome in outcomes):
+        typer.echo(f"{defects} failed by a defect of the conversion: please report them", err=True)
     if any(outcome.status in ("rejected", "invalid_source") for _, outcome in outcomes):
         raise typer.Exit(1)
 

@@ -12,27 +12,41 @@ from typing import Any
 
 from text2sql.files import read_json, write_json
 
-#: words that PostgreSQL 18 does not take as a column's or table's name unless quoted (its documentation, appendix C)
-RESERVED = frozenset(
-    """all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
-    column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
-    current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
-    from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
-    localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
-    returning right select session_user similar some symmetric system_user table tablesample then to trailing true
-    union unique user using variadic verbose when where window with""".split()  # noqa: SIM905
+#: pg_get_keywords() of PostgreSQL 18 without the unreserved ones (its category U). Some of these words may stand bare
+#: as a column's name, but not everywhere (`select 1 time`); quote_ident quotes them all.
+KEYWORDS = frozenset(
+    """all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case
+    cast char character check coalesce collate collation column concurrently constraint create cross current_catalog
+    current_date current_role current_schema current_time current_timestamp current_user dec decimal default
+    deferrable desc distinct do else end except exists extract false fetch float for foreign freeze from full grant
+    greatest group grouping having ilike in initially inner inout int integer intersect interval into is isnull join
+    json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize
+    json_table json_value lateral leading least left like limit localtime localtimestamp merge_action national
+    natural nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay
+    placing position precision primary real references returning right row select session_user setof similar
+    smallint some substring symmetric system_user table tablesample then time timestamp to trailing treat trim true
+    union unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat
+    xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable""".split()  # noqa: SIM905
 )
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
+
+
+def needs_quotes(name: str) -> bool:
+    """Whether a name is not plain lower case, or a keyword: by PostgreSQL's quote_ident, it must then be quoted.
+
+    >>> [needs_quotes(n) for n in ("singer", "order", "time", "Total", "total points", "2nd", "né", "a$b", "")]
+    [False, True, True, True, True, True, True, True, True]
+    """
+    return not _PLAIN.match(name) or name in KEYWORDS
 
 
 def quote(name: str) -> str:
-    """`name` as it is written in PostgreSQL: quoted only if it must be.
+    """`name` as it is written in SQL, exactly as PostgreSQL's quote_ident writes it.
 
-    >>> quote("singer"), quote("order"), quote("Song Name")
-    ('singer', '"order"', '"Song Name"')
+    >>> quote("singer"), quote("order"), quote('a"b')
+    ('singer', '"order"', '"a""b"')
     """
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in RESERVED:
-        return name
-    return '"' + name.replace('"', '""') + '"'
+    return '"' + name.replace('"', '""') + '"' if needs_quotes(name) else name
 
 
 #: values of one kind can be compared with each other; "other" has all the types beside

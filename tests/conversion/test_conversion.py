@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,11 +18,13 @@ from stages import convert, databases
 from tests.postgres.shop import SCRIPT
 from text2sql.cli import app
 from text2sql.conversion.databases import describe, open_source
-from text2sql.conversion.engines import guard, run_postgres, run_sqlite
-from text2sql.conversion.equivalence import same_bag, same_order, same_value
+from text2sql.conversion.dialect import DEFECT, RULES, Conversion, convert_tree, parse
+from text2sql.conversion.engines import as_stored, connect_as_text, gave_up, guard, run_postgres, run_sqlite
 from text2sql.conversion.examination import convert_script, split_statements
-from text2sql.conversion.session import connect
+from text2sql.conversion.proof import prove
 from text2sql.conversion.synthetic import fill
+from text2sql.errors import UserError
+from text2sql.postgres.compare import Result, same_rows
 from text2sql.postgres.server import server
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -33,33 +40,47 @@ def make(path, script):
 @pytest.mark.parametrize(
     ("sqlite", "postgres", "same"),
     [
-        (1, 1.0, True), (1, True, True), (0, False, True), (0.1 + 0.2, 0.3, True), (1.0, 1.00001, False),
-        (None, 0, False), (None, None, True),
-        ("1", "1", True), ("1", "1.0", False), (5, "5", True), (5.0, "5.0", True),
-        ("5", 5, True), ("05", 5, False), ("a", "A", False), (b"a", b"a", True), ("", None, False),
-        (1e300, 1e300, True),
+        (1, 1.0, True), (1, True, True), (0, False, True), (0.1 + 0.2, Decimal("0.3"), True), (1.0, 1.00001, False),
+        (None, 0, False), (None, None, True), ("", None, False), ("a", "A", False), (1e300, 1e300, True),
+        # integers are exact, as ids, keys and seconds since 1970 must be
+        (12345678, 12345679, False), (1700000000, 1700001600, False), (12345678, Decimal("12345679.0"), False),
+        (12345678, Decimal("12345678.00"), True), (2**62, 2**62 + 1, False),
+        # a number in a column that PostgreSQL holds as text, and the reverse
+        ("1", "1", True), ("1", "1.0", False), (5, "5", True), (5.0, "5.0", True), ("5", 5, True), ("05", 5, False),
+        (5, "5.0", False), (b"a", b"a", True), ("a", b"a", True), (b"a", "a", True), ("a\0b", "a\ufffdb", True),
     ],
 )  # fmt: skip
-def test_values(sqlite, postgres, same):
-    assert same_value(sqlite, postgres) is same
+def test_values_of_both_engines(sqlite, postgres, same):
+    rows, other = [("x", None), ("y", sqlite)], [("x", None), ("y", postgres)]
+    assert same_rows(as_stored(rows, other), other, ordered=True) is same
+    assert same_rows(as_stored(rows, other[::-1]), other[::-1], ordered=False) is same
 
 
-def test_bags_and_orders():
-    rows = [(1, "a"), (2, "b"), (2, "b"), (0.1, None)]
-    assert same_bag(rows, [(2, "b"), (0.1 + 1e-12, None), (1, "a"), (2.0, "b")])
-    assert not same_bag(rows, [(2, "b"), (0.1, None), (1, "a"), (1, "a")])
-    assert not same_order(rows, rows[::-1])
-    assert same_bag([(5,), ("x",)], [("x",), ("5",)])
+def test_a_column_of_numbers_and_texts_is_compared_as_a_bag_too():
+    assert same_rows(as_stored([(5,), ("x",)], [("x",), ("5",)]), [("x",), ("5",)], ordered=False)
+
+
+@pytest.mark.parametrize(("source", "converted"), [(12345678, 12345679), (1700000000, 1700001600)])
+def test_another_integer_is_another_result(source, converted):
+    """Ids of eight digits and times in seconds differ by less than a millionth."""
+    conversion = Conversion(f"SELECT {converted}", parse(f"SELECT {source}"), frozenset())
+    proof = prove(conversion, Result(("a",), [(source,)]), lambda _: Result(("a",), [(converted,)]))
+    assert proof.status == "rejected"
+    assert str(converted) in proof.reason
 
 
 def test_no_query_hangs_and_the_cause_is_recorded(tmp_path):
     path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a)")
     _, [(_, outcome)] = convert_script(path, f"{ENDLESS};", 0.3)
     assert (outcome.status, outcome.reason) == ("unverifiable", "SQLite: no answer in 0.3 s")
-    with closing(sqlite3.connect(path)) as source, server() as running, closing(connect(running.dsn())) as connection:
+    with (
+        closing(sqlite3.connect(path)) as source,
+        server() as running,
+        closing(connect_as_text(running.dsn())) as connection,
+    ):
         guard(source, connection, 0.3)
         answer = run_postgres(connection, ENDLESS)
-        assert (answer.gave_up, answer.error) == (True, "PostgreSQL: no answer in time")
+        assert (gave_up(answer), answer.message) == (True, "PostgreSQL: no answer in time")
         assert run_postgres(connection, "SELECT 1").rows == [(1,)]  # the transaction is still usable
 
 
@@ -143,3 +164,48 @@ def test_the_command(tmp_path):
     assert "-- rejected: rowid: PostgreSQL's rows have no number" in done.output
     assert "1 of 2 proven" in done.output
     assert (tmp_path / "shop.sql").read_text().count("CREATE TABLE") == 5
+
+
+def defective(tree):
+    """A rule that does not know what it got."""
+    return tree.expressions[5]
+
+
+def test_a_defect_of_ours_is_reported_as_one(tmp_path, monkeypatch, caplog):
+    """The query is left out, and log, message and exit code say why."""
+    path = make(tmp_path / "shop.sqlite", SCRIPT)
+    failing = functools.partial(convert_tree, rules=(*RULES, defective))
+    monkeypatch.setattr("text2sql.conversion.examination.convert_tree", failing)
+    (tmp_path / "q.sql").write_text("SELECT name FROM customer;")
+    done = CliRunner().invoke(app, ["convert", "--sqlite", str(path), str(tmp_path / "q.sql")])
+    assert done.exit_code == 1
+    assert "-- rejected: defect: the rule defective failed: IndexError" in done.output
+    assert "1 failed by a defect of the conversion" in done.output
+    assert "Traceback" in caplog.text
+
+
+def test_a_defect_ends_the_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(convert, "read_params", lambda: {"data": {"convert": {"timeout_seconds": 5.0}}})
+    row = {"id": "dev-0", "status": "rejected", "reason": f"{DEFECT}the rule names failed: KeyError", "postgres": None}
+    monkeypatch.setattr(convert, "converted", lambda options: [row])
+    with pytest.raises(UserError, match="failed on dev-0"):
+        convert.main()
+    assert json.loads((tmp_path / "data/postgres/examples.jsonl").read_text()) == row
+
+
+def test_conversion_needs_no_model(tmp_path):
+    """The command and the tests of this folder import neither torch nor anything of text2sql.model."""
+    path = make(tmp_path / "shop.sqlite", SCRIPT)
+    (tmp_path / "q.sql").write_text("SELECT name FROM customer;")
+    script = f"""
+import sys
+from typer.testing import CliRunner
+from tests.conversion import test_conversion, test_databases, test_dialect
+from text2sql.cli import app
+done = CliRunner().invoke(app, ["convert", "--sqlite", {str(path)!r}, {str(tmp_path / "q.sql")!r}])
+assert "verified" in done.output, done.output
+print([name for name in sys.modules if name.split(".")[0] in ("torch", "transformers") or "text2sql.model" in name])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "[]\n", done.stdout + done.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from text2sql.conversion.databases import describe, open_source, write_dump
 from text2sql.conversion.databases.check import differences
-from text2sql.conversion.session import connect
+from text2sql.conversion.engines import connect_as_text
 from text2sql.errors import UserError
 from text2sql.postgres.load import load
 from text2sql.postgres.server import server
@@ -36,7 +36,7 @@ def convert(postgres, path: Path, name: str):
         schema = describe(source, name)
         write_dump(source, schema, path.with_suffix(".sql"))
         load(postgres, path.with_suffix(".sql"), name)
-        with connect(postgres.dsn(name)) as connection:
+        with connect_as_text(postgres.dsn(name)) as connection:
             assert differences(source, schema, connection) == []
     return schema
 
@@ -164,7 +164,7 @@ def test_no_row_is_lost_and_what_differs_is_noted(postgres, tmp_path, number):
     schema = convert(postgres, make(tmp_path / "bad.sqlite", script), f"bad{number}")
     assert schema.table("t").columns[0].type == kind
     assert any(note in text for text in schema.notes) if note else not schema.notes
-    with connect(postgres.dsn(f"bad{number}")) as connection:
+    with connect_as_text(postgres.dsn(f"bad{number}")) as connection:
         assert connection.execute("SELECT * FROM t").fetchall() == rows
 
 
@@ -188,7 +188,7 @@ def test_keys_of_every_kind(postgres, tmp_path):
         (("b_id",), "b", True), (("boss",), "a", True), (("a_id",), "a", True),
         (("x",), "a", True), (("one", "two"), "b", True),
     ]  # fmt: skip
-    with connect(postgres.dsn("keys")) as connection:
+    with connect_as_text(postgres.dsn("keys")) as connection:
         query = "SELECT contype, count(*) FROM pg_constraint WHERE connamespace = 'public'::regnamespace GROUP BY 1"
         found = connection.execute(query)
         counts = dict(found.fetchall())
@@ -197,6 +197,16 @@ def test_keys_of_every_kind(postgres, tmp_path):
     command = [postgres.binaries / "psql", postgres.dsn("by_psql"), "-q", "-v", "ON_ERROR_STOP=1", "-f"]
     done = subprocess.run([*command, path.with_suffix(".sql")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("key", "other"), [(12345678, 12345679), (1700000000, 1700001600)])
+def test_another_key_is_a_difference(postgres, tmp_path, key, other):
+    """Integers are compared exactly, however near they are."""
+    path = make(tmp_path / "key.sqlite", f"CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES ({key})")
+    schema = convert(postgres, path, f"key{key}")
+    with open_source(path) as source, connect_as_text(postgres.dsn(f"key{key}")) as connection:
+        connection.execute(f"UPDATE t SET id = {other}")
+        assert differences(source, schema, connection) == [f"t: ({key},) in SQLite, ({other},) in PostgreSQL"]
 
 
 def test_names_are_lower_case_short_and_apart(postgres, tmp_path):

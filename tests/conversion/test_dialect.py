@@ -11,7 +11,6 @@ import pytest
 from tests.conversion.dialect_cases import CASES
 from tests.postgres.shop import SCRIPT
 from text2sql.conversion.databases import describe, open_source
-from text2sql.conversion.databases.names import RESERVED, needs_quotes
 from text2sql.conversion.dialect import RULES, RULES_FOR_FIRST_ROWS, Rejected, convert
 from text2sql.conversion.dialect.text import write
 from text2sql.conversion.examination import convert_script
@@ -88,7 +87,7 @@ def test_every_rule_says_why_and_does_something(rule, schema):
         ("CREATE TABLE t (a)", "not a query"),
         ("DELETE FROM customer", "not a query"),
         ("SELEC name FRM customer", "not a query|syntax error"),
-        ("SELECT name FROM customer WHERE", "syntax error|not understood"),
+        ("SELECT name FROM customer WHERE", "syntax error"),
         ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "nested|syntax"),
     ],
 )
@@ -123,21 +122,6 @@ def test_a_different_result_is_never_verified(shop):
         outcome = run(shop, [query])[query]
         assert outcome.status == "rejected"
         assert reason in outcome.reason
-
-
-def test_reserved_words_are_quoted_and_others_are_not(tmp_path):
-    from text2sql.conversion.session import connect
-    from text2sql.postgres.server import server
-
-    with server() as running, connect(running.dsn()) as connection:
-        words = dict(connection.execute("SELECT word, catcode FROM pg_get_keywords()").fetchall())
-        assert {word for word, code in words.items() if code in "RT"} == set(RESERVED)
-        free = [word for word in words if not needs_quotes(word)]
-        connection.execute(f"CREATE TABLE between ({', '.join(f'{word} int' for word in free)})")
-        for word in free:
-            connection.execute(
-                f"SELECT {word}, max({word}) AS {word} FROM between AS {word} WHERE {word} > 1 GROUP BY {word}"
-            )
 
 
 COLUMNS = ["c.age", "c.zip", "c.vip", "c.joined", "c.city", "c.score", "r.v", "r.n", "r.t", "c.age + 1", "'5'"]

@@ -13,9 +13,8 @@ import psycopg
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree
-from text2sql.conversion.engines import guard, run_postgres, run_sqlite
-from text2sql.conversion.proof import judge
-from text2sql.conversion.session import connect
+from text2sql.conversion.engines import connect_as_text, gave_up, guard, run_postgres, run_sqlite
+from text2sql.conversion.proof import prove
 from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server
 from text2sql.postgres.server import server as running
@@ -57,23 +56,23 @@ def examine(
     On `generated` rows `empty` says that the result has none.
     """
     answer = run_sqlite(source, query, seconds)
-    if answer.error and not answer.gave_up:
-        return Outcome("invalid_source", answer.error)
+    if answer.error and not gave_up(answer):
+        return Outcome("invalid_source", answer.message)
     try:
         conversion = convert_tree(query, schema)
     except Rejected as error:
         return Outcome("rejected", str(error))
-    verdict = judge(conversion, answer, lambda text: run_postgres(connection, text))
-    if SEVERAL_ROWS in verdict.reason:
+    proof = prove(conversion, answer, lambda text: run_postgres(connection, text))
+    if SEVERAL_ROWS in proof.reason:
         conversion = convert_tree(query, schema, RULES_FOR_FIRST_ROWS)
-        verdict = judge(conversion, answer, lambda text: run_postgres(connection, text))
+        proof = prove(conversion, answer, lambda text: run_postgres(connection, text))
     if generated:
-        return Outcome(verdict.status, verdict.reason, conversion.sql, empty=not answer.rows)
-    if verdict.status.startswith("verified"):
+        return Outcome(proof.status, proof.reason, conversion.sql, empty=not answer.rows)
+    if proof.status.startswith("verified"):
         empty = sorted(t.source for t in schema.tables if t.source in conversion.tables and not t.rows)
         if empty:
             return Outcome("unverifiable", f"no rows in {', '.join(empty)}", conversion.sql, empty=True)
-    return Outcome(verdict.status, verdict.reason, conversion.sql)
+    return Outcome(proof.status, proof.reason, conversion.sql)
 
 
 def examine_all(
@@ -86,7 +85,7 @@ def examine_all(
     generated: bool = False,
 ) -> dict[str, Outcome]:
     """The outcomes of `queries`, on a database that is loaded from the `lines` of its dump for as long as it takes."""
-    with closing(connect(server.dsn())) as connection, loaded(connection, schema, lines):
+    with closing(connect_as_text(server.dsn())) as connection, loaded(connection, schema, lines):
         guard(source, connection, seconds)
         try:
             return {query: examine(query, schema, source, connection, seconds, generated) for query in queries}

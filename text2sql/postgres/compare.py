@@ -1,14 +1,17 @@
-"""Whether two results answer the same question: the verdicts that execution accuracy counts.
+"""Whether two results are the same: the one comparison of the project.
+
+The proof of a conversion, the check of a carried-over database and the scores all compare rows here (`same_rows`,
+`same_row`, `same_value`). On top of that are the two verdicts that execution accuracy counts.
 
 `suite` follows the public test-suite evaluation (Zhong et al., EMNLP 2020): rows are a bag, columns may stand in any
 order, and the order of rows matters where the gold query has an ORDER BY, in a subquery too. That evaluation also
 strips DISTINCT from both queries before it runs them: `strip_distinct` does, and `suite` is given those results.
 `strict` wants the columns in the gold's order, and the order of rows where the outermost gold query has ORDER BY.
 
-Both compare values alike: numbers as numbers whatever their type (1 = 1.0 = true, as SQLite has it), within a relative
-1e-6 unless both are integers; dates and times as the text that PostgreSQL shows; NULL equals NULL; column names do not
-count. Nothing is random, nothing is sampled, and rounding to a grid, which tears neighbours apart, is avoided: equal
-bags means that there is a pairing of all rows in which each pair agrees.
+Values are always compared alike: numbers as numbers whatever their type (1 = 1.0 = true, as SQLite has it), integers
+and integral decimals exactly, others within a relative 1e-6; dates and times as the text that PostgreSQL shows; NULL
+equals NULL; column names do not count. Nothing is random, nothing is sampled, and rounding to a grid, which tears
+neighbours apart, is avoided: equal bags means that there is a pairing of all rows in which each pair agrees.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 RELATIVE = 1e-6
 #: ... or if both are as good as zero, where a share says nothing: what is left over when floats cancel out.
 ABSOLUTE = 1e-12
+Row = Sequence[Any]
+Rows = Sequence[Row]
 #: Column orders tried before two results are called different. Each try is pruned by the rows seen so far, so results
 #: of queries need a handful; only graph-like patterns made for it come near.
 MAX_TRIES = 2000
@@ -147,15 +152,42 @@ def _compare(gold: Result, predicted: Result, any_column_order: bool, ordered: b
         return Verdict(False, "column_count")
     if len(gold.rows) != len(predicted.rows):
         return Verdict(False, "row_count")
-    left, right = ([tuple(map(_plain, row)) for row in result.rows] for result in (gold, predicted))
-    if left == right or (not ordered and _bag(left) == _bag(right)):
+    same = functools.partial(same_rows, gold.rows, predicted.rows, any_column_order=any_column_order)
+    if same(ordered=ordered):
         return Verdict(True)
-    tables = _Tables(left, right, width)
-    if ordered:
-        if tables.equal_in_order(any_column_order):
-            return Verdict(True)
-        return Verdict(False, "row_order" if tables.equal_as_bags(any_column_order) else "row_values")
-    return Verdict(True) if tables.equal_as_bags(any_column_order) else Verdict(False, "row_values")
+    return Verdict(False, "row_order" if ordered and same(ordered=False) else "row_values")
+
+
+def same_rows(left: Rows, right: Rows, ordered: bool, any_column_order: bool = False) -> bool:
+    """Whether two results have the same rows: as bags, or `ordered` in their order; with `any_column_order` under one
+    order of the columns for all rows."""
+    if len(left) != len(right):
+        return False
+    left, right = ([tuple(map(_plain, row)) for row in rows] for rows in (left, right))
+    if left == right or (not ordered and _bag(left) == _bag(right)):
+        return True
+    if len(left[0]) != len(right[0]):
+        return False
+    tables = _Tables(left, right, len(left[0]))
+    return tables.equal_in_order(any_column_order) if ordered else tables.equal_as_bags(any_column_order)
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two values are the same: integers exactly, other numbers within the tolerance."""
+    return _close(_plain(left), _plain(right))
+
+
+def same_row(left: Row, right: Row) -> bool:
+    """Whether two rows are the same, column by column."""
+    return len(left) == len(right) and all(map(same_value, left, right))
+
+
+def row_keys(*tables: Rows) -> list[list[Hashable]]:
+    """A key for each row of each table: rows that are the same have the same key, and rows of one key are the same up
+    to a chain of roundings (`same_row` decides)."""
+    plain = [[tuple(map(_plain, row)) for row in rows] for rows in tables]
+    classes, _ = _classes([value for rows in plain for row in rows for value in row])
+    return [[tuple(classes[value] for value in row) for row in rows] for rows in plain]
 
 
 def _width(result: Result) -> int:

@@ -7,10 +7,10 @@ from itertools import zip_longest
 import psycopg
 
 from text2sql.conversion.databases.describe import blocks
-from text2sql.conversion.databases.names import quote
 from text2sql.conversion.databases.sqlite import Source
-from text2sql.conversion.equivalence import same_row, unmatched
-from text2sql.schema import Schema
+from text2sql.conversion.engines import as_stored
+from text2sql.postgres.compare import same_row, same_rows
+from text2sql.schema import Schema, quote
 
 
 def differences(source: Source, schema: Schema, connection: psycopg.Connection) -> list[str]:
@@ -19,16 +19,18 @@ def differences(source: Source, schema: Schema, connection: psycopg.Connection) 
     Both are read in blocks, in the order in which they are stored.
     """
     by_name = {table.name: table for table in source.tables()}
-    found = []
+    different = []
     for table in schema.tables:
         columns = ", ".join(quote(column.name) for column in table.columns)
         with connection.cursor(name="rows") as cursor:
             cursor.itersize = 20_000
             cursor.execute(f"SELECT {columns} FROM {quote(table.name)}")
             pairs = zip_longest(blocks(source.rows(by_name[table.source])), blocks(cursor), fillvalue=[])
-            for left, right in pairs:
-                if left != right and not (len(left) == len(right) and all(map(same_row, left, right))):
-                    ours, theirs = unmatched(left, right)
-                    found.append(f"{table.name}: {ours[:1]} is not {theirs[:1]}")
+            for ours, theirs in pairs:
+                stored = as_stored(ours, theirs)
+                if not same_rows(stored, theirs, ordered=True):
+                    rows = zip_longest(stored, theirs, fillvalue=())
+                    first = next(pair for pair in rows if not same_row(*pair))
+                    different.append(f"{table.name}: {first[0]} in SQLite, {first[1]} in PostgreSQL")
                     break
-    return found
+    return different

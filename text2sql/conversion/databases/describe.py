@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
+from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import Facts, affinity, column_type, declared_type, unify
 from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower
 from text2sql.conversion.databases.sqlite import Source, SourceTable, Value, quote
@@ -242,46 +242,3 @@ def _key_rows(
     names = ", ".join(quote(column) for column in columns)
     for row in source.connection.execute(f"SELECT {names} FROM {quote(table)}"):
         yield tuple(None if v is None else e(v) for e, v in zip(encoders, row, strict=True))
-
-
-def sqlite_text(value: float) -> str:
-    """A real number as SQLite writes it: 15 digits, and always a point.
-
-    >>> sqlite_text(5.0), sqlite_text(1e20), sqlite_text(0.1)
-    ('5.0', '1.0e+20', '0.1')
-    """
-    if math.isinf(value):
-        return "Inf" if value > 0 else "-Inf"
-    mantissa, _, exponent = f"{value:.15g}".partition("e")
-    return (mantissa if "." in mantissa else f"{mantissa}.0") + (f"e{exponent}" if exponent else "")
-
-
-def _number(value: Value) -> str:
-    """A number as PostgreSQL reads it; 5.0 is written 5."""
-    if isinstance(value, float) and math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    text = repr(value) if isinstance(value, float) else str(value)
-    return text.removesuffix(".0")
-
-
-def _text(value: Value) -> str:
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    elif isinstance(value, float):
-        value = sqlite_text(value)
-    return str(value).replace("\0", "\ufffd")
-
-
-def _bytes(value: Value) -> str:
-    return "\\x" + (value if isinstance(value, bytes) else str(value).encode()).hex()
-
-
-def encoder(kind: str) -> Callable[[Value], str]:
-    """The function that writes a SQLite value (not NULL) as PostgreSQL reads it into a column of type `kind`."""
-    if kind == "boolean":
-        return lambda value: "t" if value else "f"
-    if kind in ("text", "date", "timestamp", "time"):
-        return _text
-    if kind == "bytea":
-        return _bytes
-    return _number

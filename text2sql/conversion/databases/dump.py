@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from text2sql.conversion.databases.describe import encoder
-from text2sql.conversion.databases.names import quote
+from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.sqlite import Source, Value
 from text2sql.postgres.load import END_OF_DATA
-from text2sql.schema import Column, Schema, Table
+from text2sql.schema import Column, Schema, Table, quote
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v"})
 Rows = Callable[[Table], Iterable[tuple[Value, ...]]]

@@ -1,24 +1,11 @@
-"""PostgreSQL names for SQLite's: lower case, quoted only where PostgreSQL must have it."""
+"""PostgreSQL names for SQLite's: lower case, short, and different from each other."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 #: names longer than this are cut by PostgreSQL itself, in silence
 LONGEST_BYTES = 63
-PLAIN = re.compile(r"[a-z_\u0080-\U0010ffff][a-z0-9_$\u0080-\U0010ffff]*\Z")
-#: pg_get_keywords() of PostgreSQL 18, categories R and T: as a table's or column's name they need quotes
-_RESERVED = """
-all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
-column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
-current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
-from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
-localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
-returning right select session_user similar some symmetric system_user table tablesample then to trailing true union
-unique user using variadic verbose when where window with
-"""
-RESERVED = frozenset(_RESERVED.split())
 #: columns that every PostgreSQL table has already
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
@@ -27,20 +14,6 @@ _TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvw
 def lower(name: str) -> str:
     """Lower case as both engines fold names: ASCII letters only."""
     return name.translate(_TO_LOWER)
-
-
-def needs_quotes(name: str) -> bool:
-    """Whether PostgreSQL would read `name`, unquoted, as something else.
-
-    >>> [needs_quotes(n) for n in ("singer", "order", "Total", "total points", "2nd")]
-    [False, True, True, True, True]
-    """
-    return not PLAIN.match(name) or name in RESERVED
-
-
-def quote(name: str) -> str:
-    """`name` as PostgreSQL must have it written."""
-    return '"' + name.replace('"', '""') + '"' if needs_quotes(name) else name
 
 
 def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:

@@ -7,6 +7,7 @@ table in tests/conversion/test_dialect.py. What no rule knows is rejected with a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,13 +17,15 @@ from sqlglot.errors import SqlglotError
 
 from text2sql.conversion.dialect import comparisons, dates, expressions, grouping, names, ordering
 from text2sql.conversion.dialect.allowed import check
-from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.errors import Defect, Rejected
 from text2sql.conversion.dialect.scope import bind
 from text2sql.conversion.dialect.text import write
 from text2sql.schema import Schema
 
-__all__ = ["RULES", "Conversion", "Rejected", "convert", "convert_tree", "parse"]
+__all__ = ["DEFECT", "RULES", "Conversion", "Defect", "Rejected", "convert", "convert_tree", "parse"]
 
+#: how the reason of an example begins on which a rule failed
+DEFECT = "defect: "
 Rule = Callable[[exp.Expression], exp.Expression]
 #: in the order in which they are applied: names first, then values, then rows and their order
 RULES: Sequence[Rule] = (
@@ -87,7 +90,12 @@ class Conversion:
 
 
 def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Conversion:
-    """As `convert`, with what a proof needs besides the text."""
+    """As `convert`, with what a proof needs besides the text.
+
+    Raises:
+        Rejected: it cannot be converted; with the reason.
+        Defect: a rule failed on it; the traceback is logged.
+    """
     tree: exp.Expression = parse(sql)
     check(tree)
     step = "names"
@@ -100,9 +108,12 @@ def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Con
         return Conversion(write(tree), tree, tables)
     except RecursionError:
         raise Rejected("nested too deeply") from None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, SqlglotError) as error:
-        # A form of query that a rule was not written for; better left out, with its place, than guessed at.
-        raise Rejected(f"not understood by the rule {step}: {type(error).__name__}: {error}") from error
+    except Rejected:
+        raise
+    except Exception as error:
+        # The query is left out rather than guessed at; the traceback tells us what to mend.
+        logging.getLogger(__name__).exception("defect in the rule %s, on the query %s", step, sql)
+        raise Defect(f"{DEFECT}the rule {step} failed: {type(error).__name__}: {error}") from error
 
 
 def convert(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:

@@ -31,6 +31,7 @@ ALLOWED = frozenset((*_STRUCTURE, *_OPERATORS, *_FUNCTIONS))
 NAMED = frozenset({
     "printf", "likely", "unlikely", "total", "date", "time", "datetime", "julianday", "unixepoch", "strftime", "typeof",
 })  # fmt: skip
+WITH_ARGUMENT = frozenset({"printf", "likely", "unlikely", "total", "typeof"})
 
 
 def check(tree: exp.Expression) -> None:
@@ -40,7 +41,11 @@ def check(tree: exp.Expression) -> None:
         Rejected: one that no rule knows.
     """
     for node in tree.walk():
+        if isinstance(node, exp.Substring) and node.args.get("start") is None:
+            raise Rejected("function substr with one argument")
         if isinstance(node, exp.Anonymous):
+            if node.name.lower() in WITH_ARGUMENT and not node.expressions:
+                raise Rejected(f"function {node.name.lower()} without an argument")
             if node.name.lower() not in NAMED:
                 raise Rejected(f"function {node.name.lower()}")
         elif type(node) not in ALLOWED:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from text2sql.conversion.databases.names import needs_quotes
 from text2sql.conversion.dialect.types import BIGINT, BOOLEAN, DOUBLE, INTEGER, NUMERIC, TEXT, Type, type_of
+from text2sql.schema import needs_quotes
 
 _BY_NAME = {t.pg: t for t in (INTEGER, BIGINT, NUMERIC, DOUBLE, TEXT, BOOLEAN)}
 _SHORT = {"double precision": "float", "integer": "int"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from text2sql.conversion.databases.describe import sqlite_text
+from text2sql.conversion.databases.encode import sqlite_text
 from text2sql.conversion.databases.infer import INTEGER_TEXT, NUMBER_PREFIX, NUMBER_TEXT
 from text2sql.conversion.dialect.errors import Rejected
 from text2sql.conversion.dialect.tree import call, cast, is_string, literal_number, number, string, typed, wrap
