@@ -83,6 +83,7 @@ def test_forms_of_a_query(sandbox, sql):
         ("SELECT * FROM generate_series(1, 1001)", "too_many_rows"),
         ("SELECT repeat('x', 2000) FROM generate_series(1, 1000)", "too_many_rows"),
         (f"SELECT {', '.join(['NULL'] * 200)} FROM generate_series(1, 1000)", "too_many_rows"),
+        (f"SELECT {', '.join(['1.5'] * 100)} FROM generate_series(1, 500)", "too_many_rows"),  # 150 kB as text
         ("SELECT count(*) FROM generate_series(1, 1000000000)", "timeout"),
     ],
 )

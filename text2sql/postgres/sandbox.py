@@ -7,12 +7,16 @@ What it covers, each wall on its own and several at a time:
 - *Reading only.* A READ ONLY transaction that is always rolled back, by a role that owns nothing, may connect to this
   one database, and holds SELECT on the tables of schema public; no CREATE, no TEMP, no language.
 - *Harmless functions.* PUBLIC loses EXECUTE on every volatile function of pg_catalog (those that sleep, signal, lock,
-  notify, change settings or sequences, touch files, large objects, logs and replication) but a few innocent ones, and
-  on those that run SQL out of a string.
-- *Time.* PostgreSQL's statement_timeout; after it a deadline kept by this side, which cancels the query, then
-  terminates its session, then leaves it behind: `execute` returns within two seconds of the timeout, whatever runs.
-- *Space.* Rows and bytes are counted as they arrive, one row at a time; work_mem and temp_file_limit hold on the
-  server, and the kernel limits the address space of its process (Linux): the query runs out of memory, not the machine.
+  notify, change settings or sequences, touch files, large objects, logs and replication) but a few innocent ones, on
+  those that run SQL out of a string, and on those of paths and polygons, which no question needs.
+- *Time.* PostgreSQL's statement_timeout; after it a deadline kept by this side. Many functions (LIKE, position,
+  replace, translate, normalize, to_date) loop over long texts without looking for a cancellation. So what does not end
+  when it is cancelled and terminated gets SIGFPE, which PostgreSQL turns into an error at whatever instruction the
+  process is, and SIGKILL after that. `execute` returns within two seconds of the timeout, and no process outlives it by
+  much.
+- *Space.* Rows are counted as they arrive, one at a time, with the memory of their values; work_mem and temp_file_limit
+  hold on the server, and the kernel limits the address space of its process (Linux): the query runs out of memory, not
+  the machine.
 - *Nothing left over.* DISCARD ALL after each query; a session that saw a timeout or exhaustion is closed. Should the
   system kill a process of the server all the same, the others' queries are repeated when it is up again.
 
@@ -26,9 +30,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import resource
 import select
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -54,13 +61,17 @@ HIDDEN = (  # noqa: SIM905
     "pg_database pg_db_role_setting pg_shdescription pg_stat_activity pg_stat_database pg_stat_ssl pg_stat_gssapi "
     "pg_roles pg_user pg_group pg_auth_members pg_tablespace pg_settings pg_locks pg_prepared_statements pg_cursors"
 ).split()
+#: Types whose functions are refused: their loops over 10^6 points cannot be cancelled, and no question needs them.
+REFUSED_TYPES = ["path", "polygon"]
 #: How long to wait for the server after its own timeout, and after each stronger measure.
-GRACE_SECONDS = 0.5
+GRACE_SECONDS = 0.4
+#: How long a process that even SIGFPE did not end may live: SIGKILL makes the server restart, under all its sessions.
+LAST_SECONDS = 5.0
 #: How long to try for a session: a server that lost a process to the system (out of memory) restarts in the meantime.
 RECOVERY_SECONDS = 10.0
 #: How often a query is repeated whose session was lost.
 LOST_SESSIONS = 2
-#: What a value counts for besides its text: NULLs, too, take room in a list.
+#: What a value takes besides its object: its place in the row.
 CELL_BYTES = 8
 #: Sessions kept for the next query; beyond them the one that was used longest ago is closed.
 MAX_IDLE = 24
@@ -108,7 +119,9 @@ DECLARE functions text;
 BEGIN
     SELECT string_agg(oid::regprocedure::text, ', ') INTO functions FROM pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind IN ('f', 'p')
-      AND (provolatile = 'v' OR proname ~ 'to_xml|^pg_stat_get|^pg_show_all') AND proname <> ALL ({allowed});
+      AND (provolatile = 'v' OR proname ~ 'to_xml|^pg_stat_get|^pg_show_all'
+           OR {refused}::regtype[]::oid[] && (proargtypes::oid[] || prorettype))
+      AND proname <> ALL ({allowed});
     EXECUTE 'REVOKE EXECUTE ON ROUTINE ' || functions || ' FROM PUBLIC';
 END $$
 """
@@ -120,6 +133,7 @@ class Limits:
 
     timeout_seconds: float = 10.0
     max_rows: int = 100_000
+    #: memory of a result's values, as Python objects
     max_bytes: int = 128 * 2**20
     #: memory of one sort or hash, before it goes to a file
     work_mem_bytes: int = 16 * 2**20
@@ -191,6 +205,23 @@ class Sandbox:
                 self._roles[database] = _close_down(self.server, database, self.limits)
         return _Session(self.server, database, self._roles[database], self.limits)
 
+    def drop(self, database: str) -> None:
+        """Drop a database with its sessions and its role; nothing waits for it meanwhile.
+
+        Raises:
+            UserError: a session on it did not end in time; the database is still there.
+        """
+        from psycopg import sql
+
+        with self._lock:
+            for key in [key for key, (name, _) in self._idle.items() if name == database]:
+                self._idle.pop(key)[1].close()
+            role = self._roles.pop(database, None)
+        self.server.drop_database(database)
+        if role:
+            with _superuser(self.server) as connection:
+                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
     def _give_back(self, database: str, session: _Session) -> None:
         with self._lock:
             self._idle[session.pid] = (database, session)
@@ -215,7 +246,6 @@ class _Session:
                 raise UserError(f"no session on database {database}: {_text(self.connection.error_message)}")
             self.connection.finish()
             time.sleep(0.05)
-        self.server = server
         self._broken = False
 
     def close(self) -> None:
@@ -271,9 +301,10 @@ class _Session:
                 columns = tuple(_text(answer.fname(i) or b"") for i in range(answer.nfields))
                 readers = [READERS.get(answer.ftype(i), _text) for i in range(answer.nfields)]
             for number in range(answer.ntuples):  # one, or none at the end
-                values = [answer.get_value(number, i) for i in range(len(columns))]
-                size += CELL_BYTES * len(columns) + sum([len(value) for value in values if value is not None])
-                rows.append(tuple([None if v is None else read(v) for read, v in zip(readers, values, strict=True)]))
+                texts = [answer.get_value(number, i) for i in range(len(columns))]
+                row = tuple([None if t is None else read(t) for read, t in zip(readers, texts, strict=True)])
+                size += sys.getsizeof(row) + CELL_BYTES * len(row) + sum(map(sys.getsizeof, row))
+                rows.append(row)
             if len(rows) > limits.max_rows or size > limits.max_bytes:
                 self._stop()
                 what = f"{limits.max_rows} rows" if len(rows) > limits.max_rows else f"{limits.max_bytes} bytes"
@@ -303,14 +334,17 @@ class _Session:
         return bool(poll.poll(max(0.0, deadline - time.perf_counter()) * 1000))
 
     def _stop(self) -> None:
-        """Cancel what is running; if that does not help, terminate the session."""
+        """End what is running, by stronger and stronger measures."""
         self._broken = True
         self.connection.get_cancel().cancel()
-        if self._is_over(time.perf_counter() + GRACE_SECONDS):
-            return
-        with _superuser(self.server) as connection:
-            connection.execute("SELECT pg_terminate_backend(%s)", (self.pid,))
-        self._is_over(time.perf_counter() + GRACE_SECONDS)
+        # SIGTERM waits for the next check for interrupts. A loop without one ends at SIGFPE, which raises an error then
+        # and there; the pending SIGTERM then ends the session.
+        for number in (None, signal.SIGTERM, signal.SIGFPE):
+            if number is not None:
+                _signal(self.pid, number)
+            if self._is_over(time.perf_counter() + GRACE_SECONDS):
+                return
+        threading.Thread(target=_kill_late, args=(self.pid,), daemon=True).start()
 
     def _is_over(self, deadline: float) -> bool:
         """Read and drop what comes until the query has ended or the deadline."""
@@ -326,6 +360,25 @@ class _Session:
         except OperationalError:
             return True  # terminated
         return False
+
+
+def _signal(pid: int, number: int) -> bool:
+    """Send a signal to a process of the server; False if it is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _kill_late(pid: int) -> None:
+    """Kill a process of the server that does not end by itself; the server restarts, and queries are repeated."""
+    deadline = time.monotonic() + LAST_SECONDS
+    while time.monotonic() < deadline:
+        if not _signal(pid, 0):
+            return
+        time.sleep(0.1)
+    _signal(pid, signal.SIGKILL)
 
 
 def _limit_memory(pid: int, size: int, server: Server) -> bool:
@@ -408,7 +461,8 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
         connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}").format(**names))
         hidden = sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in HIDDEN)
         connection.execute(sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(hidden))
-        connection.execute(sql.SQL(REVOKE_FUNCTIONS).format(allowed=sql.Literal(ALLOWED)))
+        lists = {"allowed": sql.Literal(ALLOWED), "refused": sql.Literal(REFUSED_TYPES)}
+        connection.execute(sql.SQL(REVOKE_FUNCTIONS).format(**lists))
     return role
 
 

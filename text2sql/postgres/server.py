@@ -30,6 +30,8 @@ PREFIX = "text2sql-pg-"
 LONGEST_TEMPORARY = 70
 #: as root, PostgreSQL refuses to run; this user exists on every Unix and owns nothing
 UNPRIVILEGED = "nobody"
+#: how long a database's sessions have to end before it is dropped
+DROP_SECONDS = 10
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -72,6 +74,22 @@ class Server:
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
             # Copying files is the quicker way for a template of this size when nothing is synced.
             connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, if it is there, and end the sessions on it.
+
+        Raises:
+            UserError: a session on it did not end within `DROP_SECONDS`.
+        """
+        import psycopg
+        from psycopg import sql
+
+        limit = f"-c statement_timeout={DROP_SECONDS}s"
+        try:
+            with psycopg.connect(self.dsn(), autocommit=True, options=limit) as connection:
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        except psycopg.OperationalError as error:
+            raise UserError(f"database {name} cannot be dropped: {error}", "try again when nothing uses it") from None
 
 
 def binaries() -> Path:
