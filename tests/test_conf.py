@@ -1,6 +1,7 @@
 """conf/: everything composes and is commented, wrong values are refused, params.yaml is never a leftover."""
 
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -153,6 +154,47 @@ def test_what_an_experiment_left_behind_is_refused_by_repro_and_used_by_the_expe
     with pytest.raises(UserError) as error:
         stage.check()
     assert "seed is 1, conf/ says 42; lora.r is 8, conf/ says 16" in str(error.value)
+
+
+@pytest.mark.parametrize("overrides", [["experiment=tiny"], ["experiment=spider", "seed=1"]])
+def test_a_stage_alone_after_an_experiment_says_how_to_compose_its_parameters(clone, overrides):
+    left = config.compose(overrides)
+    Path("params.yaml").write_text(left)
+    with pytest.raises(UserError, match="text2sql params") as error:
+        stage.check()
+    stage.write_params(shlex.split(re.search("`text2sql params (.*?)`", str(error.value))[1]))
+    stage.check()
+    assert config.plain(left) == config.read_params()
+
+
+def test_a_refused_value_that_an_experiment_left_behind_names_the_way_back(clone):
+    Path("params.yaml").write_text(config.compose(["train.learning_rate=-1"]))
+    with pytest.raises(UserError, match=r"learning_rate must(.|\n)*make params"):
+        stage.check()
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no list of sections"),
+        (b"- 1\n- 2\n", "no list of sections"),
+        (b"seed\n", "has no data"),
+        (b"1: 2\n", "no list of sections"),
+        (b"seed: [\n", "cannot be read"),
+        (b"\x00\xff\xfe", "cannot be read"),
+        (BOMB.encode(), "YAML aliases"),
+        (b"seed: ${nowhere}\n", "cannot be read"),
+        (b"a: " + b"[" * 5000, "cannot be read"),
+    ],
+)
+def test_a_params_file_that_is_none(clone, content, said):
+    Path("params.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        stage.check()
+    assert "make params" in str(error.value)
 
 
 def test_a_file_composed_by_hand_is_accepted_and_named(clone, capsys):

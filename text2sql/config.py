@@ -47,13 +47,26 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     OmegaConf reads it, because PyYAML takes `2e-4` for a string.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file is missing, or is not a YAML mapping without aliases (a few lines of which can stand for
+            gigabytes).
     """
+    import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
+    again = "`make params` composes the file again"
     if not path.exists():
-        raise UserError(f"{path} is missing", "run this in the repository's root; `make params` composes the file")
-    return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+        raise UserError(f"{path} is missing", f"run this in the repository's root; {again}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UserError(f"{path} has YAML aliases", again)
+        params = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}", again) from None
+    if not params or not isinstance(params, dict) or not all(isinstance(key, str) for key in params):
+        raise UserError(f"{path} is no list of sections, as conf/ composes them", again)
+    return typing.cast(dict[str, Any], params)
 
 
 def section(cls: type[T], dotted: str, params: dict[str, Any] | None = None) -> T:

@@ -7,10 +7,12 @@ dvc.yaml declares exactly what a stage reads (tests/test_dvc_yaml.py).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -60,16 +62,47 @@ def check() -> None:
     state = _state(experiment)
     if CHECKED.exists() and CHECKED.read_text() == state:
         return
-    validate(params)
+    try:
+        validate(params)
+    except UserError as error:  # `dvc exp run -S` leaves the refused value in params.yaml
+        remedy = f"{error.remedy or 'give another value'}; `make params` goes back to the default"
+        raise UserError(error.what, remedy) from None
     if not experiment and (differences := compare(params, plain(compose(overrides)))):
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        experiment_left = f"to go on with these values, `text2sql params {shlex.join(overrides_for(params))}`"
         raise UserError(
             f"params.yaml is not what conf/ composes: {'; '.join(differences[:SHOWN])}{more}",
-            "`make params` composes it again; to try other values: `dvc exp run -S <key>=<value>`; "
-            "to keep them: change conf/",
+            f"to go back to the default, `make params`; {experiment_left}; to try others, "
+            "`dvc exp run -S <key>=<value>`; to keep them, change conf/",
         )
     if CHECKED.parent.parent.is_dir():
         write_text(CHECKED, state)
+
+
+def overrides_for(params: dict[str, Any]) -> list[str]:
+    """Hydra overrides that compose `params`: the nearest recipe of conf/experiment, and each value that differs."""
+    candidates = []
+    for recipe in [None, *sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))]:
+        chosen = [f"experiment={recipe}"] if recipe else []
+        with contextlib.suppress(UserError):  # a recipe that cannot be composed is not the one that was
+            candidates.append(chosen + _changes(_flat(params), _flat(plain(compose(chosen)))))
+    return min(candidates, key=len)
+
+
+def _changes(actual: dict[str, Any], composed: dict[str, Any]) -> list[str]:
+    """Hydra overrides that turn the flat `composed` into `actual`."""
+    changed = [key for key, value in actual.items() if key not in composed or composed[key] != value]
+    added = {key: "" if key in composed else "+" for key in changed}
+    removed = [f"~{key}" for key in composed if key not in actual]
+    return [f"{added[key]}{key}={json.dumps(actual[key])}" for key in changed] + removed
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def validate(params: dict[str, Any]) -> None:
@@ -81,7 +114,10 @@ def validate(params: dict[str, Any]) -> None:
     from text2sql.tracking import Tracking
 
     for name in stage_names():
-        importlib.import_module(f"stages.{name}").read_options(params)
+        try:
+            importlib.import_module(f"stages.{name}").read_options(params)
+        except KeyError as error:
+            raise UserError(f"{PARAMS} has no {error.args[0]}, which stage {name} takes", "see conf/") from None
     section(Tracking, "tracking", params)
 
 
