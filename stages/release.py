@@ -3,6 +3,9 @@
 The folder is complete in itself: adapter, tokenizer, card, and in the manifest the prompt's form, without which the
 adapter cannot be asked correctly.
 
+Where the release before was better, or was scored on other data, a copy of it goes to models/kept/ of the repository:
+an experiment must not replace hours of training by random weights without a word.
+
 Reads models/adapter/, the metrics and the data folders. Writes models/release/.
 """
 
@@ -13,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params
-from text2sql.files import read_json, write_json, write_text
+from text2sql.files import read_json, repository_root, write_json, write_text
 from text2sql.release.card import render_card
-from text2sql.release.manifest import make_manifest
+from text2sql.release.manifest import describe_release, keep_better, make_manifest
 from text2sql.stage import run
 from text2sql.tracking import adapter_sha256, scoring_run
 
@@ -24,6 +27,7 @@ BASE = Path("models/base")
 #: the base model's tokenizer goes along, so that the folder can be asked without looking for it
 TOKENIZER = "tokenizer*"
 TARGET = Path("models/release")
+KEPT = Path("models/kept")
 #: sections of params.yaml that decide what the adapter is and how it is asked
 RECIPE = ("seed", "data", "model", "quantization", "lora", "prompt", "train", "predict", "score")
 METRICS = Path("metrics")
@@ -38,17 +42,21 @@ def main() -> str:
     params = read_options(read_params())
     # Only metrics that are the same every time may shape the release: dvc.lock pins its bytes.
     metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
+    replaced = keep_better(TARGET, params, metrics["score"], repository_root() / KEPT)
     shutil.rmtree(TARGET, ignore_errors=True)
     shutil.copytree(ADAPTER, TARGET)
     for path in sorted(BASE.glob(TOKENIZER)):
         shutil.copy(path, TARGET)
     write_text(TARGET / "README.md", render_card(metrics, params))
-    write_json(TARGET / "manifest.json", make_manifest(TARGET, params, metrics["score"]))
+    manifest = make_manifest(TARGET, params, metrics["score"])
+    write_json(TARGET / "manifest.json", manifest)
     with scoring_run(adapter_sha256(ADAPTER)) as tracked:
         for name in ("README.md", "manifest.json"):
             tracked.artifact(TARGET / name)
     size = sum(path.stat().st_size for path in TARGET.rglob("*"))
-    return f"adapter, tokenizer, card and manifest in {TARGET}/ ({size / 1e6:.1f} MB)"
+    if replaced:
+        print(f"notice: {replaced}", flush=True)
+    return f"{describe_release(manifest)}: {TARGET}/ ({size / 1e6:.1f} MB)"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from text2sql.files import digest, read_json
 from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
 from text2sql.model.inference import load_for_inference
 from text2sql.model.prompt import PromptOptions
+from text2sql.release.manifest import describe_release
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -121,6 +122,8 @@ def opened(folder: Path, title: str) -> Located:
     if not manifest and not PARAMS.exists():
         raise UserError(f"{folder} has no manifest.json", "name a release: it says how the model is to be asked")
     recipe = Recipe.of(manifest.get("params") or read_params())
+    if manifest:
+        title = f"{title} ({describe_release(manifest)})"
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise UserError(f"{folder} has no adapter_model.safetensors", "pickled weights are not read")

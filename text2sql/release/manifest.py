@@ -1,13 +1,14 @@
-"""manifest.json of a release: the bytes that it is, the bytes that it was made of, and what it is good for."""
+"""manifest.json of a release: the bytes that it is, the bytes that it was made of, and how good it is."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from text2sql.errors import UserError
-from text2sql.files import digest, sha256_tree
+from text2sql.files import digest, read_json, sha256_tree
 
 #: what the adapter was made of, in the order of the pipeline
 INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
@@ -44,3 +45,43 @@ def code_paths(pipeline: Path = Path("dvc.yaml")) -> list[str]:
         raise UserError(f"{pipeline} is missing", "run this in the repository's root")
     dependencies = OmegaConf.load(pipeline).stages.release.deps
     return [path for path in dependencies if path.split("/")[0] in CODE]
+
+
+def describe_release(manifest: Mapping[str, Any]) -> str:
+    """What a release is, in a line: base model, data set and score.
+
+    >>> params = {"model": {"name": "tiny"}, "data": {"name": "mini"}}
+    >>> describe_release({"params": params, "score": {"n": 50, "execution_accuracy": 0.02}})
+    'tiny trained on mini, 2.0 % of 50 test questions right'
+    """
+    params, score = manifest["params"], manifest.get("score")
+    said = f"{params['model']['name']} trained on {params['data']['name']}"
+    return f"{said}, {100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right" if score else said
+
+
+def keep_better(release: Path, params: Mapping[str, Any], score: Mapping[str, Any], kept: Path) -> str | None:
+    """Copy the release that is about to be replaced to `kept`, unless the new one is on the same data and no worse.
+
+    Of each base model and data set the best is kept: another experiment costs hours, its adapter some megabytes.
+
+    Returns:
+        what was replaced and where its copy is; None if nothing is worth keeping.
+    """
+    try:
+        before = read_json(release / "manifest.json")
+        accuracy, data = before["score"]["execution_accuracy"], before["params"]["data"]["name"]
+    except (UserError, LookupError, TypeError):  # no release, or one that says nothing of its worth
+        return None
+    if data == params["data"]["name"] and accuracy <= score["execution_accuracy"]:
+        return None
+    target = kept / f"{before['params']['model']['name']}-{data}"
+    if (target / "manifest.json").exists():
+        kept_before = read_json(target / "manifest.json")["score"]["execution_accuracy"]
+        if kept_before >= accuracy:
+            return f"the release that it replaces ({describe_release(before)}) is no better than the one in {target}"
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(release, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return f"it replaces {describe_release(before)}, a copy of which is in {target}"
