@@ -111,8 +111,7 @@ def kill_in_the_middle() -> None:
     ]
     for process in [*doomed, *processes("stages.train")]:
         with suppress(psutil.Error):  # it has just ended
-            if "text2sql.tracking" not in process.cmdline():
-                process.send_signal(signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
 
 
 def again() -> None:

@@ -36,6 +36,7 @@ from text2sql.model.base import QuantizationOptions
 from text2sql.model.prompt import PromptOptions, Qualifiers
 from text2sql.progress import progress
 from text2sql.stage import run
+from text2sql.track import adapter_sha256
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
@@ -375,6 +376,8 @@ def main(zero_shot: bool = False) -> str:
         "engine": options.engine,
         "device": engine.device,
         "dtype": engine.dtype,
+        # By it text2sql/track.py finds the MLflow run that these predictions belong to.
+        "adapter_sha256": adapter and adapter_sha256(adapter),
     }
     if not zero_shot:
         write_json(METRICS, figures)

@@ -20,7 +20,7 @@ from text2sql.files import read_json, repository_root, write_json, write_text
 from text2sql.release.card import render_card
 from text2sql.release.manifest import describe_release, keep_better, make_manifest
 from text2sql.stage import run
-from text2sql.tracking import adapter_sha256, scoring_run
+from text2sql.track import record
 
 ADAPTER = Path("models/adapter")
 BASE = Path("models/base")
@@ -50,9 +50,7 @@ def main() -> str:
     write_text(TARGET / "README.md", render_card(metrics, params))
     manifest = make_manifest(TARGET, params, metrics["score"])
     write_json(TARGET / "manifest.json", manifest)
-    with scoring_run(adapter_sha256(ADAPTER)) as tracked:
-        for name in ("README.md", "manifest.json"):
-            tracked.artifact(TARGET / name)
+    record()
     size = sum(path.stat().st_size for path in TARGET.rglob("*"))
     if replaced:
         print(f"notice: {replaced}", flush=True)

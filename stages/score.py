@@ -32,7 +32,7 @@ from text2sql.scoring.predictions import judge_predictions, read_predictions
 from text2sql.scoring.report import render_report
 from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, to_csv
 from text2sql.stage import run
-from text2sql.tracking import adapter_sha256, scoring_run
+from text2sql.track import record
 
 SPLIT = Path("data/splits/test.jsonl")
 DUMPS = Path("data/postgres/databases")
@@ -42,19 +42,6 @@ ACCURACY_CSV = PLOTS / "accuracy.csv"
 REPORT = PLOTS / "report.html"
 METRICS = Path("metrics/score.json")
 BRIEF = Path("metrics/brief/score.json")
-ADAPTER = Path("models/adapter")  # only to find its run: what is scored is in the predictions
-#: columns of the table of predictions in MLflow
-RECORDED = (
-    "id",
-    "db_id",
-    "hardness",
-    "question",
-    "gold",
-    "predicted",
-    "verdict_suite",
-    "verdict_strict",
-    "reason",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,22 +69,6 @@ def read_options(params: dict[str, Any]) -> ScoreOptions:
     return section(ScoreOptions, "score", params)
 
 
-def record(score: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
-    """Accuracy, plots and the scored predictions as a table, into the MLflow run of the adapter.
-
-    Predictions that came from elsewhere have no adapter, and no run.
-    """
-    if not ADAPTER.is_dir():
-        return
-    with scoring_run(adapter_sha256(ADAPTER)) as tracked:
-        names = ("n", "excluded", "execution_accuracy", "execution_accuracy_strict", "valid_sql")
-        by_hardness = {f"execution_accuracy_{k}": v["execution_accuracy"] for k, v in score["by_hardness"].items()}
-        tracked.metrics({name: score[name] for name in names} | by_hardness)
-        tracked.dataset(PREDICTIONS, "test")
-        tracked.table([{name: row[name] for name in RECORDED} for row in verdicts], "predictions.json")
-        tracked.artifact(PLOTS)
-
-
 def score_predictions(options: ScoreOptions) -> str:
     """Execute, compare, count, write, record."""
     rows = read_predictions(PREDICTIONS, SPLIT)
@@ -114,7 +85,7 @@ def score_predictions(options: ScoreOptions) -> str:
     write_json(METRICS, score)
     brief = {"accuracy": "execution_accuracy", "strict": "execution_accuracy_strict", "valid_sql": "valid_sql"}
     write_json(BRIEF, {short: score[name] for short, name in brief.items()})
-    record(score, verdicts)
+    record()
     low, high = score["ci95"]
     return (
         f"{score['execution_accuracy']:.1%} of {score['n']} correct (95 %: {low:.1%} to {high:.1%}), strict "

@@ -21,7 +21,7 @@ from text2sql.model import checkpoint
 from text2sql.model.launch import is_first, launch
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.stage import run
-from text2sql.tracking import training_run
+from text2sql.track import training_run
 
 if TYPE_CHECKING:
     from text2sql.model.training import PackedTrainer
@@ -121,22 +121,19 @@ def main() -> str:
     launch("stages.train", recipe.train.processes)
     from text2sql.model.base import load_tokenizer, pick_device, pick_dtype
     from text2sql.model.lora import save_adapter
-    from text2sql.model.training import read_examples, train
+    from text2sql.model.training import peak_memory_bytes, read_examples, train
 
     tokenizer = load_tokenizer(BASE)
     dtype = str(pick_dtype(recipe.quantization, pick_device())).removeprefix("torch.")
     print_ = fingerprint(recipe, dtype)
     checkpoints = checkpoint.folder(repository_root(), print_)
     with training_run(print_) as record:
-        record.dataset(PROMPTS / "train.jsonl", "training")
-        record.dataset(PROMPTS / "val.jsonl", "validation")
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
         primer = []
         if (path := PROMPTS / "primer.jsonl").exists():
-            record.dataset(path, "primer")
             primer = read_examples(path, tokenizer)
-        callbacks = [record.callback(round(recipe.train.epochs * len([*primer, *examples])))]
+        callbacks = [record.callback(round(recipe.train.epochs * len([*primer, *examples])), peak_memory_bytes)]
         trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer)
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
         weights = trainer.adapter_weights()
@@ -144,11 +141,9 @@ def main() -> str:
             return f"process {os.environ['RANK']} is done"
         save_adapter(trainer.model, ADAPTER, weights)
         write_text(CURVES, curves(trainer.state.log_history))
-        metrics = figures(trainer, val_loss, dtype)
+        metrics = {**figures(trainer, val_loss, dtype), "fingerprint": print_}
         write_json(METRICS, metrics)
         write_json(BRIEF, {"val_loss": val_loss and round(val_loss, 4), "minutes": round(metrics["seconds"] / 60, 2)})
-        record.metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
-        record.adapter(ADAPTER, val_loss=val_loss)
     checkpoint.prune(checkpoints, keep=0)
     if recipe.train.checkpoint_copy:
         checkpoint.forget_copies(checkpoints, recipe.train.checkpoint_copy)

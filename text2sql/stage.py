@@ -111,7 +111,7 @@ def validate(params: dict[str, Any]) -> None:
     Raises:
         UserError: a value is missing, of the wrong type, or impossible.
     """
-    from text2sql.tracking import Tracking
+    from text2sql.track import Tracking
 
     for name in stage_names():
         try:

@@ -167,7 +167,7 @@ def size(folder: Path) -> int:
 
 def from_mlflow(name: str) -> Path:
     """The adapter that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names, downloaded."""
-    from text2sql.mlflow_store import fetch
+    from text2sql.track import fetch
 
     # An alias moves from version to version: what it names is fetched each time.
     registered = name.removeprefix("models:/")

@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from recording import runs
+from workspace import runs
 
-from text2sql.tracking import adapter_sha256
+from text2sql.track import adapter_sha256
 
 PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = """
 import json
 from pathlib import Path
 from text2sql.config import read_params
-from text2sql.tracking import training_run
+from text2sql.track import training_run
 rate = read_params()["train"]["learning_rate"]
 with training_run(f"rate {rate}") as run:
     run.metrics({"train_loss": rate}, step=1)
@@ -31,7 +31,7 @@ with training_run(f"rate {rate}") as run:
 SCORE = """
 from pathlib import Path
 from text2sql.files import write_json
-from text2sql.tracking import adapter_sha256, scoring_run
+from text2sql.track import adapter_sha256, scoring_run
 with scoring_run(adapter_sha256(Path("adapter"))) as run:
     run.metrics({"execution_accuracy": 0.5})
 write_json(Path("score.json"), {"accuracy": 0.5})
@@ -55,7 +55,7 @@ model: {name: tiny}
 train: {learning_rate: 0.1}
 predict: {batch_size: 1}
 score: {workers: 1}
-tracking: {kind: mlflow, uri: null, experiment: text2sql, system_seconds: 0.0, tensorboard: false}
+tracking: {kind: mlflow, uri: null, experiment: text2sql, system_seconds: 0.0}
 """
 
 

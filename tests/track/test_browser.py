@@ -14,9 +14,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from recording import make_adapter, params, runs, sync, until
+from workspace import copy_database, finish, params, runs, score, train, until
 
-from text2sql.tracking import scoring_run, training_run
+from text2sql import track
+from text2sql.track import training_run
 
 SCREENSHOTS = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
 # One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
@@ -41,7 +42,7 @@ def browser():
 def served(tmp_path_factory, database):
     """A root with a database, and the address of the `mlflow ui` that runs there with no argument but a free port."""
     root = tmp_path_factory.mktemp("served")
-    shutil.copy(database, root)
+    copy_database(database, root)
     (root / ".dvc").mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,9 +82,8 @@ def experiment(name, rate, accuracy, monkeypatch):
             run.metrics({"train_loss": 0.3 + 2 * math.exp(-100 * rate * step)}, step=step)
             if step % 10 == 0:
                 run.metrics({"val_loss": 0.4 + 2 * math.exp(-90 * rate * step)}, step=step)
-        digest = run.adapter(make_adapter(name), 0.4)
-    with scoring_run(digest, params(train__learning_rate=rate)) as run:
-        run.metrics({"execution_accuracy": accuracy})
+        digest = finish(name, [], 0.4, name)
+    score(digest, accuracy, train__learning_rate=rate)
 
 
 def shoot(page, name):
@@ -98,12 +98,9 @@ def visit(page, address):
 
 @pytest.mark.browser
 def test_two_experiments_compared(recording, browser, monkeypatch):
-    from text2sql import mlflow_store
-
     experiment("sweep-1", 0.001, 0.31, monkeypatch)
     experiment("sweep-2", 0.0005, 0.27, monkeypatch)
-    sync()
-    address, client = recording[1], mlflow_store.connect()
+    address, client = recording[1], track.connect()
     group = client.get_experiment_by_name("text2sql").experiment_id
     page = browser.new_page(viewport={"width": 1700, "height": 950})
     page.set_default_timeout(60_000)
@@ -114,16 +111,13 @@ def test_two_experiments_compared(recording, browser, monkeypatch):
 
 
 def test_a_remote_server_is_one_setting(recording):
-    """Runs and artifacts go over HTTP; nothing but the journal touches the disk here."""
+    """Runs and artifacts go over HTTP."""
     from mlflow import MlflowClient
 
     address = recording[1]
-    with training_run("remote", params(tracking__uri=address, tracking__experiment="remote")) as run:
-        run.metrics({"train_loss": 1.0}, step=1)
-        run.adapter(make_adapter("remote"), 0.4)
-    assert sync() == 0
+    train("remote", tracking__uri=address, tracking__experiment="remote")
     client = MlflowClient(address, address)
-    (run,) = client.search_runs([client.get_experiment_by_name("remote").experiment_id])
+    (run,) = runs(client, "remote")
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert run.info.run_id in {v.run_id for v in client.search_model_versions("name = 'text2sql-mini-tiny'")}

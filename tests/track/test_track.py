@@ -1,0 +1,418 @@
+"""What the stages record arrives in MLflow once, whole and in the right run, whatever is away, locked or killed."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from workspace import copy_database, curve, finish, loss, params, runs, score, train
+
+from text2sql import track
+from text2sql.errors import UserError
+from text2sql.files import write_json, write_text
+from text2sql.track import adapter_sha256, fetch, flat, log_workspace, main, training_run
+
+PROJECT = Path(__file__).resolve().parents[2]
+MODEL = "text2sql-mini-tiny"
+
+
+def test_flat_names_nested_parameters():
+    values = {"a": {"b": 1.0, "c": {"d": None}}, "e": ["x"], "f": "text", "g": True}
+    assert flat(values) == {"a.b": "1.0", "a.c.d": "null", "e": '["x"]', "f": "text", "g": "true"}
+
+
+def test_one_run_holds_training_and_score(store, clone):
+    digest = train()
+    score(digest)
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "trunk"
+    assert run.data.params == {
+        "seed": "1", "data.name": "mini", "data.split.statuses": '["verified", "verified_ties"]', "model.name": "tiny",
+        "train.learning_rate": "0.001", "train.limit": "null", "predict.batch_size": "16", "score.workers": "2",
+    }  # fmt: skip
+    assert curve(store, run) == [(0, 1.0), (1, 0.5), (2, 0.3333)]
+    # A figure of the whole run that has a curve too is left out.
+    assert run.data.metrics["train_loss"] == 0.3333
+    assert (run.data.metrics["val_loss"], run.data.metrics["seconds"]) == (0.5, 7.0)
+    assert run.data.metrics["execution_accuracy"] == run.data.metrics["execution_accuracy_easy"] == 0.4
+    tags = run.data.tags
+    assert (tags["adapter_sha256"], tags["dataset"], tags["model"], tags["experiment"]) == (
+        digest, "mini", "tiny", "trunk",
+    )  # fmt: skip
+    data = {(entry.dataset.name, entry.tags[0].value) for entry in run.inputs.dataset_inputs}
+    assert data == {("mini val", "validation"), ("mini test", "test")}
+    table = json.loads(Path(store.download_artifacts(run.info.run_id, "predictions.json", str(clone))).read_text())
+    assert dict(zip(table["columns"], table["data"][0], strict=True))["question"] == "How many?"
+    assert [a.path for a in store.list_artifacts(run.info.run_id)] == ["plots", "predictions.json"]
+    assert run.info.artifact_uri.startswith(str(clone / "mlruns" / "text2sql"))
+
+
+def test_mlflow_ui_without_arguments_finds_the_runs(store, clone):
+    import mlflow
+
+    train()
+    mlflow.set_tracking_uri(None)
+    assert mlflow.get_tracking_uri() == f"sqlite:///{clone / 'mlflow.db'}"
+    assert len(mlflow.search_runs(experiment_names=["text2sql"])) == 1
+
+
+def test_a_copy_that_dvc_runs_in_records_in_the_root(store, clone, tmp_path_factory, monkeypatch):
+    copy = tmp_path_factory.mktemp("copy")
+    monkeypatch.chdir(copy)
+    names = {"ROOT": str(clone), "EXP_NAME": "lazy-owl", "EXP_BASELINE_REV": "abc", "STAGE": "train"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"DVC_{name}", value)
+    Path("dvc.yaml").write_text("stages:\n  train:\n    deps: [data/prompts, stages/train.py]\n")
+    Path("dvc.lock").write_text("stages:\n  prompts:\n    outs:\n    - path: data/prompts\n      md5: 123.dir\n")
+    train()
+    shutil.rmtree(copy / "models")
+    (run,) = runs(store)
+    assert run.info.run_name == "lazy-owl"
+    assert run.data.tags["base_revision"] == "abc"
+    assert run.data.tags["input.data/prompts"] == "123.dir"
+    assert "input.stages/train.py" not in run.data.tags
+
+
+def test_best_is_the_version_of_least_validation_loss_and_loads_by_name(store, clone):
+    hashes = [train(f"f{n}", val_loss=loss, content=str(n)) for n, loss in enumerate((0.5, 0.3, 0.4))]
+    assert store.get_model_version_by_alias(MODEL, "best").version == 2
+    assert fetch(f"{MODEL}@best", clone / "got") == hashes[1] == adapter_sha256(clone / "got")
+    assert fetch(f"{MODEL}/3", clone / "third") == hashes[2]
+    with pytest.raises(UserError, match="no registered adapter text2sql-mini-big"):
+        fetch("text2sql-mini-big@best", clone / "none")
+
+
+def test_losses_on_other_validation_answers_do_not_compete(store):
+    train("f1", val_loss=0.3)
+    (track.PROMPTS / "val.jsonl").write_text('{"id": "b", "completion": "SELECT 2"}\n')
+    train("f2", val_loss=0.5, content="two")
+    assert store.get_model_version_by_alias(MODEL, "best").version == 2
+
+
+def test_an_adapter_whose_stored_files_changed_is_refused(store, clone):
+    train()
+    (stored,) = (clone / "mlruns" / "text2sql" / "models").rglob("*.safetensors")
+    stored.write_text("changed")
+    with pytest.raises(UserError, match="hash to"):
+        fetch(f"{MODEL}/1", clone / "got")
+
+
+def test_a_release_is_logged_with_its_adapter_and_no_other(store):
+    digest = train()
+    write_text(track.RELEASE / "README.md", "the card")
+    write_json(track.RELEASE / "manifest.json", {"files": {"adapter_model.safetensors": "of another"}})
+    score(digest)
+    (run,) = runs(store)
+    names = {a.path for a in store.list_artifacts(run.info.run_id)}
+    assert not {"README.md", "manifest.json"} & names
+    write_json(track.RELEASE / "manifest.json", {"files": track.sha256_tree(track.ADAPTER)})
+    track.record(params())
+    assert {"README.md", "manifest.json"} <= {a.path for a in store.list_artifacts(run.info.run_id)}
+
+
+# --- One run an adapter ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("diverged"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(), "KILLED")]
+)
+def test_a_run_that_ends_badly_is_marked_and_its_resumption_continues_it(store, error, status):
+    """SystemExit comes of SIGTERM."""
+
+    def cut_off():
+        with training_run("f1", params()) as run:
+            for step in range(3):
+                run.metrics({"train_loss": loss(step)}, step=step)
+            if isinstance(error, SystemExit):
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise error
+
+    with pytest.raises(type(error)):
+        cut_off()
+    (run,) = runs(store)
+    assert run.info.status == status
+    assert run.data.tags["error"].startswith(type(error).__name__)
+    # The checkpoint was at step 1: step 2 is trained again, and is not recorded twice.
+    train("f1", steps=range(5), recorded=range(2, 5))
+    (resumed,) = runs(store)
+    assert resumed.info.run_id == run.info.run_id
+    assert resumed.info.status == "FINISHED"
+    assert [step for step, _ in curve(store, resumed)] == [0, 1, 2, 3, 4]
+
+
+def test_an_experiment_run_again_under_its_name_has_one_run(store, monkeypatch):
+    """As it was killed after its training had ended, say. Under another name it is another experiment."""
+    train()
+    train()
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED"
+    assert len(curve(store, run)) == 3
+    assert len(store.search_model_versions(f"name = '{MODEL}'")) == 1
+    monkeypatch.setenv("DVC_EXP_NAME", "another")
+    train()
+    assert [run.info.run_name for run in runs(store)] == ["trunk", "another"]
+
+
+def test_a_score_with_other_options_is_a_run_below(store):
+    digest = train()
+    score(digest, 0.4)
+    score(digest, 0.4)
+    score(digest, 0.5, predict__batch_size=8)
+    score(digest, 0.5, predict__batch_size=8)
+    first, below = runs(store)
+    assert first.data.metrics["execution_accuracy"] == 0.4
+    assert below.data.metrics["execution_accuracy"] == 0.5
+    assert below.data.tags["mlflow.parentRunId"] == first.info.run_id
+    assert below.data.params["train.learning_rate"] == "0.001"
+    assert below.info.status == "FINISHED"
+
+
+def test_an_experiment_restored_from_the_cache_points_at_its_run(store, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "first")
+    digest = train()
+    score(digest)
+    monkeypatch.setenv("DVC_EXP_NAME", "again")
+    score(digest)
+    (run,) = runs(store)
+    assert run.info.run_name == "first"
+    assert run.data.tags["experiments"] == "first, again"
+
+
+def test_predictions_of_another_adapter_are_not_this_ones(store):
+    train()
+    score("0" * 64)
+    (run,) = runs(store)
+    assert "execution_accuracy" not in run.data.metrics
+
+
+@pytest.mark.parametrize(("options", "skipped"), [({"batch_size": 16}, True), ({"batch_size": 8}, False)])
+def test_a_training_that_makes_the_same_bytes_has_the_score_that_dvc_skips(store, monkeypatch, options, skipped):
+    """The score is in the workspace already, unless predict and score have other options now."""
+    score(train("f1"))
+    stages = {"predict": {"predict": options}, "score": {"score": {"workers": 2}}}
+    lock = {"stages": {name: {"params": {"params.yaml": values}} for name, values in stages.items()}}
+    write_json(Path("dvc.lock"), lock)
+    write_text(Path("dvc.yaml"), "stages: {}\n")
+    monkeypatch.setenv("DVC_STAGE", "train")
+    train("f2")
+    assert ("execution_accuracy" in runs(store)[-1].data.metrics) == skipped
+
+
+# --- MLflow away -----------------------------------------------------------------------------------------------------
+
+
+def test_sync_logs_a_finished_run_once(store, capsys):
+    """As after a training on a machine without MLflow."""
+    score(train(tracking__kind="none"), tracking__kind="none")
+    assert runs(store) == []
+    write_json(Path("params.yaml"), params())
+    main(["sync"])
+    main(["sync"])
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED"
+    assert curve(store, run) == [(0, 1.0), (1, 0.5), (2, 0.3333)]
+    assert (run.data.metrics["execution_accuracy"], run.data.metrics["val_loss"]) == (0.4, 0.5)
+    assert run.data.params["predict.batch_size"] == "16"
+    assert len(store.search_model_versions(f"name = '{MODEL}'")) == 1
+    assert run.info.run_id in capsys.readouterr().out
+
+
+def test_sync_completes_a_run_that_was_cut_off(store, monkeypatch, capsys):
+    """MLflow goes away in the middle: the training ends all the same, and the run is made whole afterwards."""
+    real = track._log_metrics
+
+    def away(*_):
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(track, "_log_metrics", away)
+    train()
+    assert "python -m text2sql.track sync" in capsys.readouterr().err
+    monkeypatch.setattr(track, "_log_metrics", real)
+    (run,) = runs(store)
+    write_json(Path("params.yaml"), params())
+    main(["sync"])
+    (whole,) = runs(store)
+    assert whole.info.run_id == run.info.run_id
+    assert len(curve(store, whole)) == 3
+    assert whole.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"), [("models", "there is no models/adapter here"), ("kind", "tracking.kind is none")]
+)
+def test_sync_says_what_is_missing(clone, remove, message):
+    if remove == "models":
+        shutil.rmtree("models")
+    write_json(Path("params.yaml"), params(tracking__kind="none" if remove == "kind" else "mlflow"))
+    with pytest.raises(SystemExit, match=message):
+        main(["sync"])
+
+
+def test_an_unreachable_server_is_a_warning(store, clone, capsys):
+    with socket.socket() as taken:  # bound, but not listening: refuses
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        score(train(tracking__uri=uri), tracking__uri=uri)
+        assert "MLflow is away" in capsys.readouterr().err
+    log_workspace(params(), uri=f"sqlite:///{clone / 'mlflow.db'}")
+    (run,) = runs(store)
+    assert len(curve(store, run)) == 3
+    assert run.data.metrics["execution_accuracy"] == 0.4
+
+
+def test_a_server_that_never_answers_is_left_after_seconds(clone, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        digest = train(tracking__uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert len(digest) == 64
+    assert capsys.readouterr().err.count("MLflow is away") == 2  # at the start and at the end
+
+
+def test_a_folder_that_cannot_be_written_does_not_stop_a_training(clone, capsys):
+    Path("mlruns").write_text("in the way")
+    assert len(train()) == 64
+    assert "MLflow is away" in capsys.readouterr().err
+
+
+def test_points_that_a_locked_database_refused_are_sent_again(clone, database, monkeypatch):
+    """MLflow's threads give up on a batch when the database stays locked; at the end of the training it is free."""
+    import mlflow.store.tracking.sqlalchemy_store as backend
+
+    copy_database(database, clone)
+    real, refused = backend.SqlAlchemyStore.log_batch, []
+
+    def locked(self, run_id, metrics, params, tags):
+        if threading.current_thread() is not threading.main_thread():
+            refused.append(len(metrics))
+            raise sqlite3.OperationalError("database is locked")
+        return real(self, run_id, metrics, params, tags)
+
+    monkeypatch.setattr(backend.SqlAlchemyStore, "log_batch", locked)
+    with training_run("f1", params()) as run:
+        for step in range(1, 6):
+            run.metrics({"grad_norm": step}, step=step)
+        finish("f1", [], 0.5, "one")
+    assert sum(refused) == 5
+    client = track.connect()
+    (run,) = runs(client)
+    assert curve(client, run, "grad_norm") == [(n, n) for n in range(1, 6)]
+
+
+def test_a_database_of_an_older_schema_is_migrated_with_a_copy(clone):
+    from alembic import command
+    from mlflow.store.db import utils
+    from sqlalchemy import create_engine
+
+    address = f"sqlite:///{clone / 'mlflow.db'}"
+    engine = create_engine(address)
+    utils.InitialBase.metadata.create_all(engine)
+    config = utils._get_alembic_config(address)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, f"{utils._get_latest_schema_revision()}-1")  # the revision before the last
+    with sqlite3.connect(clone / "mlflow.db") as connection:
+        connection.execute("INSERT INTO experiments(experiment_id, name, artifact_location, lifecycle_stage) "
+                           "VALUES (7, 'from before', '/tmp', 'active')")  # fmt: skip
+    train()
+    client = track.connect()
+    assert client.get_experiment_by_name("from before").experiment_id == "7"
+    assert len(runs(client)) == 1
+    assert len(list(clone.glob("mlflow.db.*.bak"))) == 1
+
+
+def test_a_database_of_a_newer_mlflow_is_left_alone(store, clone, capsys):
+    with sqlite3.connect(clone / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'fromthefuture'")
+    (clone / "mlruns" / ".database").write_text("99.0")
+    train()
+    assert "is not of this MLflow" in capsys.readouterr().err
+    with sqlite3.connect(clone / "mlflow.db") as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("fromthefuture",)
+    assert not list(clone.glob("mlflow.db.*.bak"))
+
+
+# --- Real processes --------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from workspace import *
+name, first, last, end = sys.argv[1:]
+os.environ["DVC_ROOT"] = str(Path.cwd())
+os.makedirs(f"copy-{name}", exist_ok=True)
+os.chdir(f"copy-{name}")
+with training_run(name, params(tracking__system_seconds=0.2)) as run:
+    for step in range(int(first), int(last)):
+        run.metrics({"train_loss": loss(step)}, step=step)
+        time.sleep(0.1)
+    run.flush()
+    print("trained", flush=True)
+    time.sleep(60 if end == "hang" else 0)
+    digest = finish(name, range(int(last)), 0.5, name)
+score(digest)
+"""
+
+
+def start(*arguments):
+    """A training and its score in a process and a copy of their own."""
+    environment = {**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{Path(__file__).parent}"}
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_workers_on_a_fresh_database(clone):
+    """Both make the database: one does, the other waits, and each ends with its own finished run."""
+    workers = [start(name, 0, 8, "finish") for name in ("left", "right")]
+    assert [w.wait(120) for w in workers] == [0, 0]
+    client = track.connect()
+    recorded = runs(client)
+    assert sorted(r.data.tags["fingerprint"] for r in recorded) == ["left", "right"]
+    assert {r.info.status for r in recorded} == {"FINISHED"}
+    assert all(len(curve(client, r)) == 8 and r.data.metrics["execution_accuracy"] == 0.4 for r in recorded)
+    assert all("system/cpu_utilization_percentage" in r.data.metrics for r in recorded)
+    versions = client.search_model_versions(f"name = '{MODEL}'")
+    assert {v.run_id for v in versions} == {r.info.run_id for r in recorded}
+
+
+def test_a_killed_training_is_marked_by_the_next_and_continued(store, monkeypatch):
+    worker = start("f1", 0, 5, "hang")
+    assert worker.stdout.readline() == "trained\n"
+    worker.kill()
+    worker.wait(60)
+    monkeypatch.setenv("DVC_EXP_NAME", "another")
+    train("f2", content="two")
+    assert [run.info.status for run in runs(store)] == ["KILLED", "FINISHED"]
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert start("f1", 3, 8, "finish").wait(120) == 0
+    first, _ = runs(store)
+    assert first.info.status == "FINISHED"
+    assert [step for step, _ in curve(store, first)] == list(range(8))
+
+
+# --- Off, and beside ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("none", "0"), ("mlflow", "1")])
+def test_nothing_is_recorded_when_off_nor_by_the_second_process(clone, monkeypatch, kind, rank):
+    monkeypatch.setenv("RANK", rank)
+    train(tracking__kind=kind)
+    assert not (clone / "mlruns").exists()
+
+
+HEAVY = {"mlflow", "torch", "transformers", "trl", "peft", "gradio", "hydra"}
+
+
+@pytest.mark.parametrize("stage", ["source", "databases", "convert", "split", "base_model", "prompts", "release"])
+def test_data_stages_import_nothing_heavy(stage):
+    code = f"import sys, json, stages.{stage}; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert not HEAVY & set(json.loads(done.stdout))
