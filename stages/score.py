@@ -7,10 +7,13 @@ excluded and counted; a prediction that fails or hangs is wrong and costs its ti
     python -m stages.score
     python -m stages.score --against REV      # what the predictions here gained and lost; REV: experiment, tag, commit
 
-Reads data/predictions/test.jsonl, data/splits/test.jsonl (hardness) and data/postgres/databases/. Writes
-metrics/score.json, metrics/brief/score.json (what `dvc exp show` shows of it), metrics/plots/verdicts.csv (the
-verdicts, small enough for git), metrics/plots/accuracy.csv, metrics/plots/report.html (to read) and
-data/predictions/verdicts.jsonl (with both queries and the milliseconds).
+The answers to the validation questions (data/predictions/val.jsonl) are executed too: out of them and their likelihood
+comes the confidence of each answer, which is measured on the test questions (text2sql/scoring/confidence.py).
+
+Reads data/predictions/, data/splits/ (hardness) and data/postgres/databases/. Writes metrics/score.json,
+metrics/brief/score.json (what `dvc exp show` shows of it), metrics/plots/verdicts.csv (the verdicts, small enough for
+git), metrics/plots/{accuracy,confidence}.csv, metrics/plots/report.html (to read) and data/predictions/verdicts.jsonl
+(with both queries and the milliseconds).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
+from text2sql.scoring.confidence import Calibration, confidence_figures, fit, risk_csv
 from text2sql.scoring.figures import accuracy_csv, score_figures
 from text2sql.scoring.predictions import judge_predictions, read_predictions
 from text2sql.scoring.report import render_report
@@ -35,10 +39,13 @@ from text2sql.stage import run
 from text2sql.track import record
 
 SPLIT = Path("data/splits/test.jsonl")
+VALIDATION = Path("data/predictions/val.jsonl")
+VALIDATION_SPLIT = Path("data/splits/val.jsonl")
 DUMPS = Path("data/postgres/databases")
 VERDICTS = Path("data/predictions/verdicts.jsonl")
 PLOTS = Path("metrics/plots")
 ACCURACY_CSV = PLOTS / "accuracy.csv"
+CONFIDENCE_CSV = PLOTS / "confidence.csv"
 REPORT = PLOTS / "report.html"
 METRICS = Path("metrics/score.json")
 BRIEF = Path("metrics/brief/score.json")
@@ -69,15 +76,34 @@ def read_options(params: dict[str, Any]) -> ScoreOptions:
     return section(ScoreOptions, "score", params)
 
 
+def calibrated(verdicts: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]]) -> Calibration | None:
+    """Give each verdict its `confidence` by what `validation` shows; None if the model's likelihoods are not known."""
+    usable = [row for row in validation if row["verdict_suite"] is not None and "log_probability" in row]
+    calibration = fit(usable)
+    if calibration is None or not all("log_probability" in row for row in verdicts):
+        return None
+    for row in verdicts:
+        row["confidence"] = round(calibration.confidence(row["log_probability"], row["tokens"]), 4)
+    return calibration
+
+
 def score_predictions(options: ScoreOptions) -> str:
     """Execute, compare, count, write, record."""
     rows = read_predictions(PREDICTIONS, SPLIT)
-    databases = sorted({row["db_id"] for row in rows})
+    known = read_predictions(VALIDATION, VALIDATION_SPLIT) if VALIDATION.exists() else []
+    databases = sorted({row["db_id"] for row in rows + known})
     with loaded_sandbox(databases, DUMPS, options.limits(), options.workers) as sandbox:
         verdicts, previews = judge_predictions(sandbox, rows, options.workers, options.exact_match)
+        validation, _ = judge_predictions(sandbox, known, options.workers, exact=False)
     score = score_figures(verdicts)
     if score["n"] == 0:
         raise UserError(f"none of {len(rows)} gold queries gave a result", f"see {PREDICTIONS}")
+    if calibration := calibrated(verdicts, validation):
+        scored = [row for row in verdicts if row["verdict_suite"] is not None]
+        score["confidence"] = confidence_figures(scored, calibration)
+        write_text(CONFIDENCE_CSV, risk_csv(scored))
+    else:
+        write_text(CONFIDENCE_CSV, risk_csv([]))
     write_jsonl(VERDICTS, verdicts)
     write_text(VERDICTS_CSV, to_csv(verdicts))
     write_text(ACCURACY_CSV, accuracy_csv(score))

@@ -55,7 +55,7 @@ JSON = {
     "metrics/train.json": "train_loss val_loss examples tokens examples_per_second tokens_per_second "
     "trainable_parameters total_parameters peak_memory_bytes seconds device dtype",
     "metrics/score.json": "n execution_accuracy execution_accuracy_strict valid_sql by_hardness ci95 excluded",
-    "models/release/manifest.json": "files made_of code params score",
+    "models/release/manifest.json": "files made_of code params score confidence",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text2sql.scoring import exact, figures, judge, report, versus
+from text2sql.scoring import confidence, exact, figures, judge, report, versus
 from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import features, wilson
 
@@ -115,6 +115,6 @@ def test_exact_match(gold, predicted, same):
     assert exact_match(gold, f"{gold} -- x")
 
 
-@pytest.mark.parametrize("module", [figures, exact, judge, report, versus])
+@pytest.mark.parametrize("module", [figures, exact, judge, report, versus, confidence])
 def test_the_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0

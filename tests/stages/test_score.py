@@ -138,3 +138,32 @@ def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(fol
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "depends on the time or on chance" in text
     assert "http" not in text, "the report needs something from elsewhere"
+
+
+def test_confidence_is_learned_on_validation_questions_and_measured_on_the_test(folder):
+    right, wrong = ("SELECT name FROM singer", -0.5), ("SELECT age FROM singer", -9.0)
+    rows = list(read_jsonl(score.PREDICTIONS))
+
+    def answers(name, n):
+        for i in range(n):
+            sql, log_probability = (right, wrong)[i % 2]
+            query = {"gold": right[0], "predicted": sql, "log_probability": log_probability, "tokens": 8}
+            yield {**rows[0], "id": f"{name}-{i}", **query}
+
+    write_jsonl(score.PREDICTIONS, answers("q", 10))
+    write_jsonl(score.VALIDATION, answers("v", 40))
+    write_jsonl(score.VALIDATION_SPLIT, [])
+    score.main()
+    found = read_json(score.METRICS)["confidence"]
+    assert found["auroc"] == 1.0
+    assert found["error_at_coverage"] == {"25%": 0.0, "50%": 0.0, "75%": 0.5, "100%": 0.5}
+    assert found["expected_calibration_error"] < 0.1
+    confidences = [row["confidence"] for row in read_jsonl(score.VERDICTS)]
+    assert confidences[0] > 0.9 > 0.1 > confidences[1]
+    assert "Knowing when not to answer" in score.REPORT.read_text()
+    assert score.CONFIDENCE_CSV.read_text().count("\n") == 3
+
+    write_jsonl(score.VALIDATION, [])
+    score.main()
+    assert "confidence" not in read_json(score.METRICS)
+    assert "Knowing when not to answer" not in score.REPORT.read_text()

@@ -13,11 +13,14 @@ from text2sql.files import digest, read_json, sha256_tree
 #: what the adapter was made of, in the order of the pipeline
 INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
 CODE = ("stages", "text2sql")
+#: the code that runs; the data lie in the working directory
+ROOT = Path(__file__).resolve().parents[2]
 SCORE = ("n", "execution_accuracy", "execution_accuracy_strict", "valid_sql")
 
 
 def make_manifest(release: Path, params: Mapping[str, Any], score: Mapping[str, Any]) -> dict[str, Any]:
-    """Checksums (SHA-256) of the released files, of the data, models and code behind them; parameters and score.
+    """Checksums (SHA-256) of the released files, of the data, models and code behind them; parameters, score, and the
+    calibration that turns the likelihood of an answer into a confidence (text2sql/scoring/confidence.py).
 
     Args:
         release: the folder with adapter, tokenizer and card.
@@ -27,23 +30,18 @@ def make_manifest(release: Path, params: Mapping[str, Any], score: Mapping[str, 
     return {
         "files": sha256_tree(release),
         "made_of": {name: digest(Path(name)) for name in INPUTS},
-        "code": {name: digest(Path(name)) for name in code_paths()},
+        "code": {name: digest(ROOT / name) for name in code_paths()},
         "params": params,
         "score": {key: score[key] for key in SCORE},
+        "confidence": score["confidence"]["calibration"] if "confidence" in score else None,
     }
 
 
-def code_paths(pipeline: Path = Path("dvc.yaml")) -> list[str]:
-    """The code that the stage release depends on in dvc.yaml, which is the code of every stage before it.
-
-    Raises:
-        UserError: there is no pipeline in this folder.
-    """
+def code_paths() -> list[str]:
+    """The code that the stage release depends on in dvc.yaml, which is the code of every stage before it."""
     from omegaconf import OmegaConf
 
-    if not pipeline.exists():
-        raise UserError(f"{pipeline} is missing", "run this in the repository's root")
-    dependencies = OmegaConf.load(pipeline).stages.release.deps
+    dependencies = OmegaConf.load(ROOT / "dvc.yaml").stages.release.deps
     return [path for path in dependencies if path.split("/")[0] in CODE]
 
 

@@ -16,6 +16,7 @@ from sqlglot.tokens import TokenType
 
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import ALLOWED
+from text2sql.scoring.confidence import risk_coverage
 from text2sql.scoring.judge import category
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -137,9 +138,12 @@ def render_report(
         ("Result of the gold query", "by_gold_result"),
         ("Databases", "by_database"),
     ]
+    answers = [row for row in rows if row["verdict_suite"] is not None and "confidence" in row]
+    curve = risk_coverage([row["confidence"] for row in answers], [row["verdict_suite"] for row in answers])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         score=score,
+        curve=curve,
         groups=[(name, score[key]) for name, key in groups],
         errors=score["errors"],
         examples=error_examples(rows, n_examples),
