@@ -468,7 +468,7 @@ def record(params: dict[str, Any] | None = None) -> None:
     """Log what the workspace has of its adapter, for a stage at its end: see `log_workspace`. Never raises."""
     params = read_params() if params is None else params
     # Predictions that came from elsewhere have no adapter, and no run.
-    if section(Tracking, "tracking", params).kind == "mlflow" and ADAPTER.is_dir():
+    if ADAPTER.is_dir() and section(Tracking, "tracking", params).kind == "mlflow":
         with _warned():
             log_workspace(params)
 
