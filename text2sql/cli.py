@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from text2sql.errors import UserError
+from text2sql.errors import UserError, refusal_of_the_machine
 
 app = typer.Typer(
     help="Text-to-SQL for PostgreSQL: convert, ask, publish.",
@@ -177,6 +177,10 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"text2sql: {error}")
+    except Exception as error:
+        if refusal := refusal_of_the_machine(error):
+            sys.exit(f"text2sql: {refusal}")
+        raise
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # where the disk is full
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import CONF, MARK, PARAMS, compare, compose, overrides_of_params, plain, read_params, section
-from text2sql.errors import UserError
+from text2sql.errors import UserError, refusal_of_the_machine
 from text2sql.files import write_text
 
 SHOWN = 5  # differences named in the message
@@ -39,6 +39,10 @@ def run(main: Callable[[], str]) -> None:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")
+    except Exception as error:
+        if refusal := refusal_of_the_machine(error):
+            sys.exit(f"{name}: {refusal}")
+        raise
     print(f"{name}: {made} ({time.perf_counter() - started:.1f} s)", flush=True)
 
 

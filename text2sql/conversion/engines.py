@@ -67,6 +67,8 @@ def run_postgres(connection: psycopg.Connection, query: str) -> Result:
     except psycopg.errors.QueryCanceled:
         return Result(error="timeout", message="PostgreSQL: no answer in time")
     except psycopg.Error as error:
+        if connection.closed:  # the server is gone, which says nothing of the query
+            raise
         return Result(error="failed", message=f"PostgreSQL: {str(error).splitlines()[0]}")
 
 

@@ -243,7 +243,8 @@ class _Session:
                 if _limit_memory(self.pid, limits.memory_bytes, server):
                     break
             if time.perf_counter() > patience:
-                raise UserError(f"no session on database {database}: {_text(self.connection.error_message)}")
+                said = _text(self.connection.error_message).strip()
+                raise UserError(f"no session on database {database}: {said}", "PostgreSQL was ended? run it again")
             self.connection.finish()
             time.sleep(0.05)
         self._broken = False

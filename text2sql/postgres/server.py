@@ -141,7 +141,10 @@ def _run(command: list[str | Path], root: Path) -> None:
     if done.returncode:
         log = root / "log"
         words = output.read_text() + (log.read_text() if log.exists() else "")
-        raise UserError(f"PostgreSQL did not start: {Path(command[0]).name}: {words[-800:].strip()}", "see above")
+        remedy = (
+            f"free space in {root.parent}, or set TMPDIR to a folder with room" if "No space" in words else "see above"
+        )
+        raise UserError(f"PostgreSQL did not start: {Path(command[0]).name}: {words[-800:].strip()}", remedy)
 
 
 def _reachable(bin_directory: Path, root: Path) -> Path:
