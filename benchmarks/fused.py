@@ -21,6 +21,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from text2sql.model.process import prepare
+
 #: whether layers, norms and loss are one operation each, and whether malloc keeps memory
 VARIANTS = {"stock": (False, False), "fused": (True, False), "fused, malloc keeps memory": (True, True)}
 #: mallopt's options (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) as they are without text2sql/model/__init__.py
@@ -37,6 +39,7 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
     from text2sql.config import read_params
     from text2sql.model import loss, training
     from text2sql.model.base import load_tokenizer
+    from text2sql.model.device import peak_memory_bytes
     from text2sql.model.packing import Plan, plan
     from text2sql.model.recipe import read_recipe
 
@@ -67,11 +70,11 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = training.build(recipe, BASE, planned, [], Path(folder), [Watch()])
+        trainer = training.build_trainer(recipe, BASE, planned, [], Path(folder), [Watch()])
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     times = [b - a for a, b in pairwise(ends)][steps // 3 :]
-    return {"seconds": sum(times) / len(times), "loss": losses[-1], "memory": training.peak_memory_bytes()}
+    return {"seconds": sum(times) / len(times), "loss": losses[-1], "memory": peak_memory_bytes()}
 
 
 def main() -> None:
@@ -100,4 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

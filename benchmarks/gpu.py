@@ -20,10 +20,12 @@ from pathlib import Path
 import torch
 
 from text2sql.model.base import ModelOptions, QuantizationOptions, load_tokenizer, obtain
+from text2sql.model.device import describe_device, peak_memory_bytes
 from text2sql.model.lora import LoraOptions
 from text2sql.model.packing import plan
+from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, TrainOptions
-from text2sql.model.training import build, describe_device, peak_memory_bytes, read_examples
+from text2sql.model.training import build_trainer, read_examples
 
 SPIDER = 8_659  # training examples of the official release, for the time of three epochs
 SHAPE = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -72,7 +74,7 @@ def main() -> None:
         gradient_checkpointing="auto", log_every=1, evaluate_every=0, save_every=10**9, checkpoint_copy=None,
         explosion=1e9, processes=1, fsdp=False, price_per_hour=0.0,
     )  # fmt: skip
-    lora = LoraOptions(r=16, alpha=32.0, dropout=0.0, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
+    lora = LoraOptions(r=16, lora_alpha=32.0)
     recipe = Recipe(0, QuantizationOptions(4, "nf4", True, "auto"), lora, train)
     with tempfile.TemporaryDirectory() as scratch:
         base, prompts = options.base or Path(scratch) / "base", options.prompts or Path(scratch) / "prompts.jsonl"
@@ -83,7 +85,7 @@ def main() -> None:
         examples = read_examples(prompts, load_tokenizer(base))
         planned = plan(examples, train.pack_size, train.pack_tokens, train.batch_size, 1.0, seed=0)
         planned = dataclasses.replace(planned, groups=planned.groups[: options.steps * planned.per_step])
-        trainer = build(recipe, base, planned, [], Path(scratch) / "checkpoints")
+        trainer = build_trainer(recipe, base, planned, [], Path(scratch) / "checkpoints")
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
@@ -98,4 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

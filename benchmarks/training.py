@@ -22,10 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from text2sql.model.process import prepare
+
 if TYPE_CHECKING:
     from text2sql.model.base import QuantizationOptions
     from text2sql.model.lora import LoraOptions
-    from text2sql.model.packing import Example
+    from text2sql.model.packing import TrainingExample
 
 BASE = Path("models/base")
 STANDING = 1e-12  # a learning rate that changes nothing: all see the same weights, and the loss must be the same
@@ -71,15 +73,16 @@ def sample(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
 def measure(name: str, rows: list[dict[str, Any]], dtype: str, bits: int | None) -> dict[str, Any]:
     """Train once over `rows` in configuration `name`, in this process."""
     from text2sql.model.base import QuantizationOptions, load_tokenizer
+    from text2sql.model.device import peak_memory_bytes
     from text2sql.model.lora import LoraOptions
-    from text2sql.model.training import peak_memory_bytes, read_examples
+    from text2sql.model.training import read_examples
 
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.write("".join(json.dumps(row) + "\n" for row in rows))
         file.flush()
         examples = read_examples(Path(file.name), load_tokenizer(BASE))
     quantization = QuantizationOptions(bits=bits, type="nf4", double=True, compute_dtype=dtype)  # type: ignore[arg-type]
-    lora = LoraOptions(r=16, alpha=32.0, dropout=0.0, rslora=False, dora=False, plus_ratio=1.0, top_layers=None)
+    lora = LoraOptions(r=16, lora_alpha=32.0)
     trainer = (partial(ours, OURS[name]) if name in OURS else partial(stock, name))(examples, quantization, lora)
     answers: list[int] = []
     count = trainer._get_num_items_in_batch
@@ -104,11 +107,11 @@ def measure(name: str, rows: list[dict[str, Any]], dtype: str, bits: int | None)
     }
 
 
-def ours(size: int, examples: list[Example], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
+def ours(size: int, examples: list[TrainingExample], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
     """The trainer of the train stage, with packs of at most `size` questions."""
     from text2sql.model.packing import plan
     from text2sql.model.recipe import Recipe, TrainOptions
-    from text2sql.model.training import build
+    from text2sql.model.training import build_trainer
 
     options = TrainOptions(
         epochs=1.0, learning_rate=STANDING, schedule="constant", warmup=0.0, weight_decay=0.0, max_grad_norm=1.0,
@@ -119,10 +122,10 @@ def ours(size: int, examples: list[Example], quantization: QuantizationOptions, 
     planned = plan(examples, options.pack_size, options.pack_tokens, options.batch_size, options.epochs, seed=0)
     if planned.examples != len(examples):
         sys.exit(f"{planned.examples} of {len(examples)} examples are in the plan")
-    return build(Recipe(0, quantization, lora, options), BASE, planned, [], Path(tempfile.mkdtemp()))
+    return build_trainer(Recipe(0, quantization, lora, options), BASE, planned, [], Path(tempfile.mkdtemp()))
 
 
-def stock(name: str, examples: list[Example], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
+def stock(name: str, examples: list[TrainingExample], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
     """TRL's trainer with its own options only, on the same tokens and the same model."""
     import torch
     from datasets import Dataset
@@ -200,4 +203,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

@@ -1,6 +1,6 @@
 """The test questions that the score leaves out, since their tables have no rows, judged on generated rows.
 
-    python dev/empty_tables.py       # where the pipeline has run
+    python -m dev.empty_tables       # where the pipeline has run
 
 In the public copy of Spider the tables of wta_1 (62 questions of dev) are empty: every query that runs would be right
 there. Rows are made from the gold queries, as the stage `convert` makes them (text2sql/conversion/synthetic.py), and
@@ -19,8 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scratch import run, workspace
-
+from benchmarks.scratch import run, workspace
 from stages.convert import INDEX, SOURCE, TARGET
 from stages.predict import PROMPTS, SPLIT
 from stages.predict import TARGET as PREDICTIONS

@@ -1,6 +1,6 @@
 """What a perfect choice of tables would be worth: prompts that show the gold query's tables only.
 
-    python dev/linking.py            # where the pipeline has run: its adapter, test split and schema index
+    python -m dev.linking            # where the pipeline has run: its adapter, test split and schema index
 
 An upper bound for schema linking, and no result: the gold query tells which tables there are. The adapter is the
 pipeline's, which has learned on whole schemas. Both are predicted as params.yaml says, and scored, in scratch folders.
@@ -13,9 +13,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from scratch import run, workspace
 from sqlglot import exp
 
+from benchmarks.scratch import run, workspace
 from text2sql.config import read_params, section
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.model.prompt import PromptOptions, render

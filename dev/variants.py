@@ -1,7 +1,7 @@
 """Other ways to train on the same examples, beside the recipe: validation loss, and accuracy on the test split.
 
-    python dev/variants.py                    # where the pipeline has run: params.yaml is the recipe
-    python dev/variants.py recipe full-1e-4   # these only
+    python -m dev.variants                    # where the pipeline has run: params.yaml is the recipe
+    python -m dev.variants recipe full-1e-4   # these only
 
 This says what each would be worth before it is an option of the pipeline. All train on the examples of data/prompts/,
 after those of the primer if there is one, from the same seed, and are predicted and scored by the same stages in a
@@ -22,15 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scratch import run, workspace
-
+from benchmarks.scratch import run, workspace
 from text2sql.config import read_params
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.lora import save_adapter
-from text2sql.model.packing import Example, Plan, plan
+from text2sql.model.packing import Plan, TrainingExample, plan
+from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
-from text2sql.model.training import PackedTrainer, build, read_examples
+from text2sql.model.training import PackedTrainer, build_trainer, read_examples
 
 BASE = Path("models/base")
 PROMPTS = Path("data/prompts")
@@ -54,7 +54,7 @@ class Setting:
         levels = {row["id"]: row["hardness"] for row in read_jsonl(Path("data/splits/train.jsonl"))}
         return [levels[row["id"]] for row in read_jsonl(PROMPTS / "train.jsonl")]
 
-    def plan(self, examples: Sequence[Example], recipe: Recipe | None = None, per_step: int = 0) -> Plan:
+    def plan(self, examples: Sequence[TrainingExample], recipe: Recipe | None = None, per_step: int = 0) -> Plan:
         recipe = recipe or self.recipe
         t = recipe.train
         return plan(examples, t.pack_size, t.pack_tokens, t.batch_size, t.epochs, recipe.seed, per_step=per_step)
@@ -66,7 +66,7 @@ class Setting:
         if self.primer:
             planned = planned.after(self.plan(self.primer, recipe, planned.per_step))
         groups = plan(self.validation, t.pack_size, t.pack_tokens, 1, 1.0, recipe.seed).groups
-        return build(recipe, BASE, planned, groups, Path(tempfile.mkdtemp()))
+        return build_trainer(recipe, BASE, planned, groups, Path(tempfile.mkdtemp()))
 
 
 def changed(setting: Setting, lora: Row | None = None, train: Row | None = None) -> PackedTrainer:
@@ -103,13 +103,10 @@ VARIANTS: dict[str, Callable[[Setting], PackedTrainer]] = {
     "full-1e-4": partial(full, rate=1e-4),
     "full-3e-4": partial(full, rate=3e-4),
     "simple-first": simple_first,
-    "sequence-mean": partial(changed, train={"loss_aggregation": "sequence_mean"}),
-    "r16": partial(changed, lora={"r": 16, "alpha": 16.0}),
-    "2-epochs": partial(changed, train={"epochs": 2.0, "shuffle_tables": False}),
-    "2-epochs-shuffled": partial(changed, train={"epochs": 2.0, "shuffle_tables": True}),
-    "2-epochs-dropout": partial(changed, train={"epochs": 2.0}, lora={"dropout": 0.1}),
-    "3-epochs": partial(changed, train={"epochs": 3.0, "shuffle_tables": False}),
-    "3-epochs-shuffled": partial(changed, train={"epochs": 3.0, "shuffle_tables": True}),
+    "r16": partial(changed, lora={"r": 16, "lora_alpha": 16.0}),
+    "2-epochs": partial(changed, train={"epochs": 2.0}),
+    "2-epochs-dropout": partial(changed, train={"epochs": 2.0}, lora={"lora_dropout": 0.1}),
+    "3-epochs": partial(changed, train={"epochs": 3.0}),
 }
 
 
@@ -158,4 +155,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

@@ -33,6 +33,7 @@ from text2sql.config import read_params, read_seed, require, section
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, repository_root, sha256, sha256_tree, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
+from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions, Qualifiers
 from text2sql.progress import progress
 from text2sql.stage import run
@@ -349,6 +350,7 @@ def main(zero_shot: bool = False) -> str:
     options = dataclasses.replace(options, zero_shot=options.zero_shot or zero_shot)
     questions = read_questions()
 
+    prepare()
     from text2sql.model.inference import load_engine
 
     adapter = None if options.zero_shot else ADAPTER
@@ -395,4 +397,4 @@ def prediction_row(question: Row, made: Row) -> Row:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.predict", description="The model's SQL for the test split.")
     parser.add_argument("--zero-shot", action="store_true", help=f"the base model without the adapter, to {ZERO_SHOT}")
-    run(functools.partial(main, parser.parse_args().zero_shot))
+    run(functools.partial(main, parser.parse_args().zero_shot), arguments=True)

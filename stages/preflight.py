@@ -16,6 +16,7 @@ from typing import Any
 from text2sql.config import read_params, section
 from text2sql.files import write_json
 from text2sql.model.base import ModelOptions
+from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.stage import run
 
@@ -30,6 +31,7 @@ def read_options(params: dict[str, Any]) -> tuple[Recipe, str]:
 
 
 def main() -> str:
+    prepare()
     recipe, source = read_options(read_params())
     from text2sql.model.base import load_tokenizer
     from text2sql.model.preflight import Preflight, report

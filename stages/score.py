@@ -131,4 +131,4 @@ def main(arguments: Sequence[str] = ()) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1:]))
+    run(lambda: main(sys.argv[1:]), arguments=True)

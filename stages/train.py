@@ -19,6 +19,7 @@ from text2sql.config import read_params
 from text2sql.files import digest, repository_root, write_json, write_text
 from text2sql.model import checkpoint
 from text2sql.model.launch import is_first, launch
+from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.stage import run
 from text2sql.track import training_run
@@ -34,19 +35,9 @@ BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
 MODULES = (
-    "base",
-    "checkpoint",
-    "fused",
-    "launch",
-    "lora",
-    "loss",
-    "packing",
-    "prompt",
-    "qualifiers",
-    "recipe",
-    "training",
-    "values",
-)
+    "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "process", "prompt", "qualifiers",
+    "recipe", "training", "values",
+)  # fmt: skip
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
@@ -58,7 +49,7 @@ def read_options(params: dict[str, Any]) -> Recipe:
 
 def fingerprint(recipe: Recipe, dtype: str) -> str:
     """A hash of all that decides the adapter."""
-    from text2sql.model.base import pick_device
+    from text2sql.model.device import pick_device
 
     parts = {
         "recipe": asdict(recipe),
@@ -90,7 +81,7 @@ def curves(history: list[dict[str, float]]) -> str:
 
 def figures(trainer: PackedTrainer, val_loss: float | None, dtype: str) -> dict[str, Any]:
     """metrics/train.json."""
-    from text2sql.model.training import describe_device, peak_memory_bytes
+    from text2sql.model.device import describe_device, peak_memory_bytes
 
     seconds, examples, tokens = trainer.seconds(), trainer.planned.examples, trainer.planned.tokens
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -117,9 +108,11 @@ def figures(trainer: PackedTrainer, val_loss: float | None, dtype: str) -> dict[
 
 
 def main() -> str:
+    prepare()
     recipe = read_options(read_params())
     launch("stages.train", recipe.train.processes)
-    from text2sql.model.base import load_tokenizer, pick_device, pick_dtype
+    from text2sql.model.base import load_tokenizer
+    from text2sql.model.device import pick_device, pick_dtype
     from text2sql.model.lora import save_adapter
     from text2sql.model.training import peak_memory_bytes, read_examples, train
 

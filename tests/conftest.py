@@ -10,6 +10,10 @@ from pathlib import Path
 import dvc  # noqa: F401 its loggers keep the streams of the first import: these last, a single test's do not
 import pytest
 
+from text2sql.model.process import prepare
+
+prepare()  # as stages do: otherwise torch's threads spin, and two test processes slow each other down
+
 
 @pytest.fixture(autouse=True)
 def same_chance():

@@ -100,7 +100,7 @@ def test_documented_commands_compose(document):
         ("train.epochs=0", "train.epochs"),
         ("train.max_length=0", "train.max_length"),
         ("lora.r=0", "lora.r"),
-        ("lora.dropout=1.5", "lora.dropout"),
+        ("lora.lora_dropout=1.5", "lora.lora_dropout"),
         ("quantization.bits=3", "quantization.bits"),
         ("model.source=ftp", "allowed: wheel, hub, path, random"),
         ("predict.batch_size=0", "predict.batch_size"),

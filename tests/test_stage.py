@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from text2sql.config import build, read_params, require
+from text2sql.config import read_params, require, typed
 from text2sql.errors import UserError
 
 
@@ -30,7 +30,7 @@ GOOD = {"rate": 1, "kind": "a", "inner": {"size": 3}, "names": ["x"], "limit": N
 
 
 def test_good_values_arrive_typed():
-    made = build(Outer, GOOD, "outer")
+    made = typed(Outer, GOOD, "outer")
     assert made == Outer(1.0, "a", Inner(3), ("x",), None)
     assert isinstance(made.rate, float)
 
@@ -39,19 +39,19 @@ def test_good_values_arrive_typed():
     ("change", "said"),
     [
         ({"rate": -1}, "outer.rate must be positive"),
-        ({"rate": "fast"}, "outer.rate must be of type float"),
-        ({"rate": True}, "outer.rate must be of type float"),
-        ({"kind": "c"}, "allowed: a, b"),
-        ({"inner": {"size": 1.5}}, "outer.inner.size must be of type int"),
-        ({"inner": 3}, "outer.inner must be a section with size"),
+        ({"rate": "fast"}, "outer.rate is 'fast': input should be a valid number"),
+        ({"rate": True}, "outer.rate is True: input should be a valid number"),
+        ({"kind": "c"}, "allowed: 'a' or 'b'"),
+        ({"inner": {"size": 1.5}}, "outer.inner.size is 1.5: input should be a valid integer"),
+        ({"inner": 3}, "outer.inner must be a section, not 3"),
         ({"inner": {}}, "outer.inner.size is missing"),
         ({"colour": 1}, "outer.colour is not a known key"),
-        ({"names": [1]}, "outer.names[0] must be of type str"),
+        ({"names": [1]}, "outer.names[0] is 1: input should be a valid string"),
     ],
 )
 def test_bad_values_name_the_field(change, said):
     with pytest.raises(UserError) as error:
-        build(Outer, {**GOOD, **change}, "outer")
+        typed(Outer, {**GOOD, **change}, "outer")
     assert said in str(error.value)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from text2sql.config import build, compose
+from text2sql.config import compose, typed
 from text2sql.files import digest, sha256_tree, write_json
 from text2sql.model.base import ModelOptions, QuantizationOptions, load_model, obtain
 
@@ -25,8 +25,8 @@ def make_release(root: Path, rank: int = 4) -> Path:
 
     params = tiny_params()
     base, release = root / "models/base", root / "models/release"
-    obtain(build(ModelOptions, params["model"], "model"), base)
-    plain = load_model(base, build(QuantizationOptions, params["quantization"], "quantization"))
+    obtain(typed(ModelOptions, params["model"], "model"), base)
+    plain = load_model(base, typed(QuantizationOptions, params["quantization"], "quantization"))
     config = peft.LoraConfig(r=rank, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same adapter each time, whatever ran before

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from text2sql.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
@@ -80,7 +82,7 @@ def section(cls: type[T], dotted: str, params: dict[str, Any] | None = None) -> 
         if not isinstance(value, dict) or key not in value:
             raise UserError(f"params.yaml has no section {dotted}", "run `make params` to compose it from conf/")
         value = value[key]
-    return build(cls, value, dotted)
+    return typed(cls, value, dotted)
 
 
 def read_seed(params: dict[str, Any]) -> int:
@@ -95,48 +97,55 @@ def read_seed(params: dict[str, Any]) -> int:
     return seed
 
 
-def build(cls: type[T], value: Any, where: str) -> T:
-    """`value` (plain containers) as the dataclass `cls`; `where` is its dotted place, for messages."""
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
-    if not isinstance(value, dict):
-        raise UserError(f"{where} must be a section with {', '.join(fields)}, not {value!r}", "see conf/")
-    if unknown := sorted(set(value) - set(fields)):
-        raise UserError(f"{where}.{unknown[0]} is not a known key", f"known keys of {where}: {', '.join(fields)}")
-    needed = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := sorted(needed - set(value)):
-        raise UserError(f"{where}.{missing[0]} is missing", "see conf/, and run `make params`")
-    hints = get_type_hints(cls)
-    converted = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+def typed(cls: type[T], value: Any, where: str) -> T:
+    """`value` (plain containers) as the dataclass `cls`; `where` is its dotted place, for messages.
+
+    Raises:
+        UserError: with the key, what it is, and what is allowed.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    _be_strict(cls)
     try:
-        return cls(**converted)
-    except ValueError as error:
-        raise UserError(f"{where}.{error}", f"change it in conf/ or with --set-param {where}.<key>=<value>") from None
+        # From JSON: there strictness takes a list for a tuple, but no text for a number and no 1 for true.
+        return TypeAdapter(cls).validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise _refusal(cls, error.errors()[0], where) from None
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin = get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):
-            return None
-        return _convert(next(a for a in get_args(hint) if a is not type(None)), value, where)
-    if origin is typing.Literal:
-        if value not in get_args(hint):
-            raise UserError(f"{where} is {value!r}", f"allowed: {', '.join(map(str, get_args(hint)))}")
-        return value
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if origin in (tuple, list) and isinstance(value, list):
-        return origin(_convert(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin or hint
-    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        raise UserError(f"{where} must be of type {plain.__name__}, not {value!r}", "see conf/")
-    return value
+def _be_strict(cls: Any) -> None:
+    """Let pydantic refuse unknown keys and values of other types for the dataclass `cls` and those in its fields."""
+    cls.__pydantic_config__ = {"extra": "forbid", "strict": True}
+    for hint in typing.get_type_hints(cls).values():
+        if dataclasses.is_dataclass(hint):
+            _be_strict(hint)
+
+
+def _refusal(cls: type, problem: ErrorDetails, where: str) -> UserError:
+    """What pydantic found first, in the words of params.yaml."""
+    place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+    value, context = problem["input"], problem.get("ctx", {})
+    match problem["type"]:
+        case "unexpected_keyword_argument":
+            known = ", ".join(_keys(cls, problem["loc"][:-1]))
+            return UserError(f"{place} is not a known key", f"known keys beside it: {known}")
+        case "missing":
+            return UserError(f"{place} is missing", "see conf/, and run `make params`")
+        case "literal_error":
+            return UserError(f"{place} is {value!r}", f"allowed: {context['expected']}")
+        case "value_error":
+            change = f"change it in conf/ or with --set-param {place}.<key>=<value>"
+            return UserError(f"{place}.{context['error']}", change)
+        case "dataclass_type":
+            return UserError(f"{place} must be a section, not {value!r}", "see conf/")
+    return UserError(f"{place} is {value!r}: {problem['msg'].lower()}", "see conf/")
+
+
+def _keys(cls: Any, place: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at `place` below `cls`."""
+    for part in place:
+        cls = typing.get_type_hints(cls)[part]
+    return [field.name for field in dataclasses.fields(cls)]
 
 
 def require(condition: bool, message: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import shlex
@@ -28,10 +29,18 @@ SHOWN = 5  # differences named in the message
 CHECKED = Path(".dvc/tmp/params-checked")
 
 
-def run(main: Callable[[], str]) -> None:
-    """Run a stage's `main`, which returns what it made, as the last line; a `UserError` ends with status 1."""
+def run(main: Callable[[], str], arguments: bool = False) -> None:
+    """Run a stage's `main`, which returns what it made, as the last line; a `UserError` ends with status 1.
+
+    `--help` prints what the stage does. `arguments`: the stage reads arguments of its own, others take none.
+    """
     started = time.perf_counter()
     name = Path(sys.argv[0]).stem
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(inspect.getdoc(sys.modules["__main__"]))
+        return
+    if len(sys.argv) > 1 and not arguments:
+        sys.exit(f"{name}: a stage takes no arguments but --help; parameters are in params.yaml (`make params`)")
     try:
         check()
         made = main()

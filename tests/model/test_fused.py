@@ -19,8 +19,7 @@ BASES = {"llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE)),
 
 
 def lora(**changes):
-    plain = {"dropout": 0.0, "rslora": False, "dora": False, "plus_ratio": 1.0, "top_layers": None}
-    return LoraOptions(**{"r": 4, "alpha": 6.0, **plain, **changes})
+    return LoraOptions(**{"r": 4, "lora_alpha": 6.0, **changes})
 
 
 def adapted(base="llama", **changes):
@@ -76,7 +75,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is():
     assert error(fused) <= 1.2 * error(stock) < 0.2
 
 
-@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dora": True}])
+@pytest.mark.parametrize("changes", [{"lora_dropout": 0.1}, {"use_dora": True}])
 def test_other_kinds_of_layers_stay_as_they_are(changes):
     assert fuse(adapted(**changes)) == 0
 

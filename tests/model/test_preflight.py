@@ -4,8 +4,8 @@ import pytest
 
 from tests.model.test_training import examples, recipe
 from text2sql.errors import UserError
+from text2sql.model.device import peak_memory_bytes
 from text2sql.model.preflight import Preflight, report
-from text2sql.model.training import peak_memory_bytes
 
 
 def checks(tiny_base, tmp_path, options, count=24):

@@ -1,7 +1,3 @@
-import dataclasses
-import itertools
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +9,6 @@ from text2sql.model.prompt import (
     encode_completion,
     encode_prompt,
     render,
-    reorder_tables,
     shared_prefix,
 )
 from text2sql.schema import Column, ForeignKey, Schema, Table, quote
@@ -137,21 +132,3 @@ def test_questions_on_a_database_share_its_schema(tiny_tokenizer):
         encode_prompt(tiny_tokenizer, render(MUSIC, q, PromptOptions("ddl", 0), "mistral")) for q in ("Who?", "How?")
     ]
     assert "concert" in tiny_tokenizer.decode(prompts[0][: shared_prefix(prompts)])
-
-
-@pytest.mark.parametrize("style", ["ddl", "compact"])
-@given(seed=st.text(max_size=3))
-def test_tables_in_another_order(style, seed):
-    prompts = [render(MUSIC, question, PromptOptions(style, 2), "chatml") for question in ("Who?", "How\n\nmany?")]
-    possible = [
-        render(dataclasses.replace(MUSIC, tables=tables), "Who?", PromptOptions(style, 2), "chatml")
-        for tables in itertools.permutations(MUSIC.tables)
-    ]
-    who, how_many = (reorder_tables(prompt, seed) for prompt in prompts)
-    assert who in possible
-    assert how_many == who.replace("Who?", "How many?")
-
-
-def test_all_orders_come_up():
-    prompt = render(MUSIC, "Who?", PromptOptions("ddl", 0), "mistral")
-    assert len({reorder_tables(prompt, str(seed)) for seed in range(60)}) == math.factorial(len(MUSIC.tables))

@@ -1,4 +1,4 @@
-"""How long torch's threads spin while they wait: it depends on whether another training may run beside."""
+"""What a stage sets in its process, and that importing sets nothing."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SHOW = "import os, text2sql.model; print(os.environ.get('GOMP_SPINCOUNT'))"
+SHOW = "import os; from text2sql.model.process import prepare; prepare(); print(os.environ.get('GOMP_SPINCOUNT'))"
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -28,3 +28,22 @@ def test_spinning(tmp_path, folder, given, shown):
     environment = kept | given | {"PYTHONPATH": str(PROJECT)}
     done = subprocess.run([sys.executable, "-c", SHOW], cwd=place, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == shown, done.stderr
+
+
+IMPORT_ALL = """
+import importlib, logging, os, pkgutil, warnings
+import torch, transformers, trl, peft, bitsandbytes, mlflow, gradio, psycopg, sqlglot, hydra, rich
+before = dict(os.environ), list(warnings.filters), logging.getLogger("bitsandbytes").level, logging.getLogger().level
+import text2sql
+for module in pkgutil.walk_packages(text2sql.__path__, "text2sql."):
+    importlib.import_module(module.name)
+after = dict(os.environ), list(warnings.filters), logging.getLogger("bitsandbytes").level, logging.getLogger().level
+assert before == after, [(b, a) for b, a in zip(before, after) if b != a]
+"""
+
+
+def test_importing_changes_nothing_in_the_process():
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    called = [path for path in (PROJECT / "text2sql").rglob("*.py") if "mallopt" in path.read_text()]
+    assert [path.name for path in called] == ["process.py"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stages import predict
-from text2sql.config import build
+from text2sql.config import typed
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from text2sql.model.base import ModelOptions, QuantizationOptions, obtain
@@ -224,7 +224,7 @@ def test_prompts_of_another_split_are_refused(folder):
 )
 def test_impossible_options_are_refused(changes, said):
     with pytest.raises(UserError, match=said):
-        build(predict.PredictOptions, {**GREEDY, **changes}, "predict")
+        typed(predict.PredictOptions, {**GREEDY, **changes}, "predict")
 
 
 def test_vllm_is_asked_for_where_it_is_missing(folder):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.split import SplitOptions, draw, report, split
-from text2sql.config import build
+from text2sql.config import typed
 from text2sql.errors import UserError
 
 VERIFIED = ("verified", "verified_ties")
@@ -111,4 +111,4 @@ def test_impossible_values_are_refused(key, value):
         "test_limit": None,
     }
     with pytest.raises(UserError, match=key):
-        build(SplitOptions, {**good, key: value}, "data.split")
+        typed(SplitOptions, {**good, key: value}, "data.split")

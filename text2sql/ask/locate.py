@@ -7,7 +7,6 @@ release can be asked anywhere; the base model is taken from models/base if it is
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import shutil
 import subprocess
@@ -16,11 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2sql.config import PARAMS, build, read_params
+from text2sql.config import PARAMS, read_params, typed
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json
 from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
 from text2sql.model.inference import load_for_inference
+from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions
 from text2sql.release.manifest import describe_release
 
@@ -48,9 +48,9 @@ class Recipe:
     def of(cls, params: Mapping[str, Any]) -> Recipe:
         """The recipe in a manifest's or the workspace's parameters."""
         return cls(
-            build(ModelOptions, params["model"], "model"),
-            build(QuantizationOptions, params["quantization"], "quantization"),
-            build(PromptOptions, params["prompt"], "prompt"),
+            typed(ModelOptions, params["model"], "model"),
+            typed(QuantizationOptions, params["quantization"], "quantization"),
+            typed(PromptOptions, params["prompt"], "prompt"),
             params["model"]["template"],
             params["train"]["max_length"],
             params["predict"]["max_new_tokens"],
@@ -73,7 +73,7 @@ class Located:
         Raises:
             UserError: the adapter has other shapes than the base model.
         """
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that the hub would have
+        prepare()
         tokenizer = load_tokenizer(self.base)
         try:
             return load_for_inference(self.base, self.recipe.quantization, self.adapter), tokenizer

@@ -9,7 +9,6 @@ Nothing is ever unpickled and no code of a model's repository is run.
 
 from __future__ import annotations
 
-import platform
 import shutil
 import subprocess
 import sys
@@ -22,9 +21,9 @@ from typing import TYPE_CHECKING, Literal
 from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.files import sha256, write_json
+from text2sql.model.device import pick_device, pick_dtype
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: the files of a model folder that are taken; pickles (*.bin, *.pt) and code never are
@@ -159,47 +158,6 @@ def load_model(
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, adapter, is_trainable=False).eval()
-
-
-def pick_device() -> str:
-    """`cuda:<this process's GPU>` where there is one, otherwise `cpu`."""
-    import os
-
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-
-
-def pick_dtype(quantization: QuantizationOptions, device: str) -> torch.dtype:
-    """The configured compute dtype; `auto` is bfloat16 where the hardware multiplies it natively, else float32.
-
-    On a CPU without AVX512-BF16 or AMX, bfloat16 is emulated and some ten times slower than float32.
-    """
-    import torch
-
-    if quantization.compute_dtype != "auto":
-        return getattr(torch, quantization.compute_dtype)
-    if device.startswith("cuda"):
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
-    return torch.bfloat16 if native else torch.float32
-
-
-def cpu_flags() -> set[str]:
-    """The instruction sets of this CPU by Linux' names; empty on other systems."""
-    return set(_cpu_info("flags").split())
-
-
-def cpu_name() -> str:
-    """The CPU's name, as Linux has it; elsewhere its architecture."""
-    return _cpu_info("model name") or platform.machine()
-
-
-def _cpu_info(key: str) -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def _quiet() -> None:

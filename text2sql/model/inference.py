@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from text2sql.errors import UserError
-from text2sql.model.base import QuantizationOptions, load_model, load_tokenizer, pick_device, pick_dtype
+from text2sql.model.base import QuantizationOptions, load_model, load_tokenizer
+from text2sql.model.device import pick_device, pick_dtype
 
 if TYPE_CHECKING:
     import torch

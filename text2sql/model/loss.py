@@ -1,4 +1,4 @@
-"""The loss: the mean negative log-likelihood over the whole global batch, of its answer tokens or of its answers.
+"""The loss: the mean negative log-likelihood of the answer tokens of a whole step, on all processes.
 
 The output layer (`lm_head`, a quarter of the small model's work) is applied only at positions that predict an answer
 token. TRL does so on GPUs; on a CPU it computes every position.
@@ -10,19 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from text2sql.model.fused import TokenLoss
 from text2sql.model.packing import IGNORED
-from text2sql.model.recipe import LossAggregation
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Sums over the answer tokens of a flat sequence: `nll` in nats (differentiable), `correct` and `entropy` (not).
-
-    With sequence_mean `nll` is the sum over answers, of each the mean over its tokens.
-    """
+    """Sums over the answer tokens of a flat sequence: `nll` in nats (differentiable), `correct` and `entropy` (not)."""
 
     nll: torch.Tensor
     correct: torch.Tensor
@@ -30,7 +25,7 @@ class Loss:
     tokens: int
 
 
-def answer_loss(model: torch.nn.Module, batch: dict[str, Any], aggregation: LossAggregation = "token_mean") -> Loss:
+def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
     """The loss sums of a batch of `packing.collate`.
 
     `model` may be wrapped for several processes: it is called as a whole, once.
@@ -47,8 +42,4 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, Any], aggregation: Loss
     # In float32: in bfloat16 the log-likelihood of a likely token would be rounded to zero.
     targets = labels[predicting + 1]
     nll, best, entropy = TokenLoss.apply(logits, targets)
-    if aggregation == "sequence_mean":
-        # Every question keeps a token of its prompt to itself: where positions do not follow, another answer begins.
-        answer = F.pad(predicting.diff() > 1, (1, 0)).cumsum(0)
-        nll = nll / torch.bincount(answer)[answer]
     return Loss(nll.sum(), (best == targets).sum(), entropy.sum(), targets.numel())

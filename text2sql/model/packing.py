@@ -20,7 +20,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,17 +36,16 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Example:
-    """One training example as token ids; the answer ends in EOS. `text` is the prompt that `prompt` encodes."""
+class TrainingExample:
+    """One example as token ids; the answer ends in EOS."""
 
     db_id: str
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
-    text: str = field(default="", compare=False, repr=False)
 
 
 #: examples of one database that make one pack
-Group = tuple[Example, ...]
+Group = tuple[TrainingExample, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionTokens:
     """What one example adds behind the prefix: the rest of its prompt, and its answer ending in EOS (token ids)."""
 
     prompt: tuple[int, ...]
@@ -75,17 +74,17 @@ class Pack:
     """A prefix (token ids) and the questions that share it."""
 
     prefix: tuple[int, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[QuestionTokens, ...]
 
     @property
     def tokens(self) -> int:
         return len(self.prefix) + sum(len(q.prompt) + len(q.answer) for q in self.questions)
 
 
-def pack(examples: Sequence[Example]) -> Pack:
+def pack(examples: Sequence[TrainingExample]) -> Pack:
     """Examples of one database behind the longest prefix that they share."""
     prefix = shared_prefix([e.prompt for e in examples])
-    return Pack(examples[0].prompt[:prefix], tuple(Question(e.prompt[prefix:], e.answer) for e in examples))
+    return Pack(examples[0].prompt[:prefix], tuple(QuestionTokens(e.prompt[prefix:], e.answer) for e in examples))
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class Plan:
 
 
 def plan(
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     size: int,
     tokens: int,
     batch: int,
@@ -131,7 +130,7 @@ def plan(
     single example already, the last step is short, and up to `processes` - 1 examples are not used in it.
     A `per_step` decides the number of groups in a step in place of `batch`.
     """
-    databases: dict[str, list[Example]] = defaultdict(list)
+    databases: dict[str, list[TrainingExample]] = defaultdict(list)
     for example in examples:
         databases[example.db_id].append(example)
     order: list[Group] = []
@@ -147,7 +146,7 @@ def plan(
     return Plan(order[: used // processes * processes], per_step)
 
 
-def _groups(examples: list[Example], size: int, tokens: int, chance: random.Random) -> list[Group]:
+def _groups(examples: list[TrainingExample], size: int, tokens: int, chance: random.Random) -> list[Group]:
     """`examples` of one database, shuffled, in as few groups of like size as `size` and `tokens` allow."""
     shuffled = chance.sample(examples, len(examples))
     count = math.ceil(len(shuffled) / size)

@@ -1,6 +1,6 @@
 """Everything that a training needs, tried in a minute on twenty examples, so that it fails now and not in an hour.
 
-Each check says, when it fails, what to do about it. They build on each other: after a failure the rest is not tried.
+Each check says, when it fails, what to do about it. Each builds on those before: after a failure the rest is not tried.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from text2sql.errors import UserError
 from text2sql.model import checkpoint
 from text2sql.model.base import load_tokenizer
-from text2sql.model.packing import ATTENTION, Example, collate, pack, plan
-from text2sql.model.training import PackedTrainer, Recipe, build, describe_device, peak_memory_bytes
+from text2sql.model.device import describe_device, peak_memory_bytes, total_memory_bytes
+from text2sql.model.packing import ATTENTION, TrainingExample, collate, pack, plan
+from text2sql.model.training import PackedTrainer, Recipe, build_trainer
 from text2sql.progress import track
 from text2sql.sql import parse_one
 
@@ -45,7 +46,7 @@ class Preflight:
     """The seven checks of a recipe on a model and examples; `scratch` takes checkpoints and is emptied."""
 
     def __init__(
-        self, recipe: Recipe, base: Path, examples: Sequence[Example], scratch: Path, writes_sql: bool = True
+        self, recipe: Recipe, base: Path, examples: Sequence[TrainingExample], scratch: Path, writes_sql: bool = True
     ) -> None:
         self.base = base
         self.all_examples = examples
@@ -158,7 +159,7 @@ class Preflight:
         remedy = f"lower train.pack_tokens to {fits}, or train.gradient_checkpointing=true"
         return Check("memory", peak <= limit, found, remedy)
 
-    def _sample(self) -> list[Example]:
+    def _sample(self) -> list[TrainingExample]:
         """The shortest examples of the databases with most of them: as quick as can be."""
         return sorted(self.all_examples, key=lambda e: (len(e.prompt) + len(e.answer), e.db_id))[:EXAMPLES]
 
@@ -168,16 +169,7 @@ class Preflight:
             self._sample(), options.pack_size, options.pack_tokens, options.batch_size, 8.0, self.recipe.seed
         )
         planned = dataclasses.replace(planned, groups=planned.groups[: STEPS * planned.per_step])
-        return build(self.recipe, self.base, planned, [], self.scratch)
-
-
-def total_memory_bytes() -> int:
-    """The memory of the GPU if there is one, otherwise of the machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
-    import psutil
-
-    return psutil.virtual_memory().total
+        return build_trainer(self.recipe, self.base, planned, [], self.scratch)
 
 
 def report(checks: Sequence[Check]) -> None:

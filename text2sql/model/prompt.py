@@ -10,8 +10,6 @@ tokens count; everything between them is encoded as plain text.
 
 from __future__ import annotations
 
-import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -48,8 +46,6 @@ FRAMES = {
 #: the text before the tables of a prompt, and after them
 SCHEMA = "PostgreSQL schema:\n"
 QUESTION = "\n\nQuestion: "
-#: where a table ends: before the next CREATE TABLE, or, in the compact style, with its line
-DDL_TABLES = re.compile(r"\n(?=create table )")
 
 
 #: what stands before a column in an answer: the alias that the gold query gives its table, or the table's name
@@ -91,18 +87,6 @@ def render(schema: Schema, question: str, options: PromptOptions, template: str)
             f"{quote(table)}.{quote(column)} = {_samples([value], 1)}" for table, column, value in found
         )
     return f"{frame.head}{SCHEMA}{tables}{QUESTION}{asked}{frame.tail}"
-
-
-def reorder_tables(prompt: str, seed: str) -> str:
-    """A rendered prompt with its schema's tables in a random order, the same for all prompts on a schema.
-
-    It trains a model to read what a schema says instead of where it says it.
-    """
-    head, _, rest = prompt.partition(SCHEMA)
-    schema, _, tail = rest.partition(QUESTION)
-    tables = DDL_TABLES.split(schema) if schema.startswith("create table ") else schema.split("\n")
-    random.Random(seed).shuffle(tables)
-    return "".join((head, SCHEMA, "\n".join(tables), QUESTION, tail))
 
 
 def completion(sql: str, schema: Schema, options: PromptOptions) -> str:

@@ -10,9 +10,6 @@ from text2sql.config import read_seed, require, section
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.lora import LoraOptions
 
-#: what counts alike in a step: every token of an answer, or every answer, however long
-LossAggregation = Literal["token_mean", "sequence_mean"]
-
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -30,7 +27,7 @@ class TrainOptions:
     max_length: int
     max_left_out: float
     optimizer: str
-    gradient_checkpointing: Any
+    gradient_checkpointing: bool | Literal["auto"]
     log_every: int
     evaluate_every: int
     save_every: int
@@ -39,9 +36,6 @@ class TrainOptions:
     processes: int
     fsdp: bool
     price_per_hour: float
-    # As in adapters from before there was a choice.
-    loss_aggregation: LossAggregation = "token_mean"
-    shuffle_tables: bool = False
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs must be positive")
@@ -52,9 +46,6 @@ class TrainOptions:
         require(self.pack_tokens >= 1, "pack_tokens must be 1 or more")
         require(self.max_length >= 8, "max_length must be 8 or more")
         require(0 <= self.max_left_out <= 1, "max_left_out must be a share, in [0, 1]")
-        require(
-            self.gradient_checkpointing in (True, False, "auto"), "gradient_checkpointing must be true, false or auto"
-        )
         require(self.log_every >= 1, "log_every must be 1 or more")
         require(self.evaluate_every >= 0, "evaluate_every must be 0 or more")
         require(self.save_every >= 1, "save_every must be 1 or more")

@@ -8,13 +8,11 @@ checkpoints.
 from __future__ import annotations
 
 import errno
-import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +28,28 @@ from trl import SFTConfig, SFTTrainer
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
-from text2sql.model.base import cpu_name, load_model, load_tokenizer, pick_device, pick_dtype
+from text2sql.model.base import load_model, load_tokenizer
+from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype
 from text2sql.model.fused import fuse
 from text2sql.model.launch import is_first
-from text2sql.model.lora import add_adapter, loraplus_groups
+from text2sql.model.lora import add_adapter
 from text2sql.model.loss import answer_loss
-from text2sql.model.packing import ATTENTION, Example, Group, Plan, collate, pack, plan
-from text2sql.model.prompt import encode_completion, encode_prompt, reorder_tables
+from text2sql.model.packing import ATTENTION, Group, Plan, TrainingExample, collate, pack, plan
+from text2sql.model.prompt import encode_completion, encode_prompt
 from text2sql.model.recipe import Recipe
 from text2sql.progress import progress
 
 
-def read_examples(path: Path, tokenizer: Any) -> list[Example]:
+def read_examples(path: Path, tokenizer: Any) -> list[TrainingExample]:
     """data/prompts/*.jsonl as token ids."""
     return [
-        Example(
+        TrainingExample(
             row["db_id"],
             tuple(encode_prompt(tokenizer, row["prompt"])),
             tuple(encode_completion(tokenizer, row["completion"])),
-            row["prompt"],
         )
         for row in read_jsonl(path)
     ]
-
-
-def show_reordered(group: Group, tokenizer: Any, seed: str) -> Group:
-    """`group` with the tables of its schema in another order, the same for all its examples."""
-    return tuple(
-        replace(example, prompt=tuple(encode_prompt(tokenizer, text)), text=text)
-        for example in group
-        for text in (reorder_tables(example.text, seed),)
-    )
 
 
 #: bytes; a save that fails with less room than this has failed for want of room
@@ -90,18 +79,11 @@ class PackedTrainer(SFTTrainer):
             raise AssertionError("the trainer did not count what the mean of the step is over")
         if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FSDPModule):
             raise AssertionError(f"{self.args.world_size} processes train apart: the model is a {type(model).__name__}")
-        loss = answer_loss(model, inputs, self.recipe.train.loss_aggregation)
+        loss = answer_loss(model, inputs)
         self._metrics["train"]["mean_token_accuracy"].append((loss.correct / loss.tokens).item())
         self._metrics["train"]["entropy"].append((loss.entropy / loss.tokens).item())
         # DDP averages the gradients of the processes, but each has only its own share of the mean.
         return loss.nll / num_items_in_batch * self.accelerator.num_processes
-
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
-        """What the mean of a step is over: its answer tokens, or its answers, on all processes."""
-        if self.recipe.train.loss_aggregation == "token_mean":
-            return super()._get_num_items_in_batch(batch_samples, device)
-        answers = torch.tensor(sum(len(span.questions) for batch in batch_samples for span in batch["spans"]))
-        return self.accelerator.gather(answers.to(device)).sum()
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""
@@ -125,16 +107,6 @@ class PackedTrainer(SFTTrainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             self.model.train()
         return metrics
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        options = self.recipe
-        if self.optimizer is None and options.lora.plus_ratio > 1:
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups = loraplus_groups(
-                self.model, options.train.learning_rate, options.lora.plus_ratio, options.train.weight_decay
-            )
-            self.optimizer = cls(groups, **kwargs)
-        return super().create_optimizer() if self.optimizer is None else self.optimizer
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: the release stage writes the card, from what was measured."""
@@ -202,7 +174,48 @@ FSDP = {
 }
 
 
-def build(
+def trainer_arguments(recipe: Recipe, device: str, planned: Plan, checkpoints: Path, validates: bool) -> SFTConfig:
+    """All of TRL's settings that are not its defaults."""
+    options, on_gpu = recipe.train, device.startswith("cuda")
+    checkpointing = on_gpu if options.gradient_checkpointing == "auto" else options.gradient_checkpointing
+    dtype = pick_dtype(recipe.quantization, device)
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        seed=recipe.seed,
+        num_train_epochs=1,  # the plan has all epochs in it
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=planned.per_step // options.processes,
+        train_sampling_strategy="sequential",
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.schedule,
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        optim=_optimizer(options.optimizer, on_gpu),
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=not on_gpu,
+        ddp_backend=("nccl" if on_gpu else "gloo") if options.processes > 1 else None,
+        ddp_find_unused_parameters=False,
+        gradient_checkpointing=checkpointing,
+        **(FSDP if options.fsdp else {}),
+        logging_steps=options.log_every,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=options.evaluate_every or None,
+        save_strategy="steps",
+        save_steps=options.save_every,
+        save_total_limit=None,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def build_trainer(
     recipe: Recipe,
     base: Path,
     planned: Plan,
@@ -222,60 +235,19 @@ def build(
     on_gpu = device.startswith("cuda")
     if not on_gpu and not options.fsdp:
         fuse(model)
-    checkpointing = on_gpu if options.gradient_checkpointing == "auto" else bool(options.gradient_checkpointing)
-    dtype = pick_dtype(recipe.quantization, device)
     initial = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     validates = bool(options.evaluate_every and validation)
-    tokenizer = load_tokenizer(base)
-
-    def shown(index: int) -> Group:
-        group = planned.groups[index]
-        return show_reordered(group, tokenizer, f"{recipe.seed} {index}") if options.shuffle_tables else group
-
     trainer = PackedTrainer(
         model=model,
-        processing_class=tokenizer,
-        data_collator=lambda rows: collate([pack(shown(row["group"])) for row in rows]),
+        processing_class=load_tokenizer(base),
+        data_collator=lambda rows: collate([pack(planned.groups[row["group"]]) for row in rows]),
         train_dataset=Dataset.from_dict({"group": list(range(len(planned.groups)))}),
         eval_dataset=Dataset.from_dict({"group": list(range(len(validation)))}) if validates else None,
         recipe=recipe,
         planned=planned,
         validation=validation,
         callbacks=list(callbacks),
-        args=SFTConfig(
-            output_dir=str(checkpoints),
-            seed=recipe.seed,
-            num_train_epochs=1,  # the plan has all epochs in it
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=planned.per_step // options.processes,
-            train_sampling_strategy="sequential",
-            learning_rate=options.learning_rate,
-            lr_scheduler_type=options.schedule,
-            warmup_steps=options.warmup,
-            weight_decay=options.weight_decay,
-            max_grad_norm=options.max_grad_norm,
-            optim=_optimizer(options.optimizer, on_gpu),
-            bf16=dtype == torch.bfloat16,
-            fp16=dtype == torch.float16,
-            use_cpu=not on_gpu,
-            ddp_backend=("nccl" if on_gpu else "gloo") if options.processes > 1 else None,
-            ddp_find_unused_parameters=False,
-            gradient_checkpointing=checkpointing,
-            **(FSDP if options.fsdp else {}),
-            logging_steps=options.log_every,
-            logging_nan_inf_filter=False,
-            eval_strategy="steps" if validates else "no",
-            eval_steps=options.evaluate_every or None,
-            save_strategy="steps",
-            save_steps=options.save_every,
-            save_total_limit=None,
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_num_workers=0,
-            remove_unused_columns=False,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        ),
+        args=trainer_arguments(recipe, device, planned, checkpoints, validates),
     )
     # TRL turns the adapters of a quantized model to bfloat16, which makes a resumed training another one.
     for name, parameter in model.named_parameters():
@@ -289,11 +261,11 @@ def build(
 def train(
     recipe: Recipe,
     base: Path,
-    train_examples: Sequence[Example],
-    validation_examples: Sequence[Example],
+    train_examples: Sequence[TrainingExample],
+    validation_examples: Sequence[TrainingExample],
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    primer: Sequence[Example] = (),
+    primer: Sequence[TrainingExample] = (),
 ) -> PackedTrainer:
     """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
 
@@ -313,7 +285,7 @@ def train(
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
     with _bar(planned.steps) as advance:
         watch = Watch(options.explosion, checkpoints)
-        trainer = build(recipe, base, planned, validation, checkpoints, [watch, Bar(advance), *callbacks])
+        trainer = build_trainer(recipe, base, planned, validation, checkpoints, [watch, Bar(advance), *callbacks])
         if options.checkpoint_copy and trainer.is_local_process_zero():
             checkpoint.fetch_newest(checkpoints, options.checkpoint_copy)
         trainer.accelerator.wait_for_everyone()
@@ -388,18 +360,3 @@ class _SameRandomState:
         torch.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
-
-
-def describe_device() -> str:
-    """The processor that trains, by its name and, for a CPU, its cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
-
-
-def peak_memory_bytes() -> int:
-    """The most memory taken so far: of the GPU if there is one, otherwise of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -81,10 +81,10 @@ QUESTION = "What are the names of the customers with an order over 100?"
 
 def example_prompt(params: Mapping[str, Any]) -> str:
     """`QUESTION` on `EXAMPLE`, framed as the run's training prompts were."""
-    from text2sql.config import build
+    from text2sql.config import typed
     from text2sql.model import prompt
 
-    options = build(prompt.PromptOptions, dict(params["prompt"]), "prompt")
+    options = typed(prompt.PromptOptions, dict(params["prompt"]), "prompt")
     return prompt.render(EXAMPLE, QUESTION, options, params["model"]["template"])
 
 

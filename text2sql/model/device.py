@@ -1,0 +1,84 @@
+"""The processor that trains and predicts: which it is, what it multiplies natively, how much memory it has taken."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from text2sql.model.base import QuantizationOptions
+
+
+def pick_device() -> str:
+    """`cuda:<this process's GPU>` where there is one, otherwise `cpu`."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(quantization: QuantizationOptions, device: str) -> torch.dtype:
+    """The configured compute dtype; `auto` is bfloat16 where the hardware multiplies it natively, else float32.
+
+    On a CPU without AVX512-BF16 or AMX, bfloat16 is emulated and some ten times slower than float32.
+    """
+    import torch
+
+    if quantization.compute_dtype != "auto":
+        return getattr(torch, quantization.compute_dtype)
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+    return torch.bfloat16 if native else torch.float32
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets of this CPU by Linux' names; empty on other systems."""
+    return set(_cpu_info("flags").split())
+
+
+def cpu_name() -> str:
+    """The CPU's name, as Linux has it; elsewhere its architecture."""
+    return _cpu_info("model name") or platform.machine()
+
+
+def _cpu_info(key: str) -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def describe_device() -> str:
+    """The processor that trains, by its name and, for a CPU, its cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes() -> int:
+    """The most memory taken so far: of the GPU if there is one, otherwise of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total_memory_bytes() -> int:
+    """The memory of the GPU if there is one, otherwise of the machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    import psutil
+
+    return psutil.virtual_memory().total
