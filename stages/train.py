@@ -35,7 +35,7 @@ BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
 MODULES = (
-    "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "process", "prompt", "qualifiers",
+    "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "prompt", "qualifiers",
     "recipe", "training", "values",
 )  # fmt: skip
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
@@ -112,9 +112,9 @@ def main() -> str:
     recipe = read_options(read_params())
     launch("stages.train", recipe.train.processes)
     from text2sql.model.base import load_tokenizer
-    from text2sql.model.device import pick_device, pick_dtype
+    from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype
     from text2sql.model.lora import save_adapter
-    from text2sql.model.training import peak_memory_bytes, read_examples, train
+    from text2sql.model.training import read_examples, train
 
     tokenizer = load_tokenizer(BASE)
     dtype = str(pick_dtype(recipe.quantization, pick_device())).removeprefix("torch.")
