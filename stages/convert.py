@@ -175,7 +175,9 @@ def converted(options: ConvertOptions) -> list[dict[str, Any]]:
 def main() -> str:
     options = read_options(read_params())
     started = time.perf_counter()
-    lines = custom.examples(SOURCE) or converted(options)
+    lines = custom.examples(SOURCE)
+    if not lines or (SOURCE / "tables.json").exists():  # one's own need no conversion; others may lie beside them
+        lines += converted(options)
     write_jsonl(TARGET, lines)
     found = summary(lines)
     write_text(PLOT, plot(found))

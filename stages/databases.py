@@ -85,13 +85,13 @@ def main() -> str:
     params = read_options(read_params())
     shutil.rmtree(DUMPS, ignore_errors=True)
     DUMPS.mkdir(parents=True)
-    if own := custom.databases(SOURCE.parent, DUMPS, params.samples):
-        write_index(INDEX, own)
-        return f"{len(own)} database of one's own, passed on"
+    schemas = custom.databases(SOURCE.parent, DUMPS, params.samples)
     files = sorted(path for path in SOURCE.glob("*/*.sqlite") if path.stem == path.parent.name)
+    if schemas and not files:
+        write_index(INDEX, schemas)
+        return "one's own database, passed on"
     if not files:
         raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
-    schemas: dict[str, Schema] = {}
     with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         # The largest first, so that no worker is left alone with one at the end.
         jobs = [Job(f.stem, f, DUMPS / f"{f.stem}.sql", params.samples, postgres) for f in files]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, read_seed, require, section
-from text2sql.data.spider.examples import PRIMER_FILE, TEST_FILE
+from text2sql.data.spider.examples import GENERATED, PAIRS, PRIMER_FILE, TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.stage import run
@@ -31,6 +31,7 @@ EXAMPLES = Path("data/postgres/examples.jsonl")
 TARGET = Path("data/splits")
 REPORT = Path("metrics/split.json")
 STATUSES = ("verified", "verified_ties", "unverifiable")
+SPLITS = ("train", "val", "test")
 Row = dict[str, Any]
 
 
@@ -113,18 +114,31 @@ def without_duplicates(rows: Iterable[Row]) -> list[Row]:
 
 
 def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[str, list[Row]]:
-    """The three splits of one database's questions; those with the same query, however worded, are in one of them."""
+    """The three splits of one database's questions; those with the same query, however worded, are in one of them.
+
+    Where people wrote pairs, only these are split; generated questions are trained on, but for those whose query is in
+    another split. Questions on other databases are trained on as well.
+
+    Raises:
+        UserError: there are too few different queries, or a split would be empty.
+    """
     usable = without_duplicates(r for r in rows if r["status"] in {*options.train_statuses, *options.test_statuses})
-    queries = sorted({r["postgres"].lower() for r in usable}, key=lambda query: order(seed, query))
+    written = [r for r in usable if is_from(r, PAIRS)]
+    own = written or [r for r in usable if is_from(r, GENERATED)]
+    ids = {row["id"] for row in own}
+    queries = sorted({spelling(r) for r in own}, key=lambda query: order(seed, query))
+    if len(queries) < len(SPLITS):
+        raise UserError(f"{len(own)} questions have {len(queries)} different queries", "give pairs with other queries")
     test = max(1, round(options.test_share * len(queries)))
     validation = max(1, round(options.validation_share * len(queries)))
     part_of = {
         query: "test" if i < test else "val" if i < test + validation else "train" for i, query in enumerate(queries)
     }
-    parts: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row in usable:
-        name = part_of[row["postgres"].lower()]
-        if row["status"] in (options.test_statuses if name == "test" else options.train_statuses):
+        name = part_of.get(spelling(row), "train")
+        statuses = options.test_statuses if name == "test" else options.train_statuses
+        if row["status"] in statuses and (row["id"] in ids or name == "train"):
             parts[name].append(row)
     limits = {"train": options.train_limit, "val": options.validation_limit, "test": options.test_limit}
     parts = {name: draw(part, limits[name], seed) for name, part in parts.items()}
@@ -132,6 +146,11 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
         if not part:
             raise UserError(f"no question is left for the {name} split", "give more pairs, see metrics/source.json")
     return parts
+
+
+def spelling(row: Row) -> str:
+    """A query without what does not matter for telling it from others: blanks and case."""
+    return " ".join(row["postgres"].lower().split())
 
 
 def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[Row]]:

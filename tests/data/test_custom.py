@@ -1,7 +1,10 @@
 """One's own data: pairs tried in the sandbox, what is hidden stays hidden, questions made up, all of it trained on."""
 
 import json
+import random
+import shutil
 import sqlite3
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,12 +14,15 @@ from stages import split
 from text2sql.ask import Engine, schema
 from text2sql.config import compose, section
 from text2sql.data import custom
-from text2sql.data.custom import Custom
+from text2sql.data.custom import Custom, author_of_scratch
+from text2sql.data.made.rows import ROWS, fill_tables, read_tables
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
+from text2sql.postgres.script import run_leniently
 from text2sql.postgres.server import server
 from text2sql.schema import read_index
 
+ROOT = Path(__file__).parents[2]
 CLINIC = """
 create table vets (id integer primary key, name text not null, city text, email text unique);
 create table pets (id integer primary key, name text, species text, born date, weight numeric(5, 1),
@@ -83,7 +89,7 @@ def dsn():
 
 def options(**changes):
     params = yaml.safe_load(compose(["data=custom"]))
-    params["data"]["source"] |= {"dsn_variable": "TEST_DSN", **changes}
+    params["data"]["source"] |= {"dsn_variable": "TEST_DSN", "questions": 0, "embedded": 0, **changes}
     return section(Custom, "data.source", params)
 
 
@@ -123,8 +129,8 @@ def test_csv_pairs(tmp_path, sqlite_file):
     [
         ("pairs.txt", "x", "neither .jsonl nor .csv"),
         ("pairs.csv", "frage,sql\na,b\n", "has no column question"),
-        ("pairs.jsonl", "", "0 usable questions of 0"),
-        ("pairs.jsonl", '{"question": "a", "sql": "select 1"}', "1 usable questions of 1"),
+        ("pairs.jsonl", "", "0 of 0 pairs can be used: at least 10"),
+        ("pairs.jsonl", '{"question": "a", "sql": "select 1"}', "1 of 1 pairs can be used"),
         ("pairs.jsonl", b"\xff\xfe", "not UTF-8"),
         ("none.jsonl", None, "is missing"),
     ],
@@ -184,35 +190,166 @@ def test_questions_are_made_up_where_there_are_none(tmp_path, dsn, monkeypatch):
     ).read_bytes()
 
 
-def test_a_schema_file_gets_rows_of_its_own(tmp_path):
-    path = tmp_path / "clinic.sql"
-    path.write_text(CLINIC + "create table a (id int primary key, b_id int); create table b (id int, at timestamptz);")
-    found = options(database=str(path), pairs=None, questions=60).make(1, tmp_path / "source")
-    assert found["made_up"]
-    assert {e["status"] for e in made(tmp_path)} == {"unverifiable"}
-    index = read_index(tmp_path / "source/postgres/schema_index.json")["clinic"]
+#: what real schemas have, and made-up rows must obey
+DEMANDING = """
+create schema app;
+create type app.mood as enum ('happy', 'sad');
+create type address as (street text, zip integer);
+create domain email as text check (value ~ '^[^@]+@[^@]+[.][a-z]+$');
+create domain share as numeric(5, 2) not null check (value >= 0 and value <= 1);
+create table app.users (id uuid primary key default gen_random_uuid(), mail email not null unique, mood app.mood,
+    moods app.mood[], home address, ip inet, part share, boss uuid references app.users (id), code char(2) unique,
+    created_at timestamptz default now());
+create table profile (user_id uuid primary key references app.users (id), bio text, span tstzrange, pause interval,
+    raw bytea, settings jsonb not null, flags bit(8), price money check (price > 0::money), words tsvector, at point);
+create table a (id int primary key, b_id int not null);
+create table b (id int primary key, a_id int not null references a);
+alter table a add foreign key (b_id) references b;
+create table tag (id smallint generated always as identity primary key, name varchar(12) not null unique,
+    slug text generated always as (lower(name)) stored);
+create table user_tag (user_id uuid references app.users, tag_id smallint references tag, weight real,
+    primary key (user_id, tag_id));
+create table booking (id bigserial primary key, room int, during tstzrange,
+    status text check (status in ('open', 'paid')), starts date, ends date, labels text[],
+    check (ends > starts), exclude using gist (during with &&));
+create table impossible (id int primary key, x int not null check (x > 5 and x < 3));
+create table tenant (id int primary key, name text);
+create table account (tenant_id int references tenant, id int, primary key (tenant_id, id));
+create table invoice (id int primary key, tenant_id int references tenant, account_id int,
+    foreign key (tenant_id, account_id) references account (tenant_id, id));
+create table measured (id int, day date) partition by range (day);
+create table places (id int primary key, shape geography);
+create table flags (flag boolean primary key);
+"""
+
+
+def test_made_up_rows_obey_any_schema(tmp_path):
+    path = tmp_path / "demanding.sql"
+    path.write_text(DEMANDING)
+    with server() as running, author_of_scratch(running) as connection:
+        assert len(run_leniently(connection, DEMANDING)) == 1  # geography is of an extension
+        checks = "select conrelid::regclass::text, conname from pg_constraint where contype = 'c' order by 2"
+        before = connection.execute(checks).fetchall()
+        notes = fill_tables(connection, random.Random(1))
+        assert notes == ["made-up rows do not obey CHECK impossible_x_check of impossible"]
+        assert len(before) - len(connection.execute(checks).fetchall()) == 1
+        counts = {t.said: connection.execute(f"select count(*) from {t.name.as_string()}").fetchone()[0]
+                  for t in read_tables(connection)}  # fmt: skip
+        assert {name: n for name, n in counts.items() if n != ROWS and not name.startswith("measured")} == {"flags": 2}
+        joined = """select count(*) from {} child left join {} parent on {} where parent.{} is null"""
+        for child, parent, on, key in [
+            ("user_tag", "app.users", "parent.id = user_id", "id"),
+            ("profile", "app.users", "parent.id = user_id", "id"),
+            ("a", "b", "parent.id = b_id", "id"),
+            ("b", "a", "parent.id = a_id", "id"),
+            ("invoice", "account", "(parent.tenant_id, parent.id) = (child.tenant_id, account_id)", "id"),
+        ]:
+            query = joined.format(child, parent, on, key)
+            assert connection.execute(query).fetchone() == (0,), query
+        assert connection.execute("select count(*) from app.users where boss is null").fetchone() == (1,)
+
+
+def test_a_demanding_schema_file_is_trained_on(tmp_path):
+    path = tmp_path / "demanding.sql"
+    path.write_text(DEMANDING)
+    lines = [
+        {
+            "question": f"How many bookings over room {n}?",
+            "sql": f"select count(*) from booking where room > {n}; -- all",
+        }
+        for n in range(10)
+    ]
+    lines += [
+        {"question": "Users?", "sql": "SELECT count(*) FROM app.users"},
+        {"question": "Happy ones?", "sql": "SELECT count(*) FROM app.users u WHERE u.mood = 'happy'::app.mood"},
+        {"question": "users?", "sql": "select COUNT(*) from app.users;"},
+    ]
+    pairs = pairs_file(tmp_path, map(json.dumps, lines))
+    found = options(database=str(path), pairs=pairs, questions=150).make(1, tmp_path / "source")
+    assert found["rejected"] == 0
+    examples = made(tmp_path)
+    assert {e["status"] for e in examples} == {"unverifiable"}
+    assert [e["postgres"] for e in examples[10:13]] == [
+        "SELECT COUNT(*) FROM users",
+        "SELECT COUNT(*) FROM users AS u WHERE u.mood = 'happy'",
+        "SELECT COUNT(*) FROM users",
+    ]
+    queries = " ".join(e["postgres"] for e in examples[13:])
+    for part in ("= ANY(labels)", "::date", "user_tag JOIN tag", "mood"):
+        assert part in queries
+    index = read_index(tmp_path / "source/postgres/schema_index.json")["demanding"]
     assert all(table.rows for table in index.tables)
+
+
+TYPES = """
+create table things (id uuid primary key default gen_random_uuid(), name text, tags text[], data jsonb, at timestamptz,
+    clock time, price money, bits bit(4), net inet, born date, kind citext_like, odd double precision);
+"""
+
+
+def test_a_server_with_every_type(tmp_path, monkeypatch):
+    with server() as running:
+        running.create_database("things")
+        with psycopg.connect(running.dsn("things"), autocommit=True) as connection:
+            connection.execute("create domain citext_like as text")
+            connection.execute(TYPES)
+            connection.execute(
+                """insert into things (name, tags, data, at, clock, price, bits, net, born, kind, odd)
+                select 'Thing ' || i, array['a' || i % 4, 'b'], jsonb_build_object('n', i),
+                    case when i = 3 then 'infinity' else timestamptz '2024-01-31 23:59+00' + i * interval '1 day' end,
+                    '12:30', (i * 1000.5)::numeric::money, b'1010', '10.0.0.1',
+                    case when i = 4 then '0044-03-15 BC' else date '2000-01-01' + i end, 'k' || i % 3,
+                    case when i = 5 then 'NaN' else i::float end from generate_series(1, 40) i"""
+            )
+        monkeypatch.setenv("TEST_DSN", running.dsn("things"))
+        options(database=None, pairs=None, questions=60).make(1, tmp_path / "source")
+    examples = made(tmp_path)
+    assert len(examples) > 30
+    assert {e["status"] for e in examples} == {"verified"}
+    things = read_index(tmp_path / "source/postgres/schema_index.json")["things"].table("things")
+    assert {c.name: c.type for c in things.columns}["price"] == "numeric"
+    assert "1000.50" in {s for c in things.columns if c.name == "price" for s in c.samples}
 
 
 def test_no_database(tmp_path, monkeypatch):
     monkeypatch.delenv("TEST_DSN", raising=False)
     with pytest.raises(UserError, match="TEST_DSN"):
-        options(database=None, pairs=None).make(1, tmp_path)
+        options(database=None, pairs=None, questions=60).make(1, tmp_path)
     with pytest.raises(UserError, match="No such file"):
-        options(database="none.sql", pairs=None).make(1, tmp_path)
+        options(database="none.sql", pairs=None, questions=60).make(1, tmp_path)
 
 
-def test_split_keeps_wordings_of_one_query_together():
+def row(id_, query, db_id="d", status="verified"):
+    return {"id": id_, "db_id": db_id, "question": id_, "postgres": query, "status": status, "hardness": "easy"}
+
+
+def split_of(rows):
     params = yaml.safe_load(compose(["data=custom"]))
     chosen, seed = split.read_options(params)
-    rows = [
-        {"id": f"custom-{i}", "db_id": "d", "question": f"q{i}", "postgres": f"select {i // 3}", "status": "verified",
-         "hardness": "easy"} for i in range(90)
-    ]  # fmt: skip
-    parts = split.split_by_question(rows, chosen, seed)
+    return split.split_by_question(rows, chosen, seed)
+
+
+@pytest.mark.parametrize("stem", ["custom", "generated"])
+def test_split_keeps_wordings_of_one_query_together(stem):
+    parts = split_of([row(f"{stem}-{i}", f"select {i // 3}") for i in range(90)])
     assert {name: len(part) for name, part in parts.items()} == {"train": 63, "val": 9, "test": 18}
     queries = [{row["postgres"] for row in part} for part in parts.values()]
     assert sum(map(len, queries)) == 30
+
+
+def test_generated_questions_are_for_training_only():
+    """Ten pairs are enough; no query of a held-back pair is trained on in other words."""
+    pairs = [row(f"custom-{i}", f"select {i}") for i in range(10)]
+    others = [row(f"generated-{i}", f"SELECT  {i}") for i in range(100)] + [row("train_spider-1", "select 1", "shop")]
+    parts = split_of(pairs + others)
+    assert [len(parts[name]) for name in ("val", "test")] == [1, 2]
+    assert {row["id"].split("-")[0] for row in parts["val"] + parts["test"]} == {"custom"}
+    assert len(parts["train"]) == 7 + 97 + 1
+
+
+def test_too_few_different_queries():
+    with pytest.raises(UserError, match="12 questions have 2 different queries"):
+        split_of([row(f"custom-{i}", f"select {i % 2}") for i in range(12)])
 
 
 @pytest.mark.timeout(600)
@@ -229,6 +366,7 @@ def test_from_zero_to_a_scored_adapter(tmp_path, sqlite_file, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setenv("DVC_ROOT", str(work))
     (work / "params.yaml").write_text(text)
+    shutil.copy(ROOT / "dvc.yaml", work)
     stages = ["source", "databases", "convert", "split", "base_model", "prompts", "preflight", "train", "predict"]
     for name in [*stages, "score", "release"]:
         print(name, importlib.import_module(f"stages.{name}").main())

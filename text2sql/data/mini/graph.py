@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
 from text2sql.data.mini.domain import Domain
 from text2sql.data.mini.english import plural, singular, spoken
-from text2sql.schema import Schema, quote
+from text2sql.schema import Column, Schema, kind_of, quote
 
-Role = Literal["key", "label", "category", "number", "year", "date", "flag", "text"]
+Role = Literal["key", "label", "category", "number", "year", "date", "flag", "text", "list", "other"]
 #: a text column with more distinct values than this is not a category
 MAX_CATEGORIES = 14
 LABELS = ("name", "title", "full name", "label", "designation")
@@ -41,6 +44,8 @@ class Attribute:
     values: tuple[Any, ...]
     nulls: int
     phrases: Mapping[str, Any]
+    #: written behind the column in a condition: a timestamp is compared by its day
+    cast: str = ""
 
     @property
     def additive(self) -> bool:
@@ -153,27 +158,54 @@ def from_schema(schema: Schema, values: Mapping[tuple[str, str], Sequence[Any]])
         linked = {key.columns[0]: key for key in table.foreign_keys if len(key.columns) == 1}
         columns = []
         for column in table.columns:
-            words, held = spoken(column.name), [_plain(v) for v in values[table.name, column.name]]
-            role = infer_role(words, held, column.name in linked or column.name in table.primary_key)
-            if role == "date" and words.endswith((" on", " at")):
-                words = f"{words[:-3]} date"  # created_at: "created date"
-            columns.append(_column(quote(column.name), words, role, held, {}))
+            attribute = attribute_of(
+                column, values[table.name, column.name], column.name in {*linked, *table.primary_key}
+            )
+            columns.append(attribute)
             if key := linked.get(column.name):
                 role_words = spoken(column.name).removesuffix(" id") or noun_of(key.referred_table)[0]
                 ends = (quote(key.referred_table), quote(key.referred_columns[0]))
                 words = ("of", "have", role_words, None, None)
-                links.append(Link(quote(table.name), quote(column.name), *ends, *words, nullable=None in held))
+                links.append(Link(quote(table.name), quote(column.name), *ends, *words, nullable=attribute.nulls > 0))
         key, count = tuple(quote(c) for c in table.primary_key), len(columns[0].values) + columns[0].nulls
         rows = table.rows or count
         tables[quote(table.name)] = _table((quote(table.name), *noun_of(table.name), "that"), columns, key, {}, rows)
     return Graph(tables, tuple(links))
 
 
-def _plain(value: Any) -> Any:
-    """A value as SQLite would hold it: dates as text, decimals as floats."""
+def attribute_of(column: Column, values: Sequence[Any], is_key: bool) -> Attribute:
+    """A column of any schema with its values, as Python values of SQLite or as PostgreSQL's text."""
+    words, name = spoken(column.name), quote(column.name)
+    if column.type.endswith("[]"):
+        elements = [element for value in values if value for element in json.loads(value)]
+        plain = all(isinstance(element, str) for element in elements)
+        return _column(name, words, "list" if plain else "other", elements if plain else [], {})
+    kind = "flag" if column.type == "boolean" else kind_of(column.type)
+    if kind == "other" or column.type.startswith("time "):
+        return _column(name, words, "key" if is_key else "other", [], {})
+    plain_values = [_plain(value, kind, column.type) for value in values]
+    role = infer_role(words, plain_values, is_key)
+    if role == "date" and words.endswith((" on", " at")):
+        words = f"{words[:-3]} date"  # created_at: "created date"
+    attribute = _column(name, words, role, plain_values, {})
+    return dataclasses.replace(attribute, cast="::date") if column.type.startswith("timestamp") else attribute
+
+
+def _plain(value: Any, kind: str, type_: str) -> Any:
+    """A value as SQLite would hold it: dates as text, numbers as such; None for what Python has no value for."""
     if isinstance(value, datetime.date):
         return value.isoformat()[:10]
-    return float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, Decimal):
+        return float(value)
+    if not isinstance(value, str) or kind == "text":
+        return value
+    if kind == "flag":
+        return value == "true"
+    if kind == "moment":
+        return value[:10] if re.match(r"\d{4}-\d\d-\d\d( |$)", value) and not value.endswith("BC") else None
+    number = float(value)
+    whole = type_ in ("smallint", "integer", "bigint")
+    return int(value) if whole else number if math.isfinite(number) else None
 
 
 def _column(name: str, words: str, role: Role, values: Sequence[Any], phrases: Mapping[str, Any]) -> Attribute:

@@ -21,7 +21,7 @@ from text2sql.data.mini.sql import Scope, literal
 Item = TypeVar("Item")
 _FILE = yaml.safe_load(Path(__file__).with_name("conditions.yaml").read_text(encoding="utf-8"))
 #: kinds of conditions that select one plain group of rows; the rest are for shapes that are about them
-SIMPLE = (*("equal",) * 3, *("greater", "less") * 2, "at_least", "after", "before", "in_year", "flag")
+SIMPLE = (*("equal",) * 3, *("greater", "less") * 2, "at_least", "after", "before", "in_year", "flag", "has")
 
 
 class Unsuitable(Exception):
@@ -56,7 +56,7 @@ class Condition:
 
     def within(self, scope: Scope) -> str:
         """The condition as SQL in a scope."""
-        return self.sql.replace("{}", scope.col(self.entity, self.attribute), 1)
+        return self.sql.replace("{}", scope.col(self.entity, self.attribute) + self.attribute.cast, 1)
 
 
 def countable(attribute: Attribute) -> bool:
@@ -209,7 +209,8 @@ class Picker:
         if isinstance(text, dict):
             text = self.phrase(attribute, text["phrase"], text["say"])
         text = self.say(text).replace("{w}", attribute.words)
-        return f"{{}} {spec['operator']} {operand}".rstrip(), text.replace("{}", say_value())
+        sql = spec.get("sql", f"{{}} {spec.get('operator')} {{value}}").replace("{value}", operand)
+        return sql.rstrip(), text.replace("{}", say_value())
 
     def _flag(self, attribute: Attribute) -> tuple[str, str]:
         yes = self.chance(0.5)

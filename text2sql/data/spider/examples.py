@@ -22,6 +22,8 @@ FILES = ("train_spider.json", "train_others.json", "dev.json")
 TEST_FILE = "dev.json"
 #: examples that are trained on before all others, where there are any (not of Spider's layout)
 PRIMER_FILE = "primer.json"
+#: stems of the ids of examples on one's own database: pairs that people wrote, and generated ones
+PAIRS, GENERATED = "custom", "generated"
 KEYS = ("db_id", "question", "query")
 
 

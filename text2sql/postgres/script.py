@@ -1,0 +1,68 @@
+"""Somebody's SQL script, such as a pg_dump or a file of CREATE TABLE statements, run statement by statement.
+
+PostgreSQL reads its own dialect best. A statement that it refuses (a type of an extension that is not here, a role that
+does not exist) is noted and passed over; the rest of the script goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
+
+#: what may hide a semicolon: strings, quoted names, dollar quotes, comments
+_TOKEN = re.compile(
+    r"""[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | ;""",
+    re.DOTALL | re.VERBOSE,
+)
+_COPY = re.compile(r"\s*copy\s.*\sfrom\s+stdin\b", re.IGNORECASE | re.DOTALL)
+_END_OF_DATA = re.compile(r"^\\\.\r?\n?", re.MULTILINE)
+#: commands of psql, one a line: \connect, \restrict
+_PSQL = re.compile(r"^\\[a-z!?].*$", re.MULTILINE | re.IGNORECASE)
+
+
+def script_statements(text: str) -> Iterator[tuple[str, str]]:
+    """The statements of a script without comments, each with the rows that follow it if it is COPY .. FROM stdin."""
+    position, parts = 0, []
+    while token := _TOKEN.search(text, position):
+        parts.append(_PSQL.sub("", text[position : token.start()]))
+        position = token.end()
+        if token.group() == ";":
+            statement, parts = "".join(parts).strip(), []
+            data = ""
+            if _COPY.match(statement):
+                start = text.find("\n", position) + 1 or len(text)
+                end = _END_OF_DATA.search(text, start)
+                data, position = text[start : end.start() if end else len(text)], end.end() if end else len(text)
+            if statement:
+                yield statement, data
+        else:
+            parts.append(" " if token.group().startswith(("--", "/*")) else token.group())
+    if last := "".join([*parts, _PSQL.sub("", text[position:])]).strip():
+        yield last, ""
+
+
+def run_leniently(connection: psycopg.Connection, text: str) -> list[str]:
+    """Execute a script on a connection in autocommit mode; returns a line for each statement that was refused.
+
+    The role decides what a script can do: give one without privileges on a database of its own.
+    """
+    import psycopg
+
+    refused = []
+    for statement, data in script_statements(text):
+        try:
+            if _COPY.match(statement):
+                with connection.cursor().copy(statement.encode()) as copy:
+                    copy.write(data.encode())
+            else:
+                connection.execute(statement.encode())
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            head = " ".join(statement.split())[:60]
+            refused.append(f"{head}: {error.diag.message_primary or str(error).splitlines()[0]}")
+    return refused
