@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "run `dvc repro`, which makes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also no UTF-8, a number of thousands of digits, nested too deeply
         raise UserError(f"{path} is not valid JSON: {error}", "restore or make it again") from None
 
 
@@ -65,7 +65,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not valid JSON: {error}", "mend that line") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: not a JSON object", "mend that line")

@@ -1,6 +1,8 @@
 """Archives: what is unpacked, what is refused, and that a refusal names the file and the remedy."""
 
+import json
 import shutil
+import sqlite3
 import zipfile
 from pathlib import Path
 
@@ -43,6 +45,40 @@ def test_members_that_would_land_outside_are_refused(layout, tmp_path, name):
     with pytest.raises(UserError, match="written outside"):
         extract(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_member_that_is_the_folder_itself_is_refused(layout, tmp_path):
+    with pytest.raises(UserError, match="written outside"):
+        extract(pack(layout, tmp_path / "a.zip", "", {".": b"x"}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["dev.json", "database/zeros/zeros.sqlite"])
+def test_a_member_of_zeros_is_not_unpacked(layout, tmp_path, name):
+    archive = pack(layout, tmp_path / "a.zip", "", {name: bytes(64 << 20)})
+    with pytest.raises(UserError, match=f"{name}' unpacks to more than .* MB"):
+        extract(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_ways_of_packing_are_refused(layout, tmp_path, method):
+    """The header of an LZMA member decides how much memory its reader takes."""
+    with zipfile.ZipFile(pack(layout, tmp_path / "a.zip", ""), "a", method) as zipped:
+        zipped.writestr("notes", "x")
+    with pytest.raises(UserError, match="is packed with"):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_broken_name(layout, tmp_path):
+    archive = pack(layout, tmp_path / "a.zip", "", {"nötes": b"x"})
+    archive.write_bytes(archive.read_bytes().replace("ö".encode(), b"\xff\xff"))
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        extract(archive, tmp_path / "out")
+
+
+def test_an_archive_that_is_a_folder(tmp_path):
+    with pytest.raises(UserError, match="is no file"):
+        obtain(tmp_path, "http://127.0.0.1:9/never", "0" * 64)
 
 
 def test_symbolic_links_are_refused(layout, tmp_path):
@@ -121,6 +157,16 @@ def test_a_missing_database_is_counted_not_fatal(layout):
         (lambda r: (r / "dev.json").write_text("[{"), "dev.json is not valid JSON"),
         (lambda r: (r / "dev.json").write_text('[{"db_id": "a"}]'), "example 0: no text under 'question'"),
         (lambda r: (r / "tables.json").write_text("{}"), "tables.json is not a list of schemas"),
+        (lambda r: tables(r, table_names_original=[1]), "tables.json is not a list of schemas"),
+        (lambda r: tables(r, column_names_original=["a"]), "tables.json is not a list of schemas"),
+        (lambda r: tables(r, db_id="../../shop"), "cannot name a database"),
+        (lambda r: tables(r, db_id=["shop"]), "cannot name a database"),
+        (lambda r: tables(r, db_id="a" * 300), "is longer than 63 bytes"),
+        (lambda r: example(r, db_id="a/b"), "example 0: 'a/b' cannot name a database"),
+        (lambda r: example(r, question="half: \ud83d"), "example 0: no text under 'question'"),
+        (lambda r: example(r, query="select '\0'"), "example 0: no text under 'query'"),
+        (lambda r: (r / "dev.json").write_text("[" * 200_000), "dev.json is not valid JSON"),
+        (lambda r: (r / "dev.json").write_text("[" + "1" * 9000 + "]"), "dev.json is not valid JSON"),
         (lambda r: (r / "database/shop/shop.sqlite").write_bytes(b"no database" * 99), "shop.sqlite is damaged"),
         (lambda r: cut(r / "database/shop/shop.sqlite"), "shop.sqlite is damaged"),
         (lambda r: shutil.rmtree(r / "database"), "has no database/"),
@@ -131,6 +177,27 @@ def test_damage_is_named(layout, damage, said):
     with pytest.raises(UserError) as error:
         verify(layout)
     assert said in str(error.value)
+
+
+def tables(root: Path, **changes: object) -> None:
+    entries = json.loads((root / "tables.json").read_text())
+    (root / "tables.json").write_text(json.dumps([entries[0] | changes]))
+
+
+def example(root: Path, **changes: object) -> None:
+    rows = json.loads((root / "dev.json").read_text())
+    (root / "dev.json").write_text(json.dumps([rows[0] | changes]))
+
+
+def test_a_database_that_needs_an_extension_is_not_damaged(layout):
+    path = layout / "database/shop/shop.sqlite"
+    connection = sqlite3.connect(path)
+    connection.create_collation("of_an_app", lambda a, b: 0)
+    connection.executescript(
+        "create table t (a text collate of_an_app); create index i on t (a); insert into t values (1)"
+    )
+    connection.close()
+    assert verify(layout)["missing_databases"] == {}
 
 
 def cut(path: Path) -> None:

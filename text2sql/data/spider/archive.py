@@ -17,6 +17,8 @@ from text2sql.progress import progress
 KEPT = ("tables.json", "train_spider.json", "train_others.json", "dev.json")
 REMEDY = "put an intact archive in Spider's layout there, or remove it to download the public copy"
 CHUNK = 1 << 20
+#: limits of what is unpacked: in all, of a JSON file, and times its packed size; Spider has 1 GB, 10 MB and 30 times
+MOST_BYTES, LARGEST_JSON, DENSEST = 20 << 30, 256 << 20, 300
 
 
 def obtain(archive: Path, url: str, pinned: str) -> str:
@@ -29,6 +31,8 @@ def obtain(archive: Path, url: str, pinned: str) -> str:
         UserError: it cannot be downloaded, or the download is not the pinned one.
     """
     if archive.exists():
+        if not archive.is_file():
+            raise UserError(f"{archive} is no file", "name a zip archive as data.source.archive")
         actual = sha256(archive)
         if actual != pinned:
             print(f"notice: {archive} is not the pinned public copy; its sha256 {actual} is recorded instead")
@@ -70,7 +74,8 @@ def extract(archive: Path, target: Path) -> None:
     The layout's root may be nested in folders (`spider_data/`, `spider/`): it is where tables.json lies.
 
     Raises:
-        UserError: no zip file, cut or damaged, a member that would land outside `target`, or no tables.json in it.
+        UserError: no zip file, cut or damaged, a member that would land outside `target` or that is far larger than
+            any of a data set, or no tables.json in it. Nothing is left in `target` then.
     """
     shutil.rmtree(target, ignore_errors=True)
     try:
@@ -79,20 +84,42 @@ def extract(archive: Path, target: Path) -> None:
             for path, member in members.items():
                 _refuse_unsafe(archive, path, member)
             root = _root(archive, list(members))
+            left = MOST_BYTES
             for path, member in members.items():
                 if path.is_relative_to(root) and _is_kept(path.relative_to(root)):
-                    out = target / path.relative_to(root)
-                    out.parent.mkdir(parents=True, exist_ok=True)
-                    out.write_bytes(zipped.read(member))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+                    left -= _unpack(zipped, member, target / path.relative_to(root), left)
+    except UserError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         shutil.rmtree(target, ignore_errors=True)
         raise UserError(f"{archive} cannot be unpacked: {error}", REMEDY) from None
 
 
+def _unpack(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, out: Path, left: int) -> int:
+    """Write one member, piece by piece; returns its size, at most `left` bytes."""
+    most = min(left, LARGEST_JSON) if out.suffix == ".json" else left
+    densest = max(member.compress_size * DENSEST, CHUNK)
+    size = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with zipped.open(member) as packed, out.open("wb") as unpacked:
+        while chunk := packed.read(CHUNK):
+            size += len(chunk)
+            if size > min(most, densest):
+                what = f"{zipped.filename}: {member.filename!r} unpacks to more than {min(most, densest) >> 20:,} MB"
+                raise UserError(what, REMEDY)
+            unpacked.write(chunk)
+    return size
+
+
 def _refuse_unsafe(archive: Path, path: PurePosixPath, member: zipfile.ZipInfo) -> None:
     is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
-    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0] or is_link:
+    is_outside = not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    if is_outside or is_link or "\\" in member.filename:
         raise UserError(f"{archive} has a member that would be written outside: {member.filename!r}", REMEDY)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        name = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+        raise UserError(f"{archive} is packed with {name}: {member.filename!r}", "pack it with deflate, as zip does")
 
 
 def _root(archive: Path, paths: list[PurePosixPath]) -> PurePosixPath:

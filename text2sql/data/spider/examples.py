@@ -9,6 +9,7 @@ The id is the file's stem and the place in it: `train_spider-17`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ TEST_FILE = "dev.json"
 PRIMER_FILE = "primer.json"
 #: stems of the ids of examples on one's own database: pairs that people wrote, and generated ones
 PAIRS, GENERATED = "custom", "generated"
+#: of a database of PostgreSQL, in bytes
+LONGEST_NAME = 63
 KEYS = ("db_id", "question", "query")
 
 
@@ -48,9 +51,27 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} is not a list of examples", "put the file of the official release there")
     for index, row in enumerate(rows):
         for key in KEYS:
-            if not isinstance(row, dict) or not isinstance(row.get(key), str):
+            if not isinstance(row, dict) or not is_text(row.get(key)):
                 raise UserError(f"{path}, example {index}: no text under {key!r}", "mend or remove that example")
+        check_name(row["db_id"], f"{path}, example {index}")
     return rows
+
+
+def is_text(value: Any) -> bool:
+    """Whether this is a text that a file and PostgreSQL can hold: no NUL, no half of a character."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def check_name(db_id: Any, where: str) -> None:
+    """Refuse a db_id that cannot name a file and a database.
+
+    Raises:
+        UserError: saying `where` it stands.
+    """
+    if not is_text(db_id) or db_id in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", db_id):
+        raise UserError(f"{where}: {db_id!r:.80} cannot name a database", "use letters, digits and _")
+    if len(db_id.encode()) > LONGEST_NAME:
+        raise UserError(f"{where}: the db_id {db_id[:40]}... is longer than {LONGEST_NAME} bytes", "shorten it")
 
 
 def example_files(root: Path) -> tuple[str, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from text2sql.data.spider.examples import FILES, database_file, example_files, read_file
+from text2sql.data.spider.examples import FILES, check_name, database_file, example_files, read_file
 from text2sql.errors import UserError
 from text2sql.files import read_json
 from text2sql.progress import track
@@ -52,25 +53,34 @@ def verify(root: Path) -> dict[str, Any]:
 def read_database(path: Path) -> dict[str, int]:
     """Rows by table of a SQLite file, after its own integrity check.
 
+    A table that needs an extension which is not here (a collation, a module) counts no rows: the stage databases says
+    what of it can be carried over.
+
     Raises:
         UserError: the file is no database or is damaged.
     """
     remedy = "replace the file by an intact copy, or remove it: its examples are then reported as missing"
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error as error:
-        raise UserError(f"{path} cannot be opened: {error}", remedy) from None
-    try:
-        found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
-        if found != ["ok"]:
-            raise UserError(f"{path} is damaged: {found[0]}", remedy)
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        quoted = {name: '"' + name.replace('"', '""') + '"' for name in names}
-        return {n: connection.execute(f"SELECT count(*) FROM {q}").fetchone()[0] for n, q in quoted.items()}
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            problems = [row[0] for row in _select(connection, "PRAGMA quick_check(1)") or [("ok",)]]
+            if problems != ["ok"]:
+                raise UserError(f"{path} is damaged: {problems[0]}", remedy)
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            quoted = {name: '"' + name.replace('"', '""') + '"' for (name,) in names}
+            counts = {name: _select(connection, f"SELECT count(*) FROM {q}") for name, q in quoted.items()}
+            return {name: rows[0][0] if rows else 0 for name, rows in counts.items()}
     except sqlite3.Error as error:
         raise UserError(f"{path} is damaged: {error}", remedy) from None
-    finally:
-        connection.close()
+
+
+def _select(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]] | None:
+    """The rows of a query, None where it needs an extension that is not here."""
+    try:
+        return connection.execute(query).fetchall()
+    except sqlite3.OperationalError as error:
+        if str(error).startswith(("no such collation", "no such module", "no such function", "unknown tokenizer")):
+            return None
+        raise
 
 
 def _must_exist(path: Path) -> Path:
@@ -81,10 +91,22 @@ def _must_exist(path: Path) -> Path:
 
 def _read_tables(path: Path) -> list[dict[str, Any]]:
     entries = read_json(_must_exist(path))
-    keys = {"db_id", "table_names_original", "column_names_original"}
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and keys <= set(e) for e in entries):
-        raise UserError(f"{path} is not a list of schemas with {', '.join(sorted(keys))}", "use the official file")
+    if not isinstance(entries, list) or not all(_is_schema(entry) for entry in entries):
+        what = f"{path} is not a list of schemas with db_id, table_names_original and column_names_original"
+        raise UserError(what, "use the official file")
+    for index, entry in enumerate(entries):
+        check_name(entry["db_id"], f"{path}, schema {index}")
     return entries
+
+
+def _is_schema(entry: Any) -> bool:
+    """Whether an entry has names of tables, and columns as pairs of a table's number and a name."""
+    if not isinstance(entry, dict) or "db_id" not in entry:
+        return False
+    tables, columns = entry.get("table_names_original"), entry.get("column_names_original")
+    if not isinstance(tables, list) or not all(isinstance(name, str) for name in tables):
+        return False
+    return isinstance(columns, list) and all(isinstance(column, list) and len(column) == 2 for column in columns)
 
 
 def _differs(tables: dict[str, int], described: dict[str, Any]) -> str:
