@@ -61,10 +61,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         raise UserError(f"{path} is missing", "run `dvc repro`, which makes it")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not valid JSON: {error}", "mend that line") from None
             if not isinstance(row, dict):

@@ -236,13 +236,15 @@ def check_question(question: str) -> list[str]:
     """Warnings about a question that will hardly be understood.
 
     Raises:
-        UserError: it is empty, longer than a question, or SQL.
+        UserError: it is empty, longer than a question, no text, or SQL.
     """
     words = [word.strip("?!.,;:'\"()").lower() for word in question.split()]
     if not any(words):
         raise UserError("the question is empty", 'ask something: text2sql ask "How many customers are there?" ...')
     if len(question) > LONGEST_QUESTION:
         raise UserError(f"the question has {len(question):,} characters", f"ask in at most {LONGEST_QUESTION:,}")
+    if any("\ud800" <= c <= "\udfff" for c in question):
+        raise UserError("the question has bytes that are no text", "write it in UTF-8")
     if is_sql(question):
         raise UserError("that is SQL already", "ask in English what you want to know; nothing else is run here")
     warnings = []

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.config import PARAMS, read_params, typed
 from text2sql.errors import UserError
-from text2sql.files import digest, read_json
+from text2sql.files import digest
 from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
 from text2sql.model.inference import load_for_inference
 from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions
-from text2sql.release.manifest import describe_release
+from text2sql.release.manifest import describe_release, read_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,12 +118,15 @@ def opened(folder: Path, title: str) -> Located:
     Raises:
         UserError: none of these, or its base model is another one.
     """
-    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
+    manifest = read_manifest(folder)
     if not manifest and not PARAMS.exists():
         raise UserError(f"{folder} has no manifest.json", "name a release: it says how the model is to be asked")
-    recipe = Recipe.of(manifest.get("params") or read_params())
-    if manifest:
-        title = f"{title} ({describe_release(manifest)})"
+    try:
+        recipe = Recipe.of(manifest.get("params") or read_params())
+        title = f"{title} ({describe_release(manifest)})" if manifest else title
+    except (LookupError, TypeError, ValueError) as error:
+        what = f"{folder / 'manifest.json' if manifest else PARAMS} does not say how the model was trained: {error!r}"
+        raise UserError(what, "restore it (`dvc checkout`), or make it again") from None
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise UserError(f"{folder} has no adapter_model.safetensors", "pickled weights are not read")

@@ -6,6 +6,7 @@ Answers go to the output, everything else to the error stream, so that both `--j
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 import time
@@ -80,6 +81,8 @@ def answer(engine: Engine, question: str, place: Place, options: Options) -> Ans
 
 def questions(said: Console) -> Iterator[str]:
     """Lines of the input until its end, with a prompt on a terminal."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are refused with their question
     if sys.stdin.isatty():
         said.print("Ask; an empty line or Ctrl-D ends.", style="dim")
     while True:

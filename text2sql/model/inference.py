@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from text2sql.errors import UserError
+from text2sql.model.adapter import check_adapter
 from text2sql.model.base import QuantizationOptions, load_model, load_tokenizer
 from text2sql.model.device import pick_device, pick_dtype
 
@@ -81,6 +82,8 @@ def load_for_inference(
         raise UserError(f"there is no adapter in {adapter}", "run `dvc repro train`, or predict with --zero-shot")
     device = device or pick_device()
     chosen = pick_dtype(quantization, device) if dtype == "auto" else getattr(torch, dtype)
+    if adapter is not None:
+        check_adapter(adapter)
     if quantization.bits is not None and not _fits(base, chosen, device):
         return load_model(base, quantization, adapter, device).eval()
     # Loaded in float32: what the 4-bit codes stand for, and what the adapter adds, is rounded once, at the end.

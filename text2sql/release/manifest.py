@@ -45,6 +45,21 @@ def code_paths() -> list[str]:
     return [path for path in dependencies if path.split("/")[0] in CODE]
 
 
+def read_manifest(release: Path) -> dict[str, Any]:
+    """The manifest of a folder, or nothing where it has none.
+
+    Raises:
+        UserError: it is broken.
+    """
+    path = release / "manifest.json"
+    if not path.exists():
+        return {}
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("params"), dict):
+        raise UserError(f"{path} is no manifest of a release", "restore it (`dvc checkout`), or make it again")
+    return manifest
+
+
 def describe_release(manifest: Mapping[str, Any]) -> str:
     """What a release is, in a line: base model, data set and score.
 

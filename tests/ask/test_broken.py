@@ -1,0 +1,47 @@
+"""Broken releases and questions that are no text: one sentence each."""
+
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from text2sql.ask.engine import check_question
+from text2sql.ask.locate import opened
+from text2sql.ask.terminal import questions
+from text2sql.errors import UserError
+
+MODEL = {"name": "tiny", "template": "plain"}
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"{",
+        b"[1]",
+        b"\xff",
+        b"{}",
+        json.dumps({"params": {}}).encode(),
+        json.dumps({"params": []}).encode(),
+        json.dumps({"params": {"model": None, "quantization": {}, "prompt": {}}}).encode(),
+        json.dumps({"params": {"model": MODEL, "quantization": {}, "prompt": {}, "train": {}, "predict": {}}}).encode(),
+    ],
+)
+def test_a_broken_manifest(tmp_path, monkeypatch, manifest):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release/manifest.json").write_bytes(manifest)
+    with pytest.raises(UserError):
+        opened(tmp_path / "release", "release")
+
+
+def test_a_question_that_is_no_text_does_not_end_the_conversation(monkeypatch):
+    lines = "Wie viele Städte?\n".encode() + b"How many \xff\xfe?\nHow many?\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    asked = list(questions(Console()))
+    assert len(asked) == 3
+    check_question(asked[0])
+    with pytest.raises(UserError, match="no text"):
+        check_question(asked[1])
+    check_question(asked[2])

@@ -1,0 +1,72 @@
+"""A LoRA adapter's files, checked before PEFT reads them: an adapter may come from anybody.
+
+PEFT compiles `target_modules` and the like as regular expressions, which may take for ever to match; weights that are
+not numbers turn every answer into nonsense without an error.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from text2sql.errors import UserError
+from text2sql.files import read_json
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+#: larger ones are no configuration
+LARGEST_CONFIG = 1_000_000
+#: keys whose text PEFT takes for a regular expression, or whose keys it does
+EXPRESSIONS = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "target_parameters")
+PATTERNS = ("rank_pattern", "alpha_pattern")
+NAME = re.compile(r"[\w.-]+")
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse an adapter that PEFT cannot load, or should not.
+
+    Raises:
+        UserError: a file is missing or broken, names modules by a regular expression, or a weight is not finite.
+    """
+    if not (folder / CONFIG).exists():
+        raise UserError(f"there is no adapter in {folder}", "run `dvc repro train`, or name a folder that has one")
+    _check_config(folder / CONFIG)
+    _check_weights(folder / WEIGHTS)
+
+
+def _check_config(path: Path) -> None:
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes", "it is no configuration of PEFT: restore it")
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise UserError(f"{path} is not the configuration of a LoRA adapter", "restore it, or train again")
+    rank = config.get("r")
+    if not isinstance(rank, int) or rank < 1:
+        raise UserError(f"{path}: r is {rank!r}, which is no rank", "restore it, or train again")
+    for key in EXPRESSIONS:
+        for name in _names(config.get(key)):
+            if not NAME.fullmatch(name):
+                raise UserError(f"{path}: {key} is a regular expression, which is not evaluated", "list the modules")
+    for key in PATTERNS:
+        for name in config.get(key) or {}:
+            if not NAME.fullmatch(name):
+                raise UserError(f"{path}: {key} has the regular expression {name[:40]!r}", "name the modules")
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(name) for name in value or []]
+
+
+def _check_weights(path: Path) -> None:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise UserError(f"{path.parent} has no {WEIGHTS}", "pickled weights are not read")
+    try:
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is no dict)
+                if not torch.isfinite(weights.get_tensor(name)).all():
+                    raise UserError(f"{path}: {name} has values that are not finite", "restore it, or train again")
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged: {error}", "restore it (`dvc checkout`), or train again") from None
