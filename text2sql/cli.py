@@ -31,6 +31,7 @@ def ask(
     candidates: Annotated[int, typer.Option(min=1, max=32, help="Answers to choose from.")] = 1,
     tables: Annotated[str, typer.Option(help="Only these tables of a large schema: a,b,c.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each question.")] = False,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Decline answers less probable than this.")] = 0.0,
 ) -> None:
     """Ask a database in English; see the SQL."""
     from text2sql.ask.terminal import Options, converse
@@ -39,7 +40,7 @@ def ask(
     if len(places) != 1:
         raise UserError("which database?", "give one of --schema FILE, --sqlite FILE, --dsn postgresql://...")
     names = [name.strip() for name in tables.split(",") if name.strip()]
-    converse(question, Options(places[0], model, run, candidates, names, as_json))
+    converse(question, Options(places[0], model, run, candidates, names, as_json, min_confidence))
 
 
 @app.command()

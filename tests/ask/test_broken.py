@@ -45,3 +45,22 @@ def test_a_question_that_is_no_text_does_not_end_the_conversation(monkeypatch):
     with pytest.raises(UserError, match="no text"):
         check_question(asked[1])
     check_question(asked[2])
+
+
+@pytest.mark.parametrize(("least", "answered"), [(0.0, True), (0.8, True), (0.9, False)])
+def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answered):
+    from scripted import Scripted
+
+    from text2sql.ask.terminal import Options, show
+    from text2sql.schema import Column, Schema, Table
+
+    schema = Schema("shop", (Table("item", "item", (Column("id", "id", "integer"),)),))
+    answer = Scripted({}).ask("How many items are there?", schema)
+    assert round(answer.confidence, 2) == 0.88
+    options = Options("", "", False, 1, (), False, least)
+    if answered:
+        show(answer, options)
+        assert "confidence 88%" in capsys.readouterr().err
+    else:
+        with pytest.raises(UserError, match="its confidence is 88%, and 90% is asked for"):
+            show(answer, options)

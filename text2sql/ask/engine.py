@@ -52,7 +52,10 @@ FOREIGN = set(
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A formatted query for a question. `result` is there if it was executed; `seconds` are those of the model."""
+    """A formatted query for a question. `result` is there if it was executed; `seconds` are those of the model.
+
+    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated.
+    """
 
     question: str
     sql: str
@@ -60,11 +63,13 @@ class Answer:
     result: Result | None = None
     seconds: float = 0.0
     candidates: int = 1
+    confidence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON has it; values that JSON does not know as text."""
         value = {"question": self.question, "sql": self.sql, "warnings": list(self.warnings)}
         value |= {"seconds": round(self.seconds, 3), "candidates": self.candidates}
+        value |= {} if self.confidence is None else {"confidence": round(self.confidence, 3)}
         if self.result is not None:
             rows = [[plain(cell) for cell in row] for row in self.result.rows]
             value |= {"columns": list(self.result.columns), "rows": rows}
@@ -139,12 +144,21 @@ class Engine:
         warnings = check_question(question)
         started = time.perf_counter()
         prompt, notes = self.encode(question, schema)
-        chosen, result = choose(self.generate(prompt, candidates, schema), execute)
+        generations = self.generate(prompt, candidates, schema)
+        chosen, result = choose(generations, execute)
         seconds = time.perf_counter() - started
         sql, problems = tidy(chosen, schema)
         if run and execute is not None and result is None:
             result = execute(chosen)
-        return Answer(question, sql, (*warnings, *notes, *problems), result if run else None, seconds, candidates)
+        confidence = self.confidence(next(each for each in generations if each.text == chosen))
+        warnings = [*warnings, *notes, *problems]
+        return Answer(question, sql, tuple(warnings), result if run else None, seconds, candidates, confidence)
+
+    def confidence(self, generation: Generation) -> float | None:
+        """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""
+        calibration = self.located.calibration
+        tokens = len(generation.token_ids) + generation.finished
+        return None if calibration is None else calibration.confidence(generation.score, tokens)
 
     def encode(self, question: str, schema: Schema) -> tuple[list[int], list[str]]:
         """The prompt's token ids, and a warning if it is longer than any in training.

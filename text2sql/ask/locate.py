@@ -23,6 +23,7 @@ from text2sql.model.inference import load_for_inference
 from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions
 from text2sql.release.manifest import describe_release, read_manifest
+from text2sql.scoring.confidence import Calibration
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,6 +67,7 @@ class Located:
     base: Path
     adapter: Path | None
     recipe: Recipe
+    calibration: Calibration | None = None
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Model and tokenizer.
@@ -124,13 +126,14 @@ def opened(folder: Path, title: str) -> Located:
     try:
         recipe = Recipe.of(manifest.get("params") or read_params())
         title = f"{title} ({describe_release(manifest)})" if manifest else title
+        calibration = Calibration(**manifest["confidence"]) if manifest.get("confidence") else None
     except (LookupError, TypeError, ValueError) as error:
         what = f"{folder / 'manifest.json' if manifest else PARAMS} does not say how the model was trained: {error!r}"
         raise UserError(what, "restore it (`dvc checkout`), or make it again") from None
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise UserError(f"{folder} has no adapter_model.safetensors", "pickled weights are not read")
-        return Located(title, base_of(folder, manifest, recipe), folder, recipe)
+        return Located(title, base_of(folder, manifest, recipe), folder, recipe, calibration)
     if (folder / "config.json").exists():
         return Located(title, folder, None, recipe)
     raise UserError(f"{folder} holds neither an adapter nor a model", "name a folder with adapter_config.json")

@@ -36,6 +36,7 @@ class Options:
     candidates: int
     tables: Sequence[str]
     as_json: bool
+    min_confidence: float = 0.0
 
 
 def converse(question: str | None, options: Options) -> None:
@@ -97,6 +98,11 @@ def questions(said: Console) -> Iterator[str]:
 
 def show(answer: Answer, options: Options) -> None:
     """Print an answer."""
+    if answer.confidence is None and options.min_confidence:
+        raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")
+    if answer.confidence is not None and answer.confidence < options.min_confidence:
+        what = f"no answer: its confidence is {answer.confidence:.0%}, and {options.min_confidence:.0%} is asked for"
+        raise UserError(what, "name tables or columns as the schema does, or lower --min-confidence")
     if options.as_json:
         print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
         return
@@ -111,7 +117,8 @@ def show(answer: Answer, options: Options) -> None:
         out.print(rows_table(answer.result))
     if answer.result is not None and answer.result.error:
         said.print(f"{answer.result.error}: {answer.result.message}", style="red", markup=False)
-    said.print(f"{answer.seconds:.1f} s", style="dim")
+    sure = "" if answer.confidence is None else f", confidence {answer.confidence:.0%}"
+    said.print(f"{answer.seconds:.1f} s{sure}", style="dim")
 
 
 def rows_table(result: Result) -> Table | str:
