@@ -29,7 +29,7 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 	@if [ "$$(uname -s)" = Linux ] && ! ls -d $(VENV)/lib/python3*/site-packages/torch-*+cpu.dist-info >/dev/null 2>&1; then \
 		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-cuda.lock; fi
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m text2sql.storage.remote
+	@$(BIN)/python -m text2sql.bucket
 	@touch $@
 
 repro: environment ## set up and run the pipeline

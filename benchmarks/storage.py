@@ -32,7 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.storage.emulators import Emulator, whole  # noqa: E402
+from tests.bucket.emulators import Emulator, whole  # noqa: E402
 from text2sql.files import sha256_tree  # noqa: E402
 
 #: bytes of noise made at a time

@@ -110,7 +110,7 @@ def remote(
     anonymous: Annotated[bool, typer.Option(help="A public bucket, without credentials.")] = False,
 ) -> None:
     """Point this clone at a bucket, after a look at whether it can be read and written."""
-    from text2sql.storage.remote import configure
+    from text2sql.bucket import configure
 
     typer.echo(configure(bucket, shared, anonymous))
 
@@ -122,7 +122,7 @@ def push(
     ] = False,
 ) -> None:
     """Push data and models to the bucket, look at it, and mend what is missing or damaged there."""
-    from text2sql.storage.transfer import push
+    from text2sql.bucket import push
 
     typer.echo(push(everywhere))
 
@@ -138,14 +138,14 @@ def pull(
 ) -> None:
     """Get a released adapter, without the pipeline; or (--all) everything of this clone's commit."""
     if everything:
-        from text2sql.storage.transfer import pull as pull_everything
+        from text2sql.bucket import pull as pull_everything
 
         typer.echo(pull_everything())
         return
-    from text2sql.release.versions import pull
+    from text2sql.release.versions import pull as pull_adapter
 
-    found, folder = pull(rev, repo, out)
-    typer.echo(f"{found}: adapter in {folder}, as in its manifest")
+    revision, folder = pull_adapter(rev, repo, out)
+    typer.echo(f"{revision}: adapter in {folder}, as in its manifest")
 
 
 @app.command()
@@ -161,12 +161,19 @@ def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repo
 @app.command()
 def verify(local: Annotated[bool, typer.Option(help="Leave the remote out.")] = False) -> None:
     """Hold every file of dvc.lock against its hash in workspace, cache and remote, the release against its manifest."""
-    from text2sql.storage.verify import remedy, verify
+    from text2sql.bucket import verify
+    from text2sql.release.versions import MANIFEST, RELEASE, check_release
 
     lines, findings = verify(remote_too=not local)
+    manifest = RELEASE / MANIFEST
+    if manifest.exists():
+        findings += check_release()
+        lines.append(f"release    {RELEASE} against its manifest, the adapter and what that was made of")
+    else:
+        lines.append(f"release    not checked: {manifest} is not here")
     typer.echo("\n".join(lines))
     for finding in findings:
-        typer.echo(f"{finding.place}: {finding.state} {finding.path}\n  -> {remedy(finding)}")
+        typer.echo(f"{finding.place}: {finding.state} {finding.path}\n  -> {finding.remedy}")
     if findings:
         raise typer.Exit(1)
     typer.echo("all that was checked is as it should be")

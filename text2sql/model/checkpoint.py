@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from text2sql.errors import UserError
 from text2sql.files import read_json, sha256_tree, write_json
 
 SEAL = "seal.json"
@@ -84,13 +85,13 @@ def copy_out(checkpoint: Path, url: str) -> None:
     Raises:
         UserError: the bucket cannot be reached or refuses.
     """
-    from text2sql.storage.trees import copy_tree, remove_tree, trees
+    from text2sql.bucket import folders, put_folder, remove_folder
 
     place = f"{url.rstrip('/')}/{checkpoint.parent.name}"
-    copy_tree(checkpoint, f"{place}/{checkpoint.name}")
-    for name in trees(place):
+    put_folder(checkpoint, f"{place}/{checkpoint.name}", last=SEAL)
+    for name in folders(place, last=SEAL):
         if _step(Path(name)) < _step(checkpoint):
-            remove_tree(f"{place}/{name}")
+            remove_folder(f"{place}/{name}", last=SEAL)
 
 
 def fetch_newest(folder: Path, url: str) -> None:
@@ -99,22 +100,25 @@ def fetch_newest(folder: Path, url: str) -> None:
     Raises:
         UserError: the bucket cannot be reached, or a copy is damaged.
     """
-    from text2sql.storage.trees import fetch_tree, trees
+    from text2sql.bucket import folders, get_folder
 
-    here = last_whole(folder)
-    names = sorted(trees(f"{url.rstrip('/')}/{folder.name}"), key=lambda name: _step(Path(name)))
-    if names and (here is None or _step(Path(names[-1])) > _step(here)):
-        folder.mkdir(parents=True, exist_ok=True)
-        fetch_tree(f"{url.rstrip('/')}/{folder.name}/{names[-1]}", folder / names[-1])
+    here, place = last_whole(folder), f"{url.rstrip('/')}/{folder.name}"
+    newest = max(folders(place, last=SEAL), key=lambda name: _step(Path(name)), default="")
+    if newest and (here is None or _step(Path(newest)) > _step(here)):
+        get_folder(f"{place}/{newest}", folder / newest)
+        if not is_whole(folder / newest):
+            shutil.rmtree(folder / newest)
+            raise UserError(f"{place}/{newest} is damaged", "remove it there: the training goes on without it")
 
 
 def forget_copies(folder: Path, url: str) -> None:
     """Remove the copies of a training that has ended."""
-    from text2sql.storage.trees import remove_tree, trees
+    from text2sql.bucket import folders, remove_folder
 
     place = f"{url.rstrip('/')}/{folder.name}"
-    for name in trees(place):
-        remove_tree(f"{place}/{name}")
+    for name in folders(place, last=SEAL):
+        remove_folder(f"{place}/{name}", last=SEAL)
+    remove_folder(place, last=SEAL)  # what copies that were cut off left there
 
 
 def _step(checkpoint: Path) -> int:

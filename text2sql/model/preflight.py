@@ -102,12 +102,13 @@ class Preflight:
         free = shutil.disk_usage(self.scratch).free
         found = f"{size / 1e6:.0f} MB a checkpoint, {free / 1e9:.1f} GB free"
         if self.copy:
-            from text2sql.storage.trees import copy_tree, remove_tree
+            from text2sql.bucket import put_folder, remove_folder
 
             place = f"{self.copy.rstrip('/')}/preflight"
             try:
-                copy_tree(saved, place)
-                remove_tree(place)
+                remove_folder(place, last=checkpoint.SEAL)  # what a preflight that was killed left there
+                put_folder(saved, place, last=checkpoint.SEAL)
+                remove_folder(place, last=checkpoint.SEAL)
             except (UserError, OSError) as error:
                 remedy = getattr(error, "remedy", "check train.checkpoint_copy and the rights on it")
                 return Check("saves", False, f"no copy to {self.copy}: {error}", remedy)

@@ -13,10 +13,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from text2sql.bucket import Finding, run_dvc
 from text2sql.errors import UserError
-from text2sql.storage.bucket import explained
-from text2sql.storage.verify import RELEASE, check_release
+from text2sql.files import digest, read_json, sha256_tree
 
+RELEASE, ADAPTER = Path("models/release"), Path("models/adapter")
+MANIFEST = "manifest.json"
+#: written by the release stage over the adapter's own
+CARD = "README.md"
 ARTIFACT = "text2sql-adapter"
 SCORE = "metrics/score.json"
 TAG = re.compile(rf"refs/tags/({ARTIFACT}@v(\d+)\.(\d+)\.(\d+))$")
@@ -41,8 +45,8 @@ def tags(repo: str = ".") -> list[str]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["git ls-remote failed"])[0]
         raise UserError(f"{repo}: {last}", "give the path or URL of a git repository: --repo ...")
-    found = [match for line in done.stdout.splitlines() if (match := TAG.search(line))]
-    return [match[1] for match in sorted(found, key=lambda match: [int(match[i]) for i in (2, 3, 4)])]
+    matches = [match for line in done.stdout.splitlines() if (match := TAG.search(line))]
+    return [match[1] for match in sorted(matches, key=lambda match: [int(match[i]) for i in (2, 3, 4)])]
 
 
 def releases(repo: str = ".") -> list[Release]:
@@ -80,9 +84,6 @@ def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -
         UserError: no such revision or repository, `out` is there already, the bucket refuses, or the bytes are not
             those of the manifest.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
     if out.exists():
         raise UserError(f"{out} is there already", "give another folder (--out ...), or remove it first")
     if rev is None and not (newest := tags(repo)):
@@ -91,15 +92,33 @@ def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with explained(f"{RELEASE} of {repo} at {rev}"):
-            Repo.get(repo, str(RELEASE), out=str(partial), rev=_commit(repo, rev))
+        source = f"{RELEASE} of {repo} at {rev}"
+        run_dvc("get", repo, str(RELEASE), "--out", str(partial), "--rev", _commit(repo, rev), url=source)
         if wrong := check_release(partial, adapter=None):
-            raise UserError(
-                f"{rev}: {wrong[0].path} is {wrong[0].state}", "pull it again; `text2sql verify` in its clone"
-            )
+            what = f"{rev}: {wrong[0].path} is {wrong[0].state}"
+            raise UserError(what, "pull it again; `text2sql verify` in its clone")
         partial.rename(out)
-    except DvcException as error:
-        raise UserError(f"{RELEASE} of {repo} at {rev}: {error}", "`text2sql releases` lists what there is") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return rev, out
+
+
+def check_release(folder: Path = RELEASE, adapter: Path | None = ADAPTER) -> list[Finding]:
+    """The released files against manifest.json, which also has to agree with the `adapter` they were copied from.
+
+    Raises:
+        UserError: manifest.json is missing or broken.
+    """
+    manifest = read_json(folder / MANIFEST)
+    expected: dict[str, str] = manifest["files"]
+    actual = sha256_tree(folder)
+    missing = [Finding("release", "missing", f"{folder}/{name}") for name in sorted(expected.keys() - actual.keys())]
+    extra = actual.keys() - expected.keys() - {MANIFEST}
+    unexpected = [Finding("release", "unexpected", f"{folder}/{name}") for name in sorted(extra)]
+    changed = [f"{folder}/{name}" for name in expected.keys() & actual.keys() if actual[name] != expected[name]]
+    if adapter is not None and adapter.exists():
+        copied = {name: sha for name, sha in sha256_tree(adapter).items() if name != CARD}
+        changed += [f"{adapter}/{name}" for name, sha in copied.items() if expected.get(name) != sha]
+        made_of = {name: sha for name, sha in manifest["made_of"].items() if Path(name).exists()}
+        changed += [name for name, sha in made_of.items() if digest(Path(name)) != sha]
+    return missing + unexpected + [Finding("release", "changed", path) for path in sorted(changed)]

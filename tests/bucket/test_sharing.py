@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.conftest import BOTH, clone, commit, dvc, git
-from tests.storage.emulators import Emulator
+from tests.bucket.conftest import BOTH, clone, commit, dvc, git
+from tests.bucket.emulators import Emulator
+from text2sql.bucket import check_store, check_workspace, configure, objects, open_cache, push
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.release.versions import pull, releases
-from text2sql.storage.remote import configure
-from text2sql.storage.transfer import push
-from text2sql.storage.verify import verify
 
 OUTS = ("data", "models", "metrics")
 
@@ -138,7 +136,9 @@ def test_hard_links_are_safe_for_stages(alice: Path, monkeypatch: pytest.MonkeyP
     change_seed(alice, 2)
     change_seed(alice, 1)
     monkeypatch.chdir(alice)
-    assert verify(False)[1] == []
+    assert check_workspace() == []
+    cache = open_cache({})
+    assert check_store("cache", cache, objects(cache)) == []
 
 
 def test_import_from_a_second_bucket(alice: Path, bucket: str, emulator: Emulator, tmp_path: Path) -> None:

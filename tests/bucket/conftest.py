@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.emulators import KINDS, Emulator
+from tests.bucket.emulators import KINDS, Emulator
 
 MAKE = """
 import json, random, yaml

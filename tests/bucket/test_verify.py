@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.storage.conftest import clone, dvc
-from tests.storage.emulators import Emulator
+from tests.bucket.conftest import clone, dvc
+from tests.bucket.emulators import Emulator
+from text2sql.bucket import (
+    Finding,
+    Store,
+    check_store,
+    dvc_settings,
+    objects,
+    open_cache,
+    open_remote,
+    pull,
+    push,
+    verify,
+)
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
-from text2sql.storage.transfer import pull, push
-from text2sql.storage.verify import check_release, verify
+from text2sql.release.versions import check_release
 
 SPLIT, BASE, RELEASE = "data/splits/val.jsonl", "models/base/model.safetensors", "models/release"
 
@@ -27,8 +40,6 @@ def found(remote: bool = True) -> set[tuple[str, str, str]]:
 
 def cached(root: Path, path: str) -> Path:
     """Where the cache keeps the bytes of a file of the workspace."""
-    import hashlib
-
     oid = hashlib.md5((root / path).read_bytes()).hexdigest()
     return root / ".dvc" / "cache" / "files" / "md5" / oid[:2] / oid[2:]
 
@@ -41,59 +52,55 @@ def flip(path: Path) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     path.chmod(before.st_mode)
-    import os
-
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def remove_cached(root: Path) -> None:
-    cached(root, SPLIT).unlink()
+def damage(root: Path) -> set[tuple[str, str, str]]:
+    """Do every kind of damage to a clone; what of it has to be found."""
+    (root / SPLIT).unlink()
+    flip(root / "data/splits/test.jsonl")
+    (root / "data/splits/more").write_text("")
+    shutil.rmtree(root / "models/base")
+    (root / "make.py").write_text("pass")
+    (root / "metrics/score.json").unlink()
+    cached(root, "data/splits/train.jsonl").unlink()
+    flip(cached(root, "models/release/README.md"))
+    flip(root / "models/release/manifest.json")
+    flip(root / "models/adapter/adapter_model.safetensors")
+    return {
+        ("workspace", "missing", SPLIT),
+        ("workspace", "changed", "data/splits/test.jsonl"),
+        ("workspace", "unexpected", "data/splits/more"),
+        ("workspace", "missing", BASE),
+        ("workspace", "changed", "make.py"),
+        ("workspace", "missing", "metrics/score.json"),
+        ("cache", "missing", "data/splits/train.jsonl"),
+        ("cache", "corrupt", "models/release/README.md"),
+        ("workspace", "changed", "models/release/manifest.json"),
+        ("workspace", "changed", "models/adapter/adapter_model.safetensors"),
+    }
 
 
-def flip_cached(root: Path) -> None:
-    flip(cached(root, SPLIT))
-
-
-DAMAGE: list[tuple[Callable[[Path], object], set[tuple[str, str, str]]]] = [
-    (lambda root: None, set()),
-    (lambda root: (root / SPLIT).unlink(), {("workspace", "missing", SPLIT)}),
-    (lambda root: flip(root / SPLIT), {("workspace", "changed", SPLIT)}),
-    (lambda root: shutil.rmtree(root / "models/base"), {("workspace", "missing", "models/base")}),
-    (lambda root: (root / "data/splits/more").write_text(""), {("workspace", "unexpected", "data/splits/more")}),
-    (lambda root: (root / "make.py").write_text("pass"), {("workspace", "changed", "make.py")}),
-    (lambda root: (root / "metrics/score.json").unlink(), {("workspace", "missing", "metrics/score.json")}),
-    (remove_cached, {("cache", "missing", SPLIT)}),
-    (flip_cached, {("cache", "corrupt", SPLIT)}),
-    (
-        lambda root: flip(root / RELEASE / "README.md"),
-        {("workspace", "changed", f"{RELEASE}/README.md"), ("release", "changed", f"{RELEASE}/README.md")},
-    ),
-    (
-        lambda root: flip(root / "models/adapter/adapter_model.safetensors"),
-        {
-            ("workspace", "changed", "models/adapter/adapter_model.safetensors"),
-            ("release", "changed", "models/adapter/adapter_model.safetensors"),
-        },
-    ),
-]
-
-
-@pytest.mark.parametrize(("damage", "expected"), DAMAGE)
-def test_damage_in_the_clone(
-    made: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    damage: Callable[[Path], object],
-    expected: set[tuple[str, str, str]],
-) -> None:
+def test_damage_in_the_clone(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any remote: what is wrong is found, and nothing else; the exit status tells."""
     root = tmp_path / "clone"
     shutil.copytree(made, root)
     monkeypatch.chdir(root)
-    damage(root)
-    assert found() == expected
     result = CliRunner().invoke(app, ["verify", "--local"])
-    assert result.exit_code == bool(expected), result.output
+    assert result.exit_code == 0, result.output
+    expected = damage(root)
+    assert found(remote=False) == expected
+
+
+def test_what_is_wrong_is_said_with_what_to_type(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "clone"
+    shutil.copytree(made, root)
+    monkeypatch.chdir(root)
+    flip(root / RELEASE / "README.md")
+    result = CliRunner().invoke(app, ["verify", "--local"])
+    assert result.exit_code == 1
+    for place, remedy in [("workspace", "dvc pull"), ("release", "dvc repro release")]:
+        assert re.search(rf"{place}: changed {RELEASE}/README.md\n  -> .*{remedy}", result.output), result.output
 
 
 @pytest.mark.parametrize("damage", ["removed", "altered"])
@@ -102,7 +109,7 @@ def test_damage_in_the_bucket_is_found_and_mended(
 ) -> None:
     """A file of a directory, a whole listing: dvc push itself says "up to date" over most of it."""
     monkeypatch.chdir(alice)
-    push()
+    assert dvc(alice, "push") == 0
     names = emulator.objects(bucket)
     victims = [next(n for n in names if n.endswith(".dir")), f"dvc/{key(alice, SPLIT)}", f"dvc/{key(alice, BASE)}"]
     for name in victims:
@@ -110,8 +117,8 @@ def test_damage_in_the_bucket_is_found_and_mended(
         if damage == "altered":
             emulator.put(bucket, name, b"x" * names[name])
     state = {"removed": "missing", "altered": "corrupt"}[damage]
-    wrong = found()
-    assert {("remote", state, SPLIT), ("remote", state, BASE)} <= wrong
+    wrong = damaged_in_bucket()
+    assert {(state, SPLIT), (state, BASE)} <= wrong
     assert len(wrong) == 3
     bob = clone(alice, tmp_path / "bob")
     monkeypatch.chdir(bob)
@@ -120,13 +127,20 @@ def test_damage_in_the_bucket_is_found_and_mended(
     assert len(str(caught.value).splitlines()) == 2
     monkeypatch.chdir(alice)
     dvc(alice, "push")
-    assert found(), "dvc push alone does not mend it all"
+    assert damaged_in_bucket(), "dvc push alone does not mend it all"
     assert "mended" in push()
-    assert found() == set()
+    assert damaged_in_bucket() == set()
     monkeypatch.chdir(bob)
     pull()
     assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
     assert found() == set()
+
+
+def damaged_in_bucket() -> set[tuple[str, str]]:
+    """What is wrong in the bucket, for a clone that has everything."""
+    settings = dvc_settings()
+    findings = check_store("remote", open_remote(settings), objects(open_cache(settings)))
+    return {(finding.state, finding.path) for finding in findings}
 
 
 def key(root: Path, path: str) -> str:
@@ -136,7 +150,7 @@ def key(root: Path, path: str) -> str:
 def test_a_corrupt_cache_is_not_pushed(
     alice: Path, bucket: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flip_cached(alice)
+    flip(cached(alice, SPLIT))
     monkeypatch.chdir(alice)
     with pytest.raises(UserError, match="corrupt in the cache"):
         push()
@@ -147,7 +161,7 @@ def test_a_clone_that_lacks_it_cannot_mend(
     alice: Path, bucket: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(alice)
-    push()
+    assert dvc(alice, "push") == 0
     emulator.delete(bucket, f"dvc/{key(alice, BASE)}")
     bob = clone(alice, tmp_path / "bob")
     monkeypatch.chdir(bob)
@@ -155,23 +169,25 @@ def test_a_clone_that_lacks_it_cannot_mend(
         push()
 
 
-def test_google_s_md5_stands_for_the_bytes(
+def test_an_object_without_an_md5_is_read(
     alice: Path, monkeypatch: pytest.MonkeyPatch, bucket: str, emulator: Emulator
 ) -> None:
-    """With Google's endpoint nothing is downloaded: what the service computed on arrival is compared."""
-    from dvc_objects.fs.base import FileSystem
-
-    from text2sql.storage import verify as module
-
+    """Google has none for composed objects. Where it has one, which it computed on arrival, nothing is downloaded."""
     monkeypatch.chdir(alice)
-    push()
+    assert dvc(alice, "push") == 0
     emulator.put(bucket, f"dvc/{key(alice, BASE)}", b"other bytes")
-    monkeypatch.setattr(module, "endpoint", lambda configured: module.GOOGLE)
-    opened: list[object] = []
-    real = FileSystem.open
-    monkeypatch.setattr(FileSystem, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
-    assert found() == {("remote", "corrupt", BASE)}
-    assert not [path for _, path, *_ in opened if str(path).startswith(bucket)]
+    opened: list[str] = []
+    remote = open_remote(dvc_settings())
+    real = remote.fs.open
+    monkeypatch.setattr(remote.fs, "open", lambda path, *words: opened.append(path) or real(path, *words))
+    named = objects(open_cache(dvc_settings()))
+    expected = [Finding("remote", "corrupt", BASE, key(alice, BASE)[-33:].replace("/", ""))]
+    assert check_store("remote", remote, named) == expected
+    assert not opened
+    listing = {path: {"size": facts["size"]} for path, facts in remote.listing().items()}
+    monkeypatch.setattr(Store, "listing", lambda self: listing)
+    assert check_store("remote", remote, named) == expected
+    assert len(opened) == len(named)
 
 
 def test_the_release_against_its_manifest(made: Path, tmp_path: Path) -> None:

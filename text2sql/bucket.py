@@ -1,0 +1,550 @@
+"""Data and models in a bucket: pointing a clone at one, push, pull, verification, copies of checkpoints.
+
+DVC moves the bytes, by its own commands: `dvc push` and `dvc pull` work as they are. The functions here stand around
+these commands. They ask the bucket once before the work begins and say in two lines what is missing or refused, where
+DVC tries for half a minute and prints a traceback. And they compare each object with its MD5: DVC takes an object for
+good when its name is there, and a directory for complete when its listing is.
+
+The layout is DVC's documented one, in cache and bucket alike: the file with MD5 `abcd...` is `files/md5/ab/cd...`; a
+directory is `files/md5/ab/cd....dir`, a JSON listing of the MD5s and relative paths of its files.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from text2sql.errors import UserError
+from text2sql.progress import track
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+#: the remote's name in .dvc/config; a clone's own bucket takes over its address in .dvc/config.local
+NAME = "storage"
+#: what `make remote BUCKET=` takes for no remote at all
+NONE = "none"
+#: seconds within which the service has to answer the first request
+PROBE_TIMEOUT = 5.0
+
+LOGIN = (
+    "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS=key.json; "
+    "a public bucket: `text2sql remote gs://NAME/FOLDER --anonymous`"
+)
+#: What DVC, gcsfs, Google's libraries and the operating system say; what that is; what to do. The first fit counts.
+PROBLEMS = [
+    (
+        r"No space left on device|Errno 28|Disk quota exceeded",
+        "the disk is full",
+        "make room, then run this again: it goes on",
+    ),
+    (r"Anonymous c(aller|redentials)", "no credentials were found, and it is not public", LOGIN),
+    (
+        r"DefaultCredentialsError|MalformedError|RefreshError|Unauthorized|\b401\b|Invalid Credentials",
+        "credentials are missing, broken or expired",
+        LOGIN,
+    ),
+    (
+        r"Forbidden|\b403\b|PermissionError|does not have storage\.",
+        "permission denied",
+        "ask its owner for roles/storage.objectUser (to push) or roles/storage.objectViewer (to pull) on the bucket",
+    ),
+    (
+        r"ConnectionError|ClientConnector|ServerDisconnected|ClientOSError|Cannot connect|TransportError|Time(d )?out"
+        r"|RetryError|\b(408|429|50[0234])\b",
+        "cannot be reached",
+        "check network and proxy, then run this again: what has arrived is kept",
+    ),
+    (
+        r"NotFound|FileNotFoundError|\b404\b",
+        "not found",
+        "check the name; a new bucket: `gcloud storage buckets create gs://NAME --location=REGION "
+        "--uniform-bucket-level-access` (docs/STORAGE.md)",
+    ),
+]
+
+Place = Literal["workspace", "cache", "remote", "release"]
+State = Literal["missing", "changed", "corrupt", "unexpected"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something wrong: `path` as dvc.lock has it; `oid` the MD5 of an object of cache or remote (a listing's: .dir)."""
+
+    place: Place
+    state: State
+    path: str
+    oid: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to type."""
+        if self.place == "cache" and self.state == "corrupt":
+            return f"rm -f .dvc/cache/{object_name(self.oid)} && dvc pull (or dvc repro)"
+        return {
+            "workspace": "`dvc pull` brings it back as it was; `dvc repro` if the change was meant",
+            "cache": "`dvc pull`, or `dvc repro` to make it again",
+            "remote": "`text2sql push` in a clone that has it",
+            "release": "`dvc checkout models/release`, or `dvc repro release`",
+        }[self.place]
+
+
+# ---------------------------------------------------------------------------------------------- what fails, and why
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Within it, what bucket, network, credentials or disk do wrong about `url` becomes a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while following := causes[-1].__cause__ or causes[-1].__context__:
+            causes.append(following)
+        if problem := explain("\n".join(f"{type(cause).__name__}: {cause}" for cause in causes), url):
+            raise problem from error
+        raise
+
+
+def explain(text: str, url: str) -> UserError | None:
+    """The `UserError` for error output `text` of a command that used `url`; None if it names no known problem."""
+    for pattern, what, remedy in PROBLEMS:
+        if match := re.search(f".*(?:{pattern}).*", text):
+            return UserError(f"{url}: {what} ({match[0].strip()[:160]})", remedy)
+    return None
+
+
+def probe(url: str, write: bool = False, anonymous: bool = False, settings: dict[str, str] | None = None) -> None:
+    """Ask once, in seconds, whether gs://bucket/folder can be listed and, with `write`, written.
+
+    The write is a real one, of a few bytes that are removed again: permissions can be granted and refused in more ways
+    (conditions, folders, retention) than any question about them answers.
+
+    Args:
+        settings: of the DVC remote: credentialpath, endpointurl, allow_anonymous_login.
+
+    Raises:
+        UserError: no bucket is named, or it is missing, cannot be reached, or refuses.
+    """
+    from google.cloud import storage
+
+    settings = settings or {}
+    bucket, _, prefix = url.removeprefix("gs://").strip("/").partition("/")
+    if not bucket or "://" not in url:
+        raise UserError(f"{url!r} names no bucket", "give gs://NAME/FOLDER")
+    with explained(url):
+        login = _credentials(settings.get("credentialpath"), anonymous or "allow_anonymous_login" in settings)
+        options = {"api_endpoint": settings["endpointurl"]} if "endpointurl" in settings else None
+        client = storage.Client(project=None, credentials=login, client_options=options)
+        quick: dict[str, Any] = {"retry": None, "timeout": PROBE_TIMEOUT}
+        list(client.list_blobs(bucket, prefix=prefix, max_results=1, **quick))
+        if write:
+            blob = client.bucket(bucket).blob(f"{prefix}/.text2sql-{secrets.token_hex(4)}".lstrip("/"))
+            blob.upload_from_string(b"a test of write access, safe to delete\n", **quick)
+            with suppress(Exception):  # who may create but not delete, as CI should, can push all the same
+                blob.delete(**quick)
+
+
+def _credentials(key: str | None, anonymous: bool) -> Any:
+    """As Google's tools find them, or of the file `key`; none at all will do for a public bucket."""
+    import google.auth
+    from google.auth.credentials import AnonymousCredentials
+    from google.oauth2.service_account import Credentials
+
+    scopes = ["https://www.googleapis.com/auth/devstorage.read_write"]
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # else it warns that this machine is none of Google's
+    if anonymous:
+        return AnonymousCredentials()
+    try:
+        if key:
+            return Credentials.from_service_account_file(key, scopes=scopes)
+        return google.auth.default(scopes=scopes)[0]
+    except (OSError, ValueError) as error:
+        raise UserError(f"credentials: {key} is no key of a service account ({error})", LOGIN) from error
+    except google.auth.exceptions.DefaultCredentialsError:
+        if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            raise
+        return AnonymousCredentials()
+
+
+# -------------------------------------------------------------------------------------------------- DVC's commands
+
+
+def run_dvc(*words: str, url: str = "", fresh: bool = False) -> str:
+    """Run `dvc WORDS` and return what it printed; its progress bars go to the terminal.
+
+    Args:
+        url: what the command uses, for the explanation of a failure.
+        fresh: without DVC's notes on files that it has hashed and remotes that it has read: everything is read again.
+
+    Raises:
+        UserError: it failed, explained if possible.
+    """
+    # On a terminal DVC shows progress bars. If it fails there, it runs once more, so that its words can be read: what
+    # has arrived is kept, so the second try is short, and may succeed.
+    for stderr in [None, subprocess.PIPE] if sys.stderr.isatty() else [subprocess.PIPE]:
+        with tempfile.TemporaryDirectory() as notes:
+            env = os.environ | _environment() | ({"DVC_SITE_CACHE_DIR": notes} if fresh else {})
+            command = [sys.executable, "-m", "dvc", *words]
+            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    last = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    failure = UserError(f"dvc {words[0]}: {last[-1] if last else 'failed'}", "`text2sql verify`, `dvc doctor`")
+    raise explain(done.stderr, url or f"dvc {words[0]}") or failure
+
+
+def _environment() -> dict[str, str]:
+    """gcsfs otherwise opens every bucket with a gRPC call, to learn whether it is a zonal one. That call ignores
+    STORAGE_EMULATOR_HOST and hangs behind HTTP proxies; the buckets of this project are plain ones."""
+    return {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": os.environ.get("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")}
+
+
+# ------------------------------------------------------------------------------------------- which bucket, and of whom
+
+
+def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
+    """Point this clone's DVC remote at `url`; returns what can be done there.
+
+    Written to .dvc/config.local, which git ignores: one's own bucket is no business of the others. With `shared` it
+    goes to .dvc/config, to be committed: a team's bucket, which `dvc get` and `dvc import` elsewhere then use too.
+
+    Raises:
+        UserError: not gs://, or the bucket is missing, unreachable or not readable; nothing is then changed.
+    """
+    if url == NONE:
+        return without_remote()
+    if not url.startswith("gs://"):
+        raise UserError(f"{url!r} is no bucket", f"make remote BUCKET=gs://NAME/FOLDER, or BUCKET={NONE}")
+    probe(url, anonymous=anonymous)
+    able = "pull and push"
+    if anonymous:
+        able = "pull"
+    else:
+        try:
+            probe(url, write=True)
+        except UserError as error:
+            able = f"pull only ({error})"
+    level = [] if shared else ["--local"]
+    run_dvc("remote", "add", "--force", "--default", *level, NAME, url.rstrip("/"))
+    # verify: what comes from the bucket is compared with its hash, which DVC otherwise leaves out.
+    for option in ("verify", "allow_anonymous_login")[: 1 + anonymous]:
+        run_dvc("remote", "modify", *level, NAME, option, "true")
+    return f"{url} is this clone's remote (.dvc/config{'' if shared else '.local'}): {able}"
+
+
+def without_remote() -> str:
+    """Leave this clone without a default remote (in .dvc/config.local); returns what was done.
+
+    `dvc exp run` in a clone whose cache is empty looks for each folder of dvc.lock in the default remote; where nothing
+    answers, gcsfs asks six times, half a minute for each.
+    """
+    run_dvc("config", "--local", "core.remote", "")
+    return "this clone works without a remote (.dvc/config.local); `make remote BUCKET=gs://...` sets one"
+
+
+def settle() -> str:
+    """Once in a new clone: keep the project's bucket if it can be read from here, otherwise work without one."""
+    url = dvc_settings().get(f"remote.{NAME}.url", "")
+    if Path(".dvc/config.local").exists() or not url.startswith("gs://"):
+        return ""
+    try:
+        probe(url)
+    except UserError as error:
+        return f"{error.what}: {without_remote()}"
+    return ""
+
+
+def dvc_settings() -> dict[str, str]:
+    """What `dvc config --list` says of all levels together."""
+    if not Path(".dvc").is_dir():
+        raise UserError("this is no DVC repository", "run this in the clone's root")
+    lines = run_dvc("config", "--list").splitlines()
+    return dict(line.partition("=")[::2] for line in lines if "=" in line)
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Where DVC keeps objects: the cache (a folder) or the remote. `root` is a path of `fs`; `url` is for people."""
+
+    fs: AbstractFileSystem
+    root: str
+    url: str
+
+    def path(self, oid: str) -> str:
+        """The path of an object."""
+        return f"{self.root}/{object_name(oid)}"
+
+    def listing(self) -> dict[str, dict[str, Any]]:
+        """The facts of every object that is there, by its path."""
+        self.fs.invalidate_cache()
+        return self.fs.find(f"{self.root}/files/md5", detail=True)
+
+    def md5(self, path: str, facts: dict[str, Any]) -> str:
+        """MD5 of an object: the one that the service computed when it took the object, where it has one (Google has
+        none for composed objects), otherwise that of its bytes."""
+        if "md5Hash" in facts:
+            return base64.b64decode(facts["md5Hash"]).hex()
+        with self.fs.open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def object_name(oid: str) -> str:
+    """Path of an object in a cache or remote of DVC."""
+    return f"files/md5/{oid[:2]}/{oid[2:]}"
+
+
+def open_cache(settings: dict[str, str]) -> Store:
+    """This clone's cache; `settings` are DVC's."""
+    import fsspec
+
+    folder = Path(".dvc", settings.get("cache.dir", "cache")).resolve()
+    return Store(fsspec.filesystem("file"), folder.as_posix(), str(folder))
+
+
+def open_remote(settings: dict[str, str], write: bool = False) -> Store:
+    """The default remote, which has answered; `settings` are DVC's.
+
+    Raises:
+        UserError: there is none, or it cannot be reached, is missing, or refuses.
+    """
+    if not (name := settings.get("core.remote")):
+        raise UserError("this clone has no DVC remote", "make remote BUCKET=gs://NAME/FOLDER")
+    options = {key.rpartition(".")[2]: text for key, text in settings.items() if key.startswith(f"remote.{name}.")}
+    fs, root = filesystem(options["url"], write, options)
+    return Store(fs, root, options["url"])
+
+
+def filesystem(url: str, write: bool = False, settings: dict[str, str] | None = None) -> tuple[AbstractFileSystem, str]:
+    """The file system of `url` (gs://bucket/folder, which has answered, or a folder), and the path in it.
+
+    Raises:
+        UserError: another scheme, or the bucket is missing, cannot be reached, or refuses.
+    """
+    import fsspec
+
+    scheme = url.partition(":/")[0] if ":/" in url else ""
+    if scheme not in ("", "gs", "file"):
+        raise UserError(f"{url}: {scheme}:// is not supported", "give gs://bucket/folder or a local folder")
+    options: dict[str, Any] = {}
+    if scheme == "gs":
+        settings = settings or {}
+        probe(url, write, settings=settings)
+        os.environ.update(_environment())
+        token = "anon" if "allow_anonymous_login" in settings else settings.get("credentialpath")
+        options = {"token": token, "endpoint_url": settings.get("endpointurl"), "use_listings_cache": False}
+    fs, path = fsspec.url_to_fs(url, **options)
+    return fs, path.rstrip("/")
+
+
+# --------------------------------------------------------------------------------------------------- is it all there?
+
+
+def objects(*stores: Store) -> dict[str, str]:
+    """What DVC keeps of the outputs in dvc.lock and *.dvc files, by MD5, with a path of each; of directories, also the
+    files in them.
+
+    A listing is read from the first of `stores` that has it whole; without one its files are unknown, and the listing
+    itself is missing in every store.
+    """
+    import dvc.api
+
+    fs, named, folders = dvc.api.DVCFileSystem(), {}, ["/"]
+    while folders:
+        for info in fs.ls(folders.pop(), detail=True, dvc_only=True):
+            path = info["name"].lstrip("/")
+            if oid := info.get("md5"):
+                named[oid] = path
+                named |= {entry["md5"]: f"{path}/{entry['relpath']}" for entry in _listing(oid, stores)}
+            elif info["type"] == "directory":
+                folders.append(info["name"])
+    if not named:
+        raise UserError("dvc.lock names no files", "`dvc repro` makes them")
+    return named
+
+
+def _listing(oid: str, stores: Iterable[Store]) -> list[dict[str, str]]:
+    """The entries of a directory's listing; none if `oid` is a file's, or no store has the listing."""
+    for store in stores if oid.endswith(".dir") else ():
+        with suppress(FileNotFoundError):
+            text = store.fs.cat_file(store.path(oid))
+            if hashlib.md5(text).hexdigest() == oid.removesuffix(".dir"):
+                return list(json.loads(text))
+    return []
+
+
+def check_store(place: Place, store: Store, named: dict[str, str]) -> list[Finding]:
+    """Objects that `store` lacks, or whose bytes are not what their name says."""
+    findings = []
+    with explained(store.url):
+        there = store.listing()
+        for oid, path in track(named.items(), place):
+            if (facts := there.get(store.path(oid))) is None:
+                findings.append(Finding(place, "missing", path, oid))
+            elif store.md5(store.path(oid), facts) != oid.removesuffix(".dir"):
+                findings.append(Finding(place, "corrupt", path, oid))
+    return findings
+
+
+def check_workspace() -> list[Finding]:
+    """Files that are not as dvc.lock has them: outputs and dependencies, every byte read; of a directory, each file."""
+    states: dict[str, State] = {"modified": "changed", "deleted": "missing", "added": "unexpected", "new": "unexpected"}
+    findings: dict[str, State] = {}
+    changes = json.loads(run_dvc("data", "status", "--granular", "--json", fresh=True)).get("uncommitted", {})
+    for word, paths in changes.items():
+        findings |= {path: states[word] for path in paths if word in states and not path.endswith("/")}
+    for changed in json.loads(run_dvc("status", "--json", fresh=True)).values():
+        for part in changed:
+            if not isinstance(part, dict):  # "changed command", which is no file
+                continue
+            for path, word in [*part.get("changed deps", {}).items(), *part.get("changed outs", {}).items()]:
+                inside = any(PurePosixPath(other).is_relative_to(path) for other in findings)
+                if not inside and isinstance(word, str) and word in states:  # else parameters, or not in the cache
+                    findings[path] = states[word]
+    return [Finding("workspace", state, path) for path, state in sorted(findings.items())]
+
+
+def verify(remote_too: bool = True) -> tuple[list[str], list[Finding]]:
+    """Workspace, cache and remote: a line for each, and what is wrong.
+
+    A remote that does not answer is said and is no finding: the clone may well be whole without one.
+    """
+    settings = dvc_settings()
+    findings = check_workspace()
+    stores: dict[Place, Store] = {"cache": open_cache(settings)}
+    unreachable = "left out"
+    if remote_too:
+        try:
+            stores["remote"] = open_remote(settings)
+        except UserError as error:
+            unreachable = f"not checked: {error}"
+    named = objects(*stores.values())
+    for place, store in stores.items():
+        findings += check_store(place, store, named)
+    there = f"{len(named)} objects in {stores['remote'].url}" if "remote" in stores else unreachable
+    return ["workspace  all that dvc.lock names", f"cache      {len(named)} objects", f"remote     {there}"], findings
+
+
+# ------------------------------------------------------------------------------------------------------ push and pull
+
+
+def push(everywhere: bool = False) -> str:
+    """Push what dvc.lock names (`everywhere`: of all branches and tags), look at the bucket, mend what is wrong there.
+
+    Raises:
+        UserError: the cache has a corrupt object, the bucket refuses, or this clone cannot mend what is wrong.
+    """
+    settings = dvc_settings()
+    cache, remote = open_cache(settings), open_remote(settings, write=True)
+    named = objects(cache, remote)
+    lacking = check_store("cache", cache, named)
+    if corrupt := [finding for finding in lacking if finding.state == "corrupt"]:
+        raise UserError(f"nothing was pushed: {corrupt[0].path} is corrupt in the cache", corrupt[0].remedy)
+    here = named.keys() - {finding.oid for finding in lacking}
+    # Damaged listings first: DVC reads them from the bucket, and gives up.
+    damaged = [finding.oid for finding in check_store("remote", remote, named) if finding.state == "corrupt"]
+    mended = _send_again(cache, remote, here.intersection(damaged))
+    said = run_dvc("push", *(["--all-branches", "--all-tags"] if everywhere else []), url=remote.url)
+    if wrong := check_store("remote", remote, named):
+        mended += _send_again(cache, remote, here.intersection(finding.oid for finding in wrong))
+        wrong = check_store("remote", remote, named)
+    if wrong:
+        what = f"{remote.url}: {wrong[0].path} is {wrong[0].state} (and {len(wrong) - 1} more)"
+        raise UserError(what, wrong[0].remedy)
+    return f"{said}; {mended} mended; {len(named)} objects in {remote.url}, all as dvc.lock says"
+
+
+def _send_again(cache: Store, remote: Store, oids: Iterable[str]) -> int:
+    """Send objects of the cache whatever the bucket has under their names; a listing after what it lists."""
+    ordered = sorted(oids, key=lambda oid: oid.endswith(".dir"))
+    with explained(remote.url):
+        for oid in track(ordered, "mending"):
+            remote.fs.put_file(cache.path(oid), remote.path(oid))
+    return len(ordered)
+
+
+def pull() -> str:
+    """Pull what dvc.lock names into the workspace; returns what DVC says.
+
+    Raises:
+        UserError: the bucket refuses, or an object is missing or corrupt there.
+    """
+    url = open_remote(dvc_settings()).url
+    # fresh: a pull that was killed while it read the listings has noted some of them; DVC takes them for all.
+    return f"{run_dvc('pull', url=url, fresh=True)} (from {url})"
+
+
+# ---------------------------------------------------------------------------------------- folders: training checkpoints
+
+
+def put_folder(source: Path, url: str, last: str) -> None:
+    """Copy the files of `source` to `url` (gs://bucket/folder, or the folder of a mounted bucket), `last` last.
+
+    An object appears in a bucket whole or not at all, so a copy that has `last` is complete. A complete copy is kept as
+    it is, and not sent again.
+
+    Raises:
+        UserError: the bucket cannot be reached, is missing, or refuses.
+    """
+    fs, root = filesystem(url)
+    with explained(url):
+        if fs.exists(f"{root}/{last}"):
+            return
+        files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path == source / last)
+        for path in files:
+            target = f"{root}/{path.relative_to(source).as_posix()}"
+            fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            fs.put_file(str(path), target)
+
+
+def folders(url: str, last: str) -> list[str]:
+    """Names of the complete copies below `url`."""
+    fs, root = filesystem(url)
+    with explained(url):
+        return sorted(path.split("/")[-2] for path in fs.glob(f"{root}/*/{last}"))
+
+
+def get_folder(url: str, target: Path) -> None:
+    """Fetch the files at `url` into the folder `target`.
+
+    Raises:
+        UserError: a name leads out of `target`, the disk is full, or the bucket cannot be reached or refuses.
+    """
+    fs, root = filesystem(url)
+    with explained(url):
+        for path in fs.find(root):
+            local = target / path.removeprefix(f"{root}/")
+            if not local.resolve().is_relative_to(target.resolve()):  # the bucket may be anyone's
+                raise UserError(f"{url}: {path!r} lies outside the folder", "do not use this copy")
+            local.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(path, str(local))
+
+
+def remove_folder(url: str, last: str) -> None:
+    """Remove what is at `url`, the file `last` first, so that it never looks complete; nothing there is no error."""
+    fs, root = filesystem(url)
+    with explained(url), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
+            fs.rm_file(f"{root}/{last}")
+        fs.rm(root, recursive=True)
+
+
+if __name__ == "__main__":
+    with suppress(UserError):  # a source archive without git: nothing to settle
+        if said := settle():
+            print(said)
