@@ -30,6 +30,7 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-cuda.lock; fi
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m text2sql.bucket
+	@$(BIN)/python -c 'import vl_convert; open("$(VENV)/vega.js", "w").write(vl_convert.javascript_bundle(vl_version="5.21"))'
 	@touch $@
 
 repro: environment ## set up and run the pipeline

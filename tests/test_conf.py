@@ -102,7 +102,7 @@ def test_documented_commands_compose(document):
         ("lora.r=0", "lora.r"),
         ("lora.lora_dropout=1.5", "lora.lora_dropout"),
         ("quantization.bits=3", "quantization.bits"),
-        ("model.source=ftp", "allowed: wheel, hub, path, random"),
+        ("model.source=ftp", "allowed: 'wheel', 'hub', 'path' or 'random'"),
         ("predict.batch_size=0", "predict.batch_size"),
         ("predict.max_new_tokens=0", "predict.max_new_tokens"),
         ("score.timeout_seconds=-1", "score.timeout_seconds"),
@@ -111,7 +111,7 @@ def test_documented_commands_compose(document):
         ("data.source.questions_per_domain=-5", "data.source.questions_per_domain"),
         ("data.convert.timeout_seconds=0", "data.convert.timeout_seconds"),
         ("prompt.samples=-1", "prompt.samples"),
-        ("tracking.kind=wandb", "allowed: mlflow, none"),
+        ("tracking.kind=wandb", "allowed: 'mlflow' or 'none'"),
         ("tracking.uri=nowhere", "tracking.uri"),
         ("tracking.system_seconds=-1", "tracking.system_seconds"),
     ],
@@ -212,7 +212,8 @@ def test_missing_and_unknown_keys_are_named(clone):
         stage.check()
 
 
-def test_a_stage_says_so_and_does_nothing(clone, capsys):
+def test_a_stage_says_so_and_does_nothing(clone, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stages/train.py"])
     edit("params.yaml", "seed: 42", "seed: 43")
     with pytest.raises(SystemExit) as stop:
         stage.run(lambda: pytest.fail("it worked on"))
