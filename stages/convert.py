@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, require, section
-from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.databases.sqlite import Source
 from text2sql.conversion.databases.sqlite import connect as connect_sqlite
 from text2sql.conversion.dialect import DEFECT
-from text2sql.conversion.examination import Outcome, examine_all
-from text2sql.conversion.synthetic import fill, unconstrained
+from text2sql.conversion.examination import Outcome, examine_everywhere
 from text2sql.data import custom
 from text2sql.data.spider.examples import Example, database_file, read_examples
 from text2sql.errors import UserError
@@ -45,6 +42,7 @@ TARGET = Path("data/postgres/examples.jsonl")
 METRICS = Path("metrics/convert.json")
 PLOT = Path("metrics/plots/conversion.csv")
 STATUSES = ("verified", "verified_ties", "unverifiable", "rejected", "invalid_source", "missing_database")
+KEYS = ("id", "db_id", "question", "sqlite", "postgres", "status", "reason", "hardness", "open")
 SHOWN = 5  # examples named in a message
 #: in a reason, between what was found on the source's rows and what on generated ones
 GENERATED = "; on generated rows: "
@@ -75,29 +73,13 @@ def examine_database(job: Job) -> dict[str, Outcome]:
     """The outcome of each query of a job."""
     path = database_file(SOURCE, job.db_id)
     try:
-        source = connect_sqlite(path)
+        source = Source(path, connect_sqlite(path))
         if job.schema is None:
             raise UserError(f"{path} could not be carried over", "see the stage databases")
     except UserError as error:
         return {query: Outcome("missing_database", error.what) for query in job.queries}
-    with closing(source):
-        with (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines:
-            outcomes = examine_all(job.queries, job.schema, source, lines, job.server, job.seconds)
-        empty = [query for query, outcome in outcomes.items() if outcome.empty]
-        return outcomes | (examine_on_generated_rows(job, outcomes, empty, source) if empty else {})
-
-
-def examine_on_generated_rows(
-    job: Job, outcomes: dict[str, Outcome], queries: list[str], source: sqlite3.Connection
-) -> dict[str, Outcome]:
-    """The outcomes of queries on tables without rows, with what they come to once there are some."""
-    assert job.schema is not None  # there would be no outcomes
-    schema = unconstrained(job.schema)
-    made = fill(Source(database_file(SOURCE, job.db_id), source), schema, queries)
-    with closing(made.connection):
-        lines = "".join(dump(made, schema)).splitlines(keepends=True)
-        found = examine_all(queries, schema, made.connection, lines, job.server, job.seconds, generated=True)
-    return {query: outcomes[query].with_generated(outcome) for query, outcome in found.items()}
+    with closing(source.connection), (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines:
+        return examine_everywhere(job.queries, job.schema, source, lines, job.server, job.seconds)
 
 
 def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, seconds: float) -> list[Job]:
@@ -105,8 +87,8 @@ def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, 
     queries: dict[str, dict[str, None]] = {}
     for example in examples:
         queries.setdefault(example.db_id, {})[example.sqlite] = None
-    made = [Job(db_id, tuple(found), schemas.get(db_id), postgres, seconds) for db_id, found in queries.items()]
-    return sorted(made, key=lambda job: (-len(job.queries), job.db_id))
+    by_database = [Job(db_id, tuple(texts), schemas.get(db_id), postgres, seconds) for db_id, texts in queries.items()]
+    return sorted(by_database, key=lambda job: (-len(job.queries), job.db_id))
 
 
 def rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> Iterator[dict[str, Any]]:
@@ -117,7 +99,7 @@ def rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> I
         if outcome.generated:
             row["reason"] += GENERATED + outcome.generated
         row["hardness"] = hardness(example.sqlite, "sqlite") if outcome.status != "invalid_source" else None
-        yield {k: row[k] for k in ("id", "db_id", "question", "sqlite", "postgres", "status", "reason", "hardness")}
+        yield {key: row[key] for key in KEYS}
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -132,7 +114,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     total = sum(by_split.values(), Counter())
     convertible = len(lines) - total["invalid_source"] - total["missing_database"]
     proven = total["verified"] + total["verified_ties"]
-    comparable = proven + sum(line["status"] == "rejected" and line["postgres"] is not None for line in lines)
+    comparable = proven + total["rejected"]
     return {
         "examples": len(lines),
         "status": {status: total[status] for status in STATUSES},

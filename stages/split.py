@@ -208,8 +208,13 @@ def main() -> str:
     shutil.rmtree(TARGET, ignore_errors=True)
     for name, part in parts.items():
         written = (
-            {**{k: r[k] for k in ("id", "db_id", "question")}, "sql": r["postgres"], "hardness": r["hardness"]}
-            for r in part
+            {
+                **{key: row[key] for key in ("id", "db_id", "question")},
+                "sql": row["postgres"],
+                "hardness": row["hardness"],
+                "open": row.get("open", False),  # pairs of one's own are not looked at for that
+            }
+            for row in part
         )
         write_jsonl(TARGET / f"{name}.jsonl", written)
     write_json(REPORT, report(rows, parts))

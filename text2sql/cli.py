@@ -45,7 +45,7 @@ def ask(
 
 @app.command()
 def convert(
-    queries: Annotated[typer.FileText, typer.Argument(help="A script of SQLite queries; - for the standard input.")],
+    queries: Annotated[typer.FileBinaryRead, typer.Argument(help="A script of SQLite queries; - for standard input.")],
     sqlite: Annotated[Path, typer.Option(help="The SQLite database that they are for.")],
     dump: Annotated[Path | None, typer.Option(help="Write the database for PostgreSQL (psql -f) here.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one query, on either engine.")] = 10.0,
@@ -54,8 +54,9 @@ def convert(
     from text2sql.conversion.databases import describe, open_source, write_dump
     from text2sql.conversion.dialect import DEFECT
     from text2sql.conversion.examination import convert_script
+    from text2sql.conversion.script import decoded
 
-    schema, outcomes = convert_script(sqlite, queries.read(), timeout)
+    schema, outcomes = convert_script(sqlite, decoded(queries.read()), timeout)
     for note in schema.notes:
         typer.echo(f"-- {note}", err=True)
     for query, outcome in outcomes:

@@ -99,6 +99,12 @@ class Column:
     #: SQLite's declared collation if it is not BINARY
     collation: str = ""
 
+    @property
+    def blanks_are_null(self) -> bool:
+        """Whether SQLite's empty texts in it are NULL in PostgreSQL: all its other values are numbers, dates or such,
+        and so is its type."""
+        return self.has_blanks and bool(self.storage) and self.type != "text"
+
 
 @dataclasses.dataclass(frozen=True)
 class ForeignKey:

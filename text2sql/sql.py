@@ -1,5 +1,5 @@
-"""Parsing SQL with sqlglot: quietly (it logs a warning about each statement that it takes for an opaque command), and
-with one kind of error for whatever cannot be read."""
+"""Parsing SQL with sqlglot: quietly (it logs a warning about each statement that it takes for an opaque command), with
+one type of error for whatever cannot be read, and written again without a change to names."""
 
 from __future__ import annotations
 
@@ -9,26 +9,66 @@ from contextlib import contextmanager
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.postgres import Postgres
+from sqlglot.dialects.sqlite import SQLite
+
+
+class _LimitByExpression:
+    """`LIMIT 2 - n % 2`: sqlglot takes the `%` for a percentage, which neither engine has there."""
+
+    def _parse_term(self, parse_mod: bool = True) -> exp.Expression | None:
+        return super()._parse_term(parse_mod=True)
+
+
+class Sqlite(SQLite):
+    """SQLite's SQL."""
+
+    class Parser(_LimitByExpression, SQLite.Parser):
+        """Its parser."""
+
+
+class PostgreSql(Postgres):
+    """PostgreSQL's SQL."""
+
+    class Parser(_LimitByExpression, Postgres.Parser):
+        """Its parser."""
+
+
+DIALECTS = {"sqlite": Sqlite, "postgres": PostgreSql}
+#: sqlglot takes seconds and gigabytes for a text of a megabyte; people's longest queries have some ten thousand
+#: characters
+MOST_CHARACTERS = 200_000
 
 
 def parse(sql: str, dialect: str = "postgres") -> list[exp.Expression]:
     """The statements of `sql`, empty ones left out.
 
     Raises:
-        sqlglot.errors.SqlglotError: it cannot be parsed.
+        sqlglot.errors.SqlglotError: it cannot be parsed, or is too long.
     """
     with quiet(), shallow():
-        return [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
+        return [tree for tree in sqlglot.parse(_short(sql), read=DIALECTS.get(dialect, dialect)) if tree is not None]
 
 
 def parse_one(sql: str, dialect: str = "postgres") -> exp.Expression:
     """The one statement of `sql`.
 
     Raises:
-        sqlglot.errors.SqlglotError: it cannot be parsed, or is not one statement.
+        sqlglot.errors.SqlglotError: it cannot be parsed, is too long, or is not one statement.
     """
     with quiet(), shallow():
-        return sqlglot.parse_one(sql, read=dialect)
+        return sqlglot.parse_one(_short(sql), read=DIALECTS.get(dialect, dialect))
+
+
+def write(tree: exp.Expression, pretty: bool = False) -> str:
+    """The PostgreSQL text of `tree`, without comments; names of functions keep their case, which counts in quotes."""
+    return tree.sql("postgres", comments=False, normalize_functions=False, pretty=pretty)
+
+
+def _short(sql: str) -> str:
+    if len(sql) > MOST_CHARACTERS:
+        raise sqlglot.errors.ParseError(f"{len(sql):,} characters, of which {MOST_CHARACTERS:,} are read at most")
+    return sql
 
 
 @contextmanager

@@ -11,6 +11,21 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE city IN ('Oslo', 'Rome') AND name <> 'it''s'",
         ),
     ],
+    "blanks": [
+        ("SELECT id FROM sensor WHERE heat = ''", "SELECT id FROM sensor WHERE heat IS NULL"),
+        (
+            "SELECT id FROM sensor WHERE heat <> '' AND heat < 11",
+            "SELECT id FROM sensor WHERE heat IS NOT NULL AND heat < 11",
+        ),
+        (
+            "SELECT id FROM sensor WHERE seen IN ('', '2024-01-05')",
+            "SELECT id FROM sensor WHERE seen IN ('2024-01-05') OR seen IS NULL",
+        ),
+        (
+            "SELECT avg(heat), sum(heat) + 1 FROM sensor WHERE heat IS NOT ''",
+            "SELECT avg(heat), sum(heat) + 1 FROM sensor WHERE heat IS NOT NULL",
+        ),
+    ],
     "names": [
         (
             'SELECT NAME, "City" FROM Customer AS C WHERE C."City" = \'Oslo\'',
@@ -22,6 +37,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             'SELECT count(*) AS "number of", max(age) AS "order" FROM customer',
         ),
         ("SELECT main.customer.name FROM main.customer", "SELECT customer.name FROM customer"),
+        (
+            "SELECT rowid, name FROM customer ORDER BY rowid LIMIT 2",
+            "SELECT id, name FROM customer ORDER BY id LIMIT 2",
+        ),
     ],
     "aliases": [
         (
@@ -68,6 +87,23 @@ CASES: dict[str, list[tuple[str, str]]] = {
         (
             "SELECT name FROM customer WHERE city = 'oslo' COLLATE BINARY",
             "SELECT name FROM customer WHERE city = 'oslo'",
+        ),
+        ("SELECT count(DISTINCT name) FROM sensor", "SELECT count(DISTINCT lower(name)) FROM sensor"),
+        (
+            "SELECT lower(name), count(*) FROM sensor GROUP BY name ORDER BY 1",
+            "SELECT lower(name), count(*) FROM sensor GROUP BY lower(name) ORDER BY 1",
+        ),
+        (
+            "SELECT id, count(*) OVER (PARTITION BY name) FROM sensor",
+            "SELECT id, count(*) OVER (PARTITION BY lower(name)) FROM sensor",
+        ),
+        (
+            "SELECT id FROM sensor WHERE name IN ('oslo', 'Paris')",
+            "SELECT id FROM sensor WHERE lower(name) IN (lower('oslo'), lower('Paris'))",
+        ),
+        (
+            "SELECT id FROM customer WHERE city COLLATE NOCASE IN ('OSLO', 'rome')",
+            "SELECT id FROM customer WHERE lower(city) IN (lower('OSLO'), lower('rome'))",
         ),
     ],
     "dates": [
@@ -129,6 +165,15 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT count(*) FROM \"order\" WHERE placed < date_trunc('second', localtimestamp) - INTERVAL '1 day'",
         ),
         ("SELECT datetime(0, 'unixepoch')", "SELECT to_timestamp(0) AT TIME ZONE 'UTC'"),
+        (
+            "SELECT datetime(at), time(at), date(at), strftime('%s', at), unixepoch(at) FROM sensor",
+            "SELECT date_trunc('second', at), date_trunc('second', at)::time, at::date, floor(EXTRACT(EPOCH FROM at))::bigint::text, floor(EXTRACT(EPOCH FROM at)) FROM sensor",
+        ),
+        (
+            "SELECT datetime(ts, 'unixepoch') FROM sensor",
+            "SELECT date_trunc('second', to_timestamp(ts) AT TIME ZONE 'UTC') FROM sensor",
+        ),
+        ("SELECT strftime('%Y-%m', at) FROM sensor", "SELECT to_char(at, 'YYYY-MM') FROM sensor"),
     ],
     "functions": [
         (
@@ -229,6 +274,14 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ),
         ("SELECT vip + 1, (age > 30) + 1 FROM customer", "SELECT vip::int + 1, (age > 30)::int + 1 FROM customer"),
         ("SELECT 7.9 % 3, score % 2 FROM customer", "SELECT 7 % 3, trunc(score)::bigint % 2 FROM customer"),
+        (
+            "SELECT id | 4, ~id, id << 40, id >> 1, (id & 1) = 1 FROM sensor",
+            "SELECT id | 4, ~id, id::bigint << 40, id::bigint >> 1, (id & 1) = 1 FROM sensor",
+        ),
+        (
+            "SELECT total(heat) / count(*) FROM sensor",
+            "SELECT coalesce(sum(heat)::float, 0) / nullif(count(*), 0) FROM sensor",
+        ),
     ],
     "concatenation": [
         ("SELECT name || ' (' || age || ')' FROM customer", "SELECT name || ' (' || age || ')' FROM customer"),
@@ -269,7 +322,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("SELECT sum(n), avg(n), max(n) FROM reading", "SELECT sum(n::int), avg(n::int), max(n) FROM reading"),
         (
             "SELECT sum(v), avg(v), max(v), min(v) FROM reading",
-            "SELECT sum(CASE WHEN v IS NOT NULL THEN coalesce(nullif(v, '')::int, 0) END), avg(CASE WHEN v IS NOT NULL THEN coalesce(nullif(v, '')::int, 0) END), coalesce(max(v) FILTER (WHERE v = ''), max(nullif(v, '')::int)::text), coalesce(min(nullif(v, '')::int)::text, min(v)) FROM reading",
+            "SELECT sum(CASE WHEN v IS NOT NULL THEN coalesce(substring(v, '^\\d+'), '0')::numeric END), avg(CASE WHEN v IS NOT NULL THEN coalesce(substring(v, '^\\d+'), '0')::numeric END), coalesce(max(v) FILTER (WHERE v !~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$'), max(CASE WHEN v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' THEN v::numeric END)::text), coalesce(min(CASE WHEN v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' THEN v::numeric END)::text, min(v)) FROM reading",
         ),
         (
             "SELECT city, group_concat(age, '; ') FROM customer GROUP BY city",
@@ -280,6 +333,9 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT sum(age) FILTER (WHERE vip), count(DISTINCT city), avg(DISTINCT age) FROM customer",
             "SELECT sum(age) FILTER (WHERE vip), count(DISTINCT city), avg(DISTINCT age) FROM customer",
         ),
+    ],
+    "distinct_without_case": [
+        ("SELECT DISTINCT name FROM sensor", "SELECT any_value(name) AS name FROM sensor GROUP BY lower(name)"),
     ],
     "like": [
         ("SELECT name FROM customer WHERE name LIKE '%EE'", "SELECT name FROM customer WHERE name ILIKE '%EE'"),
@@ -294,8 +350,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ),
         ("SELECT name FROM customer WHERE name LIKE '_%\\_%'", "SELECT name FROM customer WHERE name LIKE '_%\\\\_%'"),
         (
-            "SELECT c.name FROM customer c JOIN product p ON c.name LIKE '%' || p.name || '%'",
-            "SELECT c.name FROM customer AS c JOIN product AS p ON c.name ILIKE '%' || p.name || '%'",
+            "SELECT c.name FROM customer c JOIN \"order\" o ON c.name LIKE '%' || o.note || '%'",
+            "SELECT c.name FROM customer AS c JOIN \"order\" AS o ON c.name ILIKE '%' || o.note || '%'",
         ),
     ],
     "glob": [
@@ -320,13 +376,13 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE age BETWEEN 20 AND 40",
         ),
         (
-            "SELECT name FROM customer WHERE zip IN (SELECT age FROM customer)",
-            "SELECT name FROM customer WHERE zip::numeric IN (SELECT age FROM customer)",
+            "SELECT name FROM customer WHERE zip IN (SELECT age - 22 FROM customer)",
+            "SELECT name FROM customer WHERE zip IN (SELECT (age - 22)::text FROM customer)",
         ),
-        ("SELECT name FROM customer WHERE length(name) > '3'", "SELECT name FROM customer WHERE FALSE"),
+        ("SELECT name FROM customer WHERE length(name) < '3'", "SELECT name FROM customer WHERE TRUE"),
         (
-            "SELECT name FROM customer WHERE zip > (SELECT avg(zip) FROM customer)",
-            "SELECT name FROM customer WHERE zip > (SELECT to_char(avg(zip::numeric)::float, 'FM999999999999990.0999999999999') FROM customer)",
+            "SELECT name FROM customer WHERE zip < (SELECT avg(zip) FROM customer)",
+            "SELECT name FROM customer WHERE zip < (SELECT to_char(avg(zip::numeric)::float, 'FM999999999999990.0999999999999') FROM customer)",
         ),
         (
             "SELECT name FROM customer WHERE age == 34 AND city IS NOT 'Rome' AND age IS 34",
@@ -354,12 +410,15 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT id FROM \"order\" WHERE placed BETWEEN '2021-03-01' AND '2021-04-01'",
             "SELECT id FROM \"order\" WHERE placed >= '2021-03-01' AND placed < '2021-04-01'",
         ),
-        ("SELECT id FROM reading WHERE v > 6", "SELECT id FROM reading WHERE v = '' OR nullif(v, '')::int > 6"),
+        (
+            "SELECT id FROM reading WHERE v > 6",
+            "SELECT id FROM reading WHERE v !~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' OR CASE WHEN v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' THEN v::numeric END > 6",
+        ),
         (
             "SELECT id FROM reading WHERE v < 10 OR v = 100",
-            "SELECT id FROM reading WHERE v <> '' AND nullif(v, '')::int < 10 OR v = '100'",
+            "SELECT id FROM reading WHERE v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' AND CASE WHEN v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' THEN v::numeric END < 10 OR v = '100'",
         ),
-        ("SELECT id FROM reading WHERE v = ''", "SELECT id FROM reading WHERE v = ''"),
+        ("SELECT id FROM reading WHERE v = 'n/a'", "SELECT id FROM reading WHERE v = 'n/a'"),
         (
             "SELECT r.id FROM reading r JOIN customer c ON r.n = c.age + 7",
             "SELECT r.id FROM reading AS r JOIN customer AS c ON r.n = (c.age + 7)::text",
@@ -371,6 +430,15 @@ CASES: dict[str, list[tuple[str, str]]] = {
         (
             "SELECT CASE vip WHEN 1 THEN 'yes' ELSE 'no' END, CASE zip WHEN 5 THEN 'five' ELSE zip END FROM customer",
             "SELECT CASE WHEN vip THEN 'yes' ELSE 'no' END, CASE zip WHEN '5' THEN 'five' ELSE zip END FROM customer",
+        ),
+        (
+            "SELECT id FROM sensor WHERE ts >= strftime('%s', '2023-11-15')",
+            "SELECT id FROM sensor WHERE ts >= EXTRACT(EPOCH FROM '2023-11-15'::date)::bigint",
+        ),
+        ("SELECT id FROM sensor WHERE at > '2024-01-06'", "SELECT id FROM sensor WHERE at >= '2024-01-06'"),
+        (
+            "SELECT id FROM sensor WHERE at > '2024-01-05T09:00:00Z'",
+            "SELECT id FROM sensor WHERE at > '2024-01-05T09:00:00Z'",
         ),
     ],
     "conditions": [
@@ -385,6 +453,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT city FROM customer GROUP BY city HAVING max(vip)",
             "SELECT city FROM customer GROUP BY city HAVING max(vip::int) <> 0",
         ),
+        ("SELECT id FROM sensor WHERE id & 1", "SELECT id FROM sensor WHERE (id & 1) <> 0"),
     ],
     "distinct_order": [
         (
@@ -402,6 +471,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
         (
             "SELECT DISTINCT city FROM customer GROUP BY city ORDER BY count(*) DESC, city",
             "SELECT city FROM customer GROUP BY city ORDER BY count(*) DESC, city NULLS FIRST",
+        ),
+        (
+            'SELECT DISTINCT c.* FROM customer c JOIN "order" o ON o.customer_id = c.id ORDER BY o.placed DESC',
+            'SELECT c.id, c.name, c.city, c.age, c.vip, c.joined, c.zip, c.score FROM customer AS c JOIN "order" AS o ON o.customer_id = c.id GROUP BY c.id, c.name, c.city, c.age, c.vip, c.joined, c.zip, c.score ORDER BY max(o.placed) DESC',
         ),
     ],
     "having": [
@@ -463,10 +536,13 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "order_values": [
-        ("SELECT id FROM reading ORDER BY v", "SELECT id FROM reading ORDER BY v IS NULL DESC, nullif(v, '')::int, v"),
+        (
+            "SELECT id FROM reading ORDER BY v",
+            "SELECT id FROM reading ORDER BY v IS NULL DESC, CASE WHEN v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' THEN v::numeric END, v",
+        ),
         (
             "SELECT id FROM reading ORDER BY v DESC, id",
-            "SELECT id FROM reading ORDER BY v IS NULL, nullif(v, '')::int DESC, v DESC, id",
+            "SELECT id FROM reading ORDER BY v IS NULL, CASE WHEN v ~* '^\\s*[-+]?(\\d+\\.?\\d*|\\.\\d+)(e[-+]?\\d+)?\\s*$' THEN v::numeric END DESC, v DESC, id",
         ),
     ],
     "null_order": [
@@ -491,6 +567,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT city, count(*) FROM customer GROUP BY city ORDER BY sum(age), city",
             "SELECT city, count(*) FROM customer GROUP BY city ORDER BY sum(age) NULLS FIRST, city NULLS FIRST",
         ),
+        (
+            "SELECT id, percent_rank() OVER (ORDER BY age), cume_dist() OVER (ORDER BY id) FROM customer",
+            "SELECT id, percent_rank() OVER (ORDER BY age NULLS FIRST), cume_dist() OVER (ORDER BY id) FROM customer",
+        ),
     ],
     "limits": [
         (
@@ -499,6 +579,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ),
         ("SELECT name FROM customer ORDER BY name LIMIT -1", "SELECT name FROM customer ORDER BY name"),
         ("SELECT name FROM customer ORDER BY name LIMIT 2 OFFSET 0", "SELECT name FROM customer ORDER BY name LIMIT 2"),
+        (
+            "SELECT avg(age) FROM (SELECT age FROM customer ORDER BY age LIMIT 2 - (SELECT count(*) FROM customer) % 2 OFFSET (SELECT (count(*) - 1) / 2 FROM customer))",
+            "SELECT avg(age) FROM (SELECT age FROM customer ORDER BY age NULLS FIRST LIMIT 2 - (SELECT count(*) FROM customer) % 2 OFFSET (SELECT (count(*) - 1) / 2 FROM customer))",
+        ),
     ],
     "derived_names": [
         (

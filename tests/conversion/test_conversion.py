@@ -20,8 +20,9 @@ from text2sql.cli import app
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.dialect import DEFECT, RULES, Conversion, convert_tree, parse
 from text2sql.conversion.engines import as_stored, connect_as_text, gave_up, guard, run_postgres, run_sqlite
-from text2sql.conversion.examination import convert_script, split_statements
+from text2sql.conversion.examination import convert_script
 from text2sql.conversion.proof import prove
+from text2sql.conversion.script import decoded, statements_of
 from text2sql.conversion.synthetic import fill
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result, same_rows
@@ -94,9 +95,55 @@ def test_a_query_can_only_read(tmp_path):
         assert not run_sqlite(source, "SELECT * FROM t", 5).error
 
 
-def test_statements_are_split_as_sqlite_does():
-    assert split_statements("SELECT 1\nSELECT 2\n") == ["SELECT 1", "SELECT 2"]
-    assert split_statements("SELECT ';' -- ;\n; SELECT 2") == ["SELECT ';' -- ;", "SELECT 2"]
+@pytest.mark.parametrize(
+    ("content", "queries"),
+    [
+        (b"SELECT 1\nSELECT 2\n", ["SELECT 1", "SELECT 2"]),
+        (b"SELECT ';' -- ;\n; SELECT 2", ["SELECT ';' -- ;", "SELECT 2"]),
+        (b"SELECT a,\n  b\nFROM t\nORDER BY a", ["SELECT a,\n  b\nFROM t\nORDER BY a"]),
+        (b"SELECT 1;\n-- the end\n/* of it */", ["SELECT 1"]),
+        (b"-- nothing\n", []),
+        (b"\xef\xbb\xbfSELECT 1;", ["SELECT 1"]),
+        ("SELECT 'é'".encode("utf-16"), ["SELECT 'é'"]),
+        ("SELECT 'é'".encode("cp1252"), ["SELECT 'é'"]),
+        ("SELECT 'é'".encode(), ["SELECT 'é'"]),
+    ],
+)
+def test_scripts_as_people_keep_them(content, queries):
+    assert statements_of(decoded(content)) == queries
+
+
+BLANKS = "'' in sensor.heat, sensor.seen taken as NULL"
+EMPTY = "no rows in the result; on generated rows: equal"
+OUTCOMES = [
+    # query, status, what its reason says, whether it leaves its rows open
+    ("SELECT heat FROM sensor WHERE id < 3", "verified", "'' in sensor.heat taken as NULL", False),
+    ("SELECT count(*) FROM sensor WHERE heat > 11", "verified", "'' in sensor.heat taken as NULL", False),
+    ("SELECT count(heat) FROM sensor WHERE seen = ''", "verified", BLANKS, False),
+    ("SELECT id FROM sensor WHERE name = 'Lima'", "verified", EMPTY, False),
+    ("SELECT id FROM sensor WHERE 1 = 2", "unverifiable", f"{EMPTY}, no rows", False),
+    ("SELECT name FROM customer ORDER BY age DESC LIMIT 1", "verified", "", False),
+    ("SELECT name FROM customer WHERE age = 34 ORDER BY age LIMIT 1", "verified", "", True),
+    ("SELECT age FROM customer WHERE age = 34 ORDER BY age LIMIT 1", "verified", "", False),
+    ("SELECT name FROM customer ORDER BY city", "verified", "", False),
+    ("SELECT * FROM (SELECT name FROM customer WHERE age = 34 ORDER BY age LIMIT 1)", "verified", "", True),
+    ("SELECT DISTINCT city FROM customer ORDER BY age DESC", "verified", "", False),
+]
+
+
+def test_what_examples_say_of_their_proof(tmp_path):
+    path = make(tmp_path / "shop.sqlite", SCRIPT)
+    for query, outcome in convert_script(path, ";".join(query for query, *_ in OUTCOMES), 5)[1]:
+        reason = outcome.reason + (convert.GENERATED + outcome.generated if outcome.generated else "")
+        assert (query, outcome.status, reason, outcome.open) in OUTCOMES
+
+
+def test_sums_that_tie_but_for_floating_point(tmp_path):
+    rows = "(1, 0.1), (1, 0.2), (2, 0.3), (3, 0.2), (3, 0.05)"
+    path = make(tmp_path / "sums.sqlite", f"CREATE TABLE t (k INT, n NUMERIC(10,2)); INSERT INTO t VALUES {rows}")
+    query = "SELECT k, rank() OVER (ORDER BY sum(n) DESC) FROM t GROUP BY k ORDER BY k"
+    (outcome,) = dict(convert_script(path, query, 5)[1]).values()
+    assert (outcome.status, outcome.reason) == ("verified_ties", "sums that are equal but for SQLite's floating point")
 
 
 def test_generated_rows_fit_their_queries(tmp_path):
@@ -155,7 +202,7 @@ def test_the_stages(tmp_path, monkeypatch):
 
 def test_the_command(tmp_path):
     path = make(tmp_path / "shop.sqlite", SCRIPT)
-    (tmp_path / "q.sql").write_text("SELECT Name FROM Customer WHERE age = '34'; SELECT rowid FROM customer;")
+    (tmp_path / "q.sql").write_text("SELECT Name FROM Customer WHERE age = '34'; SELECT rowid FROM item;")
     done = CliRunner().invoke(
         app, ["convert", "--sqlite", str(path), str(tmp_path / "q.sql"), "--dump", str(tmp_path / "shop.sql")]
     )
@@ -163,7 +210,7 @@ def test_the_command(tmp_path):
     assert "SELECT name FROM customer WHERE age = 34;\n-- verified\n" in done.output
     assert "-- rejected: rowid: PostgreSQL's rows have no number" in done.output
     assert "1 of 2 proven" in done.output
-    assert (tmp_path / "shop.sql").read_text().count("CREATE TABLE") == 5
+    assert (tmp_path / "shop.sql").read_text().count("CREATE TABLE") == 6
 
 
 def defective(tree):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -60,10 +62,19 @@ TYPES = [
     ("DATE", ["0000-00-00"], "text"),
     ("DATE", ["2020-2-9"], "text"),
     ("TEXT", ["2020-02-29"], "date"),
-    ("TEXT", ["2020-02-29", ""], "text"),
+    # a blank beside values that are all numbers, dates or booleans is NULL
+    ("INTEGER", [1, "", 3], "integer"),
+    ("NUMERIC", [10.5, ""], "numeric"),
+    ("BOOLEAN", [0, 1, ""], "boolean"),
+    ("TEXT", ["2020-02-29", ""], "date"),
+    ("INTEGER", ["", ""], "text"),
+    ("VARCHAR(10)", ["12", ""], "text"),
     ("DATETIME", ["2020-02-29 10:00:00"], "timestamp"),
     ("DATETIME", ["2020-02-29 10:00:00.25"], "timestamp"),
-    ("DATETIME", ["2020-02-29 10:00:00.250"], "text"),
+    ("DATETIME", ["2020-02-29 10:00:00.250"], "timestamp"),
+    ("DATETIME", ["2020-02-29T10:00:00Z", "2020-02-29 10:00:00.120000"], "timestamp"),
+    ("DATETIME", ["2020-02-29T10:00:00+02:00"], "text"),
+    ("TIME", ["10:00:00.500"], "time"),
     ("DATETIME", ["2020-02-29 10:00"], "text"),
     ("DATETIME", ["2020-02-29 25:00:00"], "text"),
     ("TIME", ["23:59:59"], "time"),
@@ -241,6 +252,79 @@ def test_views_and_virtual_tables_become_tables(postgres, tmp_path):
     assert "broken: left out" in notes
     assert "doubled: carried over as a table" in notes
     assert "words: carried over as a table" in notes
+
+
+def test_blanks_of_a_key_are_null(postgres, tmp_path):
+    """As keys and references too; the note says how many there were."""
+    script = """
+    CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1), (2);
+    CREATE TABLE t (p INTEGER REFERENCES p (id), code INT UNIQUE, n INT NOT NULL);
+    INSERT INTO t VALUES (1, 7, 1), ('', '', ''), (2, 8, '');
+    """
+    schema = convert(postgres, make(tmp_path / "blanks.sqlite", script), "blanks")
+    table = schema.table("t")
+    for column in table.columns:
+        assert (column.type, column.blanks_are_null, column.has_nulls, column.not_null) == (
+            "integer",
+            True,
+            True,
+            False,
+        )
+    assert table.foreign_keys[0].enforced
+    assert table.columns[1].unique
+    assert "column t.n: 2 empty texts, NULL in PostgreSQL" in schema.notes
+    with connect_as_text(postgres.dsn("blanks")) as connection:
+        assert connection.execute("SELECT * FROM t").fetchall() == [(1, 7, 1), (None, None, None), (2, 8, None)]
+
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+VIEW = f"CREATE TABLE t (a); CREATE VIEW v AS {ENDLESS}"
+MISSING = [
+    # what is not to be had in a file (what an application has, or an end), and the note; table t with column a is left
+    ("CREATE TABLE t (a INT, b INT AS (own(a)))", "column t.b: left out"),
+    ("CREATE TABLE t (a INT); CREATE INDEX i ON t (own(a))", ""),
+    ("CREATE TABLE t (a INT CHECK (own(a) > 0))", ""),
+    ("CREATE TABLE t (a INT); CREATE VIEW v AS SELECT own(a) AS b FROM t", "view v: left out"),
+    ("CREATE TABLE t (a TEXT COLLATE own); CREATE UNIQUE INDEX i ON t (a)", "the order of OWN"),
+    ("CREATE TABLE t (a); CREATE TABLE u (b TEXT COLLATE own PRIMARY KEY) WITHOUT ROWID", "table u: left out"),
+    (f"{VIEW} SELECT i FROM n", "view v: left out, it cannot be read: no end"),
+    (f"{VIEW} SELECT count(*) FROM n", "view v: left out, it cannot be read: no end"),
+    ("CREATE TABLE t (a INT, b AS (hex(zeroblob(a)))); INSERT INTO t (a) VALUES (3000000)", "column t.b: left out"),
+]
+
+
+@pytest.mark.parametrize(("script", "note"), MISSING)
+def test_only_what_cannot_be_read_is_left_out_by_name(tmp_path, monkeypatch, script, note):
+    monkeypatch.setattr("text2sql.conversion.databases.sqlite.MOST_SECONDS", 0.2)
+    path = tmp_path / "own.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("own", 1, lambda value: (value or 0) + 1, deterministic=True)
+        connection.create_collation("own", lambda a, b: (a > b) - (a < b))
+        connection.executescript(script)
+        connection.commit()
+    with open_source(path) as source:
+        schema = describe(source, "own")
+    assert [(table.name, [column.name for column in table.columns]) for table in schema.tables] == [("t", ["a"])]
+    assert any(note in text for text in schema.notes) if note else not schema.notes
+
+
+def test_a_dump_never_replaces_a_pipe_or_a_link(tmp_path):
+    path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a INT); INSERT INTO t VALUES (5)")
+    pipe, link, target = (tmp_path / name for name in ("pipe", "link", "target.sql"))
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    with open_source(path) as source, ThreadPoolExecutor() as pool:
+        schema = describe(source, "a")
+        read = pool.submit(pipe.read_text)
+        write_dump(source, schema, pipe)
+        write_dump(source, schema, link)
+        write_dump(source, schema, tmp_path / "new" / "plain.sql")
+        with pytest.raises(UserError, match="cannot be written"):
+            write_dump(source, schema, tmp_path / "target.sql" / "below.sql")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert read.result() == target.read_text() == (tmp_path / "new" / "plain.sql").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.sqlite", "link", "new", "pipe", "target.sql"]
 
 
 def test_an_empty_file_is_a_database_without_tables(postgres, tmp_path):

@@ -34,6 +34,11 @@ INSERT INTO item VALUES
 -- v holds numbers and texts, t texts of which some are numbers, n texts that all are
 CREATE TABLE reading (id INTEGER PRIMARY KEY, v INTEGER, t TEXT, n TEXT);
 INSERT INTO reading VALUES
-    (1, 5, '10', '3'), (2, '', '9', '12'), (3, 12, 'abc', '7'), (4, NULL, '1e2', '100'), (5, 7, ' 8', '3'),
+    (1, 5, '10', '3'), (2, 'n/a', '9', '12'), (3, 12, 'abc', '7'), (4, NULL, '1e2', '100'), (5, 7, ' 8', '3'),
     (6, 100, NULL, '41');
+-- empty texts in columns of decimals and dates; names without case; fractions of a second
+CREATE TABLE sensor (id INTEGER PRIMARY KEY, heat NUMERIC, seen DATE, name TEXT COLLATE NOCASE, at DATETIME, ts REAL);
+INSERT INTO sensor VALUES
+    (1, 10.5, '2024-01-05', 'Oslo', '2024-01-05T08:22:35.864889Z', 1700000000.75), (2, '', '', 'OSLO', NULL, NULL),
+    (3, 12, '2024-02-01', 'Rome', '2024-02-05T23:59:59.120000Z', 1700100000.5), (4, NULL, '', 'rome', NULL, NULL);
 """

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.types.string import TextLoader
 
 from text2sql.conversion.databases.encode import as_bytes, as_text
-from text2sql.conversion.databases.infer import INTEGER_TEXT
+from text2sql.conversion.databases.infer import INTEGER_TEXT, moment, text_form
 from text2sql.postgres.compare import Result, Row, Rows
 
 #: a result of more rows is not compared; a cross join by mistake has millions
@@ -25,6 +25,8 @@ STEPS = 20_000
 #: PostgreSQL's types whose values SQLite holds as text
 TEXTUAL = ("date", "timestamp", "timestamptz", "time", "interval", "uuid", "json")
 _FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
+#: what a full-text table asks for itself when it is read
+_HARMLESS = "data_version"
 
 
 def connect_as_text(dsn: str) -> psycopg.Connection:
@@ -37,7 +39,11 @@ def connect_as_text(dsn: str) -> psycopg.Connection:
 
 def guard(source: sqlite3.Connection, connection: psycopg.Connection, seconds: float) -> None:
     """From here on queries only read `source`, open no other file, and are cancelled on PostgreSQL after `seconds`."""
-    source.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in _FORBIDDEN else sqlite3.SQLITE_OK)
+
+    def authorize(action: int, first: str | None, *_: str | None) -> int:
+        return sqlite3.SQLITE_DENY if action in _FORBIDDEN and first != _HARMLESS else sqlite3.SQLITE_OK
+
+    source.set_authorizer(authorize)
     connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
 
 
@@ -97,10 +103,11 @@ def as_stored(sqlite: Rows, postgres: Rows) -> Rows:
 
 def _reader(column: Sequence[Any]) -> Callable[[Any], Any] | None:
     """What reads a value of SQLite as one of this column of PostgreSQL (its values, or arrays of them)."""
-    values = (v for value in column for v in (value if isinstance(value, list) else [value]))
-    first = next((value for value in values if value is not None), None)
+    values = [v for value in column for v in (value if isinstance(value, list) else [value]) if v is not None]
+    first = values[0] if values else None
     if isinstance(first, str):
-        return as_text
+        timestamps = text_form(first) in ("timestamp", "time") and all(moment(value) == value for value in values)
+        return (lambda value: moment(as_text(value))) if timestamps else as_text
     if isinstance(first, bytes | memoryview):
         return as_bytes
     return _as_number if isinstance(first, int | float | Decimal) else None

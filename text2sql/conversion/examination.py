@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
 
-from text2sql.conversion.databases import describe, open_source
+from text2sql.conversion.databases import Source, describe, open_source
 from text2sql.conversion.databases.dump import dump
-from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree
+from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
 from text2sql.conversion.engines import connect_as_text, gave_up, guard, run_postgres, run_sqlite
-from text2sql.conversion.proof import prove
+from text2sql.conversion.proof import Proof, prove
+from text2sql.conversion.script import statements_of
+from text2sql.postgres.alternatives import is_open
+from text2sql.postgres.compare import Result
 from text2sql.postgres.load import loaded
-from text2sql.postgres.server import Server
-from text2sql.postgres.server import server as running
+from text2sql.postgres.server import Server, server
 from text2sql.schema import Schema
 
 #: PostgreSQL's words (in the C locale of the server's messages) where SQLite takes the first row
@@ -26,87 +28,111 @@ SEVERAL_ROWS = "more than one row returned by a subquery used as an expression"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a query; `status` and `reason` as in examples.jsonl.
+    """What became of a query; `status`, `reason` and `open` as in examples.jsonl.
 
-    `empty`: a table that it reads has no rows. `generated`: what came out on generated rows, if that was tried.
+    `empty`: `table` if a table that it reads has no rows, `result` if only the results have none, else nothing.
+    `generated`: what came out on generated rows, if that was tried.
     """
 
     status: str
     reason: str = ""
     postgres: str | None = None
-    empty: bool = False
+    open: bool = False
+    empty: str = ""
     generated: str = ""
 
     def with_generated(self, other: Outcome) -> Outcome:
-        """This outcome, with what the same query came to on generated rows."""
+        """This outcome, with what the same query came to on generated rows: two results without rows are proven equal
+        if those of generated rows are, and have some."""
         equal = other.status.startswith("verified")
-        return replace(self, generated=("equal" if equal else other.reason) + (", no rows" if other.empty else ""))
+        generated = ("equal" if equal else other.reason) + (", no rows" if other.empty else "")
+        proven = self.empty == "result" and equal and not other.empty
+        return replace(self, generated=generated, status=other.status if proven else self.status)
 
 
-def examine(
-    query: str,
-    schema: Schema,
-    source: sqlite3.Connection,
-    connection: psycopg.Connection,
-    seconds: float,
-    generated: bool = False,
-) -> Outcome:
-    """Convert `query` and prove it on both databases; `connection` has the database's tables in its search path.
+@dataclass(frozen=True)
+class Engines:
+    """One database on both engines. `blanked` is SQLite's with NULL for the empty texts that are NULL in PostgreSQL,
+    None if there are none."""
 
-    On `generated` rows `empty` says that the result has none.
-    """
-    answer = run_sqlite(source, query, seconds)
+    schema: Schema
+    sqlite: sqlite3.Connection
+    blanked: sqlite3.Connection | None
+    postgres: psycopg.Connection
+    seconds: float
+
+    def execute(self, sql: str) -> Result:
+        """The result on PostgreSQL."""
+        return run_postgres(self.postgres, sql)
+
+
+@contextmanager
+def engines(schema: Schema, source: Source, lines: Iterable[str], running: Server, seconds: float) -> Iterator[Engines]:
+    """Both engines, PostgreSQL's loaded from the `lines` of the dump, for the length of the block."""
+    blanked = source.with_nulls({t.source: [c.source for c in t.columns if c.blanks_are_null] for t in schema.tables})
+    with closing(connect_as_text(running.dsn())) as connection, loaded(connection, schema, lines):
+        try:
+            for opened in filter(None, (source.connection, blanked)):
+                guard(opened, connection, seconds)
+            yield Engines(schema, source.connection, blanked, connection, seconds)
+        finally:
+            source.connection.set_authorizer(None)
+            if blanked is not None:
+                blanked.close()
+
+
+def examine(query: str, on: Engines, generated: bool = False) -> Outcome:
+    """Convert `query` and prove it on both engines; on `generated` rows every table has some."""
+    answer = run_sqlite(on.sqlite, query, on.seconds)
     if answer.error and not gave_up(answer):
         return Outcome("invalid_source", answer.message)
     try:
-        conversion = convert_tree(query, schema)
+        conversion = convert_tree(query, on.schema)
+        proof = prove(conversion, answer, on.execute)
+        if SEVERAL_ROWS in proof.reason:
+            conversion = convert_tree(query, on.schema, RULES_FOR_FIRST_ROWS)
+            proof = prove(conversion, answer, on.execute)
     except Rejected as error:
         return Outcome("rejected", str(error))
-    proof = prove(conversion, answer, lambda text: run_postgres(connection, text))
-    if SEVERAL_ROWS in proof.reason:
-        conversion = convert_tree(query, schema, RULES_FOR_FIRST_ROWS)
-        proof = prove(conversion, answer, lambda text: run_postgres(connection, text))
-    if generated:
-        return Outcome(proof.status, proof.reason, conversion.sql, empty=not answer.rows)
-    if proof.status.startswith("verified"):
-        empty = sorted(t.source for t in schema.tables if t.source in conversion.tables and not t.rows)
-        if empty:
-            return Outcome("unverifiable", f"no rows in {', '.join(empty)}", conversion.sql, empty=True)
-    return Outcome(proof.status, proof.reason, conversion.sql)
+    if proof.status == "rejected" and conversion.blanks and on.blanked is not None:
+        answer = run_sqlite(on.blanked, with_blanks_as_null(query, on.schema), on.seconds)
+        again = prove(conversion, answer, on.execute) if not answer.error else proof
+        if again.status.startswith("verified"):
+            taken = f"'' in {', '.join(conversion.blanks)} taken as NULL"
+            proof = Proof(again.status, "; ".join(filter(None, (again.reason, taken))))
+    if not proof.status.startswith("verified"):
+        return Outcome(proof.status, proof.reason, conversion.sql)
+    outcome = Outcome(proof.status, proof.reason, conversion.sql, is_open(conversion.sql, on.execute))
+    without_rows = sorted(t.source for t in on.schema.tables if t.source in conversion.tables and not t.rows)
+    if without_rows and not generated:
+        return replace(outcome, status="unverifiable", reason=f"no rows in {', '.join(without_rows)}", empty="table")
+    if not answer.rows:
+        status = outcome.status if generated else "unverifiable"
+        return replace(outcome, status=status, reason="no rows in the result", empty="result")
+    return outcome
 
 
-def examine_all(
-    queries: Iterable[str],
-    schema: Schema,
-    source: sqlite3.Connection,
-    lines: Iterable[str],
-    server: Server,
-    seconds: float,
-    generated: bool = False,
+def examine_all(queries: Iterable[str], on: Engines, generated: bool = False) -> dict[str, Outcome]:
+    """The outcome of each query."""
+    return {query: examine(query, on, generated) for query in queries}
+
+
+def examine_everywhere(
+    queries: Iterable[str], schema: Schema, source: Source, lines: Iterable[str], running: Server, seconds: float
 ) -> dict[str, Outcome]:
-    """The outcomes of `queries`, on a database that is loaded from the `lines` of its dump for as long as it takes."""
-    with closing(connect_as_text(server.dsn())) as connection, loaded(connection, schema, lines):
-        guard(source, connection, seconds)
-        try:
-            return {query: examine(query, schema, source, connection, seconds, generated) for query in queries}
-        finally:
-            source.set_authorizer(None)
+    """The outcomes of `queries` on a database; of those that find no rows there, on generated rows as well."""
+    from text2sql.conversion.synthetic import fill, unconstrained
 
-
-def split_statements(text: str) -> list[str]:
-    """The statements of an SQL script, as they are written there; without a semicolon each line is one.
-
-    >>> split_statements("SELECT ';'; SELECT 2")
-    ["SELECT ';'", 'SELECT 2']
-    """
-    if ";" not in text:
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    statements, start = [], 0
-    for place, character in enumerate(text):
-        if character == ";" and sqlite3.complete_statement(text[start : place + 1]):
-            statements.append(text[start:place].strip())
-            start = place + 1
-    return [s for s in [*statements, text[start:].strip()] if s]
+    with engines(schema, source, lines, running, seconds) as on:
+        outcomes = examine_all(queries, on)
+    if empty := [query for query, outcome in outcomes.items() if outcome.empty]:
+        schema = unconstrained(schema)
+        made = fill(source, schema, empty)
+        lines = "".join(dump(made, schema)).splitlines(keepends=True)
+        with closing(made.connection), engines(schema, made, lines, running, seconds) as on:
+            for query, outcome in examine_all(empty, on, generated=True).items():
+                outcomes[query] = outcomes[query].with_generated(outcome)
+    return outcomes
 
 
 def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[tuple[str, Outcome]]]:
@@ -115,9 +141,9 @@ def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[
     Raises:
         UserError: the database cannot be read.
     """
-    queries = split_statements(text)
-    with open_source(path) as source, running() as server:
+    queries = statements_of(text)
+    with open_source(path) as source, server() as running:
         schema = describe(source, "source")
         lines = "".join(dump(source, schema)).splitlines(keepends=True)
-        outcomes = examine_all(queries, schema, source.connection, lines, server, seconds)
+        outcomes = examine_everywhere(queries, schema, source, lines, running, seconds)
     return schema, [(query, outcomes[query]) for query in queries]

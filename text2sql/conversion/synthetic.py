@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from pathlib import Path
 
 from sqlglot import exp
 
 from text2sql.conversion.databases.infer import text_form
-from text2sql.conversion.databases.sqlite import Source, Value, quote
+from text2sql.conversion.databases.sqlite import Source, Value, sqlite_name
 from text2sql.conversion.dialect import Rejected, parse
 from text2sql.conversion.dialect.comparisons import COMPARISONS
 from text2sql.conversion.dialect.scope import Origin, bind
@@ -56,17 +57,18 @@ class _Wishes:
 def fill(source: Source, schema: Schema, queries: Iterable[str]) -> Source:
     """A database in memory with the tables of `source` and rows generated for `queries`."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    made = Source(source.path, connection)
+    made = Source(Path(":memory:"), connection)
     definitions = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     for (definition,) in source.connection.execute(definitions):
         connection.execute(definition)
     chance = random.Random(schema.db_id)  # a text seeds it the same way on every machine
     for number, query in enumerate(queries):
         for table, values in _rows(query, schema, number, chance):
-            names = ", ".join(quote(column.source) for column in table.columns)
+            names = ", ".join(sqlite_name(column.source) for column in table.columns)
             marks = ", ".join("?" * len(values))
+            insert = f"INSERT OR IGNORE INTO {sqlite_name(table.source)} ({names}) VALUES ({marks})"
             with suppress(sqlite3.IntegrityError):  # a key or a CHECK that this row would break
-                connection.execute(f"INSERT OR IGNORE INTO {quote(table.source)} ({names}) VALUES ({marks})", values)
+                connection.execute(insert, values)
     connection.commit()
     return made
 

@@ -14,9 +14,10 @@ from itertools import islice
 from typing import Any
 
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from text2sql.postgres.compare import Result, Row, Rows, row_keys, same_row, same_rows, same_value
-from text2sql.sql import parse_one
+from text2sql.sql import parse_one, write
 
 Execute = Callable[[str], Result]
 #: how the rows to be explained are read before they are compared with rows of PostgreSQL
@@ -27,17 +28,17 @@ MOST_COMPARISONS = 200_000
 
 
 def explanation(sql: str, rows: Rows, execute: Execute, read: Read = lambda rows, _: rows) -> str | None:
-    """What `sql` leaves open that makes `rows` one of its possible results, or None if they are none.
-
-    Raises:
-        sqlglot.errors.SqlglotError: `sql` cannot be parsed.
-    """
-    tree = parse_one(sql)
+    """What `sql` leaves open that makes `rows` one of its possible results, or None if they are none, or if sqlglot
+    cannot read `sql`."""
+    try:
+        tree = parse_one(sql)
+    except SqlglotError:
+        return None
     opened = _open(tree)
     if opened is not None and opened.allows(rows, execute, read):
         return opened.what
     for changed in islice(_other_choices(tree, execute), MOST_CANDIDATES):
-        answer = execute(_text(changed))
+        answer = execute(write(changed))
         ordered = bool(changed.args.get("order"))
         if not answer.error and same_rows(read(rows, answer.rows), answer.rows, ordered):
             return "ties in a subquery with LIMIT"
@@ -48,22 +49,18 @@ def explanation(sql: str, rows: Rows, execute: Execute, read: Read = lambda rows
 
 
 def is_open(sql: str, execute: Execute) -> bool:
-    """Whether `sql` might as well give other rows than it does; another order of the same rows does not count.
-
-    Raises:
-        sqlglot.errors.SqlglotError: `sql` cannot be parsed.
-    """
-    tree = parse_one(sql)
+    """Whether `sql` might as well give other rows than it does; another order of the same rows does not count. A query
+    that sqlglot cannot read counts as one that leaves nothing open."""
+    try:
+        tree = parse_one(sql)
+    except SqlglotError:
+        return False
     opened = _open(tree)
     if opened is not None and opened.has_choice(execute):
         return True
     answer = execute(sql)
-    others = (execute(_text(changed)) for changed in islice(_other_choices(tree, execute), MOST_CANDIDATES))
+    others = (execute(write(changed)) for changed in islice(_other_choices(tree, execute), MOST_CANDIDATES))
     return any(not other.error and not same_rows(answer.rows, other.rows, ordered=False) for other in others)
-
-
-def _text(tree: exp.Expression) -> str:
-    return tree.sql("postgres", comments=False)
 
 
 def _integer(clause: exp.Expression | None) -> int | None:
@@ -94,7 +91,7 @@ class _Opened:
 
     def allows(self, rows: Rows, execute: Execute, read: Read) -> bool:
         """Whether `rows`, in their order, are one of the possible results."""
-        answer = execute(_text(self.tree))
+        answer = execute(write(self.tree))
         if answer.error or len(rows) != self._length(len(answer.rows)):
             return False
         width = len(answer.columns) - self.added
@@ -109,7 +106,9 @@ class _Opened:
 
     def has_choice(self, execute: Execute) -> bool:
         """Whether rows that differ tie where LIMIT or OFFSET cuts, or a value has several candidates."""
-        answer = execute(_text(self.tree))
+        if self.limit is None and not self.offset and not self.candidates and not self.lists:
+            return False
+        answer = execute(write(self.tree))
         if answer.error:
             return False
         width, last = len(answer.columns) - self.added, self.offset + self._length(len(answer.rows))
@@ -312,7 +311,7 @@ def _single_rows(tree: exp.Expression) -> list[exp.Select]:
 def _ties(node: exp.Select, execute: Execute) -> int:
     """How many rows of a subquery tie for its first place; 1 if that cannot be asked (it refers to the outer query)."""
     opened = _open(node)
-    answer = execute(_text(opened.tree)) if opened is not None else Result(error="nothing open")
+    answer = execute(write(opened.tree)) if opened is not None else Result(error="nothing open")
     if opened is None or answer.error or not answer.rows:
         return 1
     return len(next(opened._groups(answer.rows))[0])

@@ -7,7 +7,7 @@ import functools
 import sqlglot
 from sqlglot import exp
 
-from text2sql.sql import parse_one, shallow
+from text2sql.sql import parse_one, shallow, write
 
 
 @functools.lru_cache(maxsize=1024)  # several questions have one gold query
@@ -25,6 +25,9 @@ def normal_form(sql: str) -> str:
     for identifier in tree.find_all(exp.Identifier):
         name = identifier.this if identifier.quoted else identifier.this.lower()
         identifier.replace(exp.to_identifier(name, quoted=not name.replace("_", "a").isalnum() or name != name.lower()))
+    for function in tree.find_all(exp.Anonymous):  # one that sqlglot does not know; others have one spelling
+        if isinstance(function.this, str):
+            function.set("this", function.this.lower())
     _name_tables(tree)
     for select in tree.find_all(exp.Select):
         select.set("expressions", [column.unalias() for column in select.expressions])
@@ -34,7 +37,7 @@ def normal_form(sql: str) -> str:
         ):
             group.replace(group.this)
     _sort(tree)
-    return _text(tree)
+    return write(tree)
 
 
 def exact_match(gold: str, predicted: str) -> bool:
@@ -72,13 +75,9 @@ def _sort(tree: exp.Expression) -> None:
     """Put the operands of AND, OR and = in the order of their text, the inner ones first."""
     for node in reversed(list(tree.find_all(exp.And, exp.Or, exp.EQ, exp.NEQ))):
         if isinstance(node, exp.EQ | exp.NEQ):
-            left, right = sorted((node.left, node.right), key=_text)
+            left, right = sorted((node.left, node.right), key=write)
             node.set("this", left)
             node.set("expression", right)
         elif not isinstance(node.parent, type(node)):
-            operands = sorted(_operands(node, type(node)), key=_text)
+            operands = sorted(_operands(node, type(node)), key=write)
             node.replace(functools.reduce(lambda left, right: type(node)(this=left, expression=right), operands))
-
-
-def _text(node: exp.Expression) -> str:
-    return node.sql("postgres", comments=False)

@@ -7,6 +7,7 @@ from itertools import zip_longest
 import psycopg
 
 from text2sql.conversion.databases.describe import blocks
+from text2sql.conversion.databases.dump import null_blanks
 from text2sql.conversion.databases.sqlite import Source
 from text2sql.conversion.engines import as_stored
 from text2sql.postgres.compare import same_row, same_rows
@@ -27,7 +28,7 @@ def differences(source: Source, schema: Schema, connection: psycopg.Connection) 
             cursor.execute(f"SELECT {columns} FROM {quote(table.name)}")
             pairs = zip_longest(blocks(source.rows(by_name[table.source])), blocks(cursor), fillvalue=[])
             for ours, theirs in pairs:
-                stored = as_stored(ours, theirs)
+                stored = as_stored([null_blanks(table.columns, row) for row in ours], theirs)
                 if not same_rows(stored, theirs, ordered=True):
                     rows = zip_longest(stored, theirs, fillvalue=())
                     first = next(pair for pair in rows if not same_row(*pair))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import Facts, affinity, column_type, declared_type, unify
 from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower
-from text2sql.conversion.databases.sqlite import Source, SourceTable, Value, quote
+from text2sql.conversion.databases.sqlite import Source, SourceTable, Value, sqlite_name
 from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table
 
 #: names that every PostgreSQL schema has already, as far as a table of ours could hide or meet them
@@ -22,7 +22,10 @@ def describe(source: Source, db_id: str, samples: int = 3) -> Schema:
     """
     tables = source.tables()
     facts = {table.name: _scan(source, table, samples) for table in tables}
-    types = _types(tables, facts)
+    types = _types(tables, _blanks_as_null(tables, facts))
+    for (table, column), type_ in types.items():
+        if type_ != "text" and facts[table][column].blank:
+            facts[table][column] = facts[table][column].without_blanks()
     names = assign(table.name for table in tables)
     columns = {t.name: assign((c.name for c in t.columns), SYSTEM_COLUMNS) for t in tables}
     notes: list[str] = []
@@ -57,6 +60,18 @@ def blocks(rows: Iterable[tuple[Value, ...]], size: int = 20_000) -> Iterator[li
             block = []
     if block:
         yield block
+
+
+def _blanks_as_null(tables: list[SourceTable], facts: dict[str, dict[str, Facts]]) -> dict[str, dict[str, Facts]]:
+    """`facts` with NULL for the empty texts of columns whose other values are all numbers, dates, times or booleans:
+    one blank must not make a column of temperatures a column of texts."""
+    result = {name: dict(columns) for name, columns in facts.items()}
+    for table in tables:
+        for column in table.columns:
+            known = facts[table.name][column.name].without_blanks()
+            if known.storage and column_type(column.declared, known) not in ("text", "bytea"):
+                result[table.name][column.name] = known
+    return result
 
 
 def _types(tables: list[SourceTable], facts: dict[str, dict[str, Facts]]) -> dict[tuple[str, str], str]:
@@ -140,6 +155,8 @@ def _table(
             notes.append(
                 f"column {table.name}.{column.name}: declared {column.declared or 'without a type'}, holds {held}"
             )
+        if fact.blanks_as_null:
+            notes.append(f"column {table.name}.{column.name}: {fact.blanks_as_null} empty texts, NULL in PostgreSQL")
         if column.not_null and fact.nulls:
             notes.append(f"column {table.name}.{column.name}: NOT NULL not enforced, {fact.nulls} NULLs")
         made.append(
@@ -155,7 +172,7 @@ def _table(
                 form=fact.form if fact.texts else "text",
                 prefix=fact.prefixes[0] if fact.texts else "",
                 has_nulls=bool(fact.nulls) or not fact.rows,
-                has_blanks=bool(fact.blank) or not fact.rows,
+                has_blanks=bool(fact.blank or fact.blanks_as_null) or not fact.rows,
                 has_zeros=bool(fact.zeros) or not fact.rows,
                 collation=column.collation,
             )
@@ -239,6 +256,7 @@ def _key_rows(
 ) -> Iterator[tuple[str | None, ...]]:
     """The values of some columns as PostgreSQL will have them, for comparison among each other."""
     encoders = [encoder(kind) for kind in types]
-    names = ", ".join(quote(column) for column in columns)
-    for row in source.connection.execute(f"SELECT {names} FROM {quote(table)}"):
-        yield tuple(None if v is None else e(v) for e, v in zip(encoders, row, strict=True))
+    blanks = ["" if kind != "text" else None for kind in types]
+    names = ", ".join(sqlite_name(column) for column in columns)
+    for row in source.connection.execute(f"SELECT {names} FROM {sqlite_name(table)}"):
+        yield tuple(None if v is None or v == b else e(v) for e, v, b in zip(encoders, row, blanks, strict=True))

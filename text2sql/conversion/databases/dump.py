@@ -8,6 +8,7 @@ from pathlib import Path
 
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.sqlite import Source, Value
+from text2sql.errors import UserError
 from text2sql.postgres.load import END_OF_DATA
 from text2sql.schema import Column, Schema, Table, quote
 
@@ -68,8 +69,16 @@ def copy_lines(columns: tuple[Column, ...], rows: Iterable[tuple[Value, ...]]) -
     """Rows in COPY's text format."""
     encoders = [encoder(column.type) for column in columns]
     for row in rows:
-        fields = ("\\N" if v is None else e(v).translate(_ESCAPES) for e, v in zip(encoders, row, strict=True))
+        values = null_blanks(columns, row)
+        fields = ("\\N" if v is None else e(v).translate(_ESCAPES) for e, v in zip(encoders, values, strict=True))
         yield "\t".join(fields) + "\n"
+
+
+def null_blanks(columns: tuple[Column, ...], row: tuple[Value, ...]) -> tuple[Value, ...]:
+    """A row of SQLite with NULL where PostgreSQL's column holds NULL for an empty text."""
+    if "" not in row:
+        return row
+    return tuple(None if v == "" and c.blanks_are_null else v for c, v in zip(columns, row, strict=True))
 
 
 def dump(source: Source, schema: Schema) -> Iterator[str]:
@@ -79,9 +88,24 @@ def dump(source: Source, schema: Schema) -> Iterator[str]:
 
 
 def write_dump(source: Source, schema: Schema, path: Path) -> None:
-    """Write the dump of `source` to `path`, atomically and without holding it in memory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(dump(source, schema))
-    temporary.replace(path)
+    """Write the dump of `source` to `path` without holding it in memory: a file is replaced when all is written; what
+    is no plain file (a pipe, a device, a link to either) is written to.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            with path.open("w", encoding="utf-8", newline="\n") as out:
+                out.writelines(dump(source, schema))
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as out:
+                out.writelines(dump(source, schema))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}", "name a file that can be") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from text2sql.conversion.databases.infer import moment
 from text2sql.conversion.databases.sqlite import Value
 
 
@@ -46,8 +47,10 @@ def encoder(type_: str) -> Callable[[Value], str]:
     """The function that writes a value (not NULL) as COPY reads it into a column of PostgreSQL's `type_`."""
     if type_ == "boolean":
         return lambda value: "t" if value else "f"
-    if type_ in ("text", "date", "timestamp", "time"):
+    if type_ in ("text", "date"):
         return as_text
+    if type_ in ("timestamp", "time"):
+        return lambda value: moment(as_text(value))
     if type_ == "bytea":
         return lambda value: "\\x" + as_bytes(value).hex()
     return _number

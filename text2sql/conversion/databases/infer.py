@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 
 from text2sql.conversion.databases.names import lower
@@ -23,11 +23,13 @@ SAMPLE_CHARACTERS = 60
 INTEGER_TEXT = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z")
 NUMBER_TEXT = re.compile(r"[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*\Z")
 DATE_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
-TIMESTAMP_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?\Z")
+TIMESTAMP_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z?\Z")
 #: the number that SQLite reads at the start of a text in arithmetic; shorter patterns find the same in most data
 NUMBER_PREFIX = r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
 SHORT_PREFIXES = (r"^\d+", r"^[\d.]+")
-TIME_TEXT = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?\Z")
+TIME_TEXT = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\Z")
+#: the form of timestamps of which some have fractions of a second: SQLite's functions leave those out
+FRACTIONAL = "fractional timestamp"
 
 
 def affinity(declared: str) -> str:
@@ -61,16 +63,29 @@ def text_form(value: str) -> str:
     ):
         if pattern.match(value):
             try:
-                parse(value.ljust(len(value) + (6 - len(value.partition(".")[2])), "0") if "." in value else value)
+                parse(value)
             except ValueError:
                 return "text"
             return form
     return "text"
 
 
+def moment(text: str) -> str:
+    """A timestamp or time as PostgreSQL writes it; another text as it is.
+
+    >>> moment("2024-01-05T08:22:35.120Z"), moment("08:22:35.000"), moment("2024-01-05")
+    ('2024-01-05 08:22:35.12', '08:22:35', '2024-01-05')
+    """
+    if not TIMESTAMP_TEXT.match(text) and not TIME_TEXT.match(text):
+        return text
+    plain = text.replace("T", " ").removesuffix("Z")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
 @dataclass
 class Facts:
-    """What the values of a column are. `forms` counts the forms of its texts, `blank` those that are empty."""
+    """What the values of a column are. `forms` counts the forms of its texts, `blank` those that are empty,
+    `blanks_as_null` those that have been counted among the NULLs."""
 
     rows: int = 0
     nulls: int = 0
@@ -79,12 +94,14 @@ class Facts:
     texts: int = 0
     blobs: int = 0
     blank: int = 0
+    blanks_as_null: int = 0
     zeros: int = 0
     lowest: int = 0
     highest: int = 0
     non_finite: int = 0
     fractions: int = 0
     with_nul: int = 0
+    with_fraction: int = 0
     forms: dict[str, int] = field(default_factory=dict)
     samples: dict[str, None] = field(default_factory=dict)
     prefixes: list[str] = field(default_factory=lambda: [*SHORT_PREFIXES, NUMBER_PREFIX])
@@ -114,6 +131,7 @@ class Facts:
                 if form is None:
                     form = known[value] = text_form(value)
                     self._narrow_prefixes(value)
+                    self.with_fraction += form == "timestamp" and "." in moment(value)
                 self.forms[form] = self.forms.get(form, 0) + 1
             else:
                 self.blobs += 1
@@ -130,6 +148,19 @@ class Facts:
         matches = {pattern: re.match(pattern, value, re.ASCII) for pattern in self.prefixes}
         self.prefixes = [p for p, m in matches.items() if p == NUMBER_PREFIX or (m[0] if m else None) == wanted]
 
+    def without_blanks(self) -> Facts:
+        """The same values with NULL for every empty text."""
+        forms = {form: count - (self.blank if form == "text" else 0) for form, count in self.forms.items()}
+        return replace(
+            self,
+            texts=self.texts - self.blank,
+            nulls=self.nulls + self.blank,
+            blank=0,
+            blanks_as_null=self.blank,
+            forms={form: count for form, count in forms.items() if count},
+            samples={text: None for text in self.samples if text},
+        )
+
     @property
     def storage(self) -> tuple[str, ...]:
         """The storage classes that occur, of integer, real, text and blob."""
@@ -143,6 +174,8 @@ class Facts:
         if self.texts and self.blank == self.texts:
             return "blank"
         forms = set(self.forms)
+        if forms == {"timestamp"} and self.with_fraction:
+            return FRACTIONAL
         if len(forms) == 1:
             return next(iter(forms))
         if forms == {"integer", "number"}:
@@ -172,7 +205,8 @@ def column_type(declared: str, facts: Facts) -> str:
     if storage == ("blob",):
         return "bytea"
     if storage == ("text",):
-        return facts.form if facts.form in ("date", "timestamp", "time") and not facts.with_nul else "text"
+        form = facts.form.removeprefix("fractional ")
+        return form if form in ("date", "timestamp", "time") and not facts.with_nul else "text"
     if "text" in storage or "blob" in storage:
         return "text"
     name, scale = lower(declared), re.search(r",\s*([1-9][0-9]*)", declared)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
 from text2sql.errors import UserError
+from text2sql.sql import parse_one
 
 #: how long to wait for another process's lock, in seconds
 LOCK_SECONDS = 2.0
+#: of a view, a virtual table or a generated column: what a file of a kilobyte can make SQLite compute has no end
+MOST_SECONDS, MOST_ROWS, MOST_BYTES = 10.0, 5_000_000, 2**26
+LONGEST_VALUE = 2**22
+#: collations that every SQLite has, and how it says that it lacks an application's collation or function
+_COLLATIONS = ("", "NOCASE", "RTRIM")
+_MISSING = re.compile(r"(?:no such|unknown) (collation sequence|function): ([^()]+)")
 Value = int | float | str | bytes | None
 
 
@@ -56,6 +68,7 @@ class Source:
 
     def __post_init__(self) -> None:
         self._foreign_text = 0
+        self._tables: list[SourceTable] | None = None
         self.connection.text_factory = self._decode
 
     def _decode(self, value: bytes) -> str:
@@ -67,52 +80,108 @@ class Source:
             return value.decode("latin-1")
 
     def tables(self) -> list[SourceTable]:
-        """All tables in the order of their creation, then views; SQLite's own and shadow tables are left out."""
-        kinds = {row[1]: row[2] for row in self._pragma("table_list") if row[0] == "main"}
-        query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY type, rowid"
-        names = [name for (name,) in self.connection.execute(query) if not name.lower().startswith("sqlite_")]
-        tables = []
-        for name in names:
-            kind = kinds.get(name, "table")
-            if kind == "shadow":
-                continue
-            try:
-                tables.append(self._table(name, kind))
-                if kind != "table":
-                    self.connection.execute(f"SELECT * FROM {quote(name)} LIMIT 1").fetchall()
-                    self.notes.append(f"{kind} {name}: carried over as a table with the rows that it shows")
-            except sqlite3.Error as error:
-                self.notes.append(f"{kind} {name}: left out, it cannot be read: {error}")
-                tables = [table for table in tables if table.name != name]
-        return tables
+        """All tables in the order of their creation, then views; SQLite's own and shadow tables are left out, and with
+        a note whatever cannot be read: for want of an application's function or collation, or because it never ends."""
+        if self._tables is None:
+            kinds = {row[1]: row[2] for row in self._pragma("table_list") if row[0] == "main"}
+            query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY type, rowid"
+            names = [name for (name,) in self.connection.execute(query) if not name.lower().startswith("sqlite_")]
+            found = (self._readable(name, kinds.get(name, "table")) for name in names if kinds.get(name) != "shadow")
+            self._tables = [table for table in found if table is not None]
+        return self._tables
+
+    def _readable(self, name: str, kind: str) -> SourceTable | None:
+        """The table of that name, None with a note if it cannot be read."""
+        try:
+            table = self._table(name, kind)
+            if kind == "table":
+                self.connection.execute(f"SELECT 1 FROM {sqlite_name(name)} LIMIT 1").fetchone()
+            else:
+                self._read_through("*", name)
+                self._note(f"{kind} {name}: carried over as a table with the rows that it shows")
+        except sqlite3.OperationalError as error:
+            if kind == "table" and not _MISSING.match(str(error)) and "no query solution" not in str(error):
+                raise
+            self._note(f"{kind} {name}: left out, it cannot be read: {error}")
+            return None
+        return table
+
+    def _read_through(self, columns: str, table: str) -> None:
+        """Read rows that SQLite computes, and forget them.
+
+        Raises:
+            sqlite3.OperationalError: an error of SQLite, or they exceed the limits.
+        """
+        deadline, rows, size = time.monotonic() + MOST_SECONDS, 0, 0
+        self.connection.set_progress_handler(lambda: time.monotonic() > deadline, 200)
+        before = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+        try:
+            for row in self.connection.execute(f"SELECT {columns} FROM {sqlite_name(table)}"):
+                rows, size = rows + 1, size + sum(len(v) if isinstance(v, str | bytes) else 8 for v in row)
+                if rows > MOST_ROWS or size > MOST_BYTES:
+                    raise sqlite3.OperationalError(f"over {MOST_ROWS:,} rows or {MOST_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise sqlite3.OperationalError("interrupted")
+        except sqlite3.OperationalError as error:
+            text = f"no end in {MOST_SECONDS:g} s" if "interrupted" in str(error) else str(error)
+            raise sqlite3.OperationalError(text) from None
+        except sqlite3.DataError as error:  # one value over the limit
+            raise sqlite3.OperationalError(str(error)) from None
+        finally:
+            self.connection.set_progress_handler(None, 0)
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
 
     def rows(self, table: SourceTable) -> Iterator[tuple[Value, ...]]:
         """The rows of a table in their stored order."""
         before = self._foreign_text
-        columns = ", ".join(quote(column.name) for column in table.columns)
-        yield from self.connection.execute(f"SELECT {columns} FROM {quote(table.name)}")
+        columns = ", ".join(sqlite_name(column.name) for column in table.columns)
+        yield from self.connection.execute(f"SELECT {columns} FROM {sqlite_name(table.name)}")
         if self._foreign_text > before:
             self._note(f"table {table.name}: {self._foreign_text - before} values are not UTF-8, read as Latin-1")
+
+    def with_nulls(self, blanks: Mapping[str, Sequence[str]]) -> sqlite3.Connection | None:
+        """Another connection to the same file, in which these columns of tables hold NULL instead of empty texts: a
+        temporary table hides each such table. None if there are no such columns, or no file."""
+        if not any(blanks.values()) or not self.path.exists():
+            return None
+        connection = Source(self.path, connect(self.path)).connection
+        connection.execute("PRAGMA temp_store = MEMORY")
+        for table in self.tables():
+            if not blanks.get(table.name):
+                continue
+            key = table.primary_key[0] if len(table.primary_key) == 1 else ""
+            columns, values = [], []
+            for column in table.columns:
+                is_blank, name = column.name in blanks[table.name], sqlite_name(column.name)
+                is_rowid = column.name == key and column.declared.upper() == "INTEGER" and not is_blank
+                collation = f" COLLATE {column.collation}" if column.collation else ""
+                columns.append(f"{name} {column.declared}{' PRIMARY KEY' if is_rowid else ''}{collation}")
+                values.append(f"nullif({name}, '')" if is_blank else name)
+            name = sqlite_name(table.name)
+            connection.execute(f"CREATE TEMP TABLE {name} ({', '.join(columns)})")
+            connection.execute(f"INSERT INTO temp.{name} SELECT {', '.join(values)} FROM main.{name}")
+        connection.commit()
+        return connection
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
     def _pragma(self, name: str, argument: str = "") -> list[tuple[Value, ...]]:
-        call = f"PRAGMA {name}({quote(argument)})" if argument else f"PRAGMA {name}"
+        call = f"PRAGMA {name}({sqlite_name(argument)})" if argument else f"PRAGMA {name}"
         return self.connection.execute(call).fetchall()
 
     def _table(self, name: str, kind: str) -> SourceTable:
         collations = self._collations(name)
         columns, key = [], []
         for _, column, declared, not_null, _, place, hidden in self._pragma("table_xinfo", name):
-            if hidden == 1:  # of a virtual table: a command channel, not data
-                continue
+            if hidden == 1 or (hidden in (2, 3) and not self._generated(name, column)):
+                continue  # 1: of a virtual table, a command channel, not data
             columns.append(SourceColumn(column, declared or "", bool(not_null), collations.get(column, "")))
             if place:
                 key.append((place, column))
-            if hidden in (2, 3):
-                self._note(f"column {name}.{column}: generated in SQLite, carried over as values")
+            if collations.get(column, "") not in _COLLATIONS:
+                self._note(f"column {name}.{column}: the order of {collations[column]} is not carried over")
         unique = []
         for _, index, is_unique, origin, partial in self._pragma("index_list", name):
             if is_unique and not partial and origin != "pk":
@@ -127,6 +196,16 @@ class Source:
             unique=tuple(sorted(set(unique))),
             foreign_keys=self._foreign_keys(name),
         )
+
+    def _generated(self, table: str, column: str) -> bool:
+        """Whether a generated column can be read, with a note on either."""
+        try:
+            self._read_through(sqlite_name(column), table)
+        except sqlite3.OperationalError as error:
+            self._note(f"column {table}.{column}: left out, it is generated in SQLite and cannot be read: {error}")
+            return False
+        self._note(f"column {table}.{column}: generated in SQLite, carried over as values")
+        return True
 
     def _collations(self, table: str) -> dict[str, str]:
         """The collations of a table's columns other than BINARY. SQLite shows them only through an index."""
@@ -152,12 +231,9 @@ class Source:
 
 
 def _declared_collations(definition: str) -> dict[str, str]:
-    import sqlglot
-    from sqlglot import exp
-
     try:
-        tree = sqlglot.parse_one(definition, read="sqlite")
-    except sqlglot.errors.SqlglotError:
+        tree = parse_one(definition, "sqlite")
+    except SqlglotError:
         return {}
     found = {}
     for column in tree.find_all(exp.ColumnDef):
@@ -166,7 +242,7 @@ def _declared_collations(definition: str) -> dict[str, str]:
     return {name: collation for name, collation in found.items() if collation != "BINARY"}
 
 
-def quote(name: str) -> str:
+def sqlite_name(name: str) -> str:
     """`name` as an identifier of SQLite."""
     return '"' + name.replace('"', '""') + '"'
 
@@ -204,11 +280,41 @@ def open_source(path: Path) -> Iterator[Source]:
     """
     connection = connect(path)
     try:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found != ("ok",):
-            raise UserError(f"{path} is damaged: {found[0] if found else 'no answer'}", "restore it from a copy")
+        found = _quick_check(path)
+        if found != "ok":
+            raise UserError(f"{path} is damaged: {found}", "restore it from a copy")
         yield Source(path, connection)
     except sqlite3.DatabaseError as error:
         raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None
     finally:
         connection.close()
+
+
+def _quick_check(path: Path) -> str:
+    """What SQLite's quick check says first, `ok` if nothing is wrong. An application's collations and functions, which
+    are missing here, are no damage: stand-ins take their place, on this connection only. Neither is a generated column
+    that swells, which the check computes."""
+    generated = (
+        "SELECT 1 FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table' AND c.hidden = 2"
+    )
+    with closing(connect(path)) as connection:
+        if connection.execute(generated).fetchone():
+            deadline = time.monotonic() + MOST_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 200)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+        while True:
+            try:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()
+                return found[0] if found else "no answer"
+            except sqlite3.DataError:  # a value over the limit
+                return "ok"
+            except sqlite3.OperationalError as error:
+                if "interrupted" in str(error):
+                    return "ok"
+                missing = _MISSING.match(str(error))
+                if missing is None:
+                    raise
+                if missing[1] == "function":
+                    connection.create_function(missing[2], -1, lambda *_: None, deterministic=True)
+                else:
+                    connection.create_collation(missing[2], lambda a, b: (a > b) - (a < b))

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
@@ -21,6 +20,7 @@ from text2sql.conversion.dialect.errors import Defect, Rejected
 from text2sql.conversion.dialect.scope import bind
 from text2sql.conversion.dialect.text import write
 from text2sql.schema import Schema
+from text2sql.sql import parse as read
 
 __all__ = ["DEFECT", "RULES", "Conversion", "Defect", "Rejected", "convert", "convert_tree", "parse"]
 
@@ -30,6 +30,7 @@ Rule = Callable[[exp.Expression], exp.Expression]
 #: in the order in which they are applied: names first, then values, then rows and their order
 RULES: Sequence[Rule] = (
     names.string_literals,
+    comparisons.blanks,
     names.names,
     names.aliases,
     names.joins,
@@ -41,6 +42,7 @@ RULES: Sequence[Rule] = (
     expressions.concatenation,
     expressions.branches,
     grouping.aggregates,
+    grouping.distinct_without_case,
     comparisons.like,
     comparisons.glob,
     comparisons.affinity,
@@ -66,12 +68,9 @@ def parse(sql: str) -> exp.Query:
         Rejected: a syntax error, several statements, or a statement that is no query.
     """
     try:
-        parsed = sqlglot.parse(sql, read="sqlite")
+        statements = [s for s in read(sql, "sqlite") if not isinstance(s, exp.Semicolon)]
     except SqlglotError as error:
         raise Rejected(f"syntax error: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise Rejected("nested too deeply") from None
-    statements = [s for s in parsed if s is not None and not isinstance(s, exp.Semicolon)]
     if len(statements) != 1:
         raise Rejected(f"{len(statements) or 'no'} statements, where one query is wanted")
     (tree,) = statements
@@ -82,11 +81,13 @@ def parse(sql: str) -> exp.Query:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted query: its text, its tree, and the (SQLite) names of the tables that it reads."""
+    """A converted query: its text, its tree, the (SQLite) names of the tables that it reads, and those of their columns
+    whose empty texts are NULL in PostgreSQL."""
 
     sql: str
     tree: exp.Expression
     tables: frozenset[str]
+    blanks: tuple[str, ...] = ()
 
 
 def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Conversion:
@@ -102,10 +103,11 @@ def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Con
     try:
         tree.meta["width"] = bind(tree, schema)
         tables = frozenset(t.meta["table"].source for t in tree.find_all(exp.Table) if "table" in t.meta)
+        blanks = _blank_columns(tree, schema)
         for rule in rules:
             step = rule.__name__
             tree = rule(tree)
-        return Conversion(write(tree), tree, tables)
+        return Conversion(write(tree), tree, tables, blanks)
     except RecursionError:
         raise Rejected("nested too deeply") from None
     except Rejected:
@@ -114,6 +116,30 @@ def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Con
         # The query is left out rather than guessed at; the traceback tells us what to mend.
         logging.getLogger(__name__).exception("defect in the rule %s, on the query %s", step, sql)
         raise Defect(f"{DEFECT}the rule {step} failed: {type(error).__name__}: {error}") from error
+
+
+def _blank_columns(tree: exp.Expression, schema: Schema) -> tuple[str, ...]:
+    """The columns that a bound query reads and whose empty texts are NULL in PostgreSQL."""
+    tables = {id(t.meta["table"]) for t in tree.find_all(exp.Table) if "table" in t.meta}
+    bounds = [c.meta["bound"] for c in tree.find_all(exp.Column) if "bound" in c.meta]
+    read = {(id(bound.origin.table), bound.name) for bound in bounds}
+    all_read = any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star))
+    return tuple(
+        f"{table.source}.{column.source}"
+        for table in schema.tables
+        for column in table.columns
+        if column.blanks_are_null and id(table) in tables and (all_read or (id(table), column.name) in read)
+    )
+
+
+def with_blanks_as_null(sql: str, schema: Schema) -> str:
+    """The SQLite query that asks for NULL where `sql` asks for an empty text that is NULL in PostgreSQL."""
+    tree: exp.Expression = parse(sql)
+    bind(tree, schema)
+    tree = names.string_literals(tree)
+    before = tree.copy()
+    tree = comparisons.blanks(tree)
+    return sql if tree == before else tree.sql("sqlite")
 
 
 def convert(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:

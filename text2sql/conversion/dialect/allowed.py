@@ -16,14 +16,16 @@ _STRUCTURE = (
 _OPERATORS = (
     exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ,
     exp.Is, exp.In, exp.Between, exp.Like, exp.Glob, exp.Escape, exp.Exists, exp.Add, exp.Sub, exp.Mul, exp.Div,
-    exp.Mod, exp.Neg, exp.DPipe, exp.Case, exp.If, exp.Cast,
+    exp.Mod, exp.Neg, exp.DPipe, exp.Case, exp.If, exp.Cast, exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseNot,
+    exp.BitwiseLeftShift, exp.BitwiseRightShift,
 )  # fmt: skip
 _FUNCTIONS = (
     exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat, exp.Coalesce, exp.Nullif, exp.Length, exp.Upper,
     exp.Lower, exp.Trim, exp.Substring, exp.StrPosition, exp.Replace, exp.Round, exp.Abs, exp.Greatest, exp.Least,
     exp.Typeof, exp.Format, exp.Sqrt, exp.Pow, exp.Exp, exp.Ln, exp.Log, exp.Pi, exp.Ceil, exp.Floor, exp.Sign,
     exp.Chr, exp.Hex, exp.Unicode, exp.Rand, exp.Concat, exp.Date, exp.TimeToStr, exp.TsOrDsToTimestamp,
-    exp.CurrentDate, exp.CurrentTimestamp, exp.RowNumber, exp.Rank, exp.DenseRank, exp.Ntile, exp.Lag, exp.Lead,
+    exp.CurrentDate, exp.CurrentTimestamp, exp.RowNumber, exp.Rank, exp.DenseRank, exp.PercentRank,
+    exp.CumeDist, exp.Ntile, exp.Lag, exp.Lead,
     exp.FirstValue, exp.LastValue, exp.NthValue,
 )  # fmt: skip
 ALLOWED = frozenset((*_STRUCTURE, *_OPERATORS, *_FUNCTIONS))
@@ -49,5 +51,6 @@ def check(tree: exp.Expression) -> None:
             if node.name.lower() not in NAMED:
                 raise Rejected(f"function {node.name.lower()}")
         elif type(node) not in ALLOWED:
-            name = node.sql_name().lower() if isinstance(node, exp.Func) else type(node).__name__
-            raise Rejected(f"function {name}" if isinstance(node, exp.Func) else f"{name} is not known")
+            if not isinstance(node, exp.Func):
+                raise Rejected(f"{type(node).__name__} is not known")
+            raise Rejected(f"function {node.sql('sqlite').partition('(')[0].lower()}")

@@ -168,6 +168,30 @@ def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) 
     raise Rejected("IS beside a column that holds numbers and texts")
 
 
+def blanks(tree: exp.Expression) -> exp.Expression:
+    """An empty text in a column of numbers, dates or booleans is NULL in PostgreSQL: `x = ''` asks for NULL."""
+
+    def is_blank(column: exp.Expression, literal: exp.Expression) -> bool:
+        known = isinstance(column, exp.Column) and type_of(column).blanks_are_null
+        return known and is_string(literal) and not literal.this
+
+    def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.In) and any(is_blank(node.this, item) for item in node.expressions):
+            others = [item for item in node.expressions if not is_blank(node.this, item)]
+            missing = exp.Is(this=node.this.copy(), expression=exp.Null())
+            node.set("expressions", others)
+            return exp.Paren(this=exp.or_(node.copy(), missing)) if others else missing
+        if isinstance(node, (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Is)):
+            sides = (node.left, node.right)
+            column = next((a for a, b in (sides, sides[::-1]) if is_blank(a, b)), None)
+            if column is not None:
+                missing = exp.Is(this=column.copy(), expression=exp.Null())
+                return exp.Not(this=missing) if isinstance(node, exp.NEQ | exp.NullSafeNEQ) else missing
+        return None
+
+    return rewrite(tree, change)
+
+
 def affinity(tree: exp.Expression) -> exp.Expression:
     """Before SQLite compares, a column's affinity decides whether a text and a number are made alike: `year = '2014'`
     compares numbers, `zip = 5` texts. PostgreSQL compares like with like only, so the side that SQLite would convert

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from text2sql.conversion.databases.infer import FRACTIONAL
 from text2sql.conversion.dialect.errors import Rejected
 from text2sql.conversion.dialect.tree import call, cast, is_string, number, rewrite, string, typed, wrap
 from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, TIME, TIMESTAMP, Type, cast_type, type_of
@@ -88,7 +89,9 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
     kind = type_of(value)
     if "unixepoch" in texts[:1] and kind.numeric:
         seconds = call("to_timestamp", value, kind=TIMESTAMP)
-        moment = typed(exp.AtTimeZone(this=seconds, zone=string("UTC")), replace(TIMESTAMP, nullable=kind.nullable))
+        form = "timestamp" if kind.integral else FRACTIONAL
+        made = replace(TIMESTAMP, nullable=kind.nullable, form=form)
+        moment = typed(exp.AtTimeZone(this=seconds, zone=string("UTC")), made)
         texts, modifiers = texts[1:], modifiers[1:]
     elif is_string(value) and value.this.strip().lower() == "now":
         moment = _now("date" if wanted == "date" else "timestamp")
@@ -107,7 +110,7 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
 
 def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> exp.Expression:
     kind = type_of(moment)
-    stamp = replace(TIMESTAMP, nullable=kind.nullable)
+    stamp = replace(TIMESTAMP, nullable=kind.nullable, form=kind.form if kind.pg == "timestamp" else "timestamp")
     if kind.pg == "time":
         raise Rejected("modifier of a time")
     if text.startswith("start of ") and text[9:] in ("day", "month", "year"):
@@ -135,9 +138,10 @@ def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
         day = typed(exp.Extract(this=exp.var("JULIAN"), expression=moment.copy()), NUMERIC)
         return typed(exp.Sub(this=day, expression=exp.Literal.number("0.5")), replace(NUMERIC, nullable=nullable))
     if name == "unixepoch":
-        epoch = typed(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), NUMERIC)
-        return typed(epoch, Type("numeric", frozenset({"integer"}), nullable=nullable))
+        return _epoch(moment)
     wanted = {"date": DATE, "time": TIME, "datetime": TIMESTAMP}[name]
+    if kind.form == FRACTIONAL and name != "date":
+        moment = call("date_trunc", string("second"), moment, kind=replace(TIMESTAMP, nullable=nullable))
     if kind.pg == wanted.pg:
         return moment.copy()
     if kind.pg == "time":
@@ -150,10 +154,9 @@ def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
 def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
     moment = _moment(arguments, "timestamp")
     kind = type_of(moment)
-    text = replace(TEXT, nullable=kind.nullable, form="number")
+    text = replace(TEXT, nullable=kind.nullable, form="number", blanks=False)
     if pattern == "%s":
-        epoch = typed(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), NUMERIC)
-        return cast(cast(epoch, "bigint"), "text", replace(text, form="integer"))
+        return cast(cast(_epoch(moment), "bigint"), "text", replace(text, form="integer"))
     if pattern == "%w":
         return cast(typed(exp.Extract(this=exp.var("DOW"), expression=moment.copy()), NUMERIC), "text", text)
     if kind.pg == "time" and re.search("%[YmdjwsJW]", pattern):
@@ -185,7 +188,16 @@ def _field(node: exp.Cast) -> exp.Expression | None:
     if type_of(moment).pg == "time" and field not in ("HOUR", "MINUTE"):
         return None
     kind = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
+    if field == "EPOCH":
+        return typed(_epoch(moment), kind)
     return typed(exp.Extract(this=exp.var(field), expression=moment.copy()), kind)
+
+
+def _epoch(moment: exp.Expression) -> exp.Expression:
+    """The whole seconds since 1970."""
+    kind = Type("numeric", frozenset({"integer"}), nullable=type_of(moment).nullable)
+    epoch = typed(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), kind)
+    return call("floor", epoch, kind=kind) if type_of(moment).form == FRACTIONAL else epoch
 
 
 def _both_julian(node: exp.Sub) -> bool:

@@ -40,6 +40,8 @@ from text2sql.conversion.dialect.values import (
 )
 
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg)
+_BITS = (exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseNot)
+_SHIFTS = (exp.BitwiseLeftShift, exp.BitwiseRightShift)
 
 
 def arithmetic(tree: exp.Expression) -> exp.Expression:
@@ -53,6 +55,12 @@ def arithmetic(tree: exp.Expression) -> exp.Expression:
             return _divide(node)
         if isinstance(node, exp.Mod):
             return _modulo(node)
+        if isinstance(node, _BITS + _SHIFTS):
+            for side in ("this", "expression"):
+                if isinstance(node.args.get(side), exp.Expression):
+                    node.set(side, wrap(_integer(_number(node.args[side]))))
+            if isinstance(node, _SHIFTS):  # SQLite's integers have 64 bits
+                node.set("this", cast(node.this, "bigint"))
         if isinstance(node, _ARITHMETIC):
             for side in ("this", "expression"):
                 operand = node.args.get(side)
@@ -560,10 +568,20 @@ _NAMED: dict[str, Callable[[exp.Anonymous], exp.Expression]] = {
 }
 
 
+def _groups(node: exp.Column) -> bool:
+    """Whether rows are put together by a column: GROUP BY, PARTITION BY, count(DISTINCT ...)."""
+    counted = isinstance(node.parent, exp.Distinct) and isinstance(node.parent.parent, exp.Count)
+    return counted or isinstance(node.parent, exp.Group) or node.arg_key == "partition_by"
+
+
 def collations(tree: exp.Expression) -> exp.Expression:
-    """COLLATE NOCASE folds ASCII letters; BINARY is what PostgreSQL does anyway."""
+    """COLLATE NOCASE folds ASCII letters, in a comparison, a sort key, and where rows are grouped; BINARY is what
+    PostgreSQL does anyway."""
 
     def change(node: exp.Expression) -> exp.Expression | None:
+        if isinstance(node, exp.Column) and _groups(node) and type_of(node).collation == "NOCASE":
+            operand = node.meta.get("alias", node)
+            return call("lower", as_text(operand), kind=replace(type_of(node), collation=""))
         if not isinstance(node, exp.Collate):
             return None
         name = node.expression.name.upper()
@@ -571,7 +589,8 @@ def collations(tree: exp.Expression) -> exp.Expression:
             return typed(node.this.copy(), replace(type_of(node.this), collation=""))
         if name != "NOCASE":
             raise Rejected(f"collation {name}")
-        if isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE):
+        compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
+        if compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this"):
             return typed(node.this.copy(), replace(type_of(node.this), collation="NOCASE"))
         return call("lower", as_text(node.this), kind=type_of(node.this))
 

@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from text2sql.conversion.dialect.errors import Rejected
 from text2sql.conversion.dialect.scope import Bound, Origin, Scope
-from text2sql.conversion.dialect.tree import cast, identifier, number, rewrite, selects, string, typed
+from text2sql.conversion.dialect.tree import call, cast, identifier, number, rewrite, selects, string, typed
 from text2sql.conversion.dialect.types import DOUBLE, TEXT, in_group, type_of
 from text2sql.conversion.dialect.values import arithmetic_value, as_text, number_or_null, stays_text
 
@@ -75,6 +75,29 @@ def aggregates(tree: exp.Expression) -> exp.Expression:
         return None
 
     return rewrite(tree, change)
+
+
+def distinct_without_case(tree: exp.Expression) -> exp.Expression:
+    """DISTINCT takes texts that differ in case only for the same in a NOCASE column, and keeps any of them: grouping by
+    the folded text does so too."""
+    for select in selects(tree):
+        folded = [p for p in select.expressions if type_of(p.unalias()).collation == "NOCASE"]
+        if not select.args.get("distinct") or not folded:
+            continue
+        if grouped(select) or any(p.is_star for p in select.expressions):
+            raise Rejected("DISTINCT of NOCASE columns beside groups or *")
+        select.set("distinct", None)
+        keys = []
+        for projection in select.expressions:
+            value = projection.unalias()
+            if projection in folded:
+                keys.append(call("lower", as_text(value), kind=replace(type_of(value), collation="")))
+                if not isinstance(projection, exp.Alias):
+                    projection.replace(exp.alias_(value.copy(), identifier(value.name), copy=False))
+            else:
+                keys.append(value.copy())
+        select.set("group", exp.Group(expressions=keys))
+    return tree
 
 
 def _argument(node: exp.Expression) -> exp.Expression:
@@ -165,7 +188,7 @@ def _mend(select: exp.Select) -> None:
         group = select.args.get("group")
     for part in select.expressions:
         if any(isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count) for node in own(part)):
-            _expand_star(select)
+            expand_star(select)
             break
     if group is None and not any(is_aggregate(n) for part in clauses(select) for n in own(part)):
         return
@@ -203,7 +226,7 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
     select.set("having", exp.Having(this=some if clause is None else exp.and_(clause.this, some)))
 
 
-def _expand_star(select: exp.Select) -> None:
+def expand_star(select: exp.Select) -> None:
     """`*` beside a GROUP BY as the columns that it stands for."""
     scope: Scope = select.meta["scope"]
     made: list[exp.Expression] = []

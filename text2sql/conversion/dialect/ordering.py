@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
 from text2sql.conversion.dialect.errors import Rejected
-from text2sql.conversion.dialect.grouping import grouped
+from text2sql.conversion.dialect.grouping import expand_star, grouped, own
 from text2sql.conversion.dialect.tree import (
     cast,
     identifier,
@@ -32,10 +32,13 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
             continue
         names = {lower(p.alias_or_name) for p in select.expressions}
         selected = [p.unalias() for p in select.expressions]
-        if any(
-            isinstance(p, exp.Star) or (isinstance(p, exp.Column) and isinstance(p.this, exp.Star)) for p in selected
-        ):
-            continue  # every column is selected
+        if any(p.is_star for p in selected):
+            starred = [p.meta["origin"] for p in selected if isinstance(p, exp.Column) and p.is_star]
+            if not starred or all(b.meta["bound"].origin in starred for b in order.find_all(exp.Column)):
+                continue  # every column is selected
+            expand_star(select)
+            names = {lower(p.alias_or_name) for p in select.expressions}
+            selected = [p.unalias() for p in select.expressions]
         foreign = [o for o in order.expressions if not _is_selected(o.this, selected, names)]
         if not foreign:
             continue
@@ -226,7 +229,7 @@ def limits(tree: exp.Expression) -> exp.Expression:
         if value is None and isinstance(node.expression, exp.Literal):
             value = int(node.expression.this) if node.expression.this.lstrip("-").isdigit() else None
         if value is None:
-            if node.find(exp.Column):
+            if any(own(node, exp.Column)):
                 raise Rejected("LIMIT by a column")
             return None
         if value != int(value):

@@ -310,9 +310,20 @@ def _column(node: exp.Column, scope: Scope, aliases: bool) -> None:
     elif node.this.quoted and not table:
         node.meta["text"] = node.name
     elif name in ROWID:
-        raise Rejected("rowid: PostgreSQL's rows have no number")
+        node.meta["bound"], node.meta["own"] = _rowid(table, scope), True
     else:
         raise Rejected(f"no such column: {node.name}")
+
+
+def _rowid(alias: str, scope: Scope) -> Bound:
+    """The integer primary key that rowid is another name of. That it was declared INTEGER, and not INT, the schema does
+    not tell: the proof does."""
+    origins = [o for o in scope.origins if o.table is not None and alias in ("", o.alias)]
+    key = origins[0].table.primary_key if len(origins) == 1 else ()
+    bound = next((b for b in origins[0].columns.values() if (b.name,) == key), None) if key else None
+    if bound is None or bound.type.affinity != "integer" or not bound.type.integral:
+        raise Rejected("rowid: PostgreSQL's rows have no number, and it is no other name of a key here")
+    return bound
 
 
 def _origin(alias: str, scope: Scope) -> Origin:

@@ -25,7 +25,8 @@ class Type:
     """`pg`: PostgreSQL's type; `unknown` is a literal in quotes, which takes the type that its place wants.
 
     `classes` are SQLite's storage classes of the values, `affinity` is "" for an expression without one, `form` is
-    how its texts are written (see infer.text_form), `zeros` and `blanks` say whether 0 and '' can occur.
+    how its texts are written (see infer.text_form), `zeros` and `blanks` say whether 0 and '' can occur,
+    `blanks_are_null` that '' has become NULL.
     """
 
     pg: str
@@ -37,6 +38,7 @@ class Type:
     blanks: bool = True
     collation: str = ""
     prefix: str = ""
+    blanks_are_null: bool = False
 
     @property
     def numeric(self) -> bool:
@@ -85,7 +87,8 @@ def column_type(column: Column) -> Type:
         nullable=column.has_nulls and not column.not_null,
         form=column.form if column.storage else (column.type if column.type in DATE_TYPES else "text"),
         zeros=column.has_zeros,
-        blanks=column.has_blanks,
+        blanks=column.has_blanks and not column.blanks_are_null,
+        blanks_are_null=column.blanks_are_null,
         collation=column.collation,
         prefix=column.prefix,
     )
@@ -287,8 +290,20 @@ def _round(node: exp.Round) -> Type:
     return Type("numeric", frozenset({"real"}), nullable=type_of(node.this).nullable)
 
 
+def _bits(node: exp.Expression) -> Type:
+    wide = isinstance(node, exp.BitwiseLeftShift | exp.BitwiseRightShift)
+    return replace(BIGINT if wide else _integer(node), nullable=_integer(node).nullable)
+
+
+def _anonymous(node: exp.Anonymous) -> Type:
+    """A function that sqlglot has no class for and that becomes PostgreSQL's after its operands have asked for it."""
+    return replace(DOUBLE, nullable=False) if node.name.lower() == "total" else TEXT
+
+
 def _window(node: exp.Window) -> Type:
     function = node.this.this if isinstance(node.this, exp.IgnoreNulls | exp.RespectNulls) else node.this
+    if isinstance(function, exp.PercentRank | exp.CumeDist):
+        return replace(DOUBLE, nullable=False)
     if isinstance(function, exp.RowNumber | exp.Rank | exp.DenseRank | exp.Ntile):
         return replace(BIGINT, nullable=False)
     if isinstance(function, exp.Lag | exp.Lead | exp.FirstValue | exp.LastValue | exp.NthValue):
@@ -309,7 +324,9 @@ _TYPES = (
     (exp.Div, _division),
     (exp.Mod, lambda node: replace(_binary(node), nullable=True)),
     (exp.Add | exp.Sub | exp.Mul, _binary),
+    (exp.BitwiseAnd | exp.BitwiseOr | exp.BitwiseNot | exp.BitwiseLeftShift | exp.BitwiseRightShift, _bits),
     (exp.DPipe | exp.Concat, _text),
+    (exp.Anonymous, _anonymous),
     (_CONDITIONS, _condition),
     (exp.Subquery, _scalar),
     (exp.Count, lambda node: replace(BIGINT, nullable=False)),

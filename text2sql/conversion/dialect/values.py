@@ -45,6 +45,9 @@ def as_number(node: exp.Expression) -> exp.Expression | None:
     if is_string(node):
         value = text_number(node.this)
         return None if value is None else number(value)
+    written = node.this if isinstance(node, exp.Cast) and kind.pg == "text" else None
+    if written is not None and type_of(written).numeric and kind.form == "integer":  # a number that was made a text
+        return written
     if kind.pg == "text" and kind.textual and kind.form in ("integer", "number") and not kind.blanks:
         return cast(node, "integer" if kind.form == "integer" else "numeric")
     return None
@@ -52,12 +55,8 @@ def as_number(node: exp.Expression) -> exp.Expression | None:
 
 def number_or_null(node: exp.Expression) -> exp.Expression:
     """The numbers among the values of a text column, NULL for the texts."""
-    kind = type_of(node)
     if (found := as_number(node)) is not None:
         return found
-    if kind.mixed and kind.form == "blank":
-        blank = typed(exp.Nullif(this=node.copy(), expression=string("")), replace(TEXT, nullable=True))
-        return cast(blank, "integer" if "real" not in kind.classes else "numeric")
     matches = exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
     branch = exp.If(this=matches, true=cast(node, "numeric"))
     return typed(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
@@ -65,15 +64,11 @@ def number_or_null(node: exp.Expression) -> exp.Expression:
 
 def stays_text(node: exp.Expression) -> exp.Expression:
     """The condition that a value of a text column is no number for SQLite."""
-    if type_of(node).form == "blank":
-        return exp.EQ(this=wrap(node), expression=string(""))
     return exp.Not(this=exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN)))
 
 
 def is_number(node: exp.Expression) -> exp.Expression:
     """The opposite of `stays_text`."""
-    if type_of(node).form == "blank":
-        return exp.NEQ(this=wrap(node), expression=string(""))
     return exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
 
 
@@ -129,13 +124,9 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
         return typed(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
     if kind.pg not in ("text", "unknown"):
         raise Rejected(f"arithmetic with {kind.pg}")
-    if kind.mixed and kind.form == "blank":
-        fallback = typed(exp.Nullif(this=node.copy(), expression=string("")), TEXT)
-        zero = typed(exp.Coalesce(this=cast(fallback, "integer"), expressions=[number(0)]), nullable)
-    else:
-        prefix = call("substring", node, string(kind.prefix or PREFIX_PATTERN), kind=TEXT)
-        zero = cast(typed(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
-        zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
+    prefix = call("substring", node, string(kind.prefix or PREFIX_PATTERN), kind=TEXT)
+    zero = cast(typed(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
+    zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
     if not kind.nullable:
         return zero
     given = exp.Not(this=exp.Is(this=wrap(node), expression=exp.Null()))

@@ -1,0 +1,57 @@
+"""A script of SQLite queries as people keep them: in any encoding, over lines, with comments."""
+
+from __future__ import annotations
+
+import codecs
+import sqlite3
+
+import sqlglot
+from sqlglot.errors import SqlglotError
+
+from text2sql.sql import parse
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file: by its byte-order mark, or else as UTF-8, or else as Windows-1252, which reads anything."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def statements_of(text: str) -> list[str]:
+    """The statements of an SQL script, as they are written there; what holds comments only is none.
+
+    A script without a semicolon is one query, or if it cannot be read as one, a query on each line.
+
+    >>> statements_of("SELECT ';'; SELECT 2; -- the end")
+    ["SELECT ';'", 'SELECT 2']
+    >>> statements_of("SELECT 1,\\n  2"), statements_of("SELECT 1\\nSELECT 2")
+    (['SELECT 1,\\n  2'], ['SELECT 1', 'SELECT 2'])
+    """
+    statements, start = [], 0
+    for place, character in enumerate(text):
+        if character == ";" and sqlite3.complete_statement(text[start : place + 1]):
+            statements.append(text[start:place].strip())
+            start = place + 1
+    statements.append(text[start:].strip())
+    if len(statements) == 1 and not _is_one(text):
+        statements = [line.strip() for line in text.splitlines()]
+    return [statement for statement in statements if _says_something(statement)]
+
+
+def _is_one(text: str) -> bool:
+    try:
+        return len(parse(text, "sqlite")) <= 1
+    except SqlglotError:
+        return False
+
+
+def _says_something(statement: str) -> bool:
+    try:
+        return bool(sqlglot.tokenize(statement, read="sqlite"))
+    except SqlglotError:
+        return True  # an error in it is reported with the statement
