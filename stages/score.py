@@ -34,6 +34,7 @@ from text2sql.scoring.confidence import Calibration, confidence_figures, fit, ri
 from text2sql.scoring.figures import accuracy_csv, score_figures
 from text2sql.scoring.predictions import judge_predictions, read_predictions
 from text2sql.scoring.report import render_report
+from text2sql.scoring.shuffled import judge_on_shuffled
 from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, to_csv
 from text2sql.stage import run
 from text2sql.track import record
@@ -95,6 +96,7 @@ def score_predictions(options: ScoreOptions) -> str:
     with loaded_sandbox(databases, DUMPS, options.limits(), options.workers) as sandbox:
         verdicts, previews = judge_predictions(sandbox, rows, options.workers, options.exact_match)
         validation, _ = judge_predictions(sandbox, known, options.workers, exact=False)
+    judge_on_shuffled(verdicts, DUMPS, options.limits(), options.workers)
     score = score_figures(verdicts)
     if score["n"] == 0:
         raise UserError(f"none of {len(rows)} gold queries gave a result", f"see {PREDICTIONS}")

@@ -28,8 +28,10 @@ MOST_COMPARISONS = 200_000
 
 
 def explanation(sql: str, rows: Rows, execute: Execute, read: Read = lambda rows, _: rows) -> str | None:
-    """What `sql` leaves open that makes `rows` one of its possible results, or None if they are none, or if sqlglot
-    cannot read `sql`."""
+    """What `sql` leaves open that makes `rows` a possible result beside the one that it gives.
+
+    None if they are no such result, or if sqlglot cannot read `sql`.
+    """
     try:
         tree = parse_one(sql)
     except SqlglotError:

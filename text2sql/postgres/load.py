@@ -74,14 +74,25 @@ def loaded_sandbox(databases: Sequence[str], dumps: Path, limits: Limits, worker
     """
     from text2sql.postgres.server import server
 
+    with server() as running, sandbox_with(running, databases, dumps, limits, workers) as sandbox:
+        yield sandbox
+
+
+@contextmanager
+def sandbox_with(
+    running: Server, databases: Sequence[str], dumps: Path, limits: Limits, workers: int
+) -> Iterator[Sandbox]:
+    """As `loaded_sandbox`, on a running server, from which the databases are dropped at the end of the block."""
     for name in databases:
         if not (dumps / f"{name}.sql").exists():
             raise UserError(f"{dumps / name}.sql is missing", "run `dvc repro databases`, which makes it")
     # The largest first, so that none is left over for one worker at the end.
     order = sorted(databases, key=lambda name: -(dumps / f"{name}.sql").stat().st_size)
-    with server() as running, ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         loads = pool.map(lambda name: load(running, dumps / f"{name}.sql", name), order)
         for _ in track(loads, "loading databases", len(order)):
             pass
         with Sandbox(running, limits) as sandbox:
             yield sandbox
+            for name in order:
+                sandbox.drop(name)

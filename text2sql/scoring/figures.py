@@ -64,10 +64,16 @@ def features(sql: str) -> list[str]:
 
 
 def shares(rows: Sequence[Row]) -> dict[str, Any]:
-    """n, both accuracies, valid SQL and the interval of the suite accuracy over rows none of which is excluded; exact
-    match if the rows have it."""
+    """n, both accuracies, valid SQL and the interval of the suite accuracy over rows none of which is excluded; and, if
+    the rows have them, the accuracy with every answer that the gold queries leave open, that on shuffled rows, and
+    exact match."""
     n = len(rows)
-    exact = [row["exact_match"] for row in rows if "exact_match" in row]
+    optional = {
+        "execution_accuracy_open": "verdict_open",
+        "execution_accuracy_shuffled": "verdict_shuffled",
+        "exact_match": "exact_match",
+    }
+    known = {figure: sum(row[key] for row in rows) for figure, key in optional.items() if all(key in r for r in rows)}
     suite = sum(row["verdict_suite"] for row in rows)
     strict = sum(row["verdict_strict"] for row in rows)
     return {
@@ -76,7 +82,7 @@ def shares(rows: Sequence[Row]) -> dict[str, Any]:
         "ci95": [round(bound, 6) for bound in wilson(suite, n)],
         "execution_accuracy_strict": _share(strict, n),
         "valid_sql": _share(sum(row["error"] is None for row in rows), n),
-        **({"exact_match": _share(sum(exact), n)} if exact else {}),
+        **{figure: _share(right, n) for figure, right in known.items() if n},
     }
 
 

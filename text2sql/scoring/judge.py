@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from text2sql.postgres.alternatives import Execute, explanation
 from text2sql.postgres.compare import Result, Verdict, strict, strip_distinct, suite
 from text2sql.postgres.sandbox import Sandbox
+
+#: results of more columns are compared with what the gold query leaves open in the order in which they stand only
+MOST_REORDERED = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Both verdicts on a prediction, and the results as the queries are written."""
+    """Both verdicts on a prediction, and the results as the queries are written.
+
+    `possible`: the prediction is right by the suite verdict, or gives another result that the gold query leaves open.
+    """
 
     suite: Verdict
     strict: Verdict
     gold: Result
     predicted: Result
+    possible: bool = False
 
     @property
     def excluded(self) -> bool:
@@ -36,6 +45,7 @@ class Judgement:
             "gold_result": "nothing" if says_nothing(self.gold) else "rows",
             "verdict_strict": None if self.excluded else self.strict.correct,
             "verdict_suite": None if self.excluded else self.suite.correct,
+            "verdict_open": None if self.excluded else self.possible,
             "reason": self.suite.reason or self.strict.reason,
             "error": failed.error,
             "message": failed.message,
@@ -67,8 +77,22 @@ def judge(sandbox: Sandbox, database: str, gold_sql: str, predicted_sql: str) ->
     written = strict(gold, predicted, gold_sql)
     bare = gold if predicted.error == "timeout" else run(strip_distinct(gold_sql))
     if predicted.error == "timeout" or bare.error:
-        return Judgement(suite(gold, predicted, gold_sql), written, gold, predicted)
-    return Judgement(suite(bare, run(strip_distinct(predicted_sql)), gold_sql), written, gold, predicted)
+        verdict = suite(gold, predicted, gold_sql)
+    else:
+        verdict = suite(bare, run(strip_distinct(predicted_sql)), gold_sql)
+    possible = verdict.correct or (not predicted.error and is_possible(gold_sql, predicted, run))
+    return Judgement(verdict, written, gold, predicted, possible)
+
+
+def is_possible(gold_sql: str, predicted: Result, execute: Execute) -> bool:
+    """Whether a result is one of those that the gold query leaves open (ties that a LIMIT cuts, the order of ties, any
+    row of a group), its columns in any order."""
+    width = len(predicted.columns)
+    orders = itertools.permutations(range(width)) if width <= MOST_REORDERED else [range(width)]
+    return any(
+        explanation(gold_sql, [tuple(row[place] for place in order) for row in predicted.rows], execute) is not None
+        for order in orders
+    )
 
 
 def category(row: Mapping[str, Any]) -> str:
