@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro experiments test demo lint params environment lock remote verify clean
+.PHONY: help sql-eval repro experiments test demo lint params environment lock remote verify clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ experiments: environment ## the experiments so far, best first, in the columns t
 
 lint: environment ## ruff, and who may import whom
 	ruff check . && ruff format --check . && lint-imports
+
+sql-eval: environment ## score models/release on sql-eval, which is downloaded
+	python -m benchmarks.sql_eval --model models/release
 
 params: environment ## compose conf/ into params.yaml again
 	text2sql params

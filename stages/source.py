@@ -17,6 +17,7 @@ from text2sql.config import read_params, read_seed, require, section
 from text2sql.data.custom import Custom
 from text2sql.data.spider import archive, layout
 from text2sql.data.spider.layout import OFFICIAL_COUNTS
+from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
 from text2sql.files import write_json
 from text2sql.stage import run
@@ -70,10 +71,11 @@ class Spider:
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 
-KINDS: dict[str, type[Mini] | type[Spider] | type[Custom]] = {"mini": Mini, "spider": Spider, "custom": Custom}
+Source = Mini | Spider | Custom | SqlEval
+KINDS: dict[str, type[Source]] = {"mini": Mini, "spider": Spider, "custom": Custom, "sql_eval": SqlEval}
 
 
-def read_options(params: dict[str, Any]) -> tuple[Mini | Spider | Custom, int]:
+def read_options(params: dict[str, Any]) -> tuple[Source, int]:
     """data.source as the class of its `kind`, and the seed."""
     kind = params["data"]["source"].get("kind")
     if kind not in KINDS:
@@ -88,7 +90,7 @@ def describe(report: dict[str, Any]) -> str:
         for name, official in OFFICIAL_COUNTS.items():
             if (n := report["examples"][name]) != official:
                 lines.append(f"{name}: {n:,} examples; the official release has {official:,}")
-    if report["kind"] == "custom":
+    if report["kind"] in ("custom", "sql_eval"):
         return ""
     for db_id, n in report["missing_databases"].items():
         lines.append(f"database {db_id} is missing: {n} examples cannot be used")
@@ -104,7 +106,7 @@ def describe(report: dict[str, Any]) -> str:
 def main() -> str:
     options, seed = read_options(read_params())
     report = options.make(seed)
-    if not isinstance(options, Custom):  # which is not in Spider's layout, and is checked pair by pair
+    if isinstance(options, Mini | Spider):  # the others are not in Spider's layout, and are checked query by query
         report |= layout.verify(TARGET)
     write_json(REPORT, report)
     if notices := describe(report):

@@ -16,6 +16,7 @@ prompt, a metric or a model. Sample values are kept apart in the index and dropp
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 from collections import Counter
@@ -85,6 +86,7 @@ class Custom:
             UserError: database or pairs cannot be read, or hardly any question is left.
         """
         from text2sql.data.pairs import read_pairs
+        from text2sql.postgres.sandbox import Limits, Sandbox
         from text2sql.postgres.server import server
 
         pairs = list(read_pairs(Path(self.pairs))) if self.pairs else []
@@ -96,15 +98,17 @@ class Custom:
                 schema = loadable(own.schema, running)
                 dump = folder / f"{schema.db_id}.sql"
                 write_copy(dump, schema, own.lines)
-            with copied(running, dump, schema.db_id, self.timeout_seconds) as (connection, execute):
+            limits = Limits(timeout_seconds=self.timeout_seconds)
+            with copied(running, dump, schema.db_id) as connection, Sandbox(running, limits) as sandbox:
                 schema = with_samples(schema, connection)
+                execute = functools.partial(sandbox.execute, schema.db_id)
                 rows = list(tried(pairs, schema, execute, own.real))
                 if self.questions:
                     rows += generated(schema, connection, execute, seed, self.questions, own.real)
         write_index(folder / "schema_index.json", {schema.db_id: schema})
         write_jsonl(folder / "examples.jsonl", rows)
         if self.embedded:
-            write_embedded(target, seed, self.embedded, schema.db_id)
+            write_embedded(target, seed, self.embedded, {schema.db_id})
         return report(rows, schema, self)
 
 
@@ -202,16 +206,17 @@ def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterat
 
 
 @contextmanager
-def author_of_scratch(running: Server) -> Iterator[psycopg.Connection]:
+def author_of_scratch(running: Server, name: str = SCRATCH) -> Iterator[psycopg.Connection]:
     """A connection to an empty database, of a role that owns it and can do nothing else."""
     import psycopg
 
-    running.create_database(SCRATCH)
-    with psycopg.connect(running.dsn(SCRATCH), autocommit=True) as connection:
-        connection.execute(f"create role {AUTHOR} login".encode())
-        connection.execute(f"alter database {SCRATCH} owner to {AUTHOR}".encode())
+    running.create_database(name)
+    with psycopg.connect(running.dsn(name), autocommit=True) as connection:
+        if connection.execute("select from pg_roles where rolname = %s", [AUTHOR]).fetchone() is None:
+            connection.execute(f"create role {AUTHOR} login".encode())
+        connection.execute(f"alter database {quote(name)} owner to {AUTHOR}".encode())
         connection.execute(f"alter schema public owner to {AUTHOR}".encode())
-    with psycopg.connect(running.dsn(SCRATCH, AUTHOR), autocommit=True) as connection:
+    with psycopg.connect(running.dsn(name, AUTHOR), autocommit=True) as connection:
         connection.execute(b"set statement_timeout = '60s'")
         yield connection
 
@@ -244,11 +249,11 @@ def load_schema(connection: psycopg.Connection, path: Path, schema: Schema) -> N
                 ) from None
 
 
-def copied_lines(connection: psycopg.Connection, table: Table, limit: int) -> Iterator[str]:
-    """The first rows of a table as the server's own COPY writes them, as the types of `table`."""
+def copied_lines(connection: psycopg.Connection, table: Table, limit: int | None) -> Iterator[str]:
+    """The first rows of a table (all without a limit) as the server's own COPY writes them, as the types of `table`."""
     names = ", ".join(f"{quote(column.name)}::{column.type}" for column in table.columns)
     with connection.cursor() as cursor:
-        query = f"copy (select {names} from {quote(table.name)} limit {limit}) to stdout"
+        query = f"copy (select {names} from {quote(table.name)} limit {limit or 'all'}) to stdout"
         with cursor.copy(query.encode()) as copy:
             pending = b""
             for block in copy:
@@ -331,8 +336,8 @@ def write_copy(path: Path, schema: Schema, lines: Lines) -> None:
 
 
 @contextmanager
-def copied(running: Server, dump: Path, db_id: str, seconds: float) -> Iterator[tuple[psycopg.Connection, Execute]]:
-    """The dump loaded into a server: a connection of its owner, and the sandbox.
+def copied(running: Server, dump: Path, db_id: str) -> Iterator[psycopg.Connection]:
+    """The dump loaded into a database of ours: a connection of its owner.
 
     Raises:
         UserError: the dump cannot be loaded.
@@ -340,16 +345,14 @@ def copied(running: Server, dump: Path, db_id: str, seconds: float) -> Iterator[
     import psycopg
 
     from text2sql.postgres.load import load
-    from text2sql.postgres.sandbox import Limits, Sandbox
 
     try:
         load(running, dump, db_id)
     except psycopg.Error as error:
         what = f"the copy of the database cannot be loaded: {str(error).splitlines()[0]}"
         raise UserError(what, "hide the table or column with data.source.hidden") from None
-    limits = Limits(timeout_seconds=seconds)
-    with Sandbox(running, limits) as sandbox, psycopg.connect(running.dsn(db_id), autocommit=True) as connection:
-        yield connection, lambda sql: sandbox.execute(db_id, sql)
+    with psycopg.connect(running.dsn(db_id), autocommit=True) as connection:
+        yield connection
 
 
 def with_samples(schema: Schema, connection: psycopg.Connection) -> Schema:
@@ -451,14 +454,14 @@ def hardness_of(sql: str) -> str:
         return "extra"
 
 
-def write_embedded(target: Path, seed: int, per_domain: int, db_id: str) -> None:
+def write_embedded(target: Path, seed: int, per_domain: int, others: set[str]) -> None:
     """Write the embedded data's training part beside one's own, so that an adapter does not forget what it knew."""
     from text2sql.data.mini.dataset import write_training_part
     from text2sql.data.mini.domain import load_folder
     from text2sql.files import write_json
 
-    if db_id in {domain.db_id for domain in load_folder("domains")}:
-        raise UserError(f"{db_id} is also a database of the embedded data", "give the file another name")
+    if both := sorted(others & {domain.db_id for domain in load_folder("domains")}):
+        raise UserError(f"{both[0]} is also a database of the embedded data", "give the database another name")
     examples, tables = write_training_part(target, seed, per_domain)
     for name in FILES:
         write_json(target / name, examples if name == FILES[0] else [])

@@ -64,7 +64,7 @@ def download(url: str, target: Path) -> None:
         target.unlink(missing_ok=True)
         raise UserError(
             f"{url} cannot be downloaded: {error}",
-            f"download Spider by hand and put the archive at {target.with_suffix('.zip')}",
+            f"download it by hand and put it into {target.parent}, under the name that the configuration gives",
         ) from None
 
 

@@ -1,0 +1,344 @@
+"""`data=sql_eval`: a test bed in PostgreSQL as people write it, scored only, never trained on.
+
+sql-eval (defog-ai, Apache-2.0) has 190 questions on seven databases of defog-data. A question may have several golds,
+separated by semicolons; of a list of columns in braces, `SELECT {author.name, author.aid}`, any may be returned; some
+questions depend on today, so the clock is pinned; some come with instructions, which follow the question in the prompt.
+
+The files are fetched from their addresses, checked by their hashes, and stay in `data.source.folder`: none is part of
+this repository. What is trained on are the embedded data; to score an adapter that was trained elsewhere:
+`python -m benchmarks.sql_eval --model models/release`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from text2sql.config import require
+from text2sql.data.custom import (
+    FOLDER,
+    Row,
+    author_of_scratch,
+    copied,
+    copied_lines,
+    hardness_of,
+    loadable,
+    with_castable_types,
+    with_samples,
+    write_copy,
+    write_embedded,
+)
+from text2sql.data.spider.archive import download
+from text2sql.data.spider.examples import TEST_FILE
+from text2sql.errors import UserError
+from text2sql.files import read_jsonl, sha256, write_jsonl
+from text2sql.progress import track
+from text2sql.schema import Schema, write_index
+
+if TYPE_CHECKING:
+    from text2sql.postgres.compare import Result
+    from text2sql.postgres.sandbox import Sandbox
+    from text2sql.postgres.server import Server
+
+QUESTIONS = "questions_gen_postgres.csv"
+#: sha256 of the questions, and of each database's script
+HASHES = {
+    QUESTIONS: "b77f2cb9738910865ec336f4c8072372d96f982572dd72b4b5b9e31ce4a66d29",
+    "databases/academic.sql": "b107573b8724c3bad01496e284c870f6c91ca1186ce80307bdc914dce6a305c6",
+    "databases/advising.sql": "d218fd134251ae5fd04f08ac94241a06a0967f5634bc235fc50b37dd55b58732",
+    "databases/atis.sql": "eac836d06e1d09af95ec52d0697b9ff3f3d5e36aad528924c975933a84b15f84",
+    "databases/geography.sql": "cec75fc505d1d7fe338f1614eb5e0e11beadd12bc6e5bb0b64191d424a25cd85",
+    "databases/restaurants.sql": "6d495507d02384455e89444de4b7f4bba7e87e03f8d241ad139c3e0848cdc416",
+    "databases/scholar.sql": "d9b3ff1c30683862fedad30bf072e3293c62dffb5c7419427a8a54fdbee6a6b4",
+    "databases/yelp.sql": "ba2403129a48f099d0bfa0983930211baed1f239f44358fd9b89a485122ef68f",
+}
+#: sample values of each column, of which the stage databases keeps as many as are asked for
+SAMPLES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class SqlEval:
+    """data.source of kind sql_eval; conf/data/sql_eval.yaml explains each key."""
+
+    kind: str
+    folder: str
+    questions_url: str
+    databases_url: str
+    today: str
+    embedded: int
+    timeout_seconds: float
+
+    def __post_init__(self) -> None:
+        require(
+            bool(re.fullmatch(r"\d{4}-\d\d-\d\d", self.today)), f"today must be a day as 2024-05-31, not {self.today}"
+        )
+        require(self.embedded > 0, "embedded must be positive: something must be trained on")
+        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
+
+    def make(self, seed: int, target: Path = Path("data/source")) -> dict[str, Any]:
+        """Fetch the files, and write dumps, index and examples; returns the report.
+
+        Raises:
+            UserError: a file cannot be fetched or is another one, or a database cannot be loaded.
+        """
+        from text2sql.postgres.sandbox import Limits, Sandbox
+        from text2sql.postgres.server import server
+
+        root = Path(self.folder)
+        fetch(root, self.questions_url, self.databases_url)
+        shutil.rmtree(target, ignore_errors=True)
+        folder = target / FOLDER
+        folder.mkdir(parents=True)
+        questions = read_questions(root / QUESTIONS)
+        with server() as running:
+            schemas = load_databases(root, running, folder)
+            with Sandbox(running, Limits(timeout_seconds=self.timeout_seconds)) as sandbox:
+                rows = [
+                    example_of(question, sandbox, self.today) for question in track(questions, "golds", len(questions))
+                ]
+        write_index(folder / "schema_index.json", schemas)
+        write_jsonl(folder / "examples.jsonl", rows)
+        write_embedded(target, seed, self.embedded, set(schemas))
+        rejected = [row["id"] for row in rows if row["status"] == "rejected"]
+        return {
+            "kind": self.kind,
+            "examples": {TEST_FILE: len(rows)},
+            "databases": len(schemas),
+            "today": self.today,
+            "rejected": rejected,
+        }
+
+
+def fetch(root: Path, questions_url: str, databases_url: str) -> None:
+    """Download what is missing below `root`, and check every file by its hash.
+
+    Raises:
+        UserError: a file cannot be downloaded, or has another hash.
+    """
+    for name, pinned in HASHES.items():
+        path = root / name
+        if not path.exists():
+            db_id = path.stem
+            url = questions_url if name == QUESTIONS else databases_url.format(name=db_id)
+            partial = path.with_suffix(".part")
+            download(url, partial)
+            partial.replace(path)
+        if (actual := sha256(path)) != pinned:
+            raise UserError(f"{path} has sha256 {actual}, not the pinned {pinned}", "remove it, and run this again")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalQuestion:
+    """A question with its golds; `category` is the authors': group_by, order_by, ratio, table_join, instruct ..."""
+
+    id: str
+    db_id: str
+    question: str
+    category: str
+    golds: tuple[str, ...]
+
+
+def read_questions(path: Path) -> list[EvalQuestion]:
+    """The questions of the authors' file, with their instructions behind them and their golds written out."""
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return [
+        EvalQuestion(
+            f"{Path(TEST_FILE).stem}-{number}",
+            row["db_name"],
+            " ".join(f"{row['question']} {row['instructions'] or ''}".split()),
+            row["query_category"],
+            tuple(golds_of(row["query"])),
+        )
+        for number, row in enumerate(rows)
+    ]
+
+
+def golds_of(query: str) -> Iterator[str]:
+    """The queries that the authors' notation stands for: one for each choice of columns in braces.
+
+    >>> list(golds_of("SELECT {a, b}, count(*) FROM t GROUP BY {}; SELECT 1"))[:2]
+    ['SELECT a, count(*) FROM t GROUP BY a', 'SELECT b, count(*) FROM t GROUP BY b']
+    """
+    for part in filter(None, map(str.strip, query.split(";"))):
+        head, opened, rest = part.partition("{")
+        inner, _, tail = rest.partition("}")
+        if not opened:
+            yield part
+            continue
+        columns = [column.strip() for column in inner.split(",")]
+        for chosen in chain.from_iterable(combinations(columns, n) for n in range(1, len(columns) + 1)):
+            text = ", ".join(chosen)
+            yield head + text + tail.replace("{}", text)
+
+
+def pinned(sql: str, today: str) -> str:
+    """`sql` with that day in place of CURRENT_DATE, now() and the like, so that its answer is the same every day."""
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    from text2sql.sql import parse_one
+
+    moments = (exp.CurrentTimestamp, exp.CurrentDatetime, exp.Localtimestamp)
+    try:
+        tree = parse_one(sql)
+    except SqlglotError:
+        return sql
+    clock = list(tree.find_all(exp.CurrentDate, *moments))
+    for node in clock:
+        type_ = "date" if isinstance(node, exp.CurrentDate) else "timestamptz"
+        literal = exp.cast(exp.Literal.string(today if type_ == "date" else f"{today} 12:00:00+00"), type_)
+        if node is tree:
+            tree = literal
+        else:
+            node.replace(literal)
+    return tree.sql("postgres") if clock else sql
+
+
+def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schema]:
+    """Load each database's script into a server of ours, and a dump of it as for one's own; returns the schemas."""
+    from text2sql.ask.servers import Remote
+    from text2sql.postgres.script import run_leniently
+
+    schemas = {}
+    for name in HASHES:
+        path = root / name
+        if path.suffix != ".sql":
+            continue
+        scratch = f"{path.stem}_scratch"
+        with author_of_scratch(running, scratch) as connection:
+            if refused := run_leniently(connection, path.read_text(encoding="utf-8")):
+                raise UserError(f"{path}: {refused[0]}", "remove the file, and run this again")
+            connection.execute(b"reset all")
+            with Remote(running.dsn(scratch)) as remote:
+                schema = loadable(with_castable_types(remote.schema(), connection), running)
+            schema = dataclasses.replace(schema, db_id=path.stem)
+            dump = folder / f"{path.stem}.sql"
+            write_copy(dump, schema, lambda table, c=connection: copied_lines(c, table, None))
+        with copied(running, dump, path.stem) as connection:
+            schemas[path.stem] = with_samples(schema, connection)
+    return schemas
+
+
+def example_of(question: EvalQuestion, sandbox: Sandbox, today: str) -> Row:
+    """A line of examples.jsonl: the first gold that runs, and all of them under `golds`."""
+    golds = [pinned(gold, today) for gold in question.golds]
+    results = ((gold, sandbox.execute(question.db_id, gold)) for gold in golds)
+    gold, result = next(((gold, result) for gold, result in results if not result.error), (None, None))
+    status = "rejected" if result is None else "verified" if result.rows else "unverifiable"
+    return {
+        "id": question.id, "db_id": question.db_id, "question": question.question, "sqlite": None, "postgres": gold,
+        "status": status, "reason": {"rejected": "no gold runs", "unverifiable": "no rows"}.get(status, ""),
+        "hardness": hardness_of(gold) if gold else None, "golds": golds, "category": question.category,
+    }  # fmt: skip
+
+
+# --- Verdicts ---------------------------------------------------------------------------------------------
+
+
+def judge_predictions(folder: Path, predictions: Mapping[str, str], today: str) -> list[Row]:
+    """Predictions executed and compared with every gold: the authors' verdict and ours (suite), by question.
+
+    Args:
+        folder: data/source/postgres of this data set.
+        predictions: SQL by the id of the question.
+
+    Returns:
+        rows with `id`, `db_id`, `category`, `question`, `predicted`, `authors`, `suite`, `error`.
+    """
+    from text2sql.postgres.compare import suite
+    from text2sql.postgres.load import loaded_sandbox
+    from text2sql.postgres.sandbox import Limits
+
+    examples = [row for row in read_jsonl(folder / "examples.jsonl") if row["id"] in predictions]
+    databases = sorted({row["db_id"] for row in examples})
+    judged = []
+    with loaded_sandbox(databases, folder, Limits(), 1) as sandbox:
+        for row in track(examples, "verdicts", len(examples)):
+            predicted = sandbox.execute(row["db_id"], pinned(predictions[row["id"]], today))
+            golds = [(sql, sandbox.execute(row["db_id"], sql)) for sql in row["golds"]]
+            verdicts = {
+                "authors": any(authors_verdict(g, predicted, row["category"], row["question"]) for _, g in golds),
+                "suite": any(not g.error and suite(g, predicted, sql).correct for sql, g in golds),
+                "error": predicted.error,
+            }
+            kept = {key: row[key] for key in ("id", "db_id", "category", "question")}
+            judged.append(kept | {"predicted": predictions[row["id"]]} | verdicts)
+    return judged
+
+
+def authors_verdict(gold: Result, predicted: Result, category: str, question: str) -> bool:
+    """Whether sql-eval counts a prediction as correct (its `compare_df` or `subset_df`), for one of the golds.
+
+    Either both have the same rows, or every column of the gold has one of its own in the prediction with the same
+    values, and the rows of these columns are the same. Rows that occur twice count once, column names and their order
+    do not matter, numbers may differ by 1 in 100,000. The order of rows counts where the category is order_by or the
+    question has the word order, sort or arrange; not among rows that are sorted by a column anyway.
+    """
+    if gold.error or predicted.error:
+        return False
+    left, right = ([[_plain(v) for v in row] for row in result.rows] for result in (gold, predicted))
+    width, other = len(gold.columns), len(predicted.columns)
+    ordered = category == "order_by" or bool(re.search(r"\b(order|sort|arrange)\b", question.lower()))
+    if width == other and _equal(_by_name(left, gold.columns, ordered), _by_name(right, predicted.columns, ordered)):
+        return True
+    if not left:
+        return False
+    matched: list[int] = []
+    for i in range(width):
+        column = sorted((row[i] for row in left), key=_key)
+        free = (j for j in range(other) if j not in matched)
+        match = (j for j in free if _equal([column], [sorted((row[j] for row in right), key=_key)]))
+        if (j := next(match, None)) is None:
+            return False
+        matched.append(j)
+    taken = [[row[j] for j in matched] for row in right]
+    return _equal(_by_name(left, gold.columns, ordered), _by_name(taken, gold.columns, ordered))
+
+
+def _by_name(rows: Sequence[Sequence[Any]], names: Sequence[str], ordered: bool) -> list[list[Any]]:
+    """Rows without duplicates, columns by their names, sorted as far as their order is not asked for."""
+    places = sorted(range(len(names)), key=lambda i: names[i])
+    unique = list({tuple(map(_key, row)): [row[i] for i in places] for row in rows}.values())
+    columns = range(len(places))
+    if ordered:
+        keys = [[_key(row[i]) for row in unique] for i in columns]
+        rising = [i for i in columns if keys[i] == sorted(keys[i])]
+        if not rising:
+            return unique
+        columns = [*rising, *(i for i in columns if i not in rising)]
+    return sorted(unique, key=lambda row: [_key(row[i]) for i in columns])
+
+
+def _equal(left: Sequence[Sequence[Any]], right: Sequence[Sequence[Any]]) -> bool:
+    """Whether two tables have the same cells."""
+    same_shape = [len(row) for row in left] == [len(row) for row in right]
+    return same_shape and all(
+        _same(a, b) for row, other in zip(left, right, strict=True) for a, b in zip(row, other, strict=True)
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-8 + 1e-5 * abs(b)
+    return type(a) is type(b) and a == b
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of every type as floats, texts and the rest as they are; what cannot be compared as text."""
+    from decimal import Decimal
+
+    if isinstance(value, bool | int | float | Decimal):
+        return float(value)
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _key(value: Any) -> tuple[bool, str, Any]:
+    """A sort key for values of any type; NULL comes last."""
+    return (value is None, type(value).__name__, 0 if value is None else value)
