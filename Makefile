@@ -13,22 +13,28 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# uv reads none of pip's settings: this prints the registry of pip's environment or configuration, for both to ask.
+PIP_INDEX = $(BIN)/python -m pip config list | sed -n "s/^[^=]*\.index-url='\(.*\)'$$/\1/p" | tail -1
+
 environment: $(VENV)/.ready ## the virtual environment, as pinned in requirements.lock
 
 # torch: a local CPU wheel (PIP_FIND_LINKS) where there is one, otherwise the registry's, which on Linux wants the CUDA
 # libraries of requirements-cuda.lock. Everything else by uv, ten times as quick as pip.
 $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "Python 3.11 or 3.12 is needed (the pinned packages are for these): make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > $(VENV)/torch.lock
 	@sed '/^torch==/,/[^\\]$$/d' requirements.lock > $(VENV)/rest.lock
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-uv.lock
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-index -r $(VENV)/torch.lock 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/torch.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(VENV)/rest.lock
-	@if [ "$$(uname -s)" = Linux ] && ! ls -d $(VENV)/lib/python3*/site-packages/torch-*+cpu.dist-info >/dev/null 2>&1; then \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-cuda.lock; fi
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$$($(PIP_INDEX))}}"; \
+	test -n "$$UV_DEFAULT_INDEX" || unset UV_DEFAULT_INDEX; \
+	set -ex; install="$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps"; \
+	$$install --require-hashes -r $(VENV)/rest.lock; \
+	if [ "$$(uname -s)" = Linux ] && ! ls -d $(VENV)/lib/python3*/site-packages/torch-*+cpu.dist-info >/dev/null 2>&1; then \
+		$$install --require-hashes -r requirements-cuda.lock; fi; \
+	$$install --no-build-isolation --editable .
 	@$(BIN)/python -m text2sql.bucket
 	@$(BIN)/python -c 'import vl_convert; open("$(VENV)/vega.js", "w").write(vl_convert.javascript_bundle(vl_version="5.21"))'
 	@touch $@

@@ -8,6 +8,7 @@ Reads the archive of `data.source.archive`, data/custom/, or nothing. Writes dat
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from text2sql.data.spider import archive, layout
 from text2sql.data.spider.layout import OFFICIAL_COUNTS
 from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
-from text2sql.files import write_json
+from text2sql.files import repository_root, write_json
 from text2sql.stage import run
 
 TARGET = Path("data/source")
 REPORT = Path("metrics/source.json")
+#: the folder of one's own data, a dependency of this stage in dvc.yaml
+WATCHED = Path("data/custom")
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,27 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(f"notice: {line}" for line in lines)
 
 
+def check_watched(source: Custom) -> None:
+    """Refuse files of which DVC would not see that they have changed, and say why some are missing in an experiment.
+
+    Raises:
+        UserError: database or pairs lie outside data/custom, or are not in the experiment's copy of the repository.
+    """
+    for key in ("database", "pairs"):
+        if (name := getattr(source, key)) is None:
+            continue
+        if os.path.relpath(name, WATCHED).startswith(".."):  # as written: what a link leads to is watched too
+            what = f"data.source.{key}={name} lies outside {WATCHED}, where DVC would not see that it has changed"
+            raise UserError(what, f"copy it to {WATCHED}, or link it there: ln -s {name} {WATCHED}/")
+        if not Path(name).exists() and (repository_root() / name).exists():
+            what = f"{name} is not in this experiment's copy of the repository, which has only what git has"
+            raise UserError(what, f"`git add -f {name}` (no commit is needed), or leave out --temp and --queue")
+
+
 def main() -> str:
     options, seed = read_options(read_params())
+    if isinstance(options, Custom):
+        check_watched(options)
     report = options.make(seed)
     if isinstance(options, Mini | Spider):  # the others are not in Spider's layout, and are checked query by query
         report |= layout.verify(TARGET)

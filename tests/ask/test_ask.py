@@ -13,7 +13,7 @@ from scripted import Scripted
 from tiny_release import make_release
 from typer.testing import CliRunner
 
-from text2sql.ask import Engine, check_question, choose, schema, tidy
+from text2sql.ask.engine import Engine, check_question, choose, schema, tidy
 from text2sql.ask.place import open_place
 from text2sql.ask.schema_file import parse
 from text2sql.cli import app
@@ -279,6 +279,15 @@ def test_an_untrained_base_model_answers_too(tiny, monkeypatch):
 
 
 # --- finding models ---
+
+
+def test_from_any_folder_of_the_repository(tiny, tmp_path, monkeypatch):
+    copy_of(tiny, tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "docs" / "deep").mkdir(parents=True)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path / "docs" / "deep")
+    assert Engine.load().ask("How many?", parse(SHOP)).sql
 
 
 def copy_of(tiny, tmp_path):

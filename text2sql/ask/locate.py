@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.config import PARAMS, read_params, typed
 from text2sql.errors import UserError
-from text2sql.files import digest
+from text2sql.files import digest, repository_root
 from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
 from text2sql.model.inference import load_for_inference
 from text2sql.model.process import prepare
@@ -95,15 +95,16 @@ def locate(name: str) -> Located:
     """The model called `name`.
 
     Args:
-        name: a folder; `models:/NAME@ALIAS` or `models:/NAME/VERSION` of MLflow; a git revision that has a release;
-            `user/name` on the hub. Tried in this order.
+        name: a folder, seen from the working directory or from the repository's root; `models:/NAME@ALIAS` or
+            `models:/NAME/VERSION` of MLflow; a git revision that has a release; `user/name` on the hub. Tried in this
+            order.
 
     Raises:
         UserError: nothing of that name is to be had.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return opened(folder, name)
+    for folder in (Path(name).expanduser(), repository_root() / name):
+        if folder.is_dir():
+            return opened(folder, name)
     if name.startswith("models:/"):
         return opened(from_mlflow(name), name)
     if revision := git_revision(name):
@@ -197,7 +198,7 @@ def from_git(revision: str) -> Path:
     """The release of a commit, out of DVC's cache or remote."""
     from text2sql.release.versions import pull
 
-    return kept(f"release-{revision[:16]}", lambda target: pull(revision, out=target))
+    return kept(f"release-{revision[:16]}", lambda target: pull(revision, str(repository_root()), target))
 
 
 def from_hub(name: str) -> Path:

@@ -1,0 +1,43 @@
+"""Stage source: which files of one's own it takes."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.source import check_watched
+from text2sql.data.custom import Custom
+from text2sql.errors import UserError
+
+
+def own(**files: str | None) -> Custom:
+    return Custom("custom", files.get("database"), "DSN", files.get("pairs"), 20, 0, (), 10, 1.0)
+
+
+@pytest.mark.parametrize("outside", ["../shop.sql", "/tmp/shop.sql", "data/other/shop.sql", "data/custom/../shop.sql"])
+@pytest.mark.parametrize("key", ["database", "pairs"])
+def test_files_that_dvc_does_not_watch_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, outside: str
+) -> None:
+    """The second run would skip the stage, and use the old copy without a word."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"data\.source\.{key}=.* outside data/custom"):
+        check_watched(own(**{key: outside}))
+
+
+def test_watched_files_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_watched(own(database="data/custom/shop.sql", pairs=str(tmp_path / "data/custom/sub/pairs.csv")))
+    check_watched(own())
+
+
+def test_a_temporary_experiment_has_only_what_git_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc exp run --temp` and --queue work in a copy of the repository; DVC names the original."""
+    pairs = tmp_path / "data/custom/pairs.jsonl"
+    pairs.parent.mkdir(parents=True)
+    pairs.touch()
+    copy = tmp_path / ".dvc/tmp/exps/1"
+    copy.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(copy)
+    with pytest.raises(UserError, match=r"git add -f data/custom/pairs\.jsonl"):
+        check_watched(own(pairs="data/custom/pairs.jsonl"))
