@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import tempfile
 import threading
 from collections import OrderedDict
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 from text2sql.ask.place import sqlite
 from text2sql.ask.schema_file import parse
@@ -20,6 +19,7 @@ from text2sql.conversion.databases.dump import statements
 from text2sql.data.mini.dataset import write_database
 from text2sql.data.mini.domain import Domain, load_folder
 from text2sql.data.mini.rows import make_rows
+from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.compare import Result
 from text2sql.postgres.load import run_script
@@ -38,6 +38,10 @@ TITLES = {
 LIMITS = Limits(timeout_seconds=5.0, max_rows=200, max_bytes=2**20)
 #: characters of a pasted schema
 LARGEST = 200_000
+#: tables of a pasted schema; a prompt holds far fewer
+MOST_TABLES = 300
+#: of one statement of a pasted schema
+CREATE_SECONDS = 10
 #: pasted schemas kept; beyond them the one that was used longest ago is dropped
 PASTED = 16
 
@@ -57,12 +61,17 @@ class Database:
 
 
 class Databases:
-    """As a context manager; safe to use from several threads."""
+    """As a context manager; safe to use from several threads.
+
+    The lock is held for the table of pasted schemas only: no visitor waits for another's database.
+    """
 
     def __enter__(self) -> Databases:
         self._stack = ExitStack()
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._pasted: OrderedDict[str, Database] = OrderedDict()
+        self._doomed: list[str] = []
         with ExitStack() as stack:
             self._server = stack.enter_context(server())
             self._sandbox = stack.enter_context(Sandbox(self._server, LIMITS))
@@ -83,33 +92,58 @@ class Databases:
 
     def _create(self, name: str, script: Iterable[str]) -> None:
         self._server.create_database(name)
-        with psycopg.connect(self._server.dsn(name)) as connection:
+        with psycopg.connect(self._server.dsn(name), options=f"-c statement_timeout={CREATE_SECONDS}s") as connection:
             run_script(connection, (line for text in script for line in text.splitlines(keepends=True)))
 
     def pasted(self, text: str) -> Database:
         """A database with the tables of a pasted schema, empty.
 
         Raises:
-            UserError: it cannot be read, or is too large.
+            UserError: it cannot be read, is too large, or PostgreSQL refuses it. Then nothing is left of it.
         """
-        from text2sql.errors import UserError
-
         if len(text) > LARGEST:
             raise UserError(f"the schema has {len(text):,} characters", f"paste at most {LARGEST:,}: the tables only")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError("the schema has bytes that are no text", "paste it as UTF-8")
+        if (known := self._known(text)) is not None:
+            return known
         schema = parse(text, where="your schema")
-        name = f"pasted_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        if len(schema.tables) > MOST_TABLES:
+            raise UserError(f"the schema has {len(schema.tables):,} tables", f"paste at most {MOST_TABLES:,}")
+        name = f"pasted_{next(self._numbers)}"  # never one that is being dropped
+        try:
+            self._create(name, statements(schema, lambda table: ()))
+        except Exception as error:
+            self._drop([name])
+            if not isinstance(error, psycopg.Error):
+                raise
+            said = str(error).splitlines()[0]
+            raise UserError(f"PostgreSQL refuses the schema: {said}", "leave out what it names, or mend it") from None
         with self._lock:
-            if name not in self._pasted:
-                self._create(name, statements(schema, lambda table: ()))
-                self._pasted[name] = Database(name, schema)
-            self._pasted.move_to_end(name)
+            # Should another visitor have pasted the same meanwhile, that database is dropped in time like any other.
+            self._pasted[text] = Database(name, schema)
+            self._pasted.move_to_end(text)
             while len(self._pasted) > PASTED:
-                self._drop(self._pasted.popitem(last=False)[0])
-            return self._pasted[name]
+                self._doomed.append(self._pasted.popitem(last=False)[1].name)
+            doomed, self._doomed = self._doomed, []
+        self._drop(doomed)
+        return self._pasted.get(text) or Database(name, schema)
 
-    def _drop(self, name: str) -> None:
-        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    def _known(self, text: str) -> Database | None:
+        with self._lock:
+            if text in self._pasted:
+                self._pasted.move_to_end(text)
+            return self._pasted.get(text)
+
+    def _drop(self, names: Iterable[str]) -> None:
+        """Drop databases; one that cannot be dropped yet is tried again with the next ones."""
+        for name in names:
+            try:
+                self._sandbox.drop(name)
+            except UserError as error:
+                print(f"demo: {error.what}", flush=True)
+                with self._lock:
+                    self._doomed.append(name)
 
     def execute(self, database: Database, query: str) -> Result:
         """The result of an untrusted query, in the sandbox."""

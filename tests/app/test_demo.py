@@ -7,12 +7,14 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from scripted import Scripted
 
-from app.databases import TITLES, Databases
-from app.demo import build_page, serve
+from app.databases import PASTED, TITLES, Databases
+from app.demo import LARGEST_REQUEST, build_page, run_demo, serve
 from text2sql.data.mini.domain import load_folder
+from text2sql.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -29,6 +31,7 @@ ANSWERS = {question: sql for domain in DOMAINS.values() for question, sql in dom
     "How many books did each author write?": "select name, count(*) from authors join books "
     "on author_id = authors.id group by name",
     "A thousand rows": "select generate_series(1, 1000)",
+    "How many orders has each status?": "select status, count(*) as n from orders group by status order by status",
     "Invented column": "select nickname from customers",
 }
 
@@ -164,6 +167,22 @@ def test_long_results_are_cut(page):
     assert re.search("more than 200 rows|first 100 shown", page.locator("#rows").inner_text())
 
 
+def test_the_history_is_there_after_a_reload(page):
+    ask(page, "How many customers are there?")
+    page.wait_for_timeout(300)  # the browser keeps it
+    page.reload()
+    page.get_by_text("History").click()
+    page.wait_for_selector("#history summary")
+    assert "How many customers are there?" in page.locator("#history summary").first.inner_text()
+
+
+def test_confidence_and_bars(page):
+    ask(page, "How many orders has each status?")
+    assert page.locator(".confidence").inner_text().strip() == "88% sure"
+    assert page.locator(".bars tr").count() == len(table(page)) > 1
+    assert page.locator(".bars caption").inner_text() == "n by status"
+
+
 def test_edited_query_and_history(page):
     ask(page, "How many customers are there?")
     page.locator("#sql .cm-content").fill("select max(price) as top from products")
@@ -211,10 +230,87 @@ def test_two_visitors_at_once_get_their_own_answers(address):
     assert max(medians) < 6
 
 
-def test_many_pasted_schemas_leave_few_databases(databases):
-    from app.databases import PASTED
+def pasted_databases(databases):
+    with psycopg.connect(databases._server.dsn()) as connection:
+        query = "SELECT datname FROM pg_database WHERE datname LIKE 'pasted%'"
+        return {name for (name,) in connection.execute(query)}
 
+
+def test_many_pasted_schemas_leave_few_databases(databases):
     made = [databases.pasted(f"create table t{i} (a int);") for i in range(PASTED + 3)]
     assert databases.execute(made[-1], "select a from t18").error is None
-    assert databases.pasted("create table t0 (a int);").name == made[0].name
-    assert databases.execute(made[0], "select a from t0").error is None
+    again = databases.pasted("create table t0 (a int);")
+    assert databases.execute(again, "select a from t0").error is None
+    assert len(pasted_databases(databases)) == PASTED
+    with psycopg.connect(databases._server.dsn()) as connection:
+        roles = connection.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sandbox%'").fetchone()[0]
+    assert roles <= PASTED + len(TITLES)
+
+
+UNUSUAL = {
+    "types of extensions": "CREATE TABLE t (a citext, b hstore, c geography(Point, 4326), d vector(3), e ltree);",
+    "an unknown type": "CREATE TABLE t (id int, a frobnicate(3));",
+    "a column twice": "CREATE TABLE t (id int, id int);",
+    "long names": f"CREATE TABLE {'t' * 80} (id int, {'c' * 70} text, {'c' * 70}x text);",
+    "a table twice": "CREATE TABLE t (id int); CREATE TABLE t (id int);",
+    "thousands of tables": "".join(f"CREATE TABLE t{i} (id int primary key);\n" for i in range(3000)),
+    "thousands of columns": f"CREATE TABLE t ({', '.join(f'c{i} int' for i in range(2000))});",
+    "a key to a unique column": "CREATE TABLE a (code text UNIQUE); CREATE TABLE b (c text REFERENCES a (code));",
+    "a key to nothing": "CREATE TABLE t (a int REFERENCES nowhere (id));",
+    "arrays of enums": "CREATE TYPE mood AS ENUM ('a'); CREATE TABLE t (m mood[], i interval(6)); CREATE TABLE e ();",
+    "odd names": 'CREATE TABLE "a""b" ("c;d" int, "e\n" text);',
+    "no text": "CREATE TABLE t (id int, \ud800 text);",
+    "a NUL": "CREATE TABLE t (id int, \0 text);",
+    "nesting": f"CREATE TABLE t (id int DEFAULT {'(' * 20000}1{')' * 20000});",
+}
+
+
+@pytest.mark.parametrize("text", UNUSUAL.values(), ids=UNUSUAL)
+def test_an_unusual_schema_is_a_database_or_a_sentence_and_leaves_nothing(databases, text):
+    before = pasted_databases(databases)
+    for _ in range(2):
+        try:
+            made = databases.pasted(text)
+        except UserError:
+            assert pasted_databases(databases) == before
+        else:
+            assert databases.execute(made, "SELECT 1").rows == [(1,)]
+
+
+def test_a_query_that_cannot_be_cancelled_keeps_nobody_waiting(databases):
+    own = databases.pasted("create table lonely (a int);")
+    endless = "select repeat('a', 4000000) like '%' || repeat('a', 2000000) || 'b'"
+    with ThreadPoolExecutor(1) as visitor:
+        hanging = visitor.submit(databases.execute, own, endless)
+        time.sleep(0.5)
+        others = [databases.pasted(f"create table other{i} (a int);") for i in range(PASTED + 1)]  # drops `own`
+        assert databases.execute(databases.domains["retail"], "select 1").rows == [(1,)]
+        assert not hanging.done()
+        assert hanging.result(timeout=30).error in ("timeout", "lost")
+    assert own.name not in pasted_databases(databases)
+    assert others[-1].name in pasted_databases(databases)
+
+
+# --- what listens ---
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        ("/gradio_api/upload", {"files": {"files": ("a.bin", b"x" * 10)}}, 403),
+        ("/gradio_api/queue/join", {"content": b"x" * (LARGEST_REQUEST + 1)}, 413),
+        ("/gradio_api/queue/join", {"content": iter([b"x"])}, 411),
+    ],
+)
+def test_what_no_page_sends_is_refused(address, path, content, status):
+    import httpx
+
+    assert httpx.post(address + path, **content).status_code == status
+
+
+def test_a_port_in_use_is_said_before_the_model_is_loaded():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match=r"in use(.|\n)*--port"):
+            run_demo("models/none", port=taken.getsockname()[1])
