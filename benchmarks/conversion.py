@@ -30,8 +30,8 @@ import sqlglot
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from text2sql.conversion.databases.sqlite import connect as connect_sqlite  # noqa: E402
-from text2sql.conversion.dialect import RULES, Rejected, convert  # noqa: E402
+from text2sql.conversion.databases.sqlite import connect_sqlite  # noqa: E402
+from text2sql.conversion.dialect import RULES, Rejected, convert_query  # noqa: E402
 from text2sql.conversion.engines import as_stored, connect_as_text, guard, run_postgres, run_sqlite  # noqa: E402
 from text2sql.data.spider.examples import database_file  # noqa: E402
 from text2sql.postgres.compare import same_rows  # noqa: E402
@@ -140,7 +140,7 @@ def _texts(query: str, schema: Schema) -> list[str | None]:
             return None
 
     plain = attempt(lambda: sqlglot.transpile(query, read="sqlite", write="postgres")[0])
-    partial = [attempt(lambda n=n: convert(query, schema, RULES[:n])) for n in range(1, len(RULES) + 1)]
+    partial = [attempt(lambda n=n: convert_query(query, schema, RULES[:n])) for n in range(1, len(RULES) + 1)]
     return [query, plain, *partial]
 
 

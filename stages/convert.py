@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, require, section
-from text2sql.conversion.databases.sqlite import Source
-from text2sql.conversion.databases.sqlite import connect as connect_sqlite
+from text2sql.conversion.databases.sqlite import Source, connect_sqlite
 from text2sql.conversion.dialect import DEFECT
 from text2sql.conversion.examination import Outcome, examine_everywhere
 from text2sql.data import custom

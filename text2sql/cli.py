@@ -54,7 +54,7 @@ def convert(
     from text2sql.conversion.databases import describe, open_source, write_dump
     from text2sql.conversion.dialect import DEFECT
     from text2sql.conversion.examination import convert_script
-    from text2sql.conversion.script import decoded
+    from text2sql.conversion.queries import decoded
 
     schema, outcomes = convert_script(sqlite, decoded(queries.read()), timeout)
     for note in schema.notes:

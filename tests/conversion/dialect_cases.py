@@ -362,7 +362,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE name NOT LIKE '%\\_%'",
         ),
     ],
-    "affinity": [
+    "affinities": [
         ("SELECT name FROM customer WHERE age = '34'", "SELECT name FROM customer WHERE age = 34"),
         ("SELECT name FROM customer WHERE zip = 5", "SELECT name FROM customer WHERE zip = '5'"),
         ("SELECT name FROM customer WHERE zip > 5", "SELECT name FROM customer WHERE zip > '5'"),

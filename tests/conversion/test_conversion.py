@@ -18,11 +18,11 @@ from stages import convert, databases
 from tests.postgres.shop import SCRIPT
 from text2sql.cli import app
 from text2sql.conversion.databases import describe, open_source
-from text2sql.conversion.dialect import DEFECT, RULES, Conversion, convert_tree, parse
+from text2sql.conversion.dialect import DEFECT, RULES, Conversion, convert_tree, parse_query
 from text2sql.conversion.engines import as_stored, connect_as_text, gave_up, guard, run_postgres, run_sqlite
 from text2sql.conversion.examination import convert_script
 from text2sql.conversion.proof import prove
-from text2sql.conversion.script import decoded, statements_of
+from text2sql.conversion.queries import decoded, statements_of
 from text2sql.conversion.synthetic import fill
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result, same_rows
@@ -64,7 +64,7 @@ def test_a_column_of_numbers_and_texts_is_compared_as_a_bag_too():
 @pytest.mark.parametrize(("source", "converted"), [(12345678, 12345679), (1700000000, 1700001600)])
 def test_another_integer_is_another_result(source, converted):
     """Ids of eight digits and times in seconds differ by less than a millionth."""
-    conversion = Conversion(f"SELECT {converted}", parse(f"SELECT {source}"), frozenset())
+    conversion = Conversion(f"SELECT {converted}", parse_query(f"SELECT {source}"), frozenset())
     proof = prove(conversion, Result(("a",), [(source,)]), lambda _: Result(("a",), [(converted,)]))
     assert proof.status == "rejected"
     assert str(converted) in proof.reason

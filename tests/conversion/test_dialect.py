@@ -11,8 +11,8 @@ import pytest
 from tests.conversion.dialect_cases import CASES
 from tests.postgres.shop import SCRIPT
 from text2sql.conversion.databases import describe, open_source
-from text2sql.conversion.dialect import RULES, RULES_FOR_FIRST_ROWS, Rejected, convert
-from text2sql.conversion.dialect.text import write
+from text2sql.conversion.dialect import RULES, RULES_FOR_FIRST_ROWS, Rejected, convert_query
+from text2sql.conversion.dialect.writer import postgres_text
 from text2sql.conversion.examination import convert_script
 from text2sql.sql import parse_one
 
@@ -54,7 +54,7 @@ def test_every_rule_says_why_and_does_something(rule, schema):
 
     def text(sqlite, rules):
         try:
-            return convert(sqlite, schema, rules)
+            return convert_query(sqlite, schema, rules)
         except Rejected as error:
             return f"rejected: {error}"
 
@@ -94,7 +94,7 @@ def test_every_rule_says_why_and_does_something(rule, schema):
 )
 def test_what_is_not_known_is_rejected_with_a_reason(query, reason, schema):
     with pytest.raises(Rejected, match=reason):
-        convert(query, schema)
+        convert_query(query, schema)
 
 
 TIES = [
@@ -147,7 +147,7 @@ def test_any_comparison_is_right_or_rejected_before_it_runs(shop):
 def test_the_text_of_a_converted_tree_parses_again():
     for cases in CASES.values():
         for _, postgres in cases:
-            assert write(parse_one(postgres))
+            assert postgres_text(parse_one(postgres))
 
 
 def test_rules_are_all_there():

@@ -14,7 +14,7 @@ from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
 from text2sql.schema import quote
 from text2sql.scoring.judge import judge
-from text2sql.scoring.shuffled import NULL, judge_on_shuffled, keys_of_several, shuffled, units
+from text2sql.scoring.shuffled import NULL, judge_on_shuffled, keys_of_several, shuffled_lines, units
 
 LIMITS = Limits(timeout_seconds=10.0, max_rows=1000)
 SCRIPT = """
@@ -39,8 +39,8 @@ def shop(tmp_path_factory):
 def test_values_move_and_keys_hold(shop):
     folder, schema = shop
     before = (folder / "shop.sql").read_text().splitlines(keepends=True)
-    after = list(shuffled(before, Random(0)))
-    assert after == list(shuffled(before, Random(0)))
+    after = list(shuffled_lines(before, Random(0)))
+    assert after == list(shuffled_lines(before, Random(0)))
     assert after != before
     keys = keys_of_several(before)
     assert keys == {"sale": [["shop", '"the day"']]}

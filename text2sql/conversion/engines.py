@@ -15,7 +15,7 @@ import psycopg
 from psycopg.types.string import TextLoader
 
 from text2sql.conversion.databases.encode import as_bytes, as_text
-from text2sql.conversion.databases.infer import INTEGER_TEXT, moment, text_form
+from text2sql.conversion.databases.infer import INTEGER_TEXT, plain_moment, text_form
 from text2sql.postgres.compare import Result, Row, Rows
 
 #: a result of more rows is not compared; a cross join by mistake has millions
@@ -106,8 +106,8 @@ def _reader(column: Sequence[Any]) -> Callable[[Any], Any] | None:
     values = [v for value in column for v in (value if isinstance(value, list) else [value]) if v is not None]
     first = values[0] if values else None
     if isinstance(first, str):
-        timestamps = text_form(first) in ("timestamp", "time") and all(moment(value) == value for value in values)
-        return (lambda value: moment(as_text(value))) if timestamps else as_text
+        timestamps = text_form(first) in ("timestamp", "time") and all(plain_moment(value) == value for value in values)
+        return (lambda value: plain_moment(as_text(value))) if timestamps else as_text
     if isinstance(first, bytes | memoryview):
         return as_bytes
     return _as_number if isinstance(first, int | float | Decimal) else None

@@ -15,7 +15,7 @@ from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
 from text2sql.conversion.engines import connect_as_text, gave_up, guard, run_postgres, run_sqlite
 from text2sql.conversion.proof import Proof, prove
-from text2sql.conversion.script import statements_of
+from text2sql.conversion.queries import statements_of
 from text2sql.postgres.alternatives import is_open
 from text2sql.postgres.compare import Result
 from text2sql.postgres.load import loaded

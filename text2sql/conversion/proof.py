@@ -14,8 +14,8 @@ from typing import Any
 from sqlglot import exp
 
 from text2sql.conversion.dialect import Conversion
-from text2sql.conversion.dialect.text import write
 from text2sql.conversion.dialect.tree import cast, literal_number
+from text2sql.conversion.dialect.writer import postgres_text
 from text2sql.conversion.engines import as_stored, gave_up
 from text2sql.postgres.alternatives import Execute, explanation
 from text2sql.postgres.compare import Result, Rows, row_keys, same_row, same_rows
@@ -64,7 +64,7 @@ def _fits_in_floating_point(tree: exp.Expression, sqlite: Result, execute: Execu
     sums = [node for node in tree.find_all(exp.Sum, exp.Avg) if not isinstance(node.this, exp.Distinct | exp.Star)]
     for node in sums:
         node.set("this", cast(node.this, "double precision"))
-    floating = execute(write(tree)) if sums else Result(error="no sums")
+    floating = execute(postgres_text(tree)) if sums else Result(error="no sums")
     rows = as_stored(sqlite.rows, floating.rows) if not floating.error else []
     return not floating.error and same_rows(rows, floating.rows, ordered=bool(tree.args.get("order")))
 
@@ -90,7 +90,7 @@ def _distinct_order_fits(tree: exp.Expression, wanted: Rows, execute: Execute) -
     opened.set("order", None)
     opened.set("limit", None)
     opened.set("expressions", [*opened.expressions, items[0].meta["choices"].copy()])
-    answer = execute(write(opened))
+    answer = execute(postgres_text(opened))
     if answer.error:
         return False
     keys, known = row_keys(wanted, [row[:-1] for row in answer.rows])

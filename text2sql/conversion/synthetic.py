@@ -19,7 +19,7 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.infer import text_form
 from text2sql.conversion.databases.sqlite import Source, Value, sqlite_name
-from text2sql.conversion.dialect import Rejected, parse
+from text2sql.conversion.dialect import Rejected, parse_query
 from text2sql.conversion.dialect.comparisons import COMPARISONS
 from text2sql.conversion.dialect.scope import Origin, bind
 from text2sql.conversion.dialect.tree import literal_number
@@ -80,7 +80,7 @@ def unconstrained(schema: Schema) -> Schema:
 
 def _rows(query: str, schema: Schema, number: int, chance: random.Random) -> Iterator[tuple[Table, list[Value]]]:
     try:
-        tree = parse(query)
+        tree = parse_query(query)
         bind(tree, schema)
     except Rejected:
         return  # it will be reported as such; it asks for nothing

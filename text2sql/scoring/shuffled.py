@@ -63,10 +63,10 @@ def write_shuffled(dump: Path, number: int, target: Path) -> None:
     with dump.open(encoding="utf-8", newline="\n") as lines:
         text = list(lines)
     with target.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(shuffled(text, random.Random(f"{dump.stem} {number}")))
+        out.writelines(shuffled_lines(text, random.Random(f"{dump.stem} {number}")))
 
 
-def shuffled(dump: Sequence[str], chance: random.Random) -> Iterator[str]:
+def shuffled_lines(dump: Sequence[str], chance: random.Random) -> Iterator[str]:
     """A dump's lines with the values of each column in another order. NULLs stay where they are, and columns that form
     a key together are moved together, so that every key and reference holds as before."""
     keys = keys_of_several(dump)

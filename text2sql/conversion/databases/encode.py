@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from text2sql.conversion.databases.infer import moment
+from text2sql.conversion.databases.infer import plain_moment
 from text2sql.conversion.databases.sqlite import Value
 
 
@@ -50,7 +50,7 @@ def encoder(type_: str) -> Callable[[Value], str]:
     if type_ in ("text", "date"):
         return as_text
     if type_ in ("timestamp", "time"):
-        return lambda value: moment(as_text(value))
+        return lambda value: plain_moment(as_text(value))
     if type_ == "bytea":
         return lambda value: "\\x" + as_bytes(value).hex()
     return _number

@@ -70,10 +70,10 @@ def text_form(value: str) -> str:
     return "text"
 
 
-def moment(text: str) -> str:
+def plain_moment(text: str) -> str:
     """A timestamp or time as PostgreSQL writes it; another text as it is.
 
-    >>> moment("2024-01-05T08:22:35.120Z"), moment("08:22:35.000"), moment("2024-01-05")
+    >>> plain_moment("2024-01-05T08:22:35.120Z"), plain_moment("08:22:35.000"), plain_moment("2024-01-05")
     ('2024-01-05 08:22:35.12', '08:22:35', '2024-01-05')
     """
     if not TIMESTAMP_TEXT.match(text) and not TIME_TEXT.match(text):
@@ -131,7 +131,7 @@ class Facts:
                 if form is None:
                     form = known[value] = text_form(value)
                     self._narrow_prefixes(value)
-                    self.with_fraction += form == "timestamp" and "." in moment(value)
+                    self.with_fraction += form == "timestamp" and "." in plain_moment(value)
                 self.forms[form] = self.forms.get(form, 0) + 1
             else:
                 self.blobs += 1

@@ -144,7 +144,7 @@ class Source:
         temporary table hides each such table. None if there are no such columns, or no file."""
         if not any(blanks.values()) or not self.path.exists():
             return None
-        connection = Source(self.path, connect(self.path)).connection
+        connection = Source(self.path, connect_sqlite(self.path)).connection
         connection.execute("PRAGMA temp_store = MEMORY")
         for table in self.tables():
             if not blanks.get(table.name):
@@ -247,7 +247,7 @@ def sqlite_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect_sqlite(path: Path) -> sqlite3.Connection:
     """A read-only connection.
 
     Raises:
@@ -278,7 +278,7 @@ def open_source(path: Path) -> Iterator[Source]:
     Raises:
         UserError: it is missing, locked, no database, or damaged.
     """
-    connection = connect(path)
+    connection = connect_sqlite(path)
     try:
         found = _quick_check(path)
         if found != "ok":
@@ -297,7 +297,7 @@ def _quick_check(path: Path) -> str:
     generated = (
         "SELECT 1 FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table' AND c.hidden = 2"
     )
-    with closing(connect(path)) as connection:
+    with closing(connect_sqlite(path)) as connection:
         if connection.execute(generated).fetchone():
             deadline = time.monotonic() + MOST_SECONDS
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 200)

@@ -1,8 +1,9 @@
 """SQLite queries as PostgreSQL queries with the same results.
 
-`convert` parses the query, resolves every name against the schema (`scope`), and applies `RULES` in order: each a small
-transform of the tree whose docstring says which difference between the engines it stands for, and whose cases are a
-table in tests/conversion/test_dialect.py. What no rule knows is rejected with a reason; nothing is passed on unread.
+`convert_query` parses a query, refuses what no rule knows (`allowed`), resolves every name against the schema
+(`scope`), applies `RULES` in order, and writes the tree (`writer`). A rule is a small transform of the tree: its
+docstring says which difference between the engines it stands for, and its cases are a table in
+tests/conversion/dialect_cases.py. What cannot be converted is rejected with a reason.
 """
 
 from __future__ import annotations
@@ -14,26 +15,25 @@ from dataclasses import dataclass
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from text2sql.conversion.dialect import comparisons, dates, expressions, grouping, names, ordering
-from text2sql.conversion.dialect.allowed import check
-from text2sql.conversion.dialect.errors import Defect, Rejected
+from text2sql.conversion.dialect import comparisons, dates, expressions, grouping, naming, ordering
+from text2sql.conversion.dialect.allowed import Defect, Rejected, check_nodes
 from text2sql.conversion.dialect.scope import bind
-from text2sql.conversion.dialect.text import write
+from text2sql.conversion.dialect.writer import postgres_text
 from text2sql.schema import Schema
-from text2sql.sql import parse as read
+from text2sql.sql import parse
 
-__all__ = ["DEFECT", "RULES", "Conversion", "Defect", "Rejected", "convert", "convert_tree", "parse"]
+__all__ = ["DEFECT", "RULES", "Conversion", "Defect", "Rejected", "convert_query", "convert_tree", "parse_query"]
 
 #: how the reason of an example begins on which a rule failed
 DEFECT = "defect: "
 Rule = Callable[[exp.Expression], exp.Expression]
 #: in the order in which they are applied: names first, then values, then rows and their order
 RULES: Sequence[Rule] = (
-    names.string_literals,
+    naming.string_literals,
     comparisons.blanks,
-    names.names,
-    names.aliases,
-    names.joins,
+    naming.names,
+    naming.aliases,
+    naming.joins,
     expressions.collations,
     dates.dates,
     expressions.functions,
@@ -45,7 +45,7 @@ RULES: Sequence[Rule] = (
     grouping.distinct_without_case,
     comparisons.like,
     comparisons.glob,
-    comparisons.affinity,
+    comparisons.affinities,
     comparisons.conditions,
     ordering.distinct_order,
     grouping.having,
@@ -54,21 +54,21 @@ RULES: Sequence[Rule] = (
     ordering.order_values,
     ordering.null_order,
     ordering.limits,
-    names.derived_names,
-    names.parentheses,
+    naming.derived_names,
+    naming.parentheses,
 )
 #: the rules for a query that PostgreSQL has refused because a subquery used as a value has several rows
 RULES_FOR_FIRST_ROWS: Sequence[Rule] = (*RULES, ordering.first_rows)
 
 
-def parse(sql: str) -> exp.Query:
+def parse_query(sql: str) -> exp.Query:
     """The tree of one SQLite query.
 
     Raises:
         Rejected: a syntax error, several statements, or a statement that is no query.
     """
     try:
-        statements = [s for s in read(sql, "sqlite") if not isinstance(s, exp.Semicolon)]
+        statements = [s for s in parse(sql, "sqlite") if not isinstance(s, exp.Semicolon)]
     except SqlglotError as error:
         raise Rejected(f"syntax error: {str(error).splitlines()[0]}") from None
     if len(statements) != 1:
@@ -91,14 +91,14 @@ class Conversion:
 
 
 def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Conversion:
-    """As `convert`, with what a proof needs besides the text.
+    """As `convert_query`, with what a proof needs besides the text.
 
     Raises:
         Rejected: it cannot be converted; with the reason.
         Defect: a rule failed on it; the traceback is logged.
     """
-    tree: exp.Expression = parse(sql)
-    check(tree)
+    tree: exp.Expression = parse_query(sql)
+    check_nodes(tree)
     step = "names"
     try:
         tree.meta["width"] = bind(tree, schema)
@@ -107,7 +107,7 @@ def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Con
         for rule in rules:
             step = rule.__name__
             tree = rule(tree)
-        return Conversion(write(tree), tree, tables, blanks)
+        return Conversion(postgres_text(tree), tree, tables, blanks)
     except RecursionError:
         raise Rejected("nested too deeply") from None
     except Rejected:
@@ -134,15 +134,15 @@ def _blank_columns(tree: exp.Expression, schema: Schema) -> tuple[str, ...]:
 
 def with_blanks_as_null(sql: str, schema: Schema) -> str:
     """The SQLite query that asks for NULL where `sql` asks for an empty text that is NULL in PostgreSQL."""
-    tree: exp.Expression = parse(sql)
+    tree: exp.Expression = parse_query(sql)
     bind(tree, schema)
-    tree = names.string_literals(tree)
+    tree = naming.string_literals(tree)
     before = tree.copy()
     tree = comparisons.blanks(tree)
     return sql if tree == before else tree.sql("sqlite")
 
 
-def convert(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:
+def convert_query(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:
     """The PostgreSQL query that returns what the SQLite query `sql` returns, on the database that `schema` describes.
 
     Args:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from text2sql.conversion.dialect.errors import Rejected
+
+class Rejected(Exception):
+    """The query cannot be converted faithfully; the message says why, for the example's `reason`."""
+
+
+class Defect(Rejected):
+    """A rule met a query that it was not written for and failed: an error of ours, which stages and command report."""
+
 
 _STRUCTURE = (
     exp.Select, exp.Subquery, exp.Union, exp.Intersect, exp.Except, exp.Values, exp.Tuple, exp.With, exp.CTE,
@@ -36,7 +43,7 @@ NAMED = frozenset({
 WITH_ARGUMENT = frozenset({"printf", "likely", "unlikely", "total", "typeof"})
 
 
-def check(tree: exp.Expression) -> None:
+def check_nodes(tree: exp.Expression) -> None:
     """Look at every node.
 
     Raises:

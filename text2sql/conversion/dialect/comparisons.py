@@ -6,18 +6,28 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from text2sql.conversion.dialect.errors import Rejected
-from text2sql.conversion.dialect.tree import call, false, is_not_null, is_string, number, rewrite, string, typed, wrap
-from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
-from text2sql.conversion.dialect.values import (
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.coercion import (
     as_number,
-    as_text,
     condition,
     is_number,
     number_or_null,
     stays_text,
     text_number,
+    text_of,
 )
+from text2sql.conversion.dialect.tree import (
+    call,
+    false,
+    is_not_null,
+    is_string,
+    number,
+    rewrite,
+    string,
+    with_type,
+    wrap,
+)
+from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 _NUMBER_FORMS = ("integer", "number", "integer or text")
@@ -32,7 +42,7 @@ def affinity_of(left: Type, right: Type) -> str:
     return "numeric" if found in NUMERIC_AFFINITIES else "text" if found == "text" else ""
 
 
-def compare(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+def comparison(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """`left kind right` with SQLite's meaning."""
     a, b = type_of(left), type_of(right)
     if not a.classes or not b.classes:
@@ -42,7 +52,7 @@ def compare(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression)
             raise Rejected("comparison of a BLOB with another type")
         return kind(this=left.copy(), expression=right.copy())
     if "NOCASE" in (a.collation, b.collation) and a.textual and b.textual:
-        lowered = [call("lower", as_text(n), kind=replace(TEXT, nullable=type_of(n).nullable)) for n in (left, right)]
+        lowered = [call("lower", text_of(n), kind=replace(TEXT, nullable=type_of(n).nullable)) for n in (left, right)]
         return kind(this=lowered[0], expression=lowered[1])
     applied = affinity_of(a, b)
     if applied == "numeric" and a.textual and b.textual:
@@ -80,7 +90,7 @@ def _numbers(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression
             value = as_number(b)
             if isinstance(value, exp.Literal) and value.this in ("0", "1"):
                 same = (value.this == "1") == (kind is exp.EQ)
-                return a.copy() if same else typed(exp.Not(this=wrap(a)), type_of(a))
+                return a.copy() if same else with_type(exp.Not(this=wrap(a)), type_of(a))
     if type_of(left).pg == type_of(right).pg == "boolean":
         return kind(this=left.copy(), expression=right.copy())
     return kind(this=(as_number(left) or left).copy(), expression=(as_number(right) or right).copy())
@@ -103,7 +113,7 @@ def _texts(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) 
                 return order(this=one.copy(), expression=exp.Literal.number(other.this))
             if given.numeric and given.integral:
                 return order(this=one.copy(), expression=other.copy())
-    return kind(this=as_text(left).copy(), expression=as_text(right).copy())
+    return kind(this=text_of(left).copy(), expression=text_of(right).copy())
 
 
 #: the text '2020-01-01' is less than '2020-01-01 00:00:00', which is the same moment
@@ -124,7 +134,7 @@ def _by_numeric_affinity(kind: type[exp.Binary], left: exp.Expression, right: ex
     stored = type_of(other)
     if kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
         if stored.form in ("integer or text", "blank") and type_of(one).integral:
-            return kind(this=as_text(left).copy(), expression=as_text(right).copy())
+            return kind(this=text_of(left).copy(), expression=text_of(right).copy())
         if stored.textual and kind is exp.EQ:
             return exp.EQ(this=one.copy(), expression=number_or_null(other))
     raise Rejected("comparison of numbers with a column of texts that are not all numbers")
@@ -135,7 +145,7 @@ def _constant(kind: type[exp.Binary], numeric: exp.Expression, text: exp.Express
     if kind in (exp.EQ, exp.GT, exp.GTE, exp.NullSafeEQ):
         return false()
     if kind is exp.NullSafeNEQ:
-        return typed(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
+        return with_type(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
     known = [node for node in (numeric, text) if type_of(node).nullable]
     conditions = [is_not_null(node) for node in known]
     return exp.and_(*conditions, copy=False) if conditions else is_not_null(numeric)
@@ -156,7 +166,7 @@ def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) 
         raise Rejected("order of a column that holds numbers and texts beside a text")
     equality = kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
     if equality and "real" not in type_of(left).classes and type_of(value).integral:
-        return kind(this=left.copy(), expression=as_text(value).copy())
+        return kind(this=left.copy(), expression=text_of(value).copy())
     compared = kind(this=number_or_null(left), expression=value.copy())
     if kind in (exp.GT, exp.GTE, exp.NEQ):
         greater = stays_text(left)
@@ -192,7 +202,7 @@ def blanks(tree: exp.Expression) -> exp.Expression:
     return rewrite(tree, change)
 
 
-def affinity(tree: exp.Expression) -> exp.Expression:
+def affinities(tree: exp.Expression) -> exp.Expression:
     """Before SQLite compares, a column's affinity decides whether a text and a number are made alike: `year = '2014'`
     compares numbers, `zip = 5` texts. PostgreSQL compares like with like only, so the side that SQLite would convert
     is converted in the query."""
@@ -219,15 +229,15 @@ def _pair(node: exp.Binary) -> exp.Expression:
         if not (isinstance(left, exp.Tuple) and isinstance(right, exp.Tuple)):
             raise Rejected("comparison of a row value with something else")
         pairs = zip(left.expressions, right.expressions, strict=True)
-        if any(compare(exp.EQ, a, b) != exp.EQ(this=a, expression=b) for a, b in pairs):
+        if any(comparison(exp.EQ, a, b) != exp.EQ(this=a, expression=b) for a, b in pairs):
             raise Rejected("comparison of row values of different types")
         return node
-    return compare(type(node), left, right)
+    return comparison(type(node), left, right)
 
 
 def _between(node: exp.Between) -> exp.Expression:
-    low = compare(exp.GTE, node.this, node.args["low"])
-    high = compare(exp.LTE, node.this, node.args["high"])
+    low = comparison(exp.GTE, node.this, node.args["low"])
+    high = comparison(exp.LTE, node.this, node.args["high"])
     if type(low) is exp.GTE and type(high) is exp.LTE and low.this == high.this:
         return exp.Between(this=low.this, low=low.expression, high=high.expression)
     both = exp.and_(low, high, copy=False)
@@ -242,8 +252,8 @@ def _in(node: exp.In) -> exp.Expression:
     operands: list[exp.Expression] = []
     for item in node.expressions:
         # The items of a list have no affinity of their own.
-        plain = item if not type_of(item).affinity else typed(item.copy(), replace(type_of(item), affinity=""))
-        compared = compare(exp.EQ, node.this, plain)
+        plain = item if not type_of(item).affinity else with_type(item.copy(), replace(type_of(item), affinity=""))
+        compared = comparison(exp.EQ, node.this, plain)
         if isinstance(compared, exp.Boolean):
             continue
         if not isinstance(compared, exp.EQ):
@@ -255,7 +265,7 @@ def _in(node: exp.In) -> exp.Expression:
     if any(operand != operands[0] for operand in operands):
         if not type_of(node.this).textual:
             raise Rejected("IN over values of different types")
-        operands, kept = [as_text(node.this).copy()], [as_text(item).copy() for item in node.expressions]
+        operands, kept = [text_of(node.this).copy()], [text_of(item).copy() for item in node.expressions]
     return exp.In(this=operands[0], expressions=kept)
 
 
@@ -266,8 +276,8 @@ def _in_query(node: exp.In, query: exp.Expression) -> exp.Expression:
     a, b = type_of(node.this), columns[0][1]
     if a.pg == b.pg or (_number(a) and _number(b) and "boolean" not in (a.pg, b.pg)):
         return node
-    stand_in = typed(exp.column("stand_in"), b)
-    compared = compare(exp.EQ, node.this, stand_in)
+    stand_in = with_type(exp.column("stand_in"), b)
+    compared = comparison(exp.EQ, node.this, stand_in)
     if isinstance(compared, exp.Boolean):
         return compared
     inner = query.unnest() if isinstance(query, exp.Subquery) else query
@@ -277,13 +287,13 @@ def _in_query(node: exp.In, query: exp.Expression) -> exp.Expression:
         projection = inner.expressions[0]
         if isinstance(projection, exp.Star):
             raise Rejected("IN over * with values of another type")
-        typed_projection = compare(exp.EQ, node.this, typed(projection.unalias().copy(), b))
+        typed_projection = comparison(exp.EQ, node.this, with_type(projection.unalias().copy(), b))
         projection.replace(typed_projection.expression.copy())
     return exp.In(this=compared.this, query=query.copy())
 
 
 def _case(node: exp.Case) -> exp.Expression | None:
-    compared = [compare(exp.EQ, node.this, branch.this) for branch in node.args["ifs"]]
+    compared = [comparison(exp.EQ, node.this, branch.this) for branch in node.args["ifs"]]
     if all(isinstance(c, exp.EQ) and c.this == node.this for c in compared):
         for branch, c in zip(node.args["ifs"], compared, strict=True):
             branch.set("this", c.expression)
@@ -299,8 +309,8 @@ def like(tree: exp.Expression) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression | None:
         if type(node) is not exp.Like:
             return None
-        operand = as_text(node.this)
-        pattern = as_text(node.expression)
+        operand = text_of(node.this)
+        pattern = text_of(node.expression)
         escaped = isinstance(node.parent, exp.Escape)
         if is_string(pattern) and "\\" in pattern.this and not escaped:
             pattern = string(pattern.this.replace("\\", "\\\\"))
@@ -324,7 +334,7 @@ def glob(tree: exp.Expression) -> exp.Expression:
             return None
         if not is_string(node.expression):
             raise Rejected("GLOB with a pattern that is computed")
-        pattern, operand = node.expression.this, _beside(as_text(node.this))
+        pattern, operand = node.expression.this, _beside(text_of(node.this))
         if "[" not in pattern:
             escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
             return exp.Like(this=operand, expression=string(escaped.replace("*", "%").replace("?", "_")))

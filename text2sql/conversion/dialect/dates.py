@@ -8,8 +8,8 @@ from dataclasses import replace
 from sqlglot import exp
 
 from text2sql.conversion.databases.infer import FRACTIONAL
-from text2sql.conversion.dialect.errors import Rejected
-from text2sql.conversion.dialect.tree import call, cast, is_string, number, rewrite, string, typed, wrap
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.tree import call, cast, is_string, number, rewrite, string, with_type, wrap
 from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, TIME, TIMESTAMP, Type, cast_type, type_of
 
 #: strftime's conversions as to_char's
@@ -34,7 +34,7 @@ def dates(tree: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.TimeToStr) and isinstance(node.parent, exp.Cast) and _field(node.parent) is not None:
             return None  # taken together with the cast
         if isinstance(node, exp.CurrentDate):
-            return typed(node.copy(), replace(DATE, nullable=False))
+            return with_type(node.copy(), replace(DATE, nullable=False))
         if isinstance(node, exp.CurrentTimestamp):
             return _now("timestamp")
         parsed = _parse(node)
@@ -72,9 +72,9 @@ def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str | None]
 
 def _now(pg: str) -> exp.Expression:
     if pg == "date":
-        return typed(exp.CurrentDate(), replace(DATE, nullable=False))
-    stamp = typed(exp.Anonymous(this="localtimestamp"), TIMESTAMP)
-    stamp = typed(exp.column("localtimestamp"), replace(TIMESTAMP, nullable=False))
+        return with_type(exp.CurrentDate(), replace(DATE, nullable=False))
+    stamp = with_type(exp.Anonymous(this="localtimestamp"), TIMESTAMP)
+    stamp = with_type(exp.column("localtimestamp"), replace(TIMESTAMP, nullable=False))
     return call("date_trunc", string("second"), stamp, kind=replace(TIMESTAMP, nullable=False))
 
 
@@ -91,7 +91,7 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
         seconds = call("to_timestamp", value, kind=TIMESTAMP)
         form = "timestamp" if kind.integral else FRACTIONAL
         made = replace(TIMESTAMP, nullable=kind.nullable, form=form)
-        moment = typed(exp.AtTimeZone(this=seconds, zone=string("UTC")), made)
+        moment = with_type(exp.AtTimeZone(this=seconds, zone=string("UTC")), made)
         texts, modifiers = texts[1:], modifiers[1:]
     elif is_string(value) and value.this.strip().lower() == "now":
         moment = _now("date" if wanted == "date" else "timestamp")
@@ -122,11 +122,11 @@ def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> ex
     operator = exp.Sub if amount.startswith("-") else exp.Add
     size = amount.lstrip("+-")
     if kind.pg == "date" and unit == "day" and size.isdigit():
-        return typed(operator(this=wrap(moment), expression=number(int(size))), kind)
+        return with_type(operator(this=wrap(moment), expression=number(int(size))), kind)
     plural = "" if size == "1" else "s"
-    interval = typed(exp.Interval(this=string(f"{size} {unit}{plural}")), TEXT)
+    interval = with_type(exp.Interval(this=string(f"{size} {unit}{plural}")), TEXT)
     inner = moment.copy() if isinstance(moment, exp.Add | exp.Sub) else wrap(moment)
-    return typed(operator(this=inner, expression=interval), stamp)
+    return with_type(operator(this=inner, expression=interval), stamp)
 
 
 def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
@@ -135,8 +135,8 @@ def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
     kind = type_of(moment)
     nullable = kind.nullable
     if name == "julianday":
-        day = typed(exp.Extract(this=exp.var("JULIAN"), expression=moment.copy()), NUMERIC)
-        return typed(exp.Sub(this=day, expression=exp.Literal.number("0.5")), replace(NUMERIC, nullable=nullable))
+        day = with_type(exp.Extract(this=exp.var("JULIAN"), expression=moment.copy()), NUMERIC)
+        return with_type(exp.Sub(this=day, expression=exp.Literal.number("0.5")), replace(NUMERIC, nullable=nullable))
     if name == "unixepoch":
         return _epoch(moment)
     wanted = {"date": DATE, "time": TIME, "datetime": TIMESTAMP}[name]
@@ -158,7 +158,7 @@ def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
     if pattern == "%s":
         return cast(cast(_epoch(moment), "bigint"), "text", replace(text, form="integer"))
     if pattern == "%w":
-        return cast(typed(exp.Extract(this=exp.var("DOW"), expression=moment.copy()), NUMERIC), "text", text)
+        return cast(with_type(exp.Extract(this=exp.var("DOW"), expression=moment.copy()), NUMERIC), "text", text)
     if kind.pg == "time" and re.search("%[YmdjwsJW]", pattern):
         raise Rejected("strftime of the date of a time of day")
     out = ""
@@ -189,14 +189,14 @@ def _field(node: exp.Cast) -> exp.Expression | None:
         return None
     kind = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
     if field == "EPOCH":
-        return typed(_epoch(moment), kind)
-    return typed(exp.Extract(this=exp.var(field), expression=moment.copy()), kind)
+        return with_type(_epoch(moment), kind)
+    return with_type(exp.Extract(this=exp.var(field), expression=moment.copy()), kind)
 
 
 def _epoch(moment: exp.Expression) -> exp.Expression:
     """The whole seconds since 1970."""
     kind = Type("numeric", frozenset({"integer"}), nullable=type_of(moment).nullable)
-    epoch = typed(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), kind)
+    epoch = with_type(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), kind)
     return call("floor", epoch, kind=kind) if type_of(moment).form == FRACTIONAL else epoch
 
 
@@ -213,11 +213,11 @@ def _days_between(node: exp.Sub) -> exp.Expression | None:
     nullable = type_of(left).nullable or type_of(right).nullable
     days = exp.Sub(this=wrap(left), expression=wrap(right))
     if kinds == {"date"}:
-        made: exp.Expression = typed(days, Type("integer", frozenset({"real"}), nullable=nullable))
+        made: exp.Expression = with_type(days, Type("integer", frozenset({"real"}), nullable=nullable))
     elif "time" in kinds:
         raise Rejected("julianday of a time of day")
     else:
-        seconds = typed(exp.Extract(this=exp.var("EPOCH"), expression=typed(days, TIMESTAMP)), NUMERIC)
+        seconds = with_type(exp.Extract(this=exp.var("EPOCH"), expression=with_type(days, TIMESTAMP)), NUMERIC)
         divided = exp.Div(this=seconds, expression=number(86400), typed=True)
-        made = typed(divided, replace(NUMERIC, nullable=nullable))
+        made = with_type(divided, replace(NUMERIC, nullable=nullable))
     return exp.Paren(this=made) if isinstance(node.parent, exp.Binary) else made

@@ -8,7 +8,13 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.coercion import (
+    INTEGER_PREFIX_PATTERN,
+    arithmetic_value,
+    common,
+    text_of,
+)
 from text2sql.conversion.dialect.tree import (
     call,
     cast,
@@ -17,7 +23,7 @@ from text2sql.conversion.dialect.tree import (
     number,
     rewrite,
     string,
-    typed,
+    with_type,
     wrap,
 )
 from text2sql.conversion.dialect.types import (
@@ -31,12 +37,6 @@ from text2sql.conversion.dialect.types import (
     cast_type,
     in_group,
     type_of,
-)
-from text2sql.conversion.dialect.values import (
-    INTEGER_PREFIX_PATTERN,
-    arithmetic_value,
-    as_text,
-    common,
 )
 
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg)
@@ -89,7 +89,7 @@ def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> ex
         )
         if of_no_rows or (rows and in_group(inner)):  # no rows: the dividend is NULL already
             return node.copy()
-    return typed(exp.Nullif(this=inner.copy(), expression=number(0)), replace(type_of(node), nullable=True))
+    return with_type(exp.Nullif(this=inner.copy(), expression=number(0)), replace(type_of(node), nullable=True))
 
 
 def _divide(node: exp.Div) -> exp.Expression:
@@ -97,7 +97,7 @@ def _divide(node: exp.Div) -> exp.Expression:
     a, b = type_of(left), type_of(right)
     kind = replace(arithmetic_type(a, b), nullable=a.nullable or b.nullable or b.zeros)
     divisor = _nonzero(right, left)
-    plain = typed(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), kind)
+    plain = with_type(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), kind)
     if "integer" not in a.classes or "integer" not in b.classes:
         if {a.pg, b.pg} <= {"integer", "bigint", "smallint"}:  # reals that are whole, stored as integers
             plain.set("this", cast(left, "numeric"))
@@ -116,7 +116,7 @@ def _divide(node: exp.Div) -> exp.Expression:
         if not type_of(n).integral
     ]
     branch = exp.If(this=exp.and_(*whole, copy=False), true=call("div", left, divisor, kind=kind))
-    return typed(exp.Case(ifs=[branch], default=plain), kind)
+    return with_type(exp.Case(ifs=[branch], default=plain), kind)
 
 
 def _whole_means_integer(node: exp.Expression) -> bool:
@@ -129,7 +129,7 @@ def _whole_means_integer(node: exp.Expression) -> bool:
 def _modulo(node: exp.Mod) -> exp.Expression:
     left, right = (_integer(_number(side)) for side in (node.left, node.right))
     kind = Type("bigint", frozenset({"integer"}), nullable=True)
-    return typed(exp.Mod(this=wrap(left), expression=_nonzero(wrap(right))), kind)
+    return with_type(exp.Mod(this=wrap(left), expression=_nonzero(wrap(right))), kind)
 
 
 def _integer(node: exp.Expression) -> exp.Expression:
@@ -155,11 +155,11 @@ def concatenation(tree: exp.Expression) -> exp.Expression:
             return None
         left, right = node.left, node.right
         kind = replace(TEXT, nullable=type_of(left).nullable or type_of(right).nullable)
-        texts = [as_text(side) for side in (left, right)]
+        texts = [text_of(side) for side in (left, right)]
         # One text is enough for PostgreSQL to take the operator for that of texts.
         if any(type_of(side).pg in ("text", "unknown") for side in (left, right)):
             texts = [side if _prints_alike(side) else made for side, made in zip((left, right), texts, strict=True)]
-        return typed(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), kind)
+        return with_type(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), kind)
 
     return rewrite(tree, change)
 
@@ -170,7 +170,7 @@ def _prints_alike(node: exp.Expression) -> bool:
 
 
 def _joined(node: exp.Expression) -> exp.Expression:
-    made = as_text(node)
+    made = text_of(node)
     return node if _prints_alike(node) else made
 
 
@@ -184,8 +184,8 @@ def casts(tree: exp.Expression) -> exp.Expression:
         operand, affinity, kind = node.this, cast_type(node.to), type_of(node.this)
         made = type_of(node)
         if affinity == "text":
-            text = as_text(operand)
-            return typed(text.copy(), made) if text is operand else text
+            text = text_of(operand)
+            return with_type(text.copy(), made) if text is operand else text
         if affinity == "blob":
             raise Rejected("CAST to BLOB")
         if affinity == "integer":
@@ -194,7 +194,7 @@ def casts(tree: exp.Expression) -> exp.Expression:
         if affinity == "real":
             return cast(found, "double precision", made)
         value = type_of(found)
-        return typed(found.copy(), replace(value, affinity="numeric"))
+        return with_type(found.copy(), replace(value, affinity="numeric"))
 
     return rewrite(tree, change)
 
@@ -206,19 +206,19 @@ def _cast_integer(operand: exp.Expression, kind: Type, made: Type) -> exp.Expres
         found = re.match(INTEGER_PREFIX_PATTERN, operand.this)
         return number(int(found[1]) if found else 0)
     if kind.pg in ("integer", "bigint", "smallint"):
-        return typed(operand.copy(), replace(kind, affinity="integer"))
+        return with_type(operand.copy(), replace(kind, affinity="integer"))
     if kind.pg in ("text", "unknown") and kind.form == "text" and not kind.mixed:
         prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), kind=TEXT)
-        found = typed(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
+        found = with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
         value = cast(found, "bigint", made)
         if kind.nullable:
             given = exp.Not(this=exp.Is(this=wrap(operand), expression=exp.Null()))
-            value = typed(exp.Case(ifs=[exp.If(this=given, true=value)]), made)
+            value = with_type(exp.Case(ifs=[exp.If(this=given, true=value)]), made)
         return value
     found = _number(operand)
     value = type_of(found)
     if value.pg in ("integer", "bigint"):
-        return typed(found.copy(), replace(value, affinity="integer"))
+        return with_type(found.copy(), replace(value, affinity="integer"))
     if value.integral:
         return cast(found, "integer", replace(made, pg="integer"))
     return cast(call("trunc", found, kind=value), "integer", replace(made, pg="integer"))
@@ -259,16 +259,16 @@ def _iif(node: exp.If) -> exp.Expression:
 
 
 def _nullif(node: exp.Nullif) -> exp.Expression:
-    from text2sql.conversion.dialect.comparisons import compare
+    from text2sql.conversion.dialect.comparisons import comparison
 
     # A function compares without affinity: nullif('5', 5) is '5'.
-    plain = [typed(n.copy(), replace(type_of(n), affinity="")) for n in (node.this, node.expression)]
-    compared = compare(exp.EQ, *plain)
+    plain = [with_type(n.copy(), replace(type_of(n), affinity="")) for n in (node.this, node.expression)]
+    compared = comparison(exp.EQ, *plain)
     if isinstance(compared, exp.Boolean):
         return node.this.copy()
     if not isinstance(compared, exp.EQ) or compared.this != node.this:
         raise Rejected("nullif of values of different types")
-    return typed(exp.Nullif(this=compared.this, expression=compared.expression), type_of(node))
+    return with_type(exp.Nullif(this=compared.this, expression=compared.expression), type_of(node))
 
 
 # --- functions -------------------------------------------------------------------------------------------------------
@@ -298,12 +298,12 @@ def _nullable(*nodes: exp.Expression | None) -> bool:
 
 
 def _length(node: exp.Length) -> exp.Expression:
-    return call("length", as_text(node.this), kind=replace(INTEGER, nullable=_nullable(node.this)))
+    return call("length", text_of(node.this), kind=replace(INTEGER, nullable=_nullable(node.this)))
 
 
 def _simple(name: str) -> Callable[[exp.Expression], exp.Expression]:
     def function(node: exp.Expression) -> exp.Expression:
-        return call(name, as_text(node.this), kind=replace(TEXT, nullable=_nullable(node.this)))
+        return call(name, text_of(node.this), kind=replace(TEXT, nullable=_nullable(node.this)))
 
     return function
 
@@ -311,12 +311,12 @@ def _simple(name: str) -> Callable[[exp.Expression], exp.Expression]:
 def _trim(node: exp.Trim) -> exp.Expression:
     name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or ""), "trim")
     characters = node.args.get("expression")
-    arguments = [as_text(a) for a in (node.this, characters) if a is not None]
+    arguments = [text_of(a) for a in (node.this, characters) if a is not None]
     return call(name, *arguments, kind=replace(TEXT, nullable=_nullable(node.this, characters)))
 
 
 def _substr(node: exp.Substring) -> exp.Expression:
-    operand = as_text(node.this)
+    operand = text_of(node.this)
     kind = replace(TEXT, nullable=_nullable(*node.iter_expressions()))
     start, length = node.args["start"], node.args.get("length")
     begin, size = literal_number(start), literal_number(length) if length is not None else None
@@ -351,13 +351,13 @@ def _at_least_zero(node: exp.Expression) -> exp.Expression:
 
 
 def _instr(node: exp.StrPosition) -> exp.Expression:
-    found, wanted = as_text(node.this), as_text(node.args["substr"])
+    found, wanted = text_of(node.this), text_of(node.args["substr"])
     return call("strpos", found, wanted, kind=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
 
 
 def _replace(node: exp.Replace) -> exp.Expression:
     arguments = [node.this, node.expression, node.args["replacement"]]
-    return call("replace", *map(as_text, arguments), kind=replace(TEXT, nullable=_nullable(*arguments)))
+    return call("replace", *map(text_of, arguments), kind=replace(TEXT, nullable=_nullable(*arguments)))
 
 
 def _round(node: exp.Round) -> exp.Expression:
@@ -367,7 +367,7 @@ def _round(node: exp.Round) -> exp.Expression:
     if kind.pg == "double precision":
         operand = cast(operand, "numeric")
     elif decimals is not None and kind.pg != "numeric" and kind.integral:
-        return typed(operand.copy(), replace(made, pg=kind.pg))
+        return with_type(operand.copy(), replace(made, pg=kind.pg))
     if decimals is not None and (literal_number(decimals) or 0) < 0:
         decimals = number(0)
     places = [] if decimals is None or literal_number(decimals) == 0 else [decimals]
@@ -392,7 +392,7 @@ def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
         unknown = [exp.Not(this=exp.Is(this=wrap(a), expression=exp.Null())) for a in arguments if type_of(a).nullable]
         if not unknown:
             return found
-        return typed(exp.Case(ifs=[exp.If(this=exp.and_(*unknown, copy=False), true=found)]), made)
+        return with_type(exp.Case(ifs=[exp.If(this=exp.and_(*unknown, copy=False), true=found)]), made)
 
     return function
 
@@ -401,14 +401,14 @@ def _typeof(node: exp.Expression) -> exp.Expression:
     operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
     kind = type_of(operand)
     if not kind.classes:
-        return typed(string("null"), replace(TEXT, nullable=False))
+        return with_type(string("null"), replace(TEXT, nullable=False))
     if len(kind.classes) != 1:
         raise Rejected("typeof of values of several types")
     name = string(next(iter(kind.classes)))
     if not kind.nullable:
-        return typed(name, replace(TEXT, nullable=False))
+        return with_type(name, replace(TEXT, nullable=False))
     missing = exp.If(this=exp.Is(this=wrap(operand), expression=exp.Null()), true=string("null"))
-    return typed(exp.Case(ifs=[missing], default=name), replace(TEXT, nullable=False))
+    return with_type(exp.Case(ifs=[missing], default=name), replace(TEXT, nullable=False))
 
 
 def _format(node: exp.Expression) -> exp.Expression:
@@ -446,9 +446,9 @@ def _formatted(argument: exp.Expression, found: re.Match[str], among_others: boo
     if kind == "s":
         if precision:
             raise Rejected("printf with a precision of a text")
-        made = as_text(argument)
+        made = text_of(argument)
         if width and type_of(argument).nullable:
-            made = typed(exp.Coalesce(this=made.copy(), expressions=[string("")]), TEXT)
+            made = with_type(exp.Coalesce(this=made.copy(), expressions=[string("")]), TEXT)
     elif kind in "di":
         if precision:
             raise Rejected("printf with a precision of an integer")
@@ -472,7 +472,7 @@ def _or_zero(node: exp.Expression) -> exp.Expression:
     kind = type_of(node)
     if not kind.nullable:
         return node
-    return typed(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(kind, nullable=False))
+    return with_type(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(kind, nullable=False))
 
 
 def _double(name: str) -> Callable[[exp.Expression], exp.Expression]:
@@ -508,7 +508,7 @@ def _chr(node: exp.Chr) -> exp.Expression:
 
 def _hex(node: exp.Hex) -> exp.Expression:
     kind = type_of(node.this)
-    inner = node.this if kind.pg == "bytea" else call("convert_to", as_text(node.this), string("UTF8"), kind=TEXT)
+    inner = node.this if kind.pg == "bytea" else call("convert_to", text_of(node.this), string("UTF8"), kind=TEXT)
     encoded = call("encode", inner, string("hex"), kind=TEXT)
     return call("upper", encoded, kind=replace(TEXT, nullable=kind.nullable))
 
@@ -523,7 +523,7 @@ def _sign(node: exp.Sign) -> exp.Expression:
 
 
 def _unicode(node: exp.Unicode) -> exp.Expression:
-    return call("ascii", as_text(node.this), kind=replace(INTEGER, nullable=True))
+    return call("ascii", text_of(node.this), kind=replace(INTEGER, nullable=True))
 
 
 def _random(node: exp.Rand) -> exp.Expression:
@@ -581,17 +581,17 @@ def collations(tree: exp.Expression) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression | None:
         if isinstance(node, exp.Column) and _groups(node) and type_of(node).collation == "NOCASE":
             operand = node.meta.get("alias", node)
-            return call("lower", as_text(operand), kind=replace(type_of(node), collation=""))
+            return call("lower", text_of(operand), kind=replace(type_of(node), collation=""))
         if not isinstance(node, exp.Collate):
             return None
         name = node.expression.name.upper()
         if name == "BINARY":
-            return typed(node.this.copy(), replace(type_of(node.this), collation=""))
+            return with_type(node.this.copy(), replace(type_of(node.this), collation=""))
         if name != "NOCASE":
             raise Rejected(f"collation {name}")
         compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
         if compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this"):
-            return typed(node.this.copy(), replace(type_of(node.this), collation="NOCASE"))
-        return call("lower", as_text(node.this), kind=type_of(node.this))
+            return with_type(node.this.copy(), replace(type_of(node.this), collation="NOCASE"))
+        return call("lower", text_of(node.this), kind=type_of(node.this))
 
     return rewrite(tree, change)

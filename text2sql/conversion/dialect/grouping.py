@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from text2sql.conversion.dialect.errors import Rejected
-from text2sql.conversion.dialect.scope import Bound, Origin, Scope
-from text2sql.conversion.dialect.tree import call, cast, identifier, number, rewrite, selects, string, typed
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.coercion import arithmetic_value, number_or_null, stays_text, text_of
+from text2sql.conversion.dialect.scope import Bound, NameScope, Origin
+from text2sql.conversion.dialect.tree import call, cast, identifier, number, rewrite, selects, string, with_type
 from text2sql.conversion.dialect.types import DOUBLE, TEXT, in_group, type_of
-from text2sql.conversion.dialect.values import arithmetic_value, as_text, number_or_null, stays_text
 
 AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat)
 MADE = "aggregate"  # marks a PostgreSQL aggregate that a rule has written
@@ -91,7 +91,7 @@ def distinct_without_case(tree: exp.Expression) -> exp.Expression:
         for projection in select.expressions:
             value = projection.unalias()
             if projection in folded:
-                keys.append(call("lower", as_text(value), kind=replace(type_of(value), collation="")))
+                keys.append(call("lower", text_of(value), kind=replace(type_of(value), collation="")))
                 if not isinstance(projection, exp.Alias):
                     projection.replace(exp.alias_(value.copy(), identifier(value.name), copy=False))
             else:
@@ -119,7 +119,7 @@ def _total(node: exp.Expression) -> exp.Expression:
     inner = _sum(exp.Sum(this=node.expressions[0].copy())) or exp.Sum(this=node.expressions[0].copy())
     inner.parent = node.parent
     made = exp.Coalesce(this=cast(inner, "double precision"), expressions=[number(0)])
-    return typed(made, replace(DOUBLE, nullable=False))
+    return with_type(made, replace(DOUBLE, nullable=False))
 
 
 def _extreme(node: exp.Expression) -> exp.Expression | None:
@@ -139,7 +139,7 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
     else:
         texts = exp.Filter(this=exp.Max(this=argument.copy()), expression=exp.Where(this=stays_text(argument)))
         made = exp.Coalesce(this=texts, expressions=[numbers])
-    return typed(made, replace(kind, nullable=True, affinity=""))
+    return with_type(made, replace(kind, nullable=True, affinity=""))
 
 
 def _count(node: exp.Count) -> exp.Expression | None:
@@ -155,9 +155,9 @@ def _concatenated(node: exp.GroupConcat) -> exp.Expression:
     if isinstance(inner, exp.Order):
         order, inner = inner, inner.this
     distinct = isinstance(inner, exp.Distinct)
-    value = as_text(inner.expressions[0] if distinct else inner)
+    value = text_of(inner.expressions[0] if distinct else inner)
     separator = node.args.get("separator")
-    separator = string(",") if separator is None else as_text(separator)
+    separator = string(",") if separator is None else text_of(separator)
     first: exp.Expression = exp.Distinct(expressions=[value.copy()]) if distinct else value.copy()
     last: exp.Expression = separator.copy()
     if order is not None:
@@ -166,7 +166,7 @@ def _concatenated(node: exp.GroupConcat) -> exp.Expression:
     made.meta[MADE] = True
     if order is None and isinstance(separator, exp.Literal):
         made.meta["separator"] = separator.this
-    return typed(made, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
+    return with_type(made, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
 
 
 # --- bare columns ----------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
 
 def expand_star(select: exp.Select) -> None:
     """`*` beside a GROUP BY as the columns that it stands for."""
-    scope: Scope = select.meta["scope"]
+    scope: NameScope = select.meta["scope"]
     made: list[exp.Expression] = []
     for projection in select.expressions:
         origins: list[Origin] = []
@@ -303,7 +303,7 @@ def _determined(select: exp.Select, columns: set[int], by_joins: bool) -> set[in
 
     With `by_joins`, equalities between columns count too, which PostgreSQL does not see.
     """
-    scope: Scope = select.meta["scope"]
+    scope: NameScope = select.meta["scope"]
     known = set(columns)
     if by_joins:
         known = _equal_columns(select, known)
@@ -338,7 +338,7 @@ def _equalities(select: exp.Select) -> list[tuple[int, int]]:
 
 def _equal_columns(select: exp.Select, columns: set[int]) -> set[int]:
     """`columns` and those that are equal to them, or constant, or in a row that they determine."""
-    scope: Scope = select.meta["scope"]
+    scope: NameScope = select.meta["scope"]
     pairs = _equalities(select)
     for part in _conditions(select):
         if isinstance(part, exp.EQ) and isinstance(part.this, exp.Column) and isinstance(part.expression, exp.Literal):
@@ -446,13 +446,13 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
         made = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
         made.meta["any_of"] = (array.copy(), sorted_by)
     made.meta[MADE] = True
-    return typed(made, kind)
+    return with_type(made, kind)
 
 
 def _array(node: exp.Expression) -> exp.Expression:
     array = exp.Anonymous(this="array_agg", expressions=[node])
     array.meta[MADE] = True
-    return typed(array, TEXT)
+    return with_type(array, TEXT)
 
 
 def _as_first_row(select: exp.Select) -> bool:
@@ -482,7 +482,7 @@ def _as_first_row(select: exp.Select) -> bool:
 
 
 def _has_rows(select: exp.Select) -> bool:
-    scope: Scope = select.meta["scope"]
+    scope: NameScope = select.meta["scope"]
     return all(origin.table is not None and origin.table.rows > 0 for origin in scope.origins)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
-from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.coercion import number_or_null, text_of
 from text2sql.conversion.dialect.grouping import expand_star, grouped, own
 from text2sql.conversion.dialect.tree import (
     cast,
@@ -16,11 +17,10 @@ from text2sql.conversion.dialect.tree import (
     number,
     rewrite,
     selects,
-    typed,
+    with_type,
     wrap,
 )
 from text2sql.conversion.dialect.types import DATE_TYPES, TEXT, Type, type_of
-from text2sql.conversion.dialect.values import as_text, number_or_null
 
 
 def distinct_order(tree: exp.Expression) -> exp.Expression:
@@ -55,7 +55,7 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
                 continue
             extreme = exp.Max if item.args.get("desc") else exp.Min
             choices = exp.Anonymous(this="array_agg", expressions=[item.this.copy()])
-            item.meta["choices"] = typed(choices, TEXT)  # of which SQLite takes any
+            item.meta["choices"] = with_type(choices, TEXT)  # of which SQLite takes any
             item.set("this", extreme(this=item.this.copy()))
     return tree
 
@@ -98,7 +98,7 @@ def _sorted_by(item: exp.Ordered) -> list[exp.Expression]:
     if isinstance(item.this, exp.Literal):
         return [item]
     if kind.collation == "NOCASE" and kind.textual:
-        item.set("this", exp.Lower(this=as_text(item.this).copy()))
+        item.set("this", exp.Lower(this=text_of(item.this).copy()))
         return [item]
     if kind.textual and kind.numeric:
         item.set("this", cast(item.this, "text"))
@@ -111,7 +111,7 @@ def _sorted_by(item: exp.Ordered) -> list[exp.Expression]:
     numbers.meta["as_is"] = texts.meta["as_is"] = True
     if not kind.nullable:
         return [numbers, texts]
-    missing = typed(exp.Is(this=wrap(column), expression=exp.Null()), replace(TEXT, nullable=False))
+    missing = with_type(exp.Is(this=wrap(column), expression=exp.Null()), replace(TEXT, nullable=False))
     nulls = exp.Ordered(this=missing, desc=None if item.args.get("desc") else True)
     nulls.meta["as_is"] = True
     return [nulls, numbers, texts]
@@ -180,7 +180,7 @@ def _unify(node: exp.SetOperation, position: int, a: Type, b: Type) -> None:
             raise Rejected("set operation over columns of different types")
         both_numbers = all(t.numeric or t.pg == "boolean" for t in (a, b))
         made = cast(inner, "integer") if both_numbers and type_of(inner).pg == "boolean" else inner
-        made = made if both_numbers else as_text(inner)
+        made = made if both_numbers else text_of(inner)
         if made is inner:
             continue
         if isinstance(projection, exp.Alias):

@@ -1,7 +1,7 @@
 """Which column each name of a query means, by SQLite's rules of resolution, and what is known of it.
 
 `bind` goes through a parsed query once and leaves on each `Column` node a `Bound` (in its `meta`), and on each
-`Select` its `Scope`. The rules then ask `types.type_of`; they never look a name up again.
+`Select` its `NameScope`. The rules then ask `types.type_of`; they never look a name up again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
-from text2sql.conversion.dialect.errors import Rejected
-from text2sql.conversion.dialect.types import Type, column_type, type_of, union_type
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.types import Type, type_of, type_of_column, union_type
 from text2sql.schema import Schema, Table
 
 ROWID = {"rowid", "oid", "_rowid_"}
@@ -62,11 +62,11 @@ class Origin(_Shared):
 
 
 @dataclass(eq=False)
-class Scope(_Shared):
+class NameScope(_Shared):
     """The names that a SELECT can see."""
 
     schema: Schema
-    parent: Scope | None = None
+    parent: NameScope | None = None
     ctes: dict[str, list[tuple[str, Type]]] = field(default_factory=dict)
     origins: list[Origin] = field(default_factory=list)
     aliases: dict[str, exp.Expression] = field(default_factory=dict)
@@ -104,10 +104,10 @@ def bind(query: exp.Query, schema: Schema) -> int:
     Raises:
         Rejected: a table or column that the schema does not have, or an ambiguous name.
     """
-    return len(_query(query, Scope(schema)))
+    return len(_query(query, NameScope(schema)))
 
 
-def _query(node: exp.Expression, parent: Scope) -> Columns:
+def _query(node: exp.Expression, parent: NameScope) -> Columns:
     """Bind a SELECT, a set operation, VALUES, or either in parentheses; returns its columns."""
     if isinstance(node, exp.Subquery):
         return _query(node.this, parent)
@@ -120,15 +120,15 @@ def _query(node: exp.Expression, parent: Scope) -> Columns:
     raise Rejected(f"{type(node).__name__.upper()} is not a query")
 
 
-def _values(node: exp.Values, parent: Scope) -> Columns:
+def _values(node: exp.Values, parent: NameScope) -> Columns:
     rows = node.expressions
     _walk(node, parent)
     width = len(rows[0].expressions)
     return [(f"column{i + 1}", union_type([type_of(row.expressions[i]) for row in rows])) for i in range(width)]
 
 
-def _set_operation(node: exp.SetOperation, parent: Scope) -> Columns:
-    scope = Scope(parent.schema, parent)
+def _set_operation(node: exp.SetOperation, parent: NameScope) -> Columns:
+    scope = NameScope(parent.schema, parent)
     _with(node, scope)
     left, right = _query(node.left, scope), _query(node.right, scope)
     if len(left) != len(right):
@@ -141,14 +141,14 @@ def _set_operation(node: exp.SetOperation, parent: Scope) -> Columns:
         bound = Bound(columns[position][0], kind, result)
         for side in (name, right[position][0]):
             result.columns.setdefault(lower(side), bound)
-    order = Scope(parent.schema, None, origins=[result])
+    order = NameScope(parent.schema, None, origins=[result])
     for key in ("order", "limit", "offset"):
         if node.args.get(key):
             _walk(node.args[key], order)
     return columns
 
 
-def _with(node: exp.Expression, scope: Scope) -> None:
+def _with(node: exp.Expression, scope: NameScope) -> None:
     clause = node.args.get("with_")
     for cte in clause.expressions if clause else ():
         name = lower(cte.alias)
@@ -165,8 +165,8 @@ def _renamed(columns: Columns, names: list[str]) -> Columns:
     return [(name, kind) for name, (_, kind) in zip(names, columns, strict=True)] if names else columns
 
 
-def _select(node: exp.Select, parent: Scope) -> Columns:
-    scope = Scope(parent.schema, parent)
+def _select(node: exp.Select, parent: NameScope) -> Columns:
+    scope = NameScope(parent.schema, parent)
     node.meta["scope"] = scope
     _with(node, scope)
     source = node.args.get("from_")
@@ -190,7 +190,7 @@ def _select(node: exp.Select, parent: Scope) -> Columns:
     return list(_outputs(node, scope))
 
 
-def _join(join: exp.Join, scope: Scope) -> None:
+def _join(join: exp.Join, scope: NameScope) -> None:
     before = list(scope.origins)
     _add(join.this, scope)
     added = scope.origins[len(before) :]
@@ -215,7 +215,7 @@ def _make_outer(origins: list[Origin]) -> None:
             bound.type = replace(bound.type, nullable=True)
 
 
-def _add(item: exp.Expression, scope: Scope) -> None:
+def _add(item: exp.Expression, scope: NameScope) -> None:
     """Add an item of FROM to the scope."""
     if isinstance(item, exp.Table):
         _add_table(item, scope)
@@ -225,7 +225,7 @@ def _add(item: exp.Expression, scope: Scope) -> None:
         inner = item.this if isinstance(item, exp.Subquery) else item
         alias = item.args.get("alias")
         names = [c.name for c in alias.args.get("columns") or ()] if alias else []
-        columns = _renamed(_query(inner, Scope(scope.schema, scope.parent, dict(_all_ctes(scope)))), names)
+        columns = _renamed(_query(inner, NameScope(scope.schema, scope.parent, dict(_all_ctes(scope)))), names)
         scope.origins.append(_derived(lower(item.alias), columns))
         item.meta["origin"] = scope.origins[-1]
     else:
@@ -236,7 +236,7 @@ def _add(item: exp.Expression, scope: Scope) -> None:
             _walk(join.args["on"], scope, aliases=True)
 
 
-def _all_ctes(scope: Scope | None) -> Iterator[tuple[str, Columns]]:
+def _all_ctes(scope: NameScope | None) -> Iterator[tuple[str, Columns]]:
     if scope is not None:
         yield from _all_ctes(scope.parent)
         yield from scope.ctes.items()
@@ -249,7 +249,7 @@ def _derived(alias: str, columns: Columns) -> Origin:
     return origin
 
 
-def _add_table(item: exp.Table, scope: Scope) -> None:
+def _add_table(item: exp.Table, scope: NameScope) -> None:
     if not isinstance(item.this, exp.Identifier):
         raise Rejected(f"table function {item.this.name or item.this.sql()}")
     name, alias = lower(item.name), lower(item.alias)
@@ -265,11 +265,11 @@ def _add_table(item: exp.Table, scope: Scope) -> None:
     explicit = item.args.get("alias") is not None
     origin = Origin(alias or name, alias if explicit else table.name, table=table)
     for column in table.columns:
-        origin.columns[lower(column.source)] = Bound(column.name, column_type(column), origin)
+        origin.columns[lower(column.source)] = Bound(column.name, type_of_column(column), origin)
     scope.origins.append(origin)
 
 
-def _walk(node: exp.Expression, scope: Scope, aliases: bool = False) -> None:
+def _walk(node: exp.Expression, scope: NameScope, aliases: bool = False) -> None:
     """Bind the columns below `node`; queries below it get scopes of their own."""
     if isinstance(node, exp.Query) and not isinstance(node, exp.Subquery):
         node.meta["columns"] = _query(node, scope)
@@ -292,7 +292,7 @@ def _table_as_list(node: exp.In) -> None:
     node.set("query", exp.Subquery(this=exp.Select(expressions=[exp.Star()]).from_(table)))
 
 
-def _column(node: exp.Column, scope: Scope, aliases: bool) -> None:
+def _column(node: exp.Column, scope: NameScope, aliases: bool) -> None:
     if isinstance(node.this, exp.Star):
         node.meta["origin"] = _origin(lower(node.table), scope)
         return
@@ -315,7 +315,7 @@ def _column(node: exp.Column, scope: Scope, aliases: bool) -> None:
         raise Rejected(f"no such column: {node.name}")
 
 
-def _rowid(alias: str, scope: Scope) -> Bound:
+def _rowid(alias: str, scope: NameScope) -> Bound:
     """The integer primary key that rowid is another name of. That it was declared INTEGER, and not INT, the schema does
     not tell: the proof does."""
     origins = [o for o in scope.origins if o.table is not None and alias in ("", o.alias)]
@@ -326,14 +326,14 @@ def _rowid(alias: str, scope: Scope) -> Bound:
     return bound
 
 
-def _origin(alias: str, scope: Scope) -> Origin:
+def _origin(alias: str, scope: NameScope) -> Origin:
     for origin in scope.origins:
         if origin.alias == alias:
             return origin
     raise Rejected(f"no such table: {alias}")
 
 
-def _outputs(node: exp.Select, scope: Scope) -> Iterator[tuple[str, Type]]:
+def _outputs(node: exp.Select, scope: NameScope) -> Iterator[tuple[str, Type]]:
     """Names and types of the result's columns, `*` expanded."""
     for projection in node.expressions:
         if isinstance(projection, exp.Star):

@@ -28,7 +28,7 @@ def rewrite(tree: exp.Expression, change: Callable[[exp.Expression], exp.Express
     return tree
 
 
-def typed(node: exp.Expression, kind: Type) -> exp.Expression:
+def with_type(node: exp.Expression, kind: Type) -> exp.Expression:
     """`node`, which is PostgreSQL's already, with its type; rules leave it alone."""
     node.meta["type"] = kind
     return node
@@ -48,12 +48,12 @@ def cast(node: exp.Expression, pg: str, kind: Type | None = None) -> exp.Express
     kind = kind or replace(_BY_NAME.get(pg, replace(TEXT, pg=pg)), nullable=known.nullable)
     operand = node.unnest() if isinstance(node, exp.Paren) else node
     to = exp.DataType(this=exp.DType.USERDEFINED, kind=_SHORT.get(pg, pg))  # the name as it is
-    return typed(exp.Cast(this=wrap(operand), to=to), kind)
+    return with_type(exp.Cast(this=wrap(operand), to=to), kind)
 
 
 def call(name: str, *arguments: exp.Expression, kind: Type) -> exp.Expression:
     """A PostgreSQL function."""
-    return typed(exp.Anonymous(this=name, expressions=[a.copy() for a in arguments]), kind)
+    return with_type(exp.Anonymous(this=name, expressions=[a.copy() for a in arguments]), kind)
 
 
 def number(value: int | float) -> exp.Expression:
@@ -89,13 +89,13 @@ def identifier(name: str) -> exp.Identifier:
 
 def false() -> exp.Expression:
     """FALSE."""
-    return typed(exp.Boolean(this=False), replace(BOOLEAN, nullable=False))
+    return with_type(exp.Boolean(this=False), replace(BOOLEAN, nullable=False))
 
 
 def is_not_null(node: exp.Expression) -> exp.Expression:
     """`node IS NOT NULL`, or TRUE where it never is."""
     if not type_of(node).nullable:
-        return typed(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
+        return with_type(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
     return exp.Not(this=exp.Is(this=wrap(node), expression=exp.Null()))
 
 

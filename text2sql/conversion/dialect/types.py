@@ -73,7 +73,7 @@ DATE, TIMESTAMP, TIME = (Type(name, frozenset({"text"}), form=name) for name in 
 _DECLARED_CLASSES = {"integer": {"integer"}, "real": {"real"}, "numeric": {"integer", "real"}, "text": {"text"}}
 
 
-def column_type(column: Column) -> Type:
+def type_of_column(column: Column) -> Type:
     """The type of a column of the schema."""
     classes = set(column.storage)
     if not classes:  # no value: what the declaration promises

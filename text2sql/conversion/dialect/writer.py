@@ -103,6 +103,6 @@ class Writer(Postgres.Generator):
         return "CURRENT_DATE"
 
 
-def write(tree: exp.Expression) -> str:
+def postgres_text(tree: exp.Expression) -> str:
     """The PostgreSQL text of `tree`, on one line."""
     return Writer(dialect="postgres", normalize_functions="lower", comments=False, identify=False).generate(tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
-from text2sql.conversion.dialect.errors import Rejected
+from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.scope import Bound
 from text2sql.conversion.dialect.tree import identifier, rewrite, selects, string, wrap
 

@@ -8,8 +8,8 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.encode import sqlite_text
 from text2sql.conversion.databases.infer import INTEGER_TEXT, NUMBER_PREFIX, NUMBER_TEXT
-from text2sql.conversion.dialect.errors import Rejected
-from text2sql.conversion.dialect.tree import call, cast, is_string, literal_number, number, string, typed, wrap
+from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.tree import call, cast, is_string, literal_number, number, string, with_type, wrap
 from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, Type, type_of
 
 #: how PostgreSQL recognises a text that SQLite's numeric affinity makes a number
@@ -59,7 +59,7 @@ def number_or_null(node: exp.Expression) -> exp.Expression:
         return found
     matches = exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
     branch = exp.If(this=matches, true=cast(node, "numeric"))
-    return typed(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
+    return with_type(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
 
 
 def stays_text(node: exp.Expression) -> exp.Expression:
@@ -72,7 +72,7 @@ def is_number(node: exp.Expression) -> exp.Expression:
     return exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
 
 
-def as_text(node: exp.Expression) -> exp.Expression:
+def text_of(node: exp.Expression) -> exp.Expression:
     """`node` as the text that SQLite makes of it.
 
     Raises:
@@ -103,7 +103,7 @@ def _real_text(node: exp.Expression) -> exp.Expression:
         made = node.copy()
         projection = made.this.expressions[0]
         projection.replace(_real_text(projection.unalias()))
-        return typed(made, replace(TEXT, nullable=True))
+        return with_type(made, replace(TEXT, nullable=True))
     value = node if type_of(node).pg == "double precision" else cast(node, "double precision")
     return call("to_char", value, string(REAL_PATTERN), kind=replace(TEXT, nullable=type_of(node).nullable))
 
@@ -121,16 +121,16 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
     nullable = replace(NUMERIC, classes=frozenset({"integer"}), nullable=kind.nullable)
     if kind.pg in DATE_TYPES:
         field = "hour" if kind.pg == "time" else "year"
-        return typed(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
+        return with_type(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
     if kind.pg not in ("text", "unknown"):
         raise Rejected(f"arithmetic with {kind.pg}")
     prefix = call("substring", node, string(kind.prefix or PREFIX_PATTERN), kind=TEXT)
-    zero = cast(typed(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
+    zero = cast(with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
     zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
     if not kind.nullable:
         return zero
     given = exp.Not(this=exp.Is(this=wrap(node), expression=exp.Null()))
-    return typed(exp.Case(ifs=[exp.If(this=given, true=zero)]), type_of(zero))
+    return with_type(exp.Case(ifs=[exp.If(this=given, true=zero)]), type_of(zero))
 
 
 def condition(node: exp.Expression) -> exp.Expression:
@@ -140,11 +140,11 @@ def condition(node: exp.Expression) -> exp.Expression:
         return node
     value = literal_number(node)
     if value is not None:
-        return typed(exp.Boolean(this=value != 0), replace(BOOLEAN, nullable=False))
+        return with_type(exp.Boolean(this=value != 0), replace(BOOLEAN, nullable=False))
     if isinstance(node, exp.Paren) and type_of(node.this).pg == "boolean":
         return node
     operand = arithmetic_value(node)
-    return typed(exp.NEQ(this=wrap(operand), expression=number(0)), replace(BOOLEAN, nullable=kind.nullable))
+    return with_type(exp.NEQ(this=wrap(operand), expression=number(0)), replace(BOOLEAN, nullable=kind.nullable))
 
 
 def common(nodes: list[exp.Expression]) -> list[exp.Expression]:
@@ -159,7 +159,7 @@ def common(nodes: list[exp.Expression]) -> list[exp.Expression]:
         return nodes
     if not literals and all(k.numeric for k in kinds if k.classes):
         return nodes
-    return [as_text(n) if type_of(n).classes else n for n in nodes]
+    return [text_of(n) if type_of(n).classes else n for n in nodes]
 
 
 def _unfit(literal: Type, pg: str) -> bool:
