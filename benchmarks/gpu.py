@@ -19,12 +19,13 @@ from pathlib import Path
 
 import torch
 
-from text2sql.model.base import ModelOptions, QuantizationOptions, load_tokenizer, obtain
+from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.device import describe_device, peak_memory_bytes
 from text2sql.model.lora import LoraOptions
 from text2sql.model.packing import plan
 from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, TrainOptions
+from text2sql.model.sources import ModelOptions, obtain
 from text2sql.model.training import build_trainer, read_examples
 
 SPIDER = 8_659  # training examples of the official release, for the time of three epochs

@@ -10,7 +10,7 @@ from typing import Any
 
 from text2sql.config import read_params, section
 from text2sql.files import read_json
-from text2sql.model.base import ModelOptions, obtain
+from text2sql.model.sources import ModelOptions, obtain
 from text2sql.stage import run
 
 TARGET = Path("models/base")

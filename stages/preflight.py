@@ -15,9 +15,9 @@ from typing import Any
 
 from text2sql.config import read_params, section
 from text2sql.files import write_json
-from text2sql.model.base import ModelOptions
 from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
+from text2sql.model.sources import ModelOptions
 from text2sql.stage import run
 
 PROMPTS = Path("data/prompts/train.jsonl")

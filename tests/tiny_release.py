@@ -9,7 +9,8 @@ import yaml
 
 from text2sql.config import compose, typed
 from text2sql.files import digest, sha256_tree, write_json
-from text2sql.model.base import ModelOptions, QuantizationOptions, load_model, obtain
+from text2sql.model.base import QuantizationOptions, load_model
+from text2sql.model.sources import ModelOptions, obtain
 
 PARAMS = ("model=tiny", "quantization=none", "predict.max_new_tokens=16")
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from text2sql.model.base import ModelOptions, QuantizationOptions, obtain
+from text2sql.model.base import QuantizationOptions
+from text2sql.model.sources import ModelOptions, obtain
 
 TINY = ModelOptions(name="tiny", source="random", template="mistral", seed=0)
 UNQUANTIZED = QuantizationOptions(bits=None, type=None, double=False, compute_dtype="float32")

@@ -8,7 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from text2sql.model import packing
 from text2sql.model.lora import LoraOptions, add_adapter
@@ -20,12 +27,14 @@ SIZE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidde
 LORA = LoraOptions(r=4, lora_alpha=8.0)
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral", "llama-tied"])
+@pytest.fixture(scope="module", params=["llama", "mistral", "llama-tied", "qwen2"])
 def model(request):
     """A random model with random adapters (fresh ones have B = 0, and A without gradient)."""
     torch.manual_seed(0)
     if request.param == "mistral":
         base = MistralForCausalLM(MistralConfig(**SIZE, sliding_window=None))
+    elif request.param == "qwen2":
+        base = Qwen2ForCausalLM(Qwen2Config(**SIZE))
     else:
         base = LlamaForCausalLM(LlamaConfig(**SIZE, tie_word_embeddings=request.param == "llama-tied"))
     adapted = add_adapter(base, LORA)

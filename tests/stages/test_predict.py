@@ -15,9 +15,10 @@ from stages import predict
 from text2sql.config import typed
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_json, write_jsonl, write_text
-from text2sql.model.base import ModelOptions, QuantizationOptions, obtain
+from text2sql.model.base import QuantizationOptions
 from text2sql.model.generation import Generation
 from text2sql.model.prompt import PromptOptions, render
+from text2sql.model.sources import ModelOptions, obtain
 from text2sql.schema import Column, Schema, Table
 
 GREEDY = {

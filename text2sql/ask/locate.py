@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from text2sql.config import PARAMS, read_params, typed
 from text2sql.errors import UserError
 from text2sql.files import digest, repository_root
-from text2sql.model.base import WANTED, ModelOptions, QuantizationOptions, load_tokenizer, obtain
+from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.inference import load_for_inference
 from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions
+from text2sql.model.sources import WANTED, ModelOptions, obtain
 from text2sql.release.manifest import describe_release, read_manifest
 from text2sql.scoring.confidence import Calibration
 

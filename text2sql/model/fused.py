@@ -19,19 +19,30 @@ import torch
 #: exp of less is nothing beside 1, but at 1e-38 a denormal number, with which a CPU computes fifty times as slowly
 LEAST = -60.0
 Tensors = tuple[torch.Tensor | None, ...]
+#: classes of transformers that compute the same norm
+NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm"}
 
 
 class LoraProduct(torch.autograd.Function):
-    """x W' + scale (x A') B' for a frozen W (out, in), A (r, in) and B (out, r); x is (..., in) in the type of W."""
+    """x W' + bias + scale (x A') B' for a frozen W (out, in) and bias (out), A (r, in) and B (out, r).
+
+    x is (..., in) in the type of W.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         down, up = a.to(weight.dtype), (b * scale).to(weight.dtype)
         low = rows @ down.T
-        out = (rows @ weight.T).addmm_(low, up.T)
+        out = torch.nn.functional.linear(rows, weight, bias).addmm_(low, up.T)
         ctx.save_for_backward(rows, weight, down, up, low)
         ctx.scale, ctx.shape, ctx.types = scale, x.shape, (a.dtype, b.dtype)
         return out.view(*x.shape[:-1], weight.shape[0])
@@ -44,7 +55,7 @@ class LoraProduct(torch.autograd.Function):
         x = (out @ weight).addmm_(through, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
         a = (through.T @ rows).to(ctx.types[0])
         b = (out.T @ low).to(ctx.types[1]).mul_(ctx.scale)
-        return x, None, a, b, None
+        return x, None, None, a, b, None
 
 
 class RmsNorm(torch.autograd.Function):
@@ -107,16 +118,19 @@ def fuse(model: torch.nn.Module) -> int:
     """Let a PEFT model on a CPU compute its LoRA layers and RMS norms so; how many layers that are.
 
     4-bit weights are dequantized once and kept, which multiplies by the same values: a CPU does not lack the memory but
-    the time to do it at every use. Layers with dropout, DoRA or a bias stay as they are.
+    the time to do it at every use. Layers with dropout or DoRA stay as they are.
     """
     from peft.tuners.lora import LoraLayer
 
     count = 0
     for module in model.modules():
         if isinstance(module, LoraLayer) and (weight := _weight(module)) is not None:
-            module.forward = functools.partial(_lora, module, weight)  # type: ignore[attr-defined]
+            bias = module.get_base_layer().bias
+            module.forward = functools.partial(  # type: ignore[attr-defined]
+                _lora, module, weight, None if bias is None else bias.to(weight.dtype)
+            )
             count += 1
-        elif type(module).__name__ in ("LlamaRMSNorm", "MistralRMSNorm") and not module.weight.requires_grad:
+        elif type(module).__name__ in NORMS and not module.weight.requires_grad:
             module.forward = functools.partial(_norm, module)  # type: ignore[method-assign]
     return count
 
@@ -127,7 +141,7 @@ def _weight(layer: Any) -> torch.Tensor | None:
     from bitsandbytes.nn import Linear4bit
 
     base = layer.get_base_layer()
-    plain = isinstance(base, torch.nn.Linear) and base.bias is None and not layer.lora_variant
+    plain = isinstance(base, torch.nn.Linear) and not layer.lora_variant
     if not plain or not layer.active_adapters == list(layer.lora_A) == ["default"]:
         return None
     if not isinstance(layer.lora_dropout["default"], torch.nn.Identity):
@@ -137,11 +151,12 @@ def _weight(layer: Any) -> torch.Tensor | None:
     return base.weight if type(base) is torch.nn.Linear else None
 
 
-def _lora(layer: Any, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _lora(layer: Any, weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", enabled=False):
         return LoraProduct.apply(
             x.to(weight.dtype),
             weight,
+            bias,
             layer.lora_A["default"].weight,
             layer.lora_B["default"].weight,
             layer.scaling["default"],
