@@ -25,8 +25,10 @@ from stages import predict
 from text2sql.config import read_params
 from text2sql.model import generation
 from text2sql.model.base import load_tokenizer
-from text2sql.model.inference import TransformersEngine, load_for_inference
+from text2sql.model.inference import load_for_inference
+from text2sql.model.prediction import Guided, Predictor, constrain_to
 from text2sql.model.prompt import encode_prompt
+from text2sql.schema import read_index
 
 Row = dict[str, Any]
 
@@ -43,20 +45,20 @@ def compare(model: Any, tokenizer: Any, rows: Sequence[Row], options: generation
         "plain generate": lambda prompts: generation.plain(model, tokenizer, prompts, options),
         "shared prefix": lambda prompts: generation.generate(model, tokenizer, prompts, options),
     }
-    for way in ways.values():  # warm up: packed weights, the threads
+    for way in ways.values():  # warm up: reordered weights, the threads
         way([row["tokens"] for row in rows[:2]])
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     processor = dict.fromkeys(ways, 0.0)
-    made: dict[str, list[generation.Generation]] = {name: [] for name in ways}
+    generations: dict[str, list[generation.Generation]] = {name: [] for name in ways}
     for first in range(0, len(rows), size):
         prompts = [row["tokens"] for row in rows[first : first + size]]
         for name, way in ways.items():
             started, used = time.perf_counter(), time.process_time()
-            made[name] += way(prompts)
+            generations[name] += way(prompts)
             seconds[name].append(time.perf_counter() - started)
             processor[name] += time.process_time() - used
     plain, ours = ways
-    same = sum(a.token_ids == b.token_ids for a, b in zip(made[plain], made[ours], strict=True))
+    same = sum(a.token_ids == b.token_ids for a, b in zip(generations[plain], generations[ours], strict=True))
     table = Table(
         "",
         "questions/s",
@@ -66,7 +68,7 @@ def compare(model: Any, tokenizer: Any, rows: Sequence[Row], options: generation
         title=f"{len(rows)} questions, {described(model, options)}",
     )
     for name in ways:
-        total, tokens = sum(seconds[name]), sum(len(g.token_ids) + 1 for g in made[name])
+        total, tokens = sum(seconds[name]), sum(len(g.token_ids) + 1 for g in generations[name])
         table.add_row(
             name, f"{len(rows) / total:.2f}", f"{total:.1f}", f"{processor[name]:.1f}", f"{tokens / total:.0f}"
         )
@@ -76,7 +78,8 @@ def compare(model: Any, tokenizer: Any, rows: Sequence[Row], options: generation
     table.add_row("ratio", f"{ratio:.2f}", "", f"{work:.2f}")
     table.add_row("ratio of a round: median, least", f"{statistics.median(ratios):.2f}, {min(ratios):.2f}")
     table.add_row("same tokens", f"{same} of {len(rows)}")
-    table.add_row("tokens of an answer, cut", f"{tokens / len(rows):.1f}, {sum(not g.finished for g in made[ours])}")
+    cut = sum(not g.finished for g in generations[ours])
+    table.add_row("tokens of an answer, cut", f"{tokens / len(rows):.1f}, {cut}")
     return table
 
 
@@ -90,37 +93,38 @@ def described(model: Any, options: generation.GenerationOptions) -> str:
     return f"{limits}, {str(weight.dtype).removeprefix('torch.')} on {where}"
 
 
-def compare_decoding(model: Any, tokenizer: Any, rows: Sequence[Row], options: Any, guided: Any) -> Table:
+def compare_decoding(
+    model: Any, tokenizer: Any, rows: Sequence[Row], options: generation.GenerationOptions, guided: Any
+) -> Table:
     """Accuracy and cost of the ways of decoding: greedy, constrained to the schema, execution-guided, both."""
-    engine = TransformersEngine(model, tokenizer)
-    options = dataclasses.replace(options, temperature=guided.temperature)
-    qualifiers = predict.read_options(read_params())[2]
-    free, held = (predict.constrainer(engine, constrained, qualifiers) for constrained in (False, True))
+    predictor = Predictor(model, tokenizer, dataclasses.replace(options, temperature=guided.temperature))
+    recipe = predict.read_options(read_params())
+    constrained = constrain_to(read_index(predict.INDEX), tokenizer, recipe.qualifiers, recipe.kept)
     title = f"{len(rows)} questions, {described(model, options)}; "
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
-    with predict.open_sandbox(list(rows), guided) as sandbox:
-        choose = predict.chooser(sandbox)
+    with predict.open_sandbox(guided, rows) as sandbox:
+        decoding = Guided(guided.candidates, 42, predict.candidate_chooser(sandbox), guided.workers)
         ways = {
-            "greedy": lambda: predict.generate(engine, rows, options, free),
-            "constrained": lambda: predict.generate(engine, rows, options, held),
-            "execution-guided": lambda: predict.generate_guided(engine, rows, options, free, guided, 42, choose),
-            "both": lambda: predict.generate_guided(engine, rows, options, held, guided, 42, choose),
+            "greedy": lambda: predictor.greedy(rows),
+            "constrained": lambda: predictor.greedy(rows, constrained),
+            "execution-guided": lambda: predictor.guided(rows, decoding),
+            "both": lambda: predictor.guided(rows, decoding, constrained),
         }
         for name, way in ways.items():
             started = time.perf_counter()
-            made = {row["id"]: row["predicted"] for row in way()}
+            predictions = {row["id"]: row["predicted"] for row in way()}
             seconds = time.perf_counter() - started
-            table.add_row(name, *scored(sandbox, rows, made), f"{seconds:.0f}", f"{len(rows) / seconds:.2f}")
+            table.add_row(name, *scored(sandbox, rows, predictions), f"{seconds:.0f}", f"{len(rows) / seconds:.2f}")
     return table
 
 
-def scored(sandbox: Any, rows: Sequence[Row], made: dict[str, str]) -> list[str]:
+def scored(sandbox: Any, rows: Sequence[Row], predictions: dict[str, str]) -> list[str]:
     """Execution accuracy by both verdicts, and the share of predictions that run."""
     from stages.score import read_options
     from text2sql.scoring.predictions import judge_predictions
 
-    predicted = [{**row, "gold": row["sql"], "predicted": made[row["id"]]} for row in rows]
+    predicted = [{**row, "gold": row["sql"], "predicted": predictions[row["id"]]} for row in rows]
     options = read_options(read_params())
     judged, _ = judge_predictions(sandbox, predicted, options.workers, options.exact_match)
     counted = [row for row in judged if row["verdict_suite"] is not None]
@@ -140,7 +144,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--temperature", type=float, default=0.7)
     arguments = parser.parse_args()
-    _, quantization, *_ = predict.read_options(read_params())
+    quantization = predict.read_options(read_params()).quantization
     adapter = None if arguments.zero_shot else Path("models/adapter")
     model = load_for_inference(Path("models/base"), quantization, adapter, arguments.dtype)
     tokenizer = load_tokenizer(Path("models/base"))

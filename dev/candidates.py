@@ -9,10 +9,10 @@ test. Each rule sees the first two, four, eight ... candidates; the first candid
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from stages import predict
 from stages.score import read_options as score_options
 from text2sql.config import read_params
 from text2sql.files import read_jsonl
-from text2sql.model.candidates import choose
-from text2sql.model.generation import Generation
-from text2sql.model.inference import load_engine
+from text2sql.model.candidates import likeliest_that_runs
+from text2sql.model.generation import Generation, generate
 from text2sql.model.prompt import encode_prompt
 from text2sql.postgres.compare import suite
 from text2sql.postgres.load import loaded_sandbox
@@ -38,18 +37,18 @@ Row = dict[str, Any]
 TOGETHER = 8
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Candidate:
     """`group`: of those with an equal result; None: it fails. `right`: by the suite verdict."""
 
-    made: Generation
+    generation: Generation
     group: int | None
     right: bool
 
 
 def mass(members: Sequence[Candidate]) -> float:
     """The probability of a group's different texts."""
-    return sum(math.exp(score) for score in {c.made.text: c.made.score for c in members}.values())
+    return sum(math.exp(score) for score in {c.generation.text: c.generation.score for c in members}.values())
 
 
 def voted(weight: Callable[[Sequence[Candidate]], Any]) -> Callable[[Sequence[Candidate]], Candidate]:
@@ -60,26 +59,26 @@ def voted(weight: Callable[[Sequence[Candidate]], Any]) -> Callable[[Sequence[Ca
         for candidate in candidates:
             if candidate.group is not None:
                 groups[candidate.group].append(candidate)
-        return max(max(groups.values(), key=weight), key=lambda c: c.made.score) if groups else candidates[0]
+        return max(max(groups.values(), key=weight), key=lambda c: c.generation.score) if groups else candidates[0]
 
     return rule
 
 
 def likeliest(candidates: Sequence[Candidate]) -> Candidate:
     running = [c for c in candidates if c.group is not None]
-    return max(running, key=lambda c: c.made.score) if running else candidates[0]
+    return max(running, key=lambda c: c.generation.score) if running else candidates[0]
 
 
 def ours(candidates: Sequence[Candidate]) -> Candidate:
-    runs = {" ".join(c.made.text.split()): c.group is not None for c in candidates}
-    made = [c.made for c in candidates]
-    return candidates[choose(made, lambda text: runs[" ".join(text.split())], lambda ran: not ran)]
+    runs = {" ".join(c.generation.text.split()): c.group is not None for c in candidates}
+    generations = [c.generation for c in candidates]
+    return candidates[likeliest_that_runs(generations, lambda text: runs[" ".join(text.split())])]
 
 
 RULES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
     "greedy": lambda candidates: candidates[0],
     "the first that runs": lambda candidates: next((c for c in candidates if c.group is not None), candidates[0]),
-    "result of most (self-consistency)": voted(lambda group: (len(group), max(c.made.score for c in group))),
+    "result of most (self-consistency)": voted(lambda group: (len(group), max(c.generation.score for c in group))),
     "likeliest result": voted(mass),
     "likeliest query": likeliest,
     "likeliest query by token (text2sql.model.candidates)": ours,
@@ -87,12 +86,12 @@ RULES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
 }
 
 
-def examined(sandbox: Sandbox, row: Row, made: Sequence[Generation]) -> list[Candidate]:
+def examined(sandbox: Sandbox, row: Row, generations: Sequence[Generation]) -> list[Candidate]:
     """Execute a question's candidates, the same text once."""
     known: dict[str, tuple[int | None, bool]] = {}
     leaders: list[tuple[str, Any]] = []
-    found = []
-    for candidate in made:
+    examined_ones = []
+    for candidate in generations:
         if candidate.text not in known:
             result = sandbox.execute(row["db_id"], candidate.text) if candidate.finished else None
             if result is None or result.error:
@@ -104,8 +103,8 @@ def examined(sandbox: Sandbox, row: Row, made: Sequence[Generation]) -> list[Can
                     leaders.append((candidate.text, result))
                 verdict = judge(sandbox, row["db_id"], row["sql"], candidate.text).suite
                 known[candidate.text] = group, verdict.correct
-        found.append(Candidate(candidate, *known[candidate.text]))
-    return found
+        examined_ones.append(Candidate(candidate, *known[candidate.text]))
+    return examined_ones
 
 
 def main() -> None:
@@ -117,10 +116,12 @@ def main() -> None:
     parser.add_argument("--free", action="store_true", help="decoding not held to the schema")
     arguments = parser.parse_args()
     params, count = read_params(), arguments.candidates
-    options, quantization, qualifiers, seed = predict.read_options(params)
-    engine = load_engine(options.engine, predict.BASE, quantization, predict.ADAPTER, options.dtype)
-    constrain = predict.constrainer(engine, not arguments.free, qualifiers)
-    generation = dataclasses.replace(options.generation(), temperature=arguments.temperature)
+    options = predict.read_options(params)
+    if arguments.free:
+        options = replace(options, predict=replace(options.predict, constrained=False))
+    predictor = predict.load(options)
+    constrain = predict.constrainer(options, predictor.tokenizer)
+    sampling = replace(predictor.options, temperature=arguments.temperature)
     prompts = {row["id"]: row["prompt"] for row in read_jsonl(Path(f"data/prompts/{arguments.split}.jsonl"))}
     rows = [row for row in read_jsonl(Path(f"data/splits/{arguments.split}.jsonl")) if row["id"] in prompts]
     rows = sorted(rows[:: arguments.every], key=lambda row: row["db_id"])
@@ -129,18 +130,17 @@ def main() -> None:
     with loaded_sandbox(databases, predict.DUMPS, limits, 2) as sandbox:
         for first in track(range(0, len(rows), TOGETHER), "candidates"):
             part = [row for row in rows[first : first + TOGETHER] for _ in range(count)]
-            tokens = [encode_prompt(engine.tokenizer, prompts[row["id"]]) for row in part]
-            seeds = [f"{seed}/{row['id']}/{i % count}" if i % count else None for i, row in enumerate(part)]
-            made = dict(engine.stream(tokens, generation, seeds, [constrain(row) for row in part]))
-            questions += [
-                examined(sandbox, part[i], [made[i + k] for k in range(count)]) for i in range(0, len(part), count)
-            ]
+            tokens = [encode_prompt(predictor.tokenizer, prompts[row["id"]]) for row in part]
+            seeds = [f"{options.seed}/{row['id']}/{i % count}" if i % count else None for i, row in enumerate(part)]
+            constraints = [constrain(row) for row in part]
+            texts = generate(predictor.model, predictor.tokenizer, tokens, sampling, seeds, constraints)
+            questions += [examined(sandbox, part[i], texts[i : i + count]) for i in range(0, len(part), count)]
     counts = sorted({2**i for i in range(1, 10) if 2**i < count} | {count})
     table = Table(
         "of the candidates that run", *map(str, counts), title=f"{len(questions)} {arguments.split} questions"
     )
     for name, rule in RULES.items():
-        right = [sum(rule(found[:n]).right for found in questions) for n in counts]
+        right = [sum(rule(candidates[:n]).right for candidates in questions) for n in counts]
         table.add_row(name, *(f"{n / len(questions):.1%}" for n in right))
     Console().print(table)
 

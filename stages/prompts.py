@@ -53,7 +53,7 @@ def read_options(params: dict[str, Any]) -> Options:
     return Options(section(PromptOptions, "prompt", params), template, train["max_length"], train["max_left_out"])
 
 
-def make(
+def prompts_of_split(
     split: str, schemas: dict[str, Schema], tokenizer: PreTrainedTokenizerBase, options: Options
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of one split and their figures.
@@ -75,7 +75,7 @@ def make(
     if split != "test" and too_long > options.max_left_out * len(examples):
         raise UserError(
             f"{too_long} of {len(examples)} examples of the {split} split have over {options.max_length} tokens",
-            "raise train.max_length, take prompt=compact or fewer prompt.samples, or allow it: train.max_left_out",
+            "raise train.max_length, take fewer prompt.samples, or allow it: train.max_left_out",
         )
     return rows, {"examples": len(rows), "too_long": too_long, **_distribution(lengths)}
 
@@ -99,11 +99,11 @@ def main() -> str:
     shutil.rmtree(TARGET, ignore_errors=True)
     figures = {}
     for split in ("train", "val", "test", *(("primer",) if (SPLITS / "primer.jsonl").exists() else ())):
-        rows, figures[split] = make(split, schemas, tokenizer, options)
+        rows, figures[split] = prompts_of_split(split, schemas, tokenizer, options)
         write_jsonl(TARGET / f"{split}.jsonl", rows)
     write_json(METRICS, figures)
     counts = ", ".join(f"{figures[split]['examples']:,} {split}" for split in figures)
-    left_out = sum(found["too_long"] for split, found in figures.items() if split != "test")
+    left_out = sum(counted["too_long"] for split, counted in figures.items() if split != "test")
     return f"{counts} prompts in {TARGET}/" + (f"; {left_out} examples left out as too long" if left_out else "")
 
 

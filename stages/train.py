@@ -36,7 +36,7 @@ CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
 MODULES = (
     "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "prompt", "qualifiers",
-    "recipe", "training", "values",
+    "recipe", "training", "value_linking",
 )  # fmt: skip
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")

@@ -4,13 +4,25 @@ import pytest
 
 from text2sql.ask.schema_file import LARGEST, parse, read
 from text2sql.errors import UserError
-from text2sql.model.prompt import PromptOptions, render
+from text2sql.schema import Table, quote
 
 
 def shown(text: str) -> str:
-    """The schema as a prompt has it, one line a table, without frame and question."""
-    prompt = render(parse(text), "q", PromptOptions("compact", 0), "mistral")
-    return prompt.split("schema:\n")[1].split("\n\nQuestion")[0]
+    """The schema, one line a table: columns with their types, keys, and what they refer to."""
+    return "\n".join(map(line, parse(text).tables))
+
+
+def line(table: Table) -> str:
+    targets = {
+        name: f" -> {quote(key.referred_table)}.{quote(referred)}"
+        for key in table.foreign_keys
+        for name, referred in zip(key.columns, key.referred_columns, strict=True)
+    }
+    columns = (
+        f"{quote(c.name)} {c.type}" + (" key" if c.name in table.primary_key else "") + targets.get(c.name, "")
+        for c in table.columns
+    )
+    return f"{quote(table.name)}({', '.join(columns)})"
 
 
 CASES = {

@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from text2sql.errors import UserError
-from text2sql.model.constraint import Constraints
+from text2sql.model.constraint import Constraints, allowed_tokens
 from text2sql.model.prompt import PromptOptions, completion
 from text2sql.schema import Column, Schema, Table
 
@@ -129,15 +130,19 @@ def test_a_schema_of_many_tables_still_has_a_grammar(constraints, tiny_tokenizer
     assert constraints.of(many, "tables").accepts(tokens)
 
 
+def allowed_next(constraint, vocabulary):
+    return allowed_tokens([constraint], vocabulary, torch.device("cpu"))[0]
+
+
 def test_a_step_at_a_time(constraints, tiny_tokenizer):
     constraint = constraints.of(SHOP)
     for token in tiny_tokenizer("SELECT name FROM shop", add_special_tokens=False)["input_ids"]:
-        allowed = constraint.allowed(600)
+        allowed = allowed_next(constraint, 600)
         assert allowed[token]
         assert not allowed[512:].any()  # what pads the vocabulary
         constraint.accept(token)
-    assert constraint.allowed(600)[tiny_tokenizer.eos_token_id]
-    assert not constraint.again().allowed(600)[tiny_tokenizer.eos_token_id]
+    assert allowed_next(constraint, 600)[tiny_tokenizer.eos_token_id]
+    assert not allowed_next(constraint.again(), 600)[tiny_tokenizer.eos_token_id]
     with pytest.raises(ValueError, match="was not allowed"):
         constraint.accept(tiny_tokenizer("?", add_special_tokens=False)["input_ids"][0])
 
@@ -154,10 +159,10 @@ ERRORS = ("syntax", "unknown_column", "unknown_table", "unknown_function", "grou
 def walk(constraint, tokenizer, draw):
     """A random query: any token that is allowed, the end as soon as a coin says so."""
     for _ in range(200):
-        allowed = constraint.allowed(len(tokenizer)).nonzero().flatten().tolist()
+        allowed = allowed_next(constraint, len(tokenizer)).nonzero().flatten().tolist()
         end = tokenizer.eos_token_id
         if end in allowed and constraint.refers(end) and draw.random() < 0.5:
-            return constraint._text.decode()
+            return constraint._reading.text
         few = [t for t in draw.sample(allowed, min(64, len(allowed))) if t != end]
         if draw.random() < 0.8:  # on with the query rather than with this expression
             few.sort(key=lambda t: not tokenizer.decode([t]).startswith((" F", " W", " G", " O", " J", " =")))

@@ -6,7 +6,7 @@ import pytest
 
 from text2sql.errors import UserError
 from text2sql.model.generation import Generation, GenerationOptions, generate, plain, stream
-from text2sql.model.shared_prefix import shared_prefixes
+from text2sql.model.shared_prefix import group_by_prefix
 
 VOCABULARY, END = 97, 2
 
@@ -130,11 +130,11 @@ def test_rows_come_as_they_end():
     ],
 )
 def test_prompts_are_grouped_by_what_they_share(prompts, groups):
-    assert shared_prefixes(prompts) == groups
+    assert group_by_prefix(prompts) == groups
 
 
 def test_a_thousand_prompts_are_grouped_at_once():
-    groups = shared_prefixes([[i, i + 1, 5] for i in range(3000)] + [[0] * n + [1, 2] for n in range(300)])
+    groups = group_by_prefix([[i, i + 1, 5] for i in range(3000)] + [[0] * n + [1, 2] for n in range(300)])
     assert sorted(i for _, members in groups for i in members) == list(range(3300))
 
 

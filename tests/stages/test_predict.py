@@ -15,6 +15,7 @@ from stages import predict
 from text2sql.config import typed
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from text2sql.model import prediction
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.generation import Generation
 from text2sql.model.prompt import PromptOptions, render
@@ -22,7 +23,7 @@ from text2sql.model.sources import ModelOptions, obtain
 from text2sql.schema import Column, Schema, Table
 
 GREEDY = {
-    "method": "greedy", "engine": "shared_prefix", "zero_shot": False, "dtype": "float32",
+    "method": "greedy", "zero_shot": False, "dtype": "float32",
     "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096, "constrained": False,
 }  # fmt: skip
 GUIDED = {"candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
@@ -80,6 +81,7 @@ def folder(prepared, tmp_path, monkeypatch):
 
 def configure(quantization=NF4, **changes):
     params = {"seed": 1, "predict": {**GREEDY, **changes}, "quantization": quantization}
+    params["data"] = {"databases": {"samples": 3}}
     write_json(Path("params.yaml"), {**params, "prompt": {"style": "ddl", "samples": 0, "qualifiers": "tables"}})
 
 
@@ -99,25 +101,14 @@ def test_every_question_is_predicted_in_the_order_of_the_split(folder):
     assert not list(Path("checkpoints").iterdir())
 
 
-def test_the_engines_write_the_same(folder):
-    texts = {}
-    for engine in ("shared_prefix", "plain"):
-        configure(engine=engine, batch_size=1)
-        predict.main()
-        texts[engine] = predict.TARGET.read_bytes()
-    assert texts["shared_prefix"] == texts["plain"]
-
-
 def test_zero_shot_is_the_model_without_the_adapter(folder):
     predict.main()
     tuned = predict.TARGET.read_bytes()
-    predict.main(zero_shot=True)
-    assert predict.TARGET.read_bytes() == tuned
-    assert predict.ZERO_SHOT.read_bytes() != tuned
     shutil.rmtree(predict.ADAPTER)
     configure(zero_shot=True)
     predict.main()
-    assert predict.TARGET.read_bytes() == predict.ZERO_SHOT.read_bytes()
+    assert predict.TARGET.read_bytes() != tuned
+    assert read_json(predict.METRICS)["zero_shot"]
     configure()
     with pytest.raises(UserError, match="no adapter in models/adapter"):
         predict.main()
@@ -129,7 +120,7 @@ def test_an_interrupted_prediction_goes_on_where_it_was(folder, monkeypatch, dty
     predict.main()
     whole = predict.TARGET.read_bytes()
     predict.TARGET.unlink()
-    add, added = predict.Partial.add, []
+    add, added = prediction.Partial.add, []
 
     def interrupted(self, rows):
         if len(added) + len(rows) > 11:
@@ -138,7 +129,7 @@ def test_an_interrupted_prediction_goes_on_where_it_was(folder, monkeypatch, dty
         added.extend(rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict.Partial, "add", interrupted)
+        patch.setattr(prediction.Partial, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predict.main()
     assert not predict.TARGET.exists()
@@ -191,8 +182,9 @@ def test_a_killed_prediction_goes_on_where_it_was(folder):
 
 
 def test_one_process_at_a_time(folder):
-    with predict.Partial(Path("checkpoints"), "f"), pytest.raises(UserError, match="another process"):
-        predict.Partial(Path("checkpoints"), "f").__enter__()
+    path = Path("checkpoints/f.jsonl")
+    with prediction.Partial(path), pytest.raises(UserError, match="another process"):
+        prediction.Partial(path).__enter__()
 
 
 def test_a_prompt_beyond_the_model_is_marked(folder):
@@ -219,7 +211,6 @@ def test_prompts_of_another_split_are_refused(folder):
         ({"method": "beam"}, "allowed: greedy, execution_guided"),
         ({"method": "execution_guided"}, "choose with predict=execution_guided"),
         ({"guided": GUIDED}, "choose with predict=greedy"),
-        ({"method": "execution_guided", "guided": GUIDED, "engine": "plain"}, "engine plain does not sample"),
         ({"method": "execution_guided", "guided": {**GUIDED, "candidates": 1}}, "candidates must be at least 2"),
     ],
 )
@@ -228,37 +219,20 @@ def test_impossible_options_are_refused(changes, said):
         typed(predict.PredictOptions, {**GREEDY, **changes}, "predict")
 
 
-def test_vllm_is_asked_for_where_it_is_missing(folder):
-    configure(engine="vllm")
-    with pytest.raises(UserError, match="vLLM is not installed"):
-        predict.main()
-
-
-class Scripted:
-    """An engine that gives each question's candidates from a list."""
-
-    exact, positions, device, dtype = True, 4096, "cpu", "float32"
-
-    def __init__(self, tokenizer, candidates):
-        self.tokenizer, self.candidates = tokenizer, candidates
-
-    def stream(self, prompts, options, seeds, constraints):
-        for i, seed in enumerate(seeds):
-            assert (seed is None) == (i % len(self.candidates) == 0)
-            yield i, self.candidates[i % len(self.candidates)]
-
-
-def test_execution_guided_takes_what_most_candidates_give(folder, monkeypatch):
-    from text2sql.model import inference
-    from text2sql.model.base import load_tokenizer
-
+def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
     wrong, right, other = "SELECT nosuch FROM x", "SELECT 1 + 1", "SELECT 2"
     scripted = [
         Generation((1,), wrong, True, -0.1),
         Generation((1,), right, True, -3),
         Generation((1,), other, True, -2),
     ]
-    monkeypatch.setattr(inference, "load_engine", lambda *_: Scripted(load_tokenizer(predict.BASE), scripted))
+
+    def stream(model, tokenizer, prompts, options, seeds, constraints):
+        for i, seed in enumerate(seeds):
+            assert (seed is None) == (i % len(scripted) == 0)
+            yield i, scripted[i % len(scripted)]
+
+    monkeypatch.setattr(prediction, "stream", stream)
     configure(method="execution_guided", guided=GUIDED)
     predict.main()
     assert {row["predicted"] for row in read_jsonl(predict.TARGET)} == {"SELECT 2"}

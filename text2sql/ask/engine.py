@@ -217,12 +217,12 @@ def choose(candidates: Sequence[Generation], execute: Execute | None) -> tuple[s
     """
     if len(candidates) == 1:
         return candidates[0].text, None
-    from text2sql.model.candidates import choose as likeliest
+    from text2sql.model.candidates import likeliest_that_runs
 
     if execute is None:
-        return candidates[likeliest(candidates, tidy, lambda form: bool(form[1]))].text, None
+        return candidates[likeliest_that_runs(candidates, lambda sql: not tidy(sql)[1])].text, None
     run = functools.cache(execute)
-    chosen = candidates[likeliest(candidates, run, failed)].text
+    chosen = candidates[likeliest_that_runs(candidates, lambda sql: not failed(run(sql)))].text
     return chosen, run(chosen)
 
 

@@ -12,17 +12,19 @@ question: for that, see execution-guided decoding.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from text2sql.errors import UserError
+from text2sql.model.literals import Literals
 from text2sql.model.prompt import Qualifiers
-from text2sql.model.references import References
+from text2sql.model.references import Reading, References
 from text2sql.schema import KINDS, Schema, kind_of, quote
 
 # The lexer takes the longest match and does not go back: no word may be the beginning of another one that a step later
@@ -85,14 +87,21 @@ comparison_@: number_@ order_operator number_@
     | moment_@ between moment_@ " AND " moment_@
     | value_@ is
 number_@: number_term_@ (arithmetic number_term_@)*
-number_term_@: "-"? number_primary_@ (("::" TYPE_NUMBER)? "::" TYPE_NUMBER)? | cast_@ ("::" TYPE)? "::" TYPE_NUMBER
+number_term_@: "-"? number_primary_@ (("::" TYPE_NUMBER)? "::" TYPE_NUMBER)? | from_number_@ "::" TYPE_NUMBER
 text_@: text_term_@ (" || " text_term_@)*
-text_term_@: text_primary_@ | cast_@ ("::" TYPE)? "::" TYPE_TEXT
-moment_@: moment_primary_@ | cast_@ ("::" TYPE)? "::" TYPE_MOMENT
-other_@: other_primary_@ | cast_@ ("::" TYPE)? "::" TYPE_OTHER
-cast_@: column_number | column_text | column_moment | column_other | "(" value_@ ")"
-    | calls_number_@ | calls_text_@ | calls_moment_@ | call_@
-call_@: "coalesce(" value_@ (", " value_@)+ ")"
+text_term_@: text_primary_@ | from_text_@ "::" TYPE_TEXT
+moment_@: moment_primary_@ | from_moment_@ "::" TYPE_MOMENT
+other_@: other_primary_@ | from_other_@ "::" TYPE_OTHER
+from_number_@: text_primary_@ ("::" (TYPE_TEXT | TYPE_NUMBER))? | number_primary_@ "::" TYPE_TEXT
+    | other_primary_@ ("::" TYPE_OTHER)?
+from_text_@: (number_primary_@ | text_primary_@ | moment_primary_@ | other_primary_@) ("::" TYPE)?
+from_moment_@: text_primary_@ ("::" (TYPE_TEXT | TYPE_MOMENT))? | moment_primary_@ ("::" (TYPE_TEXT | TYPE_MOMENT))?
+    | number_primary_@ "::" TYPE_TEXT
+from_other_@: (number_primary_@ | text_primary_@ | other_primary_@) ("::" (TYPE_NUMBER | TYPE_TEXT | TYPE_OTHER))?
+castable_number_@: number_@ | text_@ | other_@
+castable_text_@: value_@
+castable_moment_@: text_@ | moment_@
+castable_other_@: number_@ | text_@ | other_@
 calls_number_@: ("abs(" | "ceil(" | "floor(" | "sqrt(") number_@ ")" | "round(" number_@ (", " number_@)? ")"
     | ("mod(" | "power(") number_@ ", " number_@ ")" | "length(" text_@ ")" | "date_part(" FIELD ", " moment_@ ")"
     | "EXTRACT(" PART " FROM " moment_@ ")" | "(" moment_@ " - " moment_@ ")"
@@ -106,7 +115,7 @@ calls_other_@: "EXISTS(" query ")"
 KIND = r"""
 #_primary_@: column_# | literal_# | calls_#_@ | "(" #_@ ")" | "(" query_# ")"
     | ("coalesce(" | "nullif(" | "greatest(" | "least(") #_@ (", " #_@)+ ")"
-    | "CAST(" value_@ " AS " TYPE_$ ")" | "CASE" (" WHEN " condition_@ " THEN " #_@)+ (" ELSE " #_@)? " END"
+    | "CAST(" castable_#_@ " AS " TYPE_$ ")" | "CASE" (" WHEN " condition_@ " THEN " #_@)+ (" ELSE " #_@)? " END"
 """
 AGGREGATES = r"""
 filter: " FILTER(WHERE " condition_p ")"
@@ -186,7 +195,7 @@ def _either(names: Iterable[str]) -> str:
 
 
 class Constraints:
-    """Makes the constraint of a database's rows; one for each tokenizer, as taking that apart takes a second."""
+    """The constraints of databases' schemas; one for each tokenizer, as taking that apart takes a second."""
 
     def __init__(self, tokenizer: Any) -> None:
         import llguidance
@@ -196,8 +205,14 @@ class Constraints:
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer)
         self._matchers: dict[Schema, tuple[Any, References]] = {}
 
-    def of(self, schema: Schema, qualifiers: Qualifiers = "aliases") -> Constraint:
+    def of(
+        self, schema: Schema, qualifiers: Qualifiers = "aliases", question: str | None = None, kept: int = 0
+    ) -> Constraint:
         """A new constraint to the queries on `schema`.
+
+        Args:
+            question: what is asked, where texts are to be held to the columns' values and to its words (`literals`).
+            kept: values that `schema` has of each column at most; 0: values are not held.
 
         Raises:
             UserError: the schema has no table, or makes no grammar.
@@ -211,53 +226,94 @@ class Constraints:
                 raise UserError(f"no grammar for the schema {schema.db_id}: {matcher.get_error()}", remedy)
             self._matchers[schema] = matcher, References(schema)
         matcher, references = self._matchers[schema]
-        return Constraint(matcher.deep_copy(), self._tokenizer, references if qualifiers == "tables" else None)
+        literals = None if question is None or not kept else Literals(schema, question, kept)
+        start = references.start(literals) if qualifiers == "tables" else None
+        return Constraint(matcher.deep_copy(), self._tokenizer, start)
 
 
 class Constraint:
     """Which tokens may come next in one row."""
 
-    def __init__(self, matcher: Any, tokenizer: Any, references: References | None) -> None:
-        self._matcher, self._tokenizer, self._references = matcher, tokenizer, references
-        self._text = b""
+    def __init__(self, matcher: Any, tokenizer: Any, start: Reading | None) -> None:
+        self.matcher, self._tokenizer, self._start = matcher, tokenizer, start
+        #: what the row's text has been read as; None: only the grammar holds it
+        self._reading = start
+        #: bytes of the text that are no whole character yet
+        self._rest = b""
+        #: the reading after a token that has been asked about, so that it is not read again once it is accepted
+        self._asked: dict[int, tuple[Reading | None, bytes]] = {}
 
-    def allowed(self, vocabulary: int) -> torch.Tensor:
-        """For each token of the vocabulary whether the grammar has it next, as booleans on the CPU."""
-        bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
-        mask = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten().bool()[:vocabulary]
-        # A model's vocabulary may be padded beyond the tokenizer's.
-        return functional.pad(mask, (0, vocabulary - len(mask)), value=False)
+    @property
+    def words(self) -> int:
+        """The 32-bit words of a mask over the tokenizer's vocabulary."""
+        return (int(self._tokenizer.vocab_size) + 31) // 32
+
+    @property
+    def released(self) -> bool:
+        """Whether the names are no longer checked: after a token that none could follow."""
+        return self._start is not None and self._reading is None
 
     def refers(self, token: int) -> bool:
         """Whether all names can be what they must be once `token`, which the grammar allows, has been written."""
-        if self._references is None:
+        if self._reading is None:
             return True
-        ended = token == self._tokenizer.eos_token
-        text = self._text if ended else self._text + self._tokenizer.decode_bytes([token])
-        return self._references.admits(text.decode(errors="ignore"), ended)
+        if token == self._tokenizer.eos_token:
+            return self._reading.complete()
+        if token not in self._asked:
+            text, rest = _characters(self._rest + self._tokenizer.decode_bytes([token]))
+            self._asked[token] = self._reading.after(text), rest
+        return self._asked[token][0] is not None
 
     def release(self) -> None:
-        """Ask no more what names refer to."""
-        self._references = None
+        """Check names no more: the row has come to a dead end."""
+        self._reading = None
 
     def accept(self, token: int) -> None:
         """Go on to the step after `token`."""
-        if not self._matcher.consume_token(token):
-            raise ValueError(f"token {token} was not allowed: {self._matcher.get_error()}")
-        if token != self._tokenizer.eos_token:
-            self._text += self._tokenizer.decode_bytes([token])
+        if not self.matcher.consume_token(token):
+            raise ValueError(f"token {token} was not allowed: {self.matcher.get_error()}")
+        if self._reading is not None and token != self._tokenizer.eos_token:
+            if not self.refers(token):
+                raise ValueError(f"token {token} was not allowed: no name can follow it")
+            self._reading, self._rest = self._asked[token]
+        self._asked = {}
 
     def again(self) -> Constraint:
         """The same at its start."""
-        matcher = self._matcher.deep_copy()
+        matcher = self.matcher.deep_copy()
         matcher.reset()
-        return Constraint(matcher, self._tokenizer, self._references)
+        return Constraint(matcher, self._tokenizer, self._start)
 
     def accepts(self, tokens: Iterable[int]) -> bool:
-        """Whether the tokens are a whole query; this constraint stays where it is."""
-        tokens, matcher = list(tokens), self._matcher.deep_copy()
-        if matcher.try_consume_tokens(tokens) != len(tokens) or not matcher.is_accepting():
-            return False
-        following = Constraint(matcher, self._tokenizer, self._references)
-        following._text = self._text + self._tokenizer.decode_bytes(tokens)
-        return following.refers(self._tokenizer.eos_token)
+        """Whether the tokens, one after the other, are a whole query; this constraint stays where it is."""
+        trial = Constraint(self.matcher.deep_copy(), self._tokenizer, self._reading)
+        for token in tokens:
+            if not trial.refers(token) or not trial.matcher.try_consume_tokens([token]):
+                return False
+            if trial._reading is not None:
+                trial._reading, trial._rest = trial._asked[token]
+            trial._asked = {}
+        return trial.matcher.is_accepting() and trial.refers(trial._tokenizer.eos_token)
+
+
+def _characters(data: bytes) -> tuple[str, bytes]:
+    """The whole characters of UTF-8, and the bytes of one that is not whole yet."""
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    return decoder.decode(data), decoder.getstate()[0]
+
+
+def allowed_tokens(constraints: Sequence[Constraint | None], vocabulary: int, device: torch.device) -> torch.Tensor:
+    """Which tokens each row's grammar has next: booleans (rows, vocabulary) on `device`, copied there once."""
+    words = next(constraint.words for constraint in constraints if constraint is not None)
+    bits = torch.full((len(constraints), words), -1, dtype=torch.int32, pin_memory=device.type == "cuda")
+    for row, constraint in zip(bits, constraints, strict=True):
+        if constraint is not None:
+            constraint.matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * row.element_size())
+    bits = bits.to(device, non_blocking=True)
+    mask = (bits[:, :, None] >> torch.arange(32, device=device, dtype=torch.int32) & 1).bool().flatten(1)
+    mask = mask[:, :vocabulary]
+    # A model's vocabulary may be padded beyond the tokenizer's.
+    mask = functional.pad(mask, (0, vocabulary - mask.shape[1]), value=False)
+    if free := [slot for slot, constraint in enumerate(constraints) if constraint is None]:
+        mask[free] = True
+    return mask

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
 from text2sql.config import require
 from text2sql.errors import UserError
-from text2sql.model.packed import pack, packed_weights
-from text2sql.model.shared_prefix import Cache, Prefix, Row, Step, shared_attention, shared_prefixes
+from text2sql.model.reordered import reorder_weights, reordered_weights
+from text2sql.model.sampling import choose_tokens
+from text2sql.model.shared_prefix import Cache, Prefix, Prompt, Row, Step, group_by_prefix, shared_attention
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 #: Rows whose best two logits come closer than this at any step are generated again alone (float32 only: the logits
 #: of the two ways differ by about 5e-5 with 135M parameters, see benchmarks/prediction.py).
 TIE = 2e-4
-#: Tokens of a step of which it is asked at most whether names can be right after them.
-TRIED = 64
 #: Tokens of new prompts computed in one forward pass at most (one prompt at least): bounds the activations.
 PREFILL_TOKENS = 4096
 
@@ -44,7 +42,7 @@ class GenerationOptions:
     batch_size: int = 16
     #: tokens after the prompt at most; a row cut by it is not `finished`
     max_new_tokens: int = 256
-    #: tokens whose keys and values are held at most; fewer rows go together where prompts are long
+    #: tokens whose keys and values are kept at most; fewer rows go together where prompts are long
     cache_tokens: int = 32768
     #: of sampled rows, see `stream`
     temperature: float = 1.0
@@ -66,6 +64,8 @@ class Generation:
     finished: bool
     #: log probability of the tokens, the end included
     score: float = 0.0
+    #: False if no name could be right at some step: from there on only the grammar held the row
+    checked: bool = True
 
 
 def generate(
@@ -77,8 +77,8 @@ def generate(
     constraints: Sequence[Constraint | None] | None = None,
 ) -> list[Generation]:
     """Continue every prompt (token ids) up to its end-of-sequence token; results in the order of the prompts."""
-    made = dict(stream(model, tokenizer, prompts, options, seeds, constraints))
-    return [made[i] for i in range(len(prompts))]
+    generations = dict(stream(model, tokenizer, prompts, options, seeds, constraints))
+    return [generations[i] for i in range(len(prompts))]
 
 
 def stream(
@@ -116,16 +116,20 @@ class _Decoder:
         constraints: Sequence[Constraint | None],
     ) -> None:
         check_lengths(model, prompts, options)
-        pack(model)
+        reorder_weights(model)
         self.model, self.tokenizer, self.prompts, self.options = model, tokenizer, prompts, options
         self.waiting: list[Row] = []
-        for length, members in shared_prefixes(prompts):
+        for length, members in group_by_prefix(prompts):
             prefix = Prefix(length)
+            suffixes: dict[tuple[int, ...], Prompt] = {}
             for i in members:
+                suffix = tuple(prompts[i][length:])
+                prompt = suffixes.setdefault(suffix, Prompt(suffix, prefix))
+                prompt.waiting += 1
                 draw = random.Random(seeds[i]) if seeds[i] is not None else None
-                self.waiting.append(Row(i, prompts[i][length:], prefix, draw, constraints[i]))
+                self.waiting.append(Row(i, prompt, draw, constraints[i]))
         self.waiting.reverse()
-        own = max((len(row.suffix) for row in self.waiting), default=0) + options.max_new_tokens
+        own = max((len(row.prompt.suffix) for row in self.waiting), default=0) + options.max_new_tokens
         longest = max((row.prefix.length for row in self.waiting), default=0)
         self.limit = min(options.batch_size, len(prompts), max(1, (options.cache_tokens - longest) // max(own, 1)))
         weight = next(p for p in model.parameters() if p.is_floating_point())
@@ -135,82 +139,72 @@ class _Decoder:
 
     def run(self) -> Iterator[tuple[int, Generation]]:
         while self.waiting or self.cache.rows:
-            new = self._admit()
-            for row in new:
-                if row.prefix.length and not row.prefix.layers:
-                    self._forward(Step(self.cache, prefix=row.prefix), self.prompts[row.index][: row.prefix.length])
-            step = Step(self.cache, new)
-            tokens = [row.tokens[-1] for row in step.decoding] + [token for row in new for token in row.suffix]
-            logits = self._forward(step, tokens)
-            for row in step.decoding:
-                row.cached += 1
-            for row in new:
-                row.cached = len(row.suffix)
-            self.cache.rows.extend(new)
-            self._choose(logits)
+            self._step(self._admit())
             yield from self._release()
+
+    def _step(self, new: Sequence[Row]) -> None:
+        """One forward pass: the next token of each row, the first one of new rows."""
+        prompts = list(dict.fromkeys(row.prompt for row in new if not row.prompt.layers))
+        for prefix, index in {row.prefix: row.index for row in new}.items():
+            if prefix.length and not prefix.layers:
+                self._forward(Step(self.cache, prefix=prefix), self.prompts[index][: prefix.length])
+        step = Step(self.cache, prompts)
+        tokens = [row.tokens[-1] for row in step.decoding] + [token for prompt in prompts for token in prompt.suffix]
+        logits = self._forward(step, tokens) if tokens else None
+        for row in step.decoding:
+            row.cached += 1
+        for i, prompt in enumerate(prompts, start=len(step.decoding)):
+            assert logits is not None
+            prompt.logits = logits[i]
+        parts = [] if logits is None else [logits[: len(step.decoding)]]
+        for row in new:
+            assert row.prompt.logits is not None
+            self.cache.add(row)
+            parts.append(row.prompt.logits[None])
+            row.prompt.waiting -= 1
+            if not row.prompt.waiting:
+                row.prompt.layers, row.prompt.logits = [], None
+        self._choose(torch.cat(parts))
 
     def _admit(self) -> list[Row]:
         """The next rows that fit beside the present ones."""
         new: list[Row] = []
         prefixes = {id(row.prefix): row.prefix.length for row in self.cache.rows}
-        tokens = 0
+        prompts: dict[Prompt, int] = {}  # tokens to compute
         while self.waiting and len(self.cache.rows) + len(new) < self.limit:
             row = self.waiting[-1]
             total = sum({**prefixes, id(row.prefix): row.prefix.length}.values())
-            if (self.cache.rows or new) and (total > self.room or (new and tokens + len(row.suffix) > PREFILL_TOKENS)):
+            tokens = sum({**prompts, row.prompt: 0 if row.prompt.layers else len(row.prompt.suffix)}.values())
+            if (self.cache.rows or new) and (total > self.room or (new and tokens > PREFILL_TOKENS)):
                 break
             prefixes[id(row.prefix)] = row.prefix.length
-            tokens += len(row.suffix)
+            prompts[row.prompt] = 0 if row.prompt.layers else len(row.prompt.suffix)
             new.append(self.waiting.pop())
         return new
 
     def _forward(self, step: Step, tokens: Sequence[int]) -> torch.Tensor:
-        """Logits (rows, vocabulary) of each row's last token."""
+        """Logits (rows and prompts, vocabulary) after the last token of each."""
         device = self.cache.store.device
-        with torch.inference_mode(), shared_attention(self.model), packed_weights():
-            made = self.model(
+        with torch.inference_mode(), shared_attention(self.model), reordered_weights():
+            output = self.model(
                 input_ids=torch.tensor([tokens], device=device),
                 position_ids=torch.tensor([step.positions], device=device),
                 use_cache=False,
                 logits_to_keep=torch.tensor(step.ends, dtype=torch.long, device=device),
                 shared_prefix_step=step,
             )
-        return made.logits[0]
+        return output.logits[0]
 
     def _choose(self, logits: torch.Tensor) -> None:
         """Append the next token to every row of the cache."""
-        logits = logits.float()
-        norm = torch.logsumexp(logits, dim=-1)
-        if any(row.constraint is not None for row in self.cache.rows):
-            held = (row.constraint for row in self.cache.rows)
-            logits = torch.stack([only(x, constraint) for x, constraint in zip(logits, held, strict=True)])
-        best = logits.topk(2, dim=-1)
-        choices, margins = best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist()
-        for slot, row in enumerate(self.cache.rows):
-            if row.draw is not None:
-                choices[slot] = self._draw(logits[slot], row)
-            else:
-                row.margin = min(row.margin, margins[slot])
-        chosen = logits.gather(1, torch.tensor(choices, device=logits.device)[:, None])[:, 0]
-        for row, token, gain in zip(self.cache.rows, choices, (chosen - norm).tolist(), strict=True):
-            row.tokens.append(token)
-            row.score += gain
+        rows = self.cache.rows
+        constraints, draws = [row.constraint for row in rows], [row.draw for row in rows]
+        for row, choice in zip(rows, choose_tokens(logits, constraints, draws, self.options.temperature), strict=True):
+            row.tokens.append(choice.token)
+            row.score += choice.score
+            row.margin = min(row.margin, choice.margin)
             if row.constraint is not None:
-                row.constraint.accept(token)
-
-    def _draw(self, logits: torch.Tensor, row: Row) -> int:
-        """A sampled token; one after which no name can be right is drawn again, the same one no more."""
-        assert row.draw is not None
-        left = logits.clone()
-        for _ in range(TRIED):
-            cumulative = functional.softmax(left / self.options.temperature, dim=-1).double().cumsum(-1)
-            drawn = torch.searchsorted(cumulative, row.draw.random() * cumulative[-1])
-            token = min(int(drawn), len(cumulative) - 1)
-            if row.constraint is None or row.constraint.refers(token):
-                break
-            left[token] = float("-inf")
-        return token
+                row.constraint.accept(choice.token)
 
     def _release(self) -> Iterator[tuple[int, Generation]]:
         """Take out and yield the rows that ended."""
@@ -222,17 +216,20 @@ class _Decoder:
                 yield row.index, self._result(row, finished)
 
     def _result(self, row: Row, finished: bool) -> Generation:
-        if self.exact and row.margin < TIE:
+        checked = row.constraint is None or not row.constraint.released
+        if self.exact and row.draw is None and row.margin < TIE:
             constraint = None if row.constraint is None else row.constraint.again()
-            again = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options, constraint)[0]
-            return dataclasses.replace(again, score=row.score)
-        return generation_of(self.tokenizer, row.tokens, finished, row.score)
+            alone = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options, constraint)[0]
+            return dataclasses.replace(alone, score=row.score, checked=checked)
+        return generation_of(self.tokenizer, row.tokens, finished, row.score, checked)
 
 
-def generation_of(tokenizer: Any, tokens: Sequence[int], finished: bool, score: float = 0.0) -> Generation:
+def generation_of(
+    tokenizer: Any, tokens: Sequence[int], finished: bool, score: float = 0.0, checked: bool = True
+) -> Generation:
     kept = tuple(tokens[:-1] if finished else tokens)
     text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Generation(kept, text, finished, score)
+    return Generation(kept, text, finished, score, checked)
 
 
 def check_lengths(model: Any, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> None:
@@ -249,31 +246,8 @@ def check_lengths(model: Any, prompts: Sequence[Sequence[int]], options: Generat
             raise UserError(
                 f"prompt {i} has {len(prompt)} tokens; with {options.max_new_tokens} of answer it exceeds "
                 f"the model's {positions} positions",
-                "lower predict.max_new_tokens, or choose a shorter prompt style",
+                "lower predict.max_new_tokens, or name fewer tables",
             )
-
-
-def only(logits: torch.Tensor, constraint: Constraint | None) -> torch.Tensor:
-    """The logits of one row, -inf where the constraint forbids the token.
-
-    Whether names can be right is asked of one token after the other, the most likely one first, until one will do. If
-    none does, the row has come to a dead end, and only the grammar holds it from then on.
-    """
-    if constraint is None:
-        return logits
-    left = logits.float().masked_fill(~constraint.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
-    for token in left.topk(min(TRIED, len(left))).indices.tolist():
-        if not left[token].isfinite():
-            break
-        if constraint.refers(token):
-            best = left[token].clone()
-            # Others that are as likely have not been asked about: they come next, by the least that can be told.
-            left[left == best] = torch.nextafter(best, best - 1)
-            left[token] = best
-            return left
-        left[token] = float("-inf")
-    constraint.release()
-    return only(logits, constraint)
 
 
 def plain(
@@ -298,7 +272,7 @@ def plain(
         max_new_tokens=options.max_new_tokens, eos_token_id=end, pad_token_id=pad,
     )  # fmt: skip
     device = next(model.parameters()).device
-    made: list[Generation] = []
+    generations: list[Generation] = []
     for first in range(0, len(prompts), options.batch_size):
         batch = prompts[first : first + options.batch_size]
         width = max(map(len, batch))
@@ -309,8 +283,8 @@ def plain(
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=steer)
         for row in out[:, width:].tolist():
             tokens = row[: row.index(end) + 1] if end in row else row
-            made.append(generation_of(tokenizer, tokens, end in row))
-    return made
+            generations.append(generation_of(tokenizer, tokens, end in row))
+    return generations
 
 
 def _steered(constraint: Constraint, width: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -319,6 +293,9 @@ def _steered(constraint: Constraint, width: int) -> Callable[[torch.Tensor, torc
     def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         if ids.shape[1] > width:
             constraint.accept(int(ids[0, -1]))
-        return only(logits[0], constraint)[None]
+        (choice,) = choose_tokens(logits, [constraint], [None])
+        chosen = torch.full_like(logits, float("-inf"))
+        chosen[0, choice.token] = 0.0
+        return chosen
 
     return process

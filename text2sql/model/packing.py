@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from text2sql.model.prompt import shared_prefix
+from text2sql.model.prompt import common_prefix
 
 #: the name under which transformers finds the attention of this module
 ATTENTION = "shared_prefix"
@@ -83,7 +83,7 @@ class Pack:
 
 def pack(examples: Sequence[TrainingExample]) -> Pack:
     """Examples of one database behind the longest prefix that they share."""
-    prefix = shared_prefix([e.prompt for e in examples])
+    prefix = common_prefix([e.prompt for e in examples])
     return Pack(examples[0].prompt[:prefix], tuple(QuestionTokens(e.prompt[prefix:], e.answer) for e in examples))
 
 

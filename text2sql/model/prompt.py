@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from text2sql.config import require
 from text2sql.model.qualifiers import by_table
-from text2sql.model.values import mentioned
+from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema, Table, quote
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ Qualifiers = Literal["aliases", "tables"]
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """conf/prompt."""
+    """conf/prompt. `style` is recorded with every adapter: one with another form of the schema is refused."""
 
-    style: Literal["ddl", "compact"]
+    style: Literal["ddl"]
     samples: int
     # Both as in adapters from before there was a choice.
     qualifiers: Qualifiers = "aliases"
@@ -78,13 +78,12 @@ def render(schema: Schema, question: str, options: PromptOptions, template: str)
     It depends on nothing but its arguments, and everything before the question depends on the schema alone. The
     question is followed by the values of the schema that it names, if `options.values` asks for them.
     """
-    style = {"ddl": _ddl, "compact": _compact}[options.style]
-    tables = "\n".join(style(table, options.samples) for table in schema.tables)
+    tables = "\n".join(_ddl(table, options.samples) for table in schema.tables)
     frame = FRAMES[template]
     asked = " ".join(question.split())
-    if found := mentioned(asked, schema, options.values):
+    if mentioned := mentioned_values(asked, schema, options.values):
         asked += "\nValues: " + ", ".join(
-            f"{quote(table)}.{quote(column)} = {_samples([value], 1)}" for table, column, value in found
+            f"{quote(table)}.{quote(column)} = {_samples([value], 1)}" for table, column, value in mentioned
         )
     return f"{frame.head}{SCHEMA}{tables}{QUESTION}{asked}{frame.tail}"
 
@@ -120,7 +119,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> li
     return [*_encode(tokenizer, completion, special=False), tokenizer.eos_token_id]
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """How many leading tokens all `prompts` have in common; every prompt keeps at least its last token to itself."""
     if not prompts:
         return 0
@@ -152,23 +151,6 @@ def _ddl(table: Table, samples: int) -> str:
         for (text, values), comma in zip(lines, commas, strict=True)
     )
     return f"create table {quote(table.name)} (\n{body}\n);"
-
-
-def _compact(table: Table, samples: int) -> str:
-    """One line a table: `singer(singer_id integer key, name text, band_id integer -> band.band_id)`."""
-    targets = {
-        name: f" -> {quote(key.referred_table)}.{quote(referred)}"
-        for key in table.foreign_keys
-        for name, referred in zip(key.columns, key.referred_columns, strict=True)
-    }
-    columns = [
-        f"{quote(c.name)} {c.type}"
-        + (" key" if c.name in table.primary_key else "")
-        + targets.get(c.name, "")
-        + (f" [{values}]" if (values := _samples(c.samples, samples)) else "")
-        for c in table.columns
-    ]
-    return f"{quote(table.name)}({', '.join(columns)})"
 
 
 def _names(names: Sequence[str]) -> str:

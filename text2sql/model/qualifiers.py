@@ -47,11 +47,11 @@ def by_table(sql: str, schema: Schema) -> str:
     except SqlglotError:
         return sql
     sources = {key: _sources(scope, schema) for key, scope in scopes.items()}
-    renamed = {s.alias for found in sources.values() for s in found if s.renamed}
+    renamed = {s.alias for of_query in sources.values() for s in of_query if s.renamed}
     edits = [
         (s.node.this.meta["end"] + 1, s.node.args["alias"].this.meta["end"] + 1, "")
-        for found in sources.values()
-        for s in found
+        for of_query in sources.values()
+        for s in of_query
         if s.renamed
     ]
     for column in tree.find_all(exp.Column):
@@ -70,14 +70,14 @@ def _sources(scope: Scope, schema: Schema) -> list[_Source]:
     # A query within another one on the same table keeps its alias if it speaks of both.
     outer = _outer(scope) if scope.external_columns else ()
     around = [node.name for level in outer for node, _ in level.selected_sources.values()]
-    made = []
+    listed = []
     for node in nodes:
         table = schema.table(node.name) if isinstance(node, exp.Table) else None
         free = table is not None and names.count(node.name) == 1 and node.name not in around
         renamed = free and bool(node.alias) and not node.args["alias"].columns
         name = node.args["alias"].this if node.alias and not renamed else node.this
-        made.append(_Source(node, node.alias_or_name, name.sql(dialect="postgres") if table else "", table, renamed))
-    return made
+        listed.append(_Source(node, node.alias_or_name, name.sql(dialect="postgres") if table else "", table, renamed))
+    return listed
 
 
 def _outer(scope: Scope) -> Iterator[Scope]:
@@ -115,6 +115,6 @@ def _edits(column: exp.Column, scopes: dict[int, Scope], sources: dict[int, list
         elif source.renamed:
             yield qualifier.meta["start"], qualifier.meta["end"] + 1, source.name
     elif len(near) > 1 and not isinstance(column.this, exp.Star) and name not in outputs:
-        found = [s for s in near if s.has(name)]
-        if len(found) == 1 and all(s.table is not None for s in near):
-            yield start, start, f"{found[0].name}."
+        having = [s for s in near if s.has(name)]
+        if len(having) == 1 and all(s.table is not None for s in near):
+            yield start, start, f"{having[0].name}."

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 ATTENTION = "text2sql_shared_prefix"
 
 
-def shared_prefixes(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
     """Group prompts so that computing each group's longest common prefix once saves the most tokens.
 
     Returns:
         (tokens shared, indices of the prompts) for each group, both in order of first appearance. A group of one
         shares nothing. The last token of a prompt is never shared: its logits are the row's own.
 
-    >>> shared_prefixes([[1, 2, 3, 4], [7, 8], [1, 2, 3, 5]])
+    >>> group_by_prefix([[1, 2, 3, 4], [7, 8], [1, 2, 3, 5]])
     [(3, [0, 2]), (0, [1])]
     """
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
@@ -82,7 +82,7 @@ def _best_runs(common: list[int], count: int) -> list[tuple[int, int]]:
     return runs
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Prefix:
     """Keys and values of tokens that several rows share: one pair for each layer, (key heads, tokens, width)."""
 
@@ -91,12 +91,24 @@ class Prefix:
 
 
 @dataclasses.dataclass(eq=False)
-class Row:
-    """One prompt being continued. Its own tokens are those after the shared prefix."""
+class Prompt:
+    """The tokens of a prompt after its shared prefix; several rows may continue it."""
 
-    index: int
     suffix: Sequence[int]
     prefix: Prefix
+    #: rows that have not been admitted yet: as long as there are some, what follows is kept
+    waiting: int = 0
+    #: keys and values of the suffix, one pair for each layer, and the logits after its last token
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=list)
+    logits: torch.Tensor | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Row:
+    """One continuation of a prompt. Its own tokens are those after the shared prefix."""
+
+    index: int
+    prompt: Prompt
     #: source of sampling; None for the most likely token
     draw: random.Random | None = None
     #: what may follow
@@ -109,6 +121,10 @@ class Row:
     #: least distance between the best two logits so far
     margin: float = float("inf")
 
+    @property
+    def prefix(self) -> Prefix:
+        return self.prompt.prefix
+
 
 class Cache:
     """Keys and values of the rows' own tokens: (layers, 2, rows, key heads, tokens, width), rows without gaps."""
@@ -120,6 +136,14 @@ class Cache:
         shape = (config.num_hidden_layers, 2, rows, heads, tokens, width)
         self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        """Take in a row whose prompt has been computed."""
+        row.cached = len(row.prompt.suffix)
+        for part in (0, 1):
+            tokens = torch.stack([layer[part] for layer in row.prompt.layers])
+            self.store[:, part, len(self.rows), :, : row.cached] = tokens
+        self.rows.append(row)
 
     def remove(self, row: Row) -> None:
         """Take a row out; the last one moves into its place."""
@@ -146,15 +170,15 @@ class Heads(NamedTuple):
 
 
 class Step:
-    """One forward pass: the next token of each row in the cache, then the own tokens of new rows.
+    """One forward pass: the next token of each row in the cache, then new prompts, whose keys and values they keep.
 
-    Or, with `prefix` given, the tokens of that prefix, whose keys and values are kept in it.
+    Or, with `prefix` given, the tokens of that prefix, which keeps theirs.
     """
 
-    def __init__(self, cache: Cache, new: Sequence[Row] = (), prefix: Prefix | None = None) -> None:
+    def __init__(self, cache: Cache, new: Sequence[Prompt] = (), prefix: Prefix | None = None) -> None:
         self.cache, self.new, self.prefix = cache, list(new), prefix
         self.decoding = [] if prefix else list(cache.rows)
-        starts = itertools.accumulate((len(row.suffix) for row in self.new), initial=len(self.decoding))
+        starts = itertools.accumulate((len(prompt.suffix) for prompt in self.new), initial=len(self.decoding))
         self.spans = [slice(a, b) for a, b in itertools.pairwise(starts)]
         device = cache.store.device
         self.slots = torch.arange(len(self.decoding), device=device)
@@ -171,12 +195,12 @@ class Step:
         """The place of each token in its sequence."""
         if self.prefix is not None:
             return list(range(self.prefix.length))
-        new = [range(row.prefix.length, row.prefix.length + len(row.suffix)) for row in self.new]
+        new = [range(p.prefix.length, p.prefix.length + len(p.suffix)) for p in self.new]
         return [*(row.prefix.length + row.cached for row in self.decoding), *itertools.chain(*new)]
 
     @property
     def ends(self) -> list[int]:
-        """Which tokens are the last of their row."""
+        """Which tokens are the last of their row or prompt."""
         if self.prefix is not None:
             return [self.prefix.length - 1]
         return [*range(len(self.decoding)), *(span.stop - 1 for span in self.spans)]
@@ -212,12 +236,11 @@ class Step:
             return _causal(heads)
         rows = len(self.decoding)
         parts = [self._decode(layer, heads.at(slice(rows)))] if rows else []
-        for slot, (row, span) in enumerate(zip(self.new, self.spans, strict=True), start=rows):
+        for prompt, span in zip(self.new, self.spans, strict=True):
             own = heads.at(span)
-            self.cache.store[layer, 0, slot, :, : len(row.suffix)] = own.key
-            self.cache.store[layer, 1, slot, :, : len(row.suffix)] = own.value
-            if row.prefix.length:
-                key, value = row.prefix.layers[layer]
+            prompt.layers.append((own.key.contiguous(), own.value.contiguous()))
+            if prompt.prefix.length:
+                key, value = prompt.prefix.layers[layer]
                 own = own._replace(key=torch.cat([key, own.key], dim=1), value=torch.cat([value, own.value], dim=1))
             parts.append(_causal(own))
         return torch.cat(parts)
@@ -253,11 +276,11 @@ def _causal(heads: Heads) -> torch.Tensor:
         place = torch.arange(keys, device=heads.query.device)
         distance = place[keys - tokens :, None] - place[None, :]
         mask = (distance >= 0) & (distance < (heads.window or keys))
-    made = functional.scaled_dot_product_attention(
+    attended = functional.scaled_dot_product_attention(
         heads.query[None], heads.key[None], heads.value[None],
         attn_mask=mask, is_causal=mask is None, scale=heads.scale, enable_gqa=True,
     )  # fmt: skip
-    return made[0].transpose(0, 1)
+    return attended[0].transpose(0, 1)
 
 
 def _by_head(x: torch.Tensor) -> torch.Tensor:
@@ -285,7 +308,7 @@ def _attention(
     """What a model calls in place of its attention: (1, heads, tokens, width) in, (1, tokens, heads, width) out."""
     if softcap is not None or shared_prefix_step is None:
         raise UserError(
-            f"{type(module).__name__} needs an attention that cannot share prefixes", "set predict.engine=plain"
+            f"{type(module).__name__} needs an attention that cannot share prefixes", "choose another base model"
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     heads = Heads(query[0], key[0], value[0], scale, sliding_window)

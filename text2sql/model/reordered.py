@@ -19,7 +19,7 @@ LARGEST = 1_000_000_000
 
 
 class _PackedLinear(nn.Linear):
-    """A linear layer with a packed copy of its weight, used inside `packed_weights` only."""
+    """A linear layer with a packed copy of its weight, used inside `reordered_weights` only."""
 
     packed: torch.Tensor
     #: which weight was packed: a training step in between makes the copy stale
@@ -32,7 +32,7 @@ class _PackedLinear(nn.Linear):
         return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
 
 
-def pack(model: nn.Module) -> None:
+def reorder_weights(model: nn.Module) -> None:
     """Give the linear layers of `model` packed weights, anew where a weight has changed.
 
     Nothing is done on a GPU, without oneDNN, for a quantized layer, or for a model beyond `LARGEST`.
@@ -55,8 +55,8 @@ def _supported(dtype: torch.dtype) -> bool:
 
 
 @contextmanager
-def packed_weights() -> Iterator[None]:
-    """Within it, layers that `pack` has prepared multiply by their packed weights."""
+def reordered_weights() -> Iterator[None]:
+    """Within it, layers that `reorder_weights` has prepared multiply by their reordered weights."""
     before, _PackedLinear.active = _PackedLinear.active, True
     try:
         yield

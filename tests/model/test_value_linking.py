@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from text2sql.model.prompt import PromptOptions, render
-from text2sql.model.values import COMMON, mentioned
+from text2sql.model.value_linking import COMMON, mentioned_values
 from text2sql.schema import Column, Schema, Table
 
 
@@ -42,18 +42,18 @@ CASES = {
 
 @pytest.mark.parametrize(("question", "expected"), CASES.items())
 def test_values_that_a_question_names(question, expected):
-    assert [f"{m.table}.{m.column} = {m.value}" for m in mentioned(question, FLIGHTS, 9)] == expected
+    assert [f"{m.table}.{m.column} = {m.value}" for m in mentioned_values(question, FLIGHTS, 9)] == expected
 
 
 def test_no_more_than_asked_for():
-    assert len(mentioned("From 'APG' to Aberdeen in 2014", FLIGHTS, 2)) == 2
-    assert not mentioned("From 'APG' to Aberdeen in 2014", FLIGHTS, 0)
+    assert len(mentioned_values("From 'APG' to Aberdeen in 2014", FLIGHTS, 2)) == 2
+    assert not mentioned_values("From 'APG' to Aberdeen in 2014", FLIGHTS, 0)
 
 
 @given(st.text(), st.lists(st.text(max_size=50), max_size=5))
 def test_any_text_does(question, values):
     schema = Schema("s", (table("t", c=tuple(values)),))
-    assert {m.value for m in mentioned(question, schema, 5)} <= {" ".join(v.split()) for v in values}
+    assert {m.value for m in mentioned_values(question, schema, 5)} <= {" ".join(v.split()) for v in values}
 
 
 @given(st.lists(st.from_regex(r"[A-Za-z]{4,9}( [A-Za-z]{4,9}){0,3}", fullmatch=True), min_size=1, max_size=5))
@@ -61,7 +61,7 @@ def test_a_value_alone_is_found(values):
     schema = Schema("s", (table("t", c=tuple(values)),))
     for value in values:
         if not set(value.casefold().split()) & COMMON:
-            assert value in {m.value for m in mentioned(f"Which have {value}?", schema, 9)}
+            assert value in {m.value for m in mentioned_values(f"Which have {value}?", schema, 9)}
 
 
 def test_the_prompt_shows_them_after_the_question():

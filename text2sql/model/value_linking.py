@@ -8,7 +8,9 @@ question, so that all questions on a database still begin with the same tokens.)
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from text2sql.schema import Schema, kind_of
@@ -34,7 +36,7 @@ class Match(NamedTuple):
     value: str
 
 
-def mentioned(question: str, schema: Schema, limit: int) -> list[Match]:
+def mentioned_values(question: str, schema: Schema, limit: int) -> list[Match]:
     """At most `limit` of the values kept with `schema` (`Column.samples`) that `question` names.
 
     Words are compared without case, punctuation and a plural's s. Where one value contains another, the longer one
@@ -43,13 +45,13 @@ def mentioned(question: str, schema: Schema, limit: int) -> list[Match]:
 
     >>> from text2sql.schema import Column, Table
     >>> airports = Table("airports", "airports", (Column("city", "city", "text", samples=("Aberdeen", "New York")),))
-    >>> mentioned("How many flights leave new york?", Schema("flights", (airports,)), 3)
+    >>> mentioned_values("How many flights leave new york?", Schema("flights", (airports,)), 3)
     [Match(table='airports', column='city', value='New York')]
     """
-    known = index(schema) if limit else {}
-    words = [(found.group(), found.start(), found.end()) for found in re.finditer(r"\w+", question)]
+    known = values_by_words(schema) if limit else {}
+    words = [(word.group(), word.start(), word.end()) for word in re.finditer(r"\w+", question)]
     taken = [False] * len(words)
-    found: list[Match] = []
+    mentioned: list[Match] = []
     for size in range(min(WORDS, len(words)), 0, -1):
         for first in range(len(words) - size + 1):
             if any(taken[first : first + size]):
@@ -64,23 +66,21 @@ def mentioned(question: str, schema: Schema, limit: int) -> list[Match]:
             ]
             if matches:
                 taken[first : first + size] = [True] * size
-                found += sorted(dict.fromkeys(matches), key=lambda match: match.value not in question)
-    return found[:limit]
+                mentioned += sorted(dict.fromkeys(matches), key=lambda match: match.value not in question)
+    return mentioned[:limit]
 
 
-def index(schema: Schema) -> dict[str, list[Match]]:
-    """The values of a schema's text columns by their words; made once for each schema."""
-    made: dict[str, list[Match]] | None = schema.__dict__.get("_values")
-    if made is None:
-        made = {}
-        for table in schema.tables:
-            for column in table.columns:
-                if kind_of(column.type) == "text":
-                    for value in (" ".join(sample.split()) for sample in column.samples):
-                        if len(value) <= LENGTH and (key := " ".join(re.findall(r"\w+", value.casefold()))):
-                            made.setdefault(key, []).append(Match(table.name, column.name, value))
-        schema.__dict__["_values"] = made
-    return made
+@lru_cache(maxsize=256)
+def values_by_words(schema: Schema) -> dict[str, list[Match]]:
+    """The values of a schema's text columns by their words."""
+    values: dict[str, list[Match]] = defaultdict(list)
+    for table in schema.tables:
+        for column in table.columns:
+            if kind_of(column.type) == "text":
+                for value in (" ".join(sample.split()) for sample in column.samples):
+                    if len(value) <= LENGTH and (words := " ".join(re.findall(r"\w+", value.casefold()))):
+                        values[words].append(Match(table.name, column.name, value))
+    return values
 
 
 def _singular(text: str) -> Iterator[str]:

@@ -1,0 +1,199 @@
+"""Predictions for many questions: greedy or execution-guided, saved as they are made, resumed after an interruption.
+
+Executing a candidate is the caller's (`choose`), so that this module, like all of text2sql.model, knows nothing of
+servers. A question is a row with `id`, `db_id`, `question` and `tokens` (of its prompt); a prediction is a row with
+`id`, `predicted` (SQL), `finished` (False: cut by the limit of tokens), `tokens` and `checked` (False: at some step no
+name could be right, see `Constraint.released`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from text2sql.errors import UserError
+from text2sql.model.base import QuantizationOptions, load_tokenizer
+from text2sql.model.constraint import Constraint, Constraints
+from text2sql.model.generation import Generation, GenerationOptions, stream
+from text2sql.model.inference import load_for_inference
+from text2sql.model.prompt import Qualifiers
+from text2sql.progress import progress
+from text2sql.schema import Schema
+
+#: batches after which predictions are saved that depend on what is generated beside them (`Predictor.exact` is False)
+BATCHES_SAVED = 4
+Row = dict[str, Any]
+#: of a question's candidates the one to take
+Choose = Callable[[Row, Sequence[Generation]], Generation]
+#: what may follow a question's prompt; None: anything
+Constrain = Callable[[Row], Constraint | None]
+
+
+def unconstrained(question: Row) -> None:
+    """Anything may follow the prompt."""
+
+
+def constrain_to(schemas: dict[str, Schema], tokenizer: Any, qualifiers: Qualifiers, kept: int) -> Constrain:
+    """Queries on the schema of the question's database. `kept`: values of a column that a schema has at most."""
+    constraints = Constraints(tokenizer)
+    return lambda row: constraints.of(schemas[row["db_id"]], qualifiers, row["question"], kept)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Execution-guided decoding: `candidates` for each question, the greedy one first, and which of them to take.
+
+    `choose` runs in `workers` threads while the next candidates are generated.
+    """
+
+    candidates: int
+    seed: int
+    choose: Choose
+    workers: int
+
+
+class Predictor:
+    """A model that continues prompts, and how."""
+
+    def __init__(self, model: Any, tokenizer: Any, options: GenerationOptions) -> None:
+        weight = next(p for p in model.parameters() if p.is_floating_point())
+        self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.device, self.dtype = str(weight.device), str(weight.dtype).removeprefix("torch.")
+        #: whether a text is the same whatever is generated beside it
+        self.exact = weight.dtype == torch.float32
+        #: tokens of the longest prompt that leaves room for an answer
+        self.longest = model.config.max_position_embeddings - options.max_new_tokens
+
+    @classmethod
+    def load(
+        cls, base: Path, quantization: QuantizationOptions, adapter: Path | None, dtype: str, options: GenerationOptions
+    ) -> Predictor:
+        """The model in `base`, with `adapter` where one is given (`load_for_inference`)."""
+        return cls(load_for_inference(base, quantization, adapter, dtype), load_tokenizer(base), options)
+
+    def greedy(self, questions: Sequence[Row], constrain: Constrain = unconstrained) -> Iterator[Row]:
+        """The likeliest answers, as they are made."""
+        for index, generation in self._stream(questions, [None] * len(questions), constrain):
+            yield _prediction(questions[index], generation)
+
+    def guided(self, questions: Sequence[Row], guided: Guided, constrain: Constrain = unconstrained) -> Iterator[Row]:
+        """The chosen ones of several candidates, as they are chosen."""
+        count = guided.candidates
+        repeated = [row for row in questions for _ in range(count)]
+        seeds = [f"{guided.seed}/{row['id']}/{k}" if k else None for row in questions for k in range(count)]
+        candidates: dict[int, dict[int, Generation]] = {}
+        with ThreadPoolExecutor(guided.workers) as pool:
+            running: dict[Future[Generation], Row] = {}
+            for index, generation in self._stream(repeated, seeds, constrain):
+                place, k = divmod(index, count)
+                candidates.setdefault(place, {})[k] = generation
+                if len(candidates[place]) == count:
+                    whole = candidates.pop(place)
+                    future = pool.submit(guided.choose, questions[place], [whole[k] for k in range(count)])
+                    running[future] = questions[place]
+                for future in [future for future in running if future.done()]:
+                    yield _prediction(running.pop(future), future.result())
+            for future in as_completed(running):
+                yield _prediction(running[future], future.result())
+
+    def _stream(
+        self, questions: Sequence[Row], seeds: Sequence[str | None], constrain: Constrain
+    ) -> Iterator[tuple[int, Generation]]:
+        prompts, constraints = [row["tokens"] for row in questions], [constrain(row) for row in questions]
+        return stream(self.model, self.tokenizer, prompts, self.options, seeds, constraints)
+
+
+def _prediction(question: Row, generation: Generation) -> Row:
+    return {
+        "id": question["id"],
+        "predicted": generation.text.strip(),
+        "finished": generation.finished,
+        "tokens": len(generation.token_ids) + generation.finished,
+        "checked": generation.checked,
+    }
+
+
+class Partial:
+    """The predictions so far in a file, one line each, appended as they are made.
+
+    A line that a kill left unfinished is dropped. `done` has the predictions by the questions' ids.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: dict[str, Row] = {}
+        self._file: IO[str]
+
+    def __enter__(self) -> Partial:
+        """
+        Raises:
+            UserError: another process writes the same predictions.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError("another process makes the same predictions", "wait for it, or end it") from None
+        self._file.seek(0)
+        whole, _, _ = self._file.read().rpartition("\n")
+        self.done = {row["id"]: row for row in map(json.loads, whole.splitlines())}
+        self._file.truncate(len(whole.encode()) + bool(whole))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._file.flush()
+        self.done.update((row["id"], row) for row in rows)
+
+
+def complete(
+    partial: Partial,
+    predictor: Predictor,
+    questions: Sequence[Row],
+    constrain: Constrain = unconstrained,
+    guided: Guided | None = None,
+) -> None:
+    """Fill `partial` with a prediction for every question; an empty one where the prompt is too long for the model."""
+    too_long = [row for row in questions if len(row["tokens"]) > predictor.longest and row["id"] not in partial.done]
+    nothing = {"predicted": "", "finished": False, "tokens": 0, "checked": True}
+    partial.add([{"id": row["id"], **nothing} for row in too_long])
+    fitting = [row for row in questions if len(row["tokens"]) <= predictor.longest]
+    candidates = guided.candidates if guided else 1
+    size = len(questions) if predictor.exact else max(1, BATCHES_SAVED * predictor.options.batch_size // candidates)
+    with progress("predicting", len(questions)) as advance:
+        advance(len(questions) - len(fitting))
+        for part in _parts(fitting, size):
+            waiting = [row for row in part if row["id"] not in partial.done]
+            advance(len(part) - len(waiting))
+            if not waiting:
+                continue
+            # What is generated together decides the last bits of numbers that are not exact: all of the part again.
+            again = waiting if predictor.exact else part
+            rows = predictor.guided(again, guided, constrain) if guided else predictor.greedy(again, constrain)
+            if predictor.exact:
+                for row in rows:
+                    partial.add([row])
+                    advance(1)
+            else:
+                partial.add(list(rows))
+                advance(len(waiting))
+
+
+def _parts(questions: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    """`size` questions at a time, those of a database together."""
+    first = {row["db_id"]: i for i, row in reversed(list(enumerate(questions)))}
+    ordered = sorted(questions, key=lambda row: first[row["db_id"]])
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

@@ -1,0 +1,105 @@
+"""The next token of each row of a batch, chosen with one wait for the device.
+
+What a step needs on the host (the likeliest tokens, the draws, their logits) comes over in one tensor. Whether names
+can be right after a token is asked on the host, for the rows that have `References` only, one token after the other.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from text2sql.errors import UserError
+
+if TYPE_CHECKING:
+    from text2sql.model.constraint import Constraint
+
+#: tokens of each row that come to the host: the likeliest ones, or draws
+PROPOSED = 8
+#: tokens that are asked about at most where none of the proposed ones will do, the likeliest first
+TRIED = 1024
+
+
+class Choice(NamedTuple):
+    """A token with its log probability, and how far its logit lies above that of the next one."""
+
+    token: int
+    score: float
+    margin: float
+
+
+def choose_tokens(
+    logits: torch.Tensor,
+    constraints: Sequence[Constraint | None],
+    draws: Sequence[random.Random | None],
+    temperature: float = 1.0,
+) -> list[Choice]:
+    """The likeliest token of each row of `logits` (rows, vocabulary), or a sampled one, that its constraint allows.
+
+    A row at whose step no token will do has come to a dead end: only the grammar holds it from then on.
+
+    Args:
+        draws: for each row None, or the source of its samples at `temperature`.
+
+    Raises:
+        UserError: a row has no logit that is a number.
+    """
+    logits = logits.float()
+    norms = torch.logsumexp(logits, dim=-1)
+    if any(constraint is not None for constraint in constraints):
+        from text2sql.model.constraint import allowed_tokens
+
+        allowed = allowed_tokens(constraints, logits.shape[-1], logits.device)
+        logits = logits.masked_fill(~allowed, float("-inf"))
+    best = logits.topk(min(PROPOSED, logits.shape[-1]), dim=-1)
+    tokens, values = best.indices, best.values
+    if drawing := [slot for slot, draw in enumerate(draws) if draw is not None]:
+        drawn = _draw(logits[drawing], [draws[slot] for slot in drawing], temperature, tokens.shape[1])
+        tokens[drawing], values[drawing] = drawn, logits[drawing].gather(1, drawn)
+    # In double precision tokens and logits are exact: one copy for all.
+    host = torch.cat([norms[:, None].double(), tokens.double(), values.double()], dim=1).tolist()
+    choices = []
+    for slot, (norm, *numbers) in enumerate(host):
+        proposed = numbers[: tokens.shape[1]], numbers[tokens.shape[1] :]
+        if not math.isfinite(norm):
+            raise UserError("the model computes no numbers", "its weights or its adapter's are not finite: train again")
+        choices.append(_choose(logits[slot], constraints[slot], draws[slot] is None, norm, proposed))
+    return choices
+
+
+def _choose(
+    logits: torch.Tensor,
+    constraint: Constraint | None,
+    greedy: bool,
+    norm: float,
+    proposed: tuple[list[float], list[float]],
+) -> Choice:
+    """The first of a row's proposed tokens that will do, or else of all that are allowed."""
+    values = proposed[1]
+    for place, (token, value) in enumerate(zip(*proposed, strict=True)):
+        if value > float("-inf") and (constraint is None or constraint.refers(int(token))):
+            if greedy and place + 1 == len(values):
+                break  # the logit of the next one is not here
+            return Choice(int(token), value - norm, value - values[place + 1] if greedy else float("inf"))
+    likeliest = logits.topk(min(TRIED, len(logits)))
+    values = [*likeliest.values.tolist(), float("-inf")]
+    for place, token in enumerate(likeliest.indices.tolist()):
+        if values[place] > float("-inf") and (constraint is None or constraint.refers(token)):
+            return Choice(token, values[place] - norm, values[place] - values[place + 1])
+    if constraint is None or constraint.released:
+        raise UserError("the model computes no numbers", "its weights or its adapter's are not finite: train again")
+    constraint.release()
+    return _choose(logits, constraint, greedy, norm, proposed)
+
+
+def _draw(logits: torch.Tensor, draws: Sequence[random.Random | None], temperature: float, count: int) -> torch.Tensor:
+    """`count` samples of each row, (rows, count). The first that will do is a sample of those that will do."""
+    numbers = [[draw.random() for _ in range(count)] for draw in draws if draw is not None]
+    cumulative = functional.softmax(logits / temperature, dim=-1).double().cumsum(-1)
+    wanted = torch.tensor(numbers, dtype=torch.float64, device=logits.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, wanted).clamp(max=logits.shape[-1] - 1)
