@@ -96,7 +96,7 @@ def proof(scratch: Path) -> list[dict]:
     found = json.loads((scratch / "metrics/convert.json").read_text())
     lines = [json.loads(line) for line in (scratch / "data/postgres/examples.jsonl").read_text().splitlines()]
     print(
-        f"examples {found['examples']}, convertible {found['convertible']}, with rows to compare {found['comparable']}"
+        f"examples {found['examples']}, convertible {found['convertible']}, proven or rejected {found['comparable']}"
     )
     for name, count in found["status"].items():
         print(f"  {name:17} {count:6}")
