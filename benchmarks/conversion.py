@@ -95,9 +95,7 @@ def proof(scratch: Path) -> list[dict]:
     """Print the rates, the length and every rejected example; returns the examples."""
     found = json.loads((scratch / "metrics/convert.json").read_text())
     lines = [json.loads(line) for line in (scratch / "data/postgres/examples.jsonl").read_text().splitlines()]
-    print(
-        f"examples {found['examples']}, convertible {found['convertible']}, proven or rejected {found['comparable']}"
-    )
+    print(f"examples {found['examples']}, convertible {found['convertible']}, proven or rejected {found['comparable']}")
     for name, count in found["status"].items():
         print(f"  {name:17} {count:6}")
     rates = {name: found[f"{name}_rate"] for name in ("rejected", "verified", "ties")}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 from psycopg import sql
+from sqlglot.errors import SqlglotError
 
 from text2sql.postgres.server import server
 from text2sql.schema import KEYWORDS, needs_quotes, quote
+from text2sql.sql import parse_one, write
 
 #: beside the keywords: case, other letters than ASCII, signs, quotes, digits, blanks, length, nothing
 PLAIN_AND_NOT = """
@@ -31,6 +33,16 @@ def test_quote_is_quote_ident(connection):
     assert len(NAMES) + len(words) > 500
     written = connection.execute("SELECT n, quote_ident(n) FROM unnest(%s::text[]) AS n", (names,)).fetchall()
     assert [(name, quote(name)) for name in names] == written
+
+
+@pytest.mark.parametrize("sql", ['SELECT "Archive"(), my_fn(1) FROM "T"', "SELECT a FROM t LIMIT 2 - (SELECT 1) % 2"])
+def test_names_and_limits_survive_parsing(sql):
+    assert write(parse_one(sql)) == sql
+
+
+def test_a_statement_of_a_megabyte_is_refused_before_it_is_parsed():
+    with pytest.raises(SqlglotError, match="1,000,009 characters"):
+        parse_one("SELECT '" + "x" * 1_000_000 + "'")
 
 
 def test_the_words_are_the_servers(connection):

@@ -89,6 +89,10 @@ def test_every_rule_says_why_and_does_something(rule, schema):
         ("DELETE FROM customer", "not a query"),
         ("SELEC name FRM customer", "not a query|syntax error"),
         ("SELECT name FROM customer WHERE", "syntax error"),
+        ("SELECT " + "1 + " * 100_000 + "1", "400,008 characters"),
+        ("SELECT json_array(id) FROM customer", "function json_array"),
+        ("SELECT substr(name) FROM customer", "substr"),
+        ("SELECT total() FROM customer", "total"),
         ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "nested|syntax"),
     ],
 )

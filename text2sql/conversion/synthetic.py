@@ -138,18 +138,18 @@ def _fit(column: Column, value: Value) -> Value:
     """`value` as one of the column's, or None if it cannot be."""
     if value is None:
         return None
-    kind = column.type
-    if kind in ("integer", "bigint", "smallint", "numeric", "double precision", "boolean"):
+    type_ = column.type
+    if type_ in ("integer", "bigint", "smallint", "numeric", "double precision", "boolean"):
         try:
             number = float(value) if not isinstance(value, bytes) else None
         except ValueError:
             return None
         if number is None or number != number or abs(number) >= 2**31:
             return None
-        if kind == "boolean":
+        if type_ == "boolean":
             return int(number != 0)
         whole = number.is_integer()
-        if kind in ("integer", "bigint", "smallint") and not whole:
+        if type_ in ("integer", "bigint", "smallint") and not whole:
             return None
         made: Value = int(number) if whole and column.affinity != "real" else number
         if column.storage and (
@@ -158,9 +158,9 @@ def _fit(column: Column, value: Value) -> Value:
             return str(made) if column.storage == ("text",) and column.form == "integer" else None
         return made if made or column.has_zeros else None
     text = str(value)
-    if kind in ("date", "timestamp", "time"):
-        return text if text_form(text) == kind else None
-    if kind == "bytea":
+    if type_ in ("date", "timestamp", "time"):
+        return text if text_form(text) == type_ else None
+    if type_ == "bytea":
         return text.encode()
     if column.storage and column.form in ("integer", "number") and text_form(text) != column.form:
         return None
@@ -218,15 +218,15 @@ def _literal(node: exp.Expression) -> Value:
     return node.this if isinstance(node, exp.Literal) and node.is_string else literal_number(node)
 
 
-def _wish(one: exp.Expression, other: exp.Expression, kind: type[exp.Expression], wishes: _Wishes) -> None:
+def _wish(one: exp.Expression, other: exp.Expression, operator: type[exp.Expression], wishes: _Wishes) -> None:
     cell, literal, partner = _cell(one), _literal(other), _cell(other)
     if cell is None:
         return
-    if partner is not None and kind is exp.EQ:
+    if partner is not None and operator is exp.EQ:
         wishes.leaders.setdefault(partner, partner)
         wishes.join(cell, partner)
     elif literal is not None:
-        wishes.values.setdefault(wishes.leader(cell), _near(literal, kind))
+        wishes.values.setdefault(wishes.leader(cell), _near(literal, operator))
 
 
 def _wish_in(node: exp.In, wishes: _Wishes) -> None:
@@ -239,11 +239,11 @@ def _wish_in(node: exp.In, wishes: _Wishes) -> None:
         _wish(node.this, node.expressions[0], exp.EQ, wishes)
 
 
-def _near(literal: Value, kind: type[exp.Expression]) -> Value:
+def _near(literal: Value, operator: type[exp.Expression]) -> Value:
     """A value for which the comparison with `literal` holds."""
-    if kind is exp.Like:
+    if operator is exp.Like:
         return str(literal).replace("%", "").replace("_", "a")
-    step = {exp.GT: 1, exp.LT: -1, exp.NEQ: 1}.get(kind, 0)
+    step = {exp.GT: 1, exp.LT: -1, exp.NEQ: 1}.get(operator, 0)
     if isinstance(literal, int | float):
         return literal + step
     return literal

@@ -147,10 +147,10 @@ def _table(
             unique.append(candidate)
     made = []
     for column in table.columns:
-        fact, kind = facts[column.name], types[table.name, column.name]
+        fact, type_ = facts[column.name], types[table.name, column.name]
         if fact.with_nul:
             notes.append(f"column {table.name}.{column.name}: NUL in {fact.with_nul} texts, replaced by U+FFFD")
-        if fact.storage and kind == "text" and declared_type(column.declared) != "text":
+        if fact.storage and type_ == "text" and declared_type(column.declared) != "text":
             held = ", ".join(fact.storage)
             notes.append(
                 f"column {table.name}.{column.name}: declared {column.declared or 'without a type'}, holds {held}"
@@ -163,10 +163,10 @@ def _table(
             Column(
                 name=own[column.name],
                 source=column.name,
-                type=kind,
+                type=type_,
                 not_null=(column.not_null and not fact.nulls) or column.name in key,
                 unique=(column.name,) in unique,
-                samples=tuple(fact.samples)[: None if kind == "text" else OTHER_SAMPLES],
+                samples=tuple(fact.samples)[: None if type_ == "text" else OTHER_SAMPLES],
                 affinity=affinity(column.declared),
                 storage=fact.storage,
                 form=fact.form if fact.texts else "text",
@@ -255,8 +255,8 @@ def _key_rows(
     source: Source, table: str, columns: tuple[str, ...], types: list[str]
 ) -> Iterator[tuple[str | None, ...]]:
     """The values of some columns as PostgreSQL will have them, for comparison among each other."""
-    encoders = [encoder(kind) for kind in types]
-    blanks = ["" if kind != "text" else None for kind in types]
+    encoders = [encoder(type_) for type_ in types]
+    blanks = ["" if type_ != "text" else None for type_ in types]
     names = ", ".join(sqlite_name(column) for column in columns)
     for row in source.connection.execute(f"SELECT {names} FROM {sqlite_name(table)}"):
         yield tuple(None if v is None or v == b else e(v) for e, v, b in zip(encoders, row, blanks, strict=True))

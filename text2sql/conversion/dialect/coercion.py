@@ -37,19 +37,19 @@ def text_number(value: str) -> int | float | None:
 
 def as_number(node: exp.Expression) -> exp.Expression | None:
     """`node` as a number where numeric affinity makes every value of it one; None if some would stay texts."""
-    kind = type_of(node)
-    if kind.numeric or (kind.pg == "unknown" and not kind.classes):
+    type_ = type_of(node)
+    if type_.numeric or (type_.pg == "unknown" and not type_.classes):
         return node
-    if kind.pg == "boolean":
+    if type_.pg == "boolean":
         return number(int(node.this)) if isinstance(node, exp.Boolean) else cast(node, "integer")
     if is_string(node):
         value = text_number(node.this)
         return None if value is None else number(value)
-    written = node.this if isinstance(node, exp.Cast) and kind.pg == "text" else None
-    if written is not None and type_of(written).numeric and kind.form == "integer":  # a number that was made a text
+    written = node.this if isinstance(node, exp.Cast) and type_.pg == "text" else None
+    if written is not None and type_of(written).numeric and type_.form == "integer":  # a number that was made a text
         return written
-    if kind.pg == "text" and kind.textual and kind.form in ("integer", "number") and not kind.blanks:
-        return cast(node, "integer" if kind.form == "integer" else "numeric")
+    if type_.pg == "text" and type_.textual and type_.form in ("integer", "number") and not type_.blanks:
+        return cast(node, "integer" if type_.form == "integer" else "numeric")
     return None
 
 
@@ -78,21 +78,21 @@ def text_of(node: exp.Expression) -> exp.Expression:
     Raises:
         Rejected: a number that SQLite writes with or without a point, row by row.
     """
-    kind = type_of(node)
-    if kind.pg in ("text", "unknown"):
+    type_ = type_of(node)
+    if type_.pg in ("text", "unknown"):
         return node
     value = literal_number(node)
     if value is not None:
         return string(str(value) if isinstance(value, int) else sqlite_text(value))
-    if kind.pg in DATE_TYPES or (kind.integral and kind.numeric):
+    if type_.pg in DATE_TYPES or (type_.integral and type_.numeric):
         return cast(node, "text")
-    if kind.pg == "boolean":
+    if type_.pg == "boolean":
         return cast(cast(node, "integer"), "text")
-    if kind.textual and kind.numeric:  # texts that are integers, stored as such for a key's sake
+    if type_.textual and type_.numeric:  # texts that are integers, stored as such for a key's sake
         return cast(node, "text")
-    if kind.pg == "numeric" and isinstance(node, exp.Column) and kind.affinity in ("numeric", "integer"):
+    if type_.pg == "numeric" and isinstance(node, exp.Column) and type_.affinity in ("numeric", "integer"):
         return cast(node, "text")  # stored as written: 5 and 5.5, where SQLite has the same
-    if kind.numeric and kind.classes == {"real"}:
+    if type_.numeric and type_.classes == {"real"}:
         return _real_text(node)
     raise Rejected("text of a number that is an integer in some rows only")
 
@@ -105,12 +105,12 @@ def _real_text(node: exp.Expression) -> exp.Expression:
         projection.replace(_real_text(projection.unalias()))
         return with_type(made, replace(TEXT, nullable=True))
     value = node if type_of(node).pg == "double precision" else cast(node, "double precision")
-    return call("to_char", value, string(REAL_PATTERN), kind=replace(TEXT, nullable=type_of(node).nullable))
+    return call("to_char", value, string(REAL_PATTERN), type_=replace(TEXT, nullable=type_of(node).nullable))
 
 
 def arithmetic_value(node: exp.Expression) -> exp.Expression:
     """`node` as a number in arithmetic: of a text, the longest prefix that is one, or else 0."""
-    kind = type_of(node)
+    type_ = type_of(node)
     if is_string(node):
         import re
 
@@ -118,16 +118,16 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
         return number((text_number(found[1]) or 0) if found else 0)
     if (found := as_number(node)) is not None:
         return found
-    nullable = replace(NUMERIC, classes=frozenset({"integer"}), nullable=kind.nullable)
-    if kind.pg in DATE_TYPES:
-        field = "hour" if kind.pg == "time" else "year"
+    nullable = replace(NUMERIC, classes=frozenset({"integer"}), nullable=type_.nullable)
+    if type_.pg in DATE_TYPES:
+        field = "hour" if type_.pg == "time" else "year"
         return with_type(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
-    if kind.pg not in ("text", "unknown"):
-        raise Rejected(f"arithmetic with {kind.pg}")
-    prefix = call("substring", node, string(kind.prefix or PREFIX_PATTERN), kind=TEXT)
+    if type_.pg not in ("text", "unknown"):
+        raise Rejected(f"arithmetic with {type_.pg}")
+    prefix = call("substring", node, string(type_.prefix or PREFIX_PATTERN), type_=TEXT)
     zero = cast(with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
     zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
-    if not kind.nullable:
+    if not type_.nullable:
         return zero
     given = exp.Not(this=exp.Is(this=wrap(node), expression=exp.Null()))
     return with_type(exp.Case(ifs=[exp.If(this=given, true=zero)]), type_of(zero))
@@ -135,8 +135,8 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
 
 def condition(node: exp.Expression) -> exp.Expression:
     """`node` where a condition is wanted: for SQLite a number other than 0."""
-    kind = type_of(node)
-    if kind.pg == "boolean" or isinstance(node, exp.Null):
+    type_ = type_of(node)
+    if type_.pg == "boolean" or isinstance(node, exp.Null):
         return node
     value = literal_number(node)
     if value is not None:
@@ -144,7 +144,7 @@ def condition(node: exp.Expression) -> exp.Expression:
     if isinstance(node, exp.Paren) and type_of(node.this).pg == "boolean":
         return node
     operand = arithmetic_value(node)
-    return with_type(exp.NEQ(this=wrap(operand), expression=number(0)), replace(BOOLEAN, nullable=kind.nullable))
+    return with_type(exp.NEQ(this=wrap(operand), expression=number(0)), replace(BOOLEAN, nullable=type_.nullable))
 
 
 def common(nodes: list[exp.Expression]) -> list[exp.Expression]:

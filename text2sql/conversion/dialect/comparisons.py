@@ -42,138 +42,138 @@ def affinity_of(left: Type, right: Type) -> str:
     return "numeric" if found in NUMERIC_AFFINITIES else "text" if found == "text" else ""
 
 
-def comparison(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
-    """`left kind right` with SQLite's meaning."""
+def comparison(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+    """`left operator right` with SQLite's meaning."""
     a, b = type_of(left), type_of(right)
     if not a.classes or not b.classes:
-        return kind(this=left.copy(), expression=right.copy())
+        return operator(this=left.copy(), expression=right.copy())
     if a.pg == "bytea" or b.pg == "bytea":
         if a.pg != b.pg:
             raise Rejected("comparison of a BLOB with another type")
-        return kind(this=left.copy(), expression=right.copy())
+        return operator(this=left.copy(), expression=right.copy())
     if "NOCASE" in (a.collation, b.collation) and a.textual and b.textual:
-        lowered = [call("lower", text_of(n), kind=replace(TEXT, nullable=type_of(n).nullable)) for n in (left, right)]
-        return kind(this=lowered[0], expression=lowered[1])
+        lowered = [call("lower", text_of(n), type_=replace(TEXT, nullable=type_of(n).nullable)) for n in (left, right)]
+        return operator(this=lowered[0], expression=lowered[1])
     applied = affinity_of(a, b)
     if applied == "numeric" and a.textual and b.textual:
         # A column of numeric affinity that holds texts, such as dates: a literal like '2014' becomes a number.
-        for one, other, order in ((left, right, kind), (right, left, _MIRRORED.get(kind, kind))):
+        for one, other, order in ((left, right, operator), (right, left, _MIRRORED.get(operator, operator))):
             if is_string(other) and text_number(other.this) is not None and type_of(one).form not in _NUMBER_FORMS:
                 return _constant(_MIRRORED.get(order, order), other, one)
             other_kind = type_of(other)
             if type_of(one).pg in DATE_TYPES and other_kind.pg == "text":  # a date is no number, but these may be
                 if other_kind.form in ("integer", "number") and not other_kind.blanks:
                     return _constant(_MIRRORED.get(order, order), other, one)
-                if kind not in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+                if operator not in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
                     raise Rejected("order of dates beside texts of which some may be numbers")
     if applied == "text" or (a.textual and b.textual):
-        return _texts(kind, left, right)
+        return _texts(operator, left, right)
     if _number(a) and _number(b):
-        return _numbers(kind, left, right)
+        return _numbers(operator, left, right)
     if applied == "numeric":
-        return _by_numeric_affinity(kind, left, right)
+        return _by_numeric_affinity(operator, left, right)
     if _number(a) and b.textual:  # without affinity a number is less than any text
-        return _constant(kind, left, right)
+        return _constant(operator, left, right)
     if a.textual and _number(b):
-        return _constant(_MIRRORED.get(kind, kind), right, left)
+        return _constant(_MIRRORED.get(operator, operator), right, left)
     raise Rejected("comparison of a column that holds numbers and texts")
 
 
-def _number(kind: Type) -> bool:
-    return kind.classes <= {"integer", "real"} and (kind.numeric or kind.pg == "boolean")
+def _number(type_: Type) -> bool:
+    return type_.classes <= {"integer", "real"} and (type_.numeric or type_.pg == "boolean")
 
 
-def _numbers(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+def _numbers(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """Both are numbers; a comparison of a boolean with 1 or 0 is the boolean, or its opposite."""
     for a, b in ((left, right), (right, left)):
-        if type_of(a).pg == "boolean" and kind in (exp.EQ, exp.NEQ) and not isinstance(a, exp.Boolean):
+        if type_of(a).pg == "boolean" and operator in (exp.EQ, exp.NEQ) and not isinstance(a, exp.Boolean):
             value = as_number(b)
             if isinstance(value, exp.Literal) and value.this in ("0", "1"):
-                same = (value.this == "1") == (kind is exp.EQ)
+                same = (value.this == "1") == (operator is exp.EQ)
                 return a.copy() if same else with_type(exp.Not(this=wrap(a)), type_of(a))
     if type_of(left).pg == type_of(right).pg == "boolean":
-        return kind(this=left.copy(), expression=right.copy())
-    return kind(this=(as_number(left) or left).copy(), expression=(as_number(right) or right).copy())
+        return operator(this=left.copy(), expression=right.copy())
+    return operator(this=(as_number(left) or left).copy(), expression=(as_number(right) or right).copy())
 
 
-def _texts(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+def _texts(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """Both are texts for SQLite; PostgreSQL may hold either as a date or, for a key's sake, as an integer."""
     a, b = type_of(left), type_of(right)
     if a.pg == b.pg:
-        return kind(this=left.copy(), expression=right.copy())
-    for one, other, order in ((left, right, kind), (right, left, _MIRRORED.get(kind, kind))):
+        return operator(this=left.copy(), expression=right.copy())
+    for one, other, order in ((left, right, operator), (right, left, _MIRRORED.get(operator, operator))):
         stored, given = type_of(one), type_of(other)
         if stored.pg in DATE_TYPES and is_string(other):
             if given.form == stored.pg:
                 return order(this=one.copy(), expression=other.copy())
             if stored.pg == "timestamp" and given.form == "date" and order in _AT_MIDNIGHT:
                 return _AT_MIDNIGHT[order](this=one.copy(), expression=other.copy())
-        if stored.numeric and stored.textual and kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+        if stored.numeric and stored.textual and operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
             if is_string(other) and given.form == "integer":
                 return order(this=one.copy(), expression=exp.Literal.number(other.this))
             if given.numeric and given.integral:
                 return order(this=one.copy(), expression=other.copy())
-    return kind(this=text_of(left).copy(), expression=text_of(right).copy())
+    return operator(this=text_of(left).copy(), expression=text_of(right).copy())
 
 
 #: the text '2020-01-01' is less than '2020-01-01 00:00:00', which is the same moment
 _AT_MIDNIGHT = {exp.GT: exp.GTE, exp.GTE: exp.GTE, exp.LT: exp.LT, exp.LTE: exp.LT}
 
 
-def _by_numeric_affinity(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+def _by_numeric_affinity(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """Texts that look like numbers become numbers; the others stay texts, and are greater than any number."""
     numbers = as_number(left), as_number(right)
     if numbers[0] is not None and numbers[1] is not None:
-        return kind(this=numbers[0].copy(), expression=numbers[1].copy())
+        return operator(this=numbers[0].copy(), expression=numbers[1].copy())
     if type_of(left).mixed or type_of(right).mixed:
-        return _mixed(kind, left, right)
+        return _mixed(operator, left, right)
     one, other = (left, right) if numbers[0] is not None else (right, left)
-    order = kind if one is left else _MIRRORED.get(kind, kind)
+    order = operator if one is left else _MIRRORED.get(operator, operator)
     if is_string(other) or type_of(other).pg in DATE_TYPES:  # a text that is no number
         return _constant(order, one, other)
     stored = type_of(other)
-    if kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+    if operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
         if stored.form in ("integer or text", "blank") and type_of(one).integral:
-            return kind(this=text_of(left).copy(), expression=text_of(right).copy())
-        if stored.textual and kind is exp.EQ:
+            return operator(this=text_of(left).copy(), expression=text_of(right).copy())
+        if stored.textual and operator is exp.EQ:
             return exp.EQ(this=one.copy(), expression=number_or_null(other))
     raise Rejected("comparison of numbers with a column of texts that are not all numbers")
 
 
-def _constant(kind: type[exp.Binary], numeric: exp.Expression, text: exp.Expression) -> exp.Expression:
+def _constant(operator: type[exp.Binary], numeric: exp.Expression, text: exp.Expression) -> exp.Expression:
     """A number beside a text that cannot become one: never equal, and always less."""
-    if kind in (exp.EQ, exp.GT, exp.GTE, exp.NullSafeEQ):
+    if operator in (exp.EQ, exp.GT, exp.GTE, exp.NullSafeEQ):
         return false()
-    if kind is exp.NullSafeNEQ:
+    if operator is exp.NullSafeNEQ:
         return with_type(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
     known = [node for node in (numeric, text) if type_of(node).nullable]
     conditions = [is_not_null(node) for node in known]
     return exp.and_(*conditions, copy=False) if conditions else is_not_null(numeric)
 
 
-def _mixed(kind: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+def _mixed(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """A column that holds numbers and texts, beside a number or a text literal."""
     if not type_of(left).mixed:
-        return _mixed(_MIRRORED.get(kind, kind), right, left)
+        return _mixed(_MIRRORED.get(operator, operator), right, left)
     value = as_number(right)
     if type_of(right).mixed:
-        if kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
-            return kind(this=left.copy(), expression=right.copy())
+        if operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+            return operator(this=left.copy(), expression=right.copy())
         raise Rejected("order of two columns that hold numbers and texts")
     if value is None:
-        if is_string(right) and kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
-            return kind(this=left.copy(), expression=right.copy())
+        if is_string(right) and operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+            return operator(this=left.copy(), expression=right.copy())
         raise Rejected("order of a column that holds numbers and texts beside a text")
-    equality = kind in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
+    equality = operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
     if equality and "real" not in type_of(left).classes and type_of(value).integral:
-        return kind(this=left.copy(), expression=text_of(value).copy())
-    compared = kind(this=number_or_null(left), expression=value.copy())
-    if kind in (exp.GT, exp.GTE, exp.NEQ):
+        return operator(this=left.copy(), expression=text_of(value).copy())
+    compared = operator(this=number_or_null(left), expression=value.copy())
+    if operator in (exp.GT, exp.GTE, exp.NEQ):
         greater = stays_text(left)
         if type_of(value).nullable:
             greater = exp.and_(greater, is_not_null(value), copy=False)
         return exp.Paren(this=exp.or_(greater, compared, copy=False))
-    if kind in (exp.LT, exp.LTE, exp.EQ):
+    if operator in (exp.LT, exp.LTE, exp.EQ):
         return exp.and_(is_number(left), compared, copy=False)
     raise Rejected("IS beside a column that holds numbers and texts")
 
@@ -315,8 +315,8 @@ def like(tree: exp.Expression) -> exp.Expression:
         if is_string(pattern) and "\\" in pattern.this and not escaped:
             pattern = string(pattern.this.replace("\\", "\\\\"))
         caseless = is_string(pattern) and not any(c.isascii() and c.isalpha() for c in pattern.this)
-        kind = exp.Like if caseless else exp.ILike
-        return kind(this=_beside(operand), expression=_beside(pattern), negate=node.args.get("negate"))
+        type_ = exp.Like if caseless else exp.ILike
+        return type_(this=_beside(operand), expression=_beside(pattern), negate=node.args.get("negate"))
 
     return rewrite(tree, change)
 

@@ -75,7 +75,7 @@ def _now(pg: str) -> exp.Expression:
         return with_type(exp.CurrentDate(), replace(DATE, nullable=False))
     stamp = with_type(exp.Anonymous(this="localtimestamp"), TIMESTAMP)
     stamp = with_type(exp.column("localtimestamp"), replace(TIMESTAMP, nullable=False))
-    return call("date_trunc", string("second"), stamp, kind=replace(TIMESTAMP, nullable=False))
+    return call("date_trunc", string("second"), stamp, type_=replace(TIMESTAMP, nullable=False))
 
 
 def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
@@ -86,19 +86,19 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
     """
     value, modifiers = (arguments[0], arguments[1:]) if arguments else (string("now"), [])
     texts = [m.this.strip().lower() if is_string(m) else "" for m in modifiers]
-    kind = type_of(value)
-    if "unixepoch" in texts[:1] and kind.numeric:
-        seconds = call("to_timestamp", value, kind=TIMESTAMP)
-        form = "timestamp" if kind.integral else FRACTIONAL
-        made = replace(TIMESTAMP, nullable=kind.nullable, form=form)
+    type_ = type_of(value)
+    if "unixepoch" in texts[:1] and type_.numeric:
+        seconds = call("to_timestamp", value, type_=TIMESTAMP)
+        form = "timestamp" if type_.integral else FRACTIONAL
+        made = replace(TIMESTAMP, nullable=type_.nullable, form=form)
         moment = with_type(exp.AtTimeZone(this=seconds, zone=string("UTC")), made)
         texts, modifiers = texts[1:], modifiers[1:]
     elif is_string(value) and value.this.strip().lower() == "now":
         moment = _now("date" if wanted == "date" else "timestamp")
-    elif kind.pg in DATE_TYPES:
+    elif type_.pg in DATE_TYPES:
         moment = value
-    elif kind.form in DATE_TYPES and kind.textual and not kind.blanks:
-        moment = cast(value, kind.form, replace(_COLUMNS[kind.form], nullable=kind.nullable))
+    elif type_.form in DATE_TYPES and type_.textual and not type_.blanks:
+        moment = cast(value, type_.form, replace(_COLUMNS[type_.form], nullable=type_.nullable))
     elif isinstance(value, exp.Null):
         moment = cast(value, "timestamp", TIMESTAMP)
     else:
@@ -109,20 +109,20 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
 
 
 def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> exp.Expression:
-    kind = type_of(moment)
-    stamp = replace(TIMESTAMP, nullable=kind.nullable, form=kind.form if kind.pg == "timestamp" else "timestamp")
-    if kind.pg == "time":
+    type_ = type_of(moment)
+    stamp = replace(TIMESTAMP, nullable=type_.nullable, form=type_.form if type_.pg == "timestamp" else "timestamp")
+    if type_.pg == "time":
         raise Rejected("modifier of a time")
     if text.startswith("start of ") and text[9:] in ("day", "month", "year"):
-        return call("date_trunc", string(text[9:]), moment, kind=stamp)
+        return call("date_trunc", string(text[9:]), moment, type_=stamp)
     found = _SHIFT.match(text)
     if found is None:
         raise Rejected(f"modifier {modifier.name if is_string(modifier) else 'that is computed'} of a date function")
     amount, unit = found[1], found[2].lower()
     operator = exp.Sub if amount.startswith("-") else exp.Add
     size = amount.lstrip("+-")
-    if kind.pg == "date" and unit == "day" and size.isdigit():
-        return with_type(operator(this=wrap(moment), expression=number(int(size))), kind)
+    if type_.pg == "date" and unit == "day" and size.isdigit():
+        return with_type(operator(this=wrap(moment), expression=number(int(size))), type_)
     plural = "" if size == "1" else "s"
     interval = with_type(exp.Interval(this=string(f"{size} {unit}{plural}")), TEXT)
     inner = moment.copy() if isinstance(moment, exp.Add | exp.Sub) else wrap(moment)
@@ -132,34 +132,34 @@ def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> ex
 def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
     """date, time, datetime, julianday and unixepoch."""
     moment = _moment(arguments, "date" if name == "date" else "timestamp")
-    kind = type_of(moment)
-    nullable = kind.nullable
+    type_ = type_of(moment)
+    nullable = type_.nullable
     if name == "julianday":
         day = with_type(exp.Extract(this=exp.var("JULIAN"), expression=moment.copy()), NUMERIC)
         return with_type(exp.Sub(this=day, expression=exp.Literal.number("0.5")), replace(NUMERIC, nullable=nullable))
     if name == "unixepoch":
         return _epoch(moment)
     wanted = {"date": DATE, "time": TIME, "datetime": TIMESTAMP}[name]
-    if kind.form == FRACTIONAL and name != "date":
-        moment = call("date_trunc", string("second"), moment, kind=replace(TIMESTAMP, nullable=nullable))
-    if kind.pg == wanted.pg:
+    if type_.form == FRACTIONAL and name != "date":
+        moment = call("date_trunc", string("second"), moment, type_=replace(TIMESTAMP, nullable=nullable))
+    if type_.pg == wanted.pg:
         return moment.copy()
-    if kind.pg == "time":
+    if type_.pg == "time":
         raise Rejected(f"{name}() of a time of day")
-    if name == "time" and kind.pg == "date":
+    if name == "time" and type_.pg == "date":
         return cast(cast(moment, "timestamp", TIMESTAMP), "time", replace(TIME, nullable=nullable))
     return cast(moment, wanted.pg, replace(wanted, nullable=nullable))
 
 
 def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
     moment = _moment(arguments, "timestamp")
-    kind = type_of(moment)
-    text = replace(TEXT, nullable=kind.nullable, form="number", blanks=False)
+    type_ = type_of(moment)
+    text = replace(TEXT, nullable=type_.nullable, form="number", blanks=False)
     if pattern == "%s":
         return cast(cast(_epoch(moment), "bigint"), "text", replace(text, form="integer"))
     if pattern == "%w":
         return cast(with_type(exp.Extract(this=exp.var("DOW"), expression=moment.copy()), NUMERIC), "text", text)
-    if kind.pg == "time" and re.search("%[YmdjwsJW]", pattern):
+    if type_.pg == "time" and re.search("%[YmdjwsJW]", pattern):
         raise Rejected("strftime of the date of a time of day")
     out = ""
     for part in re.findall(r"%.|[^%]+|%", pattern):
@@ -172,10 +172,10 @@ def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
                 out += _PATTERNS[part[1:]]
         else:
             out += f'"{part}"' if re.search(r"[A-Za-z]", part) else part
-    if kind.pg == "time":  # to_char takes no time of day
+    if type_.pg == "time":  # to_char takes no time of day
         moment = cast(moment, "interval", TIMESTAMP)
     single = pattern in ("%Y", "%m", "%d", "%H", "%M", "%S", "%j")
-    return call("to_char", moment, string(out), kind=replace(text, form="number" if single else "text", blanks=False))
+    return call("to_char", moment, string(out), type_=replace(text, form="number" if single else "text", blanks=False))
 
 
 def _field(node: exp.Cast) -> exp.Expression | None:
@@ -187,17 +187,17 @@ def _field(node: exp.Cast) -> exp.Expression | None:
     field = _FIELDS[(parsed[2] or "")[1:]]
     if type_of(moment).pg == "time" and field not in ("HOUR", "MINUTE"):
         return None
-    kind = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
+    type_ = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
     if field == "EPOCH":
-        return with_type(_epoch(moment), kind)
-    return with_type(exp.Extract(this=exp.var(field), expression=moment.copy()), kind)
+        return with_type(_epoch(moment), type_)
+    return with_type(exp.Extract(this=exp.var(field), expression=moment.copy()), type_)
 
 
 def _epoch(moment: exp.Expression) -> exp.Expression:
     """The whole seconds since 1970."""
-    kind = Type("numeric", frozenset({"integer"}), nullable=type_of(moment).nullable)
-    epoch = with_type(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), kind)
-    return call("floor", epoch, kind=kind) if type_of(moment).form == FRACTIONAL else epoch
+    type_ = Type("numeric", frozenset({"integer"}), nullable=type_of(moment).nullable)
+    epoch = with_type(exp.Extract(this=exp.var("EPOCH"), expression=moment.copy()), type_)
+    return call("floor", epoch, type_=type_) if type_of(moment).form == FRACTIONAL else epoch
 
 
 def _both_julian(node: exp.Sub) -> bool:

@@ -95,52 +95,52 @@ def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> ex
 def _divide(node: exp.Div) -> exp.Expression:
     left, right = _number(node.left), _number(node.right)
     a, b = type_of(left), type_of(right)
-    kind = replace(arithmetic_type(a, b), nullable=a.nullable or b.nullable or b.zeros)
+    type_ = replace(arithmetic_type(a, b), nullable=a.nullable or b.nullable or b.zeros)
     divisor = _nonzero(right, left)
-    plain = with_type(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), kind)
+    plain = with_type(exp.Div(this=left.copy(), expression=divisor.copy(), typed=True), type_)
     if "integer" not in a.classes or "integer" not in b.classes:
         if {a.pg, b.pg} <= {"integer", "bigint", "smallint"}:  # reals that are whole, stored as integers
             plain.set("this", cast(left, "numeric"))
         return plain
     if a.integral and b.integral:
         if a.pg == "numeric" or b.pg == "numeric":  # PostgreSQL's sum of bigint, or its extract
-            return call("div", left, divisor, kind=kind)
+            return call("div", left, divisor, type_=type_)
         return plain
     if not all(_whole_means_integer(n) for n in (left, right)):
         # Sums of decimals: SQLite divides as integers where every value of a group is whole, which nobody means. It
         # is left to the proof whether that happens.
         return plain
     whole = [
-        exp.EQ(this=wrap(n), expression=call("trunc", n, kind=type_of(n)))
+        exp.EQ(this=wrap(n), expression=call("trunc", n, type_=type_of(n)))
         for n in (left, right)
         if not type_of(n).integral
     ]
-    branch = exp.If(this=exp.and_(*whole, copy=False), true=call("div", left, divisor, kind=kind))
-    return with_type(exp.Case(ifs=[branch], default=plain), kind)
+    branch = exp.If(this=exp.and_(*whole, copy=False), true=call("div", left, divisor, type_=type_))
+    return with_type(exp.Case(ifs=[branch], default=plain), type_)
 
 
 def _whole_means_integer(node: exp.Expression) -> bool:
     """Whether a number is an integer for SQLite exactly if it is whole: in columns that make 5 of 5.0."""
     inner = node.unnest() if isinstance(node, exp.Paren) else node
-    kind = type_of(inner)
-    return kind.integral or (isinstance(inner, exp.Column) and kind.affinity in ("numeric", "integer"))
+    type_ = type_of(inner)
+    return type_.integral or (isinstance(inner, exp.Column) and type_.affinity in ("numeric", "integer"))
 
 
 def _modulo(node: exp.Mod) -> exp.Expression:
     left, right = (_integer(_number(side)) for side in (node.left, node.right))
-    kind = Type("bigint", frozenset({"integer"}), nullable=True)
-    return with_type(exp.Mod(this=wrap(left), expression=_nonzero(wrap(right))), kind)
+    type_ = Type("bigint", frozenset({"integer"}), nullable=True)
+    return with_type(exp.Mod(this=wrap(left), expression=_nonzero(wrap(right))), type_)
 
 
 def _integer(node: exp.Expression) -> exp.Expression:
     """A number cut to an integer, as CAST(... AS INTEGER) and % do."""
-    kind = type_of(node)
-    if kind.pg in ("integer", "bigint", "smallint"):
+    type_ = type_of(node)
+    if type_.pg in ("integer", "bigint", "smallint"):
         return node
     value = literal_number(node)
     if value is not None:
         return number(int(value))
-    inner = node if kind.integral else call("trunc", node, kind=kind)
+    inner = node if type_.integral else call("trunc", node, type_=type_)
     return cast(inner, "bigint")
 
 
@@ -150,23 +150,23 @@ def concatenation(tree: exp.Expression) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression | None:
         if isinstance(node, exp.Concat) and "type" not in node.meta:
             arguments = [_joined(a) for a in node.expressions]
-            return call("concat", *arguments, kind=replace(TEXT, nullable=False))
+            return call("concat", *arguments, type_=replace(TEXT, nullable=False))
         if not isinstance(node, exp.DPipe) or "type" in node.meta:
             return None
         left, right = node.left, node.right
-        kind = replace(TEXT, nullable=type_of(left).nullable or type_of(right).nullable)
+        type_ = replace(TEXT, nullable=type_of(left).nullable or type_of(right).nullable)
         texts = [text_of(side) for side in (left, right)]
         # One text is enough for PostgreSQL to take the operator for that of texts.
         if any(type_of(side).pg in ("text", "unknown") for side in (left, right)):
             texts = [side if _prints_alike(side) else made for side, made in zip((left, right), texts, strict=True)]
-        return with_type(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), kind)
+        return with_type(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), type_)
 
     return rewrite(tree, change)
 
 
 def _prints_alike(node: exp.Expression) -> bool:
-    kind = type_of(node)
-    return kind.pg in (*DATE_TYPES, "integer", "bigint", "smallint") and isinstance(node, exp.Column | exp.Literal)
+    type_ = type_of(node)
+    return type_.pg in (*DATE_TYPES, "integer", "bigint", "smallint") and isinstance(node, exp.Column | exp.Literal)
 
 
 def _joined(node: exp.Expression) -> exp.Expression:
@@ -181,7 +181,7 @@ def casts(tree: exp.Expression) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression | None:
         if not isinstance(node, exp.Cast) or "type" in node.meta:
             return None
-        operand, affinity, kind = node.this, cast_type(node.to), type_of(node.this)
+        operand, affinity, type_ = node.this, cast_type(node.to), type_of(node.this)
         made = type_of(node)
         if affinity == "text":
             text = text_of(operand)
@@ -189,7 +189,7 @@ def casts(tree: exp.Expression) -> exp.Expression:
         if affinity == "blob":
             raise Rejected("CAST to BLOB")
         if affinity == "integer":
-            return _cast_integer(operand, kind, made)
+            return _cast_integer(operand, type_, made)
         found = _number(operand)
         if affinity == "real":
             return cast(found, "double precision", made)
@@ -199,19 +199,19 @@ def casts(tree: exp.Expression) -> exp.Expression:
     return rewrite(tree, change)
 
 
-def _cast_integer(operand: exp.Expression, kind: Type, made: Type) -> exp.Expression:
+def _cast_integer(operand: exp.Expression, type_: Type, made: Type) -> exp.Expression:
     if isinstance(operand, exp.Null):
         return cast(operand, "integer", made)
     if is_string(operand):
         found = re.match(INTEGER_PREFIX_PATTERN, operand.this)
         return number(int(found[1]) if found else 0)
-    if kind.pg in ("integer", "bigint", "smallint"):
-        return with_type(operand.copy(), replace(kind, affinity="integer"))
-    if kind.pg in ("text", "unknown") and kind.form == "text" and not kind.mixed:
-        prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), kind=TEXT)
+    if type_.pg in ("integer", "bigint", "smallint"):
+        return with_type(operand.copy(), replace(type_, affinity="integer"))
+    if type_.pg in ("text", "unknown") and type_.form == "text" and not type_.mixed:
+        prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), type_=TEXT)
         found = with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
         value = cast(found, "bigint", made)
-        if kind.nullable:
+        if type_.nullable:
             given = exp.Not(this=exp.Is(this=wrap(operand), expression=exp.Null()))
             value = with_type(exp.Case(ifs=[exp.If(this=given, true=value)]), made)
         return value
@@ -221,7 +221,7 @@ def _cast_integer(operand: exp.Expression, kind: Type, made: Type) -> exp.Expres
         return with_type(found.copy(), replace(value, affinity="integer"))
     if value.integral:
         return cast(found, "integer", replace(made, pg="integer"))
-    return cast(call("trunc", found, kind=value), "integer", replace(made, pg="integer"))
+    return cast(call("trunc", found, type_=value), "integer", replace(made, pg="integer"))
 
 
 def branches(tree: exp.Expression) -> exp.Expression:
@@ -298,12 +298,12 @@ def _nullable(*nodes: exp.Expression | None) -> bool:
 
 
 def _length(node: exp.Length) -> exp.Expression:
-    return call("length", text_of(node.this), kind=replace(INTEGER, nullable=_nullable(node.this)))
+    return call("length", text_of(node.this), type_=replace(INTEGER, nullable=_nullable(node.this)))
 
 
 def _simple(name: str) -> Callable[[exp.Expression], exp.Expression]:
     def function(node: exp.Expression) -> exp.Expression:
-        return call(name, text_of(node.this), kind=replace(TEXT, nullable=_nullable(node.this)))
+        return call(name, text_of(node.this), type_=replace(TEXT, nullable=_nullable(node.this)))
 
     return function
 
@@ -312,12 +312,12 @@ def _trim(node: exp.Trim) -> exp.Expression:
     name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or ""), "trim")
     characters = node.args.get("expression")
     arguments = [text_of(a) for a in (node.this, characters) if a is not None]
-    return call(name, *arguments, kind=replace(TEXT, nullable=_nullable(node.this, characters)))
+    return call(name, *arguments, type_=replace(TEXT, nullable=_nullable(node.this, characters)))
 
 
 def _substr(node: exp.Substring) -> exp.Expression:
     operand = text_of(node.this)
-    kind = replace(TEXT, nullable=_nullable(*node.iter_expressions()))
+    type_ = replace(TEXT, nullable=_nullable(*node.iter_expressions()))
     start, length = node.args["start"], node.args.get("length")
     begin, size = literal_number(start), literal_number(length) if length is not None else None
     if size is not None and size < 0:
@@ -328,10 +328,10 @@ def _substr(node: exp.Substring) -> exp.Expression:
         raise Rejected("substr from a place that may be negative")
     if begin is not None and begin < 0:
         if length is None:
-            return call("right", operand, number(-int(begin)), kind=kind)
-        counted = call("length", operand, kind=INTEGER)
+            return call("right", operand, number(-int(begin)), type_=type_)
+        counted = call("length", operand, type_=INTEGER)
         start = exp.Sub(this=counted, expression=number(-int(begin) - 1)) if begin < -1 else counted
-    return call("substr", operand, start, *([length] if length is not None else []), kind=kind)
+    return call("substr", operand, start, *([length] if length is not None else []), type_=type_)
 
 
 def _never_negative(node: exp.Expression) -> bool:
@@ -347,36 +347,36 @@ def _never_negative(node: exp.Expression) -> bool:
 
 
 def _at_least_zero(node: exp.Expression) -> exp.Expression:
-    return call("greatest", node, number(0), kind=type_of(node))
+    return call("greatest", node, number(0), type_=type_of(node))
 
 
 def _instr(node: exp.StrPosition) -> exp.Expression:
     found, wanted = text_of(node.this), text_of(node.args["substr"])
-    return call("strpos", found, wanted, kind=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
+    return call("strpos", found, wanted, type_=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
 
 
 def _replace(node: exp.Replace) -> exp.Expression:
     arguments = [node.this, node.expression, node.args["replacement"]]
-    return call("replace", *map(text_of, arguments), kind=replace(TEXT, nullable=_nullable(*arguments)))
+    return call("replace", *map(text_of, arguments), type_=replace(TEXT, nullable=_nullable(*arguments)))
 
 
 def _round(node: exp.Round) -> exp.Expression:
     operand, decimals = _number(node.this), node.args.get("decimals")
-    kind = type_of(operand)
-    made = Type("numeric", frozenset({"real"}), nullable=kind.nullable)
-    if kind.pg == "double precision":
+    type_ = type_of(operand)
+    made = Type("numeric", frozenset({"real"}), nullable=type_.nullable)
+    if type_.pg == "double precision":
         operand = cast(operand, "numeric")
-    elif decimals is not None and kind.pg != "numeric" and kind.integral:
-        return with_type(operand.copy(), replace(made, pg=kind.pg))
+    elif decimals is not None and type_.pg != "numeric" and type_.integral:
+        return with_type(operand.copy(), replace(made, pg=type_.pg))
     if decimals is not None and (literal_number(decimals) or 0) < 0:
         decimals = number(0)
     places = [] if decimals is None or literal_number(decimals) == 0 else [decimals]
-    return call("round", operand, *places, kind=made)
+    return call("round", operand, *places, type_=made)
 
 
 def _abs(node: exp.Abs) -> exp.Expression:
     operand = _number(node.this)
-    return call("abs", operand, kind=replace(type_of(operand), affinity=""))
+    return call("abs", operand, type_=replace(type_of(operand), affinity=""))
 
 
 def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
@@ -388,7 +388,7 @@ def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
         if len({k.textual for k in kinds if k.classes}) > 1:
             raise Rejected(f"{name} of numbers and texts")
         made = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
-        found = call(name, *arguments, kind=made)
+        found = call(name, *arguments, type_=made)
         unknown = [exp.Not(this=exp.Is(this=wrap(a), expression=exp.Null())) for a in arguments if type_of(a).nullable]
         if not unknown:
             return found
@@ -399,13 +399,13 @@ def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
 
 def _typeof(node: exp.Expression) -> exp.Expression:
     operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
-    kind = type_of(operand)
-    if not kind.classes:
+    type_ = type_of(operand)
+    if not type_.classes:
         return with_type(string("null"), replace(TEXT, nullable=False))
-    if len(kind.classes) != 1:
+    if len(type_.classes) != 1:
         raise Rejected("typeof of values of several types")
-    name = string(next(iter(kind.classes)))
-    if not kind.nullable:
+    name = string(next(iter(type_.classes)))
+    if not type_.nullable:
         return with_type(name, replace(TEXT, nullable=False))
     missing = exp.If(this=exp.Is(this=wrap(operand), expression=exp.Null()), true=string("null"))
     return with_type(exp.Case(ifs=[missing], default=name), replace(TEXT, nullable=False))
@@ -436,49 +436,49 @@ def _format(node: exp.Expression) -> exp.Expression:
         raise Rejected("printf with too many arguments")
     if len(parts) == 1:
         return parts[0]
-    return call("concat", *parts, kind=replace(TEXT, nullable=False))
+    return call("concat", *parts, type_=replace(TEXT, nullable=False))
 
 
 def _formatted(argument: exp.Expression, found: re.Match[str], among_others: bool) -> exp.Expression:
     """One conversion of printf; `among_others` it is made a text by concat."""
-    left, zero, width, precision, kind = found[2], found[3], found[4], found[5], found[6]
+    left, zero, width, precision, type_ = found[2], found[3], found[4], found[5], found[6]
     text = replace(TEXT, nullable=type_of(argument).nullable)
-    if kind == "s":
+    if type_ == "s":
         if precision:
             raise Rejected("printf with a precision of a text")
         made = text_of(argument)
         if width and type_of(argument).nullable:
             made = with_type(exp.Coalesce(this=made.copy(), expressions=[string("")]), TEXT)
-    elif kind in "di":
+    elif type_ in "di":
         if precision:
             raise Rejected("printf with a precision of an integer")
         made = _or_zero(_integer(_number(argument)))
         made = made if among_others and not width else cast(made, "text")
     else:
         value = cast(_or_zero(_number(argument)), "numeric")
-        made = cast(call("round", value, number(int(precision or 6)), kind=NUMERIC), "text")
+        made = cast(call("round", value, number(int(precision or 6)), type_=NUMERIC), "text")
     if not width:
         return made
-    if zero and kind == "s":
+    if zero and type_ == "s":
         raise Rejected("printf with zeros before a text")
     # lpad cuts what is longer; printf does not
-    size = call("greatest", number(int(width)), call("length", made, kind=INTEGER), kind=INTEGER)
+    size = call("greatest", number(int(width)), call("length", made, type_=INTEGER), type_=INTEGER)
     pad = "rpad" if left else "lpad"
-    return call(pad, made, size, *([string("0")] if zero and not left else []), kind=text)
+    return call(pad, made, size, *([string("0")] if zero and not left else []), type_=text)
 
 
 def _or_zero(node: exp.Expression) -> exp.Expression:
     """printf writes 0 for NULL."""
-    kind = type_of(node)
-    if not kind.nullable:
+    type_ = type_of(node)
+    if not type_.nullable:
         return node
-    return with_type(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(kind, nullable=False))
+    return with_type(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(type_, nullable=False))
 
 
 def _double(name: str) -> Callable[[exp.Expression], exp.Expression]:
     def function(node: exp.Expression) -> exp.Expression:
         arguments = [_number(a) for a in node.iter_expressions()]
-        return call(name, *arguments, kind=replace(DOUBLE, nullable=True))
+        return call(name, *arguments, type_=replace(DOUBLE, nullable=True))
 
     return function
 
@@ -486,8 +486,8 @@ def _double(name: str) -> Callable[[exp.Expression], exp.Expression]:
 def _whole(name: str) -> Callable[[exp.Expression], exp.Expression]:
     def function(node: exp.Expression) -> exp.Expression:
         operand = _number(node.this)
-        kind = type_of(operand)
-        return operand.copy() if kind.integral else call(name, operand, kind=kind)
+        type_ = type_of(operand)
+        return operand.copy() if type_.integral else call(name, operand, type_=type_)
 
     return function
 
@@ -495,22 +495,22 @@ def _whole(name: str) -> Callable[[exp.Expression], exp.Expression]:
 def _log(node: exp.Log) -> exp.Expression:
     arguments = [node.this, *([node.expression] if node.args.get("expression") is not None else [])]
     if len(arguments) == 1 or literal_number(node.this) == 10:
-        return call("log", _number(arguments[-1]), kind=replace(DOUBLE, nullable=True))
-    return call("log", *(cast(_number(a), "numeric") for a in arguments), kind=replace(NUMERIC, nullable=True))
+        return call("log", _number(arguments[-1]), type_=replace(DOUBLE, nullable=True))
+    return call("log", *(cast(_number(a), "numeric") for a in arguments), type_=replace(NUMERIC, nullable=True))
 
 
 def _chr(node: exp.Chr) -> exp.Expression:
     if len(node.expressions) == 1:
-        return call("chr", _number(node.expressions[0]), kind=replace(TEXT, nullable=False))
-    parts = [call("chr", _number(e), kind=TEXT) for e in node.expressions]
-    return call("concat", *parts, kind=replace(TEXT, nullable=False))
+        return call("chr", _number(node.expressions[0]), type_=replace(TEXT, nullable=False))
+    parts = [call("chr", _number(e), type_=TEXT) for e in node.expressions]
+    return call("concat", *parts, type_=replace(TEXT, nullable=False))
 
 
 def _hex(node: exp.Hex) -> exp.Expression:
-    kind = type_of(node.this)
-    inner = node.this if kind.pg == "bytea" else call("convert_to", text_of(node.this), string("UTF8"), kind=TEXT)
-    encoded = call("encode", inner, string("hex"), kind=TEXT)
-    return call("upper", encoded, kind=replace(TEXT, nullable=kind.nullable))
+    type_ = type_of(node.this)
+    inner = node.this if type_.pg == "bytea" else call("convert_to", text_of(node.this), string("UTF8"), type_=TEXT)
+    encoded = call("encode", inner, string("hex"), type_=TEXT)
+    return call("upper", encoded, type_=replace(TEXT, nullable=type_.nullable))
 
 
 def _inner(node: exp.Anonymous) -> exp.Expression:
@@ -519,16 +519,16 @@ def _inner(node: exp.Anonymous) -> exp.Expression:
 
 def _sign(node: exp.Sign) -> exp.Expression:
     operand = _number(node.this)
-    return cast(call("sign", operand, kind=type_of(operand)), "integer")
+    return cast(call("sign", operand, type_=type_of(operand)), "integer")
 
 
 def _unicode(node: exp.Unicode) -> exp.Expression:
-    return call("ascii", text_of(node.this), kind=replace(INTEGER, nullable=True))
+    return call("ascii", text_of(node.this), type_=replace(INTEGER, nullable=True))
 
 
 def _random(node: exp.Rand) -> exp.Expression:
     if isinstance(node.parent, exp.Ordered):
-        return call("random", kind=replace(DOUBLE, nullable=False))
+        return call("random", type_=replace(DOUBLE, nullable=False))
     raise Rejected("random(): its range differs, and no result could be compared")
 
 
@@ -581,7 +581,7 @@ def collations(tree: exp.Expression) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression | None:
         if isinstance(node, exp.Column) and _groups(node) and type_of(node).collation == "NOCASE":
             operand = node.meta.get("alias", node)
-            return call("lower", text_of(operand), kind=replace(type_of(node), collation=""))
+            return call("lower", text_of(operand), type_=replace(type_of(node), collation=""))
         if not isinstance(node, exp.Collate):
             return None
         name = node.expression.name.upper()
@@ -592,6 +592,6 @@ def collations(tree: exp.Expression) -> exp.Expression:
         compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
         if compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this"):
             return with_type(node.this.copy(), replace(type_of(node.this), collation="NOCASE"))
-        return call("lower", text_of(node.this), kind=type_of(node.this))
+        return call("lower", text_of(node.this), type_=type_of(node.this))
 
     return rewrite(tree, change)

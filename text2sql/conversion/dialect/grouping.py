@@ -91,7 +91,7 @@ def distinct_without_case(tree: exp.Expression) -> exp.Expression:
         for projection in select.expressions:
             value = projection.unalias()
             if projection in folded:
-                keys.append(call("lower", text_of(value), kind=replace(type_of(value), collation="")))
+                keys.append(call("lower", text_of(value), type_=replace(type_of(value), collation="")))
                 if not isinstance(projection, exp.Alias):
                     projection.replace(exp.alias_(value.copy(), identifier(value.name), copy=False))
             else:
@@ -124,10 +124,10 @@ def _total(node: exp.Expression) -> exp.Expression:
 
 def _extreme(node: exp.Expression) -> exp.Expression | None:
     argument = _argument(node)
-    kind = type_of(argument)
-    if kind.pg == "boolean":
+    type_ = type_of(argument)
+    if type_.pg == "boolean":
         return _with_argument(node, cast(argument, "integer"))
-    if not kind.mixed:
+    if not type_.mixed:
         return None
     if isinstance(node.parent, exp.Window):
         raise Rejected("window over a column that holds numbers and texts")
@@ -139,7 +139,7 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
     else:
         texts = exp.Filter(this=exp.Max(this=argument.copy()), expression=exp.Where(this=stays_text(argument)))
         made = exp.Coalesce(this=texts, expressions=[numbers])
-    return with_type(made, replace(kind, nullable=True, affinity=""))
+    return with_type(made, replace(type_, nullable=True, affinity=""))
 
 
 def _count(node: exp.Count) -> exp.Expression | None:
@@ -431,13 +431,13 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
 
     `any_of` in its meta are the arrays of what the value could as well be, and of what those are sorted by.
     """
-    kind = replace(type_of(node), nullable=True)
+    type_ = replace(type_of(node), nullable=True)
     if extreme is not None and node == extreme.this:
         return extreme.copy()
     if extreme is None:
         made: exp.Expression = exp.Anonymous(this="any_value", expressions=[node.copy()])
         made.meta["any_of"] = (_array(node.copy()), None)
-        kind = replace(kind, nullable=type_of(node).nullable)
+        type_ = replace(type_, nullable=type_of(node).nullable)
     else:
         ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
         ordered.meta["nulls_last"] = True
@@ -446,7 +446,7 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
         made = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
         made.meta["any_of"] = (array.copy(), sorted_by)
     made.meta[MADE] = True
-    return with_type(made, kind)
+    return with_type(made, type_)
 
 
 def _array(node: exp.Expression) -> exp.Expression:

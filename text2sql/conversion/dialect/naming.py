@@ -122,10 +122,10 @@ def _plain(join: exp.Join) -> None:
     on = join.args.get("on")
     if isinstance(on, exp.Boolean) and on.this and not join.side:  # what the parser adds
         join.set("on", None)
-    kind, conditional = (join.kind or "").upper(), join.args.get("on") is not None or join.args.get("using")
+    join_kind, conditional = (join.kind or "").upper(), join.args.get("on") is not None or join.args.get("using")
     if (join.method or "").upper() not in ("", "NATURAL"):
         raise Rejected(f"{join.method} JOIN")
-    if kind in ("INNER", "OUTER") or (kind == "CROSS" and conditional):
+    if join_kind in ("INNER", "OUTER") or (join_kind == "CROSS" and conditional):
         join.set("kind", None)
     natural = (join.method or "").upper() == "NATURAL"
     if not conditional and not join.side and not natural:

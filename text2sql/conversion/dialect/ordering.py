@@ -94,22 +94,22 @@ def order_values(tree: exp.Expression) -> exp.Expression:
 
 
 def _sorted_by(item: exp.Ordered) -> list[exp.Expression]:
-    kind = type_of(item.this)
+    type_ = type_of(item.this)
     if isinstance(item.this, exp.Literal):
         return [item]
-    if kind.collation == "NOCASE" and kind.textual:
+    if type_.collation == "NOCASE" and type_.textual:
         item.set("this", exp.Lower(this=text_of(item.this).copy()))
         return [item]
-    if kind.textual and kind.numeric:
+    if type_.textual and type_.numeric:
         item.set("this", cast(item.this, "text"))
         return [item]
-    if not kind.mixed or kind.pg != "text":
+    if not type_.mixed or type_.pg != "text":
         return [item]
     column = item.this
     numbers = exp.Ordered(this=number_or_null(column).copy(), desc=item.args.get("desc"))
     texts = exp.Ordered(this=column.copy(), desc=item.args.get("desc"))
     numbers.meta["as_is"] = texts.meta["as_is"] = True
-    if not kind.nullable:
+    if not type_.nullable:
         return [numbers, texts]
     missing = with_type(exp.Is(this=wrap(column), expression=exp.Null()), replace(TEXT, nullable=False))
     nulls = exp.Ordered(this=missing, desc=None if item.args.get("desc") else True)

@@ -137,8 +137,8 @@ def _set_operation(node: exp.SetOperation, parent: NameScope) -> Columns:
     node.meta["sides"] = ([t for _, t in left], [t for _, t in right])
     # ORDER BY of a set operation sees the result's columns, by the names that any side gives them.
     result = Origin("")
-    for position, (name, kind) in enumerate(columns):
-        bound = Bound(columns[position][0], kind, result)
+    for position, (name, type_) in enumerate(columns):
+        bound = Bound(columns[position][0], type_, result)
         for side in (name, right[position][0]):
             result.columns.setdefault(lower(side), bound)
     order = NameScope(parent.schema, None, origins=[result])
@@ -162,7 +162,7 @@ def _with(node: exp.Expression, scope: NameScope) -> None:
 def _renamed(columns: Columns, names: list[str]) -> Columns:
     if names and len(names) != len(columns):
         raise Rejected("a column list does not fit its query")
-    return [(name, kind) for name, (_, kind) in zip(names, columns, strict=True)] if names else columns
+    return [(name, type_) for name, (_, type_) in zip(names, columns, strict=True)] if names else columns
 
 
 def _select(node: exp.Select, parent: NameScope) -> Columns:
@@ -244,8 +244,8 @@ def _all_ctes(scope: NameScope | None) -> Iterator[tuple[str, Columns]]:
 
 def _derived(alias: str, columns: Columns) -> Origin:
     origin = Origin(alias, alias)
-    for name, kind in columns:
-        origin.columns.setdefault(lower(name), Bound(lower(name), kind, origin))
+    for name, type_ in columns:
+        origin.columns.setdefault(lower(name), Bound(lower(name), type_, origin))
     return origin
 
 

@@ -28,9 +28,9 @@ def rewrite(tree: exp.Expression, change: Callable[[exp.Expression], exp.Express
     return tree
 
 
-def with_type(node: exp.Expression, kind: Type) -> exp.Expression:
+def with_type(node: exp.Expression, type_: Type) -> exp.Expression:
     """`node`, which is PostgreSQL's already, with its type; rules leave it alone."""
-    node.meta["type"] = kind
+    node.meta["type"] = type_
     return node
 
 
@@ -42,18 +42,18 @@ def wrap(node: exp.Expression) -> exp.Expression:
     return exp.Paren(this=node)
 
 
-def cast(node: exp.Expression, pg: str, kind: Type | None = None) -> exp.Expression:
+def cast(node: exp.Expression, pg: str, type_: Type | None = None) -> exp.Expression:
     """`node::pg`."""
     known = type_of(node)
-    kind = kind or replace(_BY_NAME.get(pg, replace(TEXT, pg=pg)), nullable=known.nullable)
+    type_ = type_ or replace(_BY_NAME.get(pg, replace(TEXT, pg=pg)), nullable=known.nullable)
     operand = node.unnest() if isinstance(node, exp.Paren) else node
     to = exp.DataType(this=exp.DType.USERDEFINED, kind=_SHORT.get(pg, pg))  # the name as it is
-    return with_type(exp.Cast(this=wrap(operand), to=to), kind)
+    return with_type(exp.Cast(this=wrap(operand), to=to), type_)
 
 
-def call(name: str, *arguments: exp.Expression, kind: Type) -> exp.Expression:
+def call(name: str, *arguments: exp.Expression, type_: Type) -> exp.Expression:
     """A PostgreSQL function."""
-    return with_type(exp.Anonymous(this=name, expressions=[a.copy() for a in arguments]), kind)
+    return with_type(exp.Anonymous(this=name, expressions=[a.copy() for a in arguments]), type_)
 
 
 def number(value: int | float) -> exp.Expression:

@@ -170,11 +170,11 @@ def arithmetic_type(left: Type, right: Type) -> Type:
     return Type(pg, frozenset(classes), nullable=left.nullable or right.nullable)
 
 
-def number_type(kind: Type) -> str:
+def number_type(type_: Type) -> str:
     """PostgreSQL's type of an operand once it is a number."""
-    if kind.numeric:
-        return kind.pg
-    return "integer" if kind.pg == "boolean" or kind.form == "integer" else "numeric"
+    if type_.numeric:
+        return type_.pg
+    return "integer" if type_.pg == "boolean" or type_.form == "integer" else "numeric"
 
 
 def _binary(node: exp.Binary) -> Type:
@@ -261,12 +261,12 @@ def _scalar(node: exp.Subquery) -> Type:
 
 
 def _cast(node: exp.Cast) -> Type:
-    kind, operand = cast_type(node.to), type_of(node.this)
-    made = {"integer": BIGINT, "real": DOUBLE, "text": TEXT, "numeric": NUMERIC}.get(kind, TEXT)
-    if kind == "integer" and operand.pg in ("integer", "boolean", "smallint"):
+    type_, operand = cast_type(node.to), type_of(node.this)
+    made = {"integer": BIGINT, "real": DOUBLE, "text": TEXT, "numeric": NUMERIC}.get(type_, TEXT)
+    if type_ == "integer" and operand.pg in ("integer", "boolean", "smallint"):
         made = INTEGER
-    form = operand.form if kind == "text" and operand.textual else "integer" if operand.integral else "text"
-    return replace(made, affinity=kind, nullable=operand.nullable, form=form)
+    form = operand.form if type_ == "text" and operand.textual else "integer" if operand.integral else "text"
+    return replace(made, affinity=type_, nullable=operand.nullable, form=form)
 
 
 def _of_first(node: exp.Expression) -> Type:
