@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 import threading
@@ -13,9 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from text2sql.ask.place import sqlite
-from text2sql.ask.schema_file import parse
-from text2sql.conversion.databases.dump import statements
+from text2sql.ask.place import definitions_of, load_definitions, sqlite_copy
+from text2sql.ask.schema_file import parse_schema
 from text2sql.data.mini.dataset import write_database
 from text2sql.data.mini.domain import Domain, load_folder
 from text2sql.data.mini.rows import make_rows
@@ -86,8 +86,10 @@ class Databases:
     def _load(self, domain: Domain) -> Database:
         with tempfile.TemporaryDirectory() as folder:
             write_database(Path(folder), domain, make_rows(domain, "demo")).close()
-            schema, dump = sqlite(Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite", VALUES_KEPT)
-            self._create(domain.db_id, dump.lines())
+            schema, dump, _ = sqlite_copy(
+                Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite", VALUES_KEPT
+            )
+            self._create(domain.db_id, dump.pieces())
         return Database(domain.db_id, schema, tuple(question for question, _ in domain.questions))
 
     def _create(self, name: str, script: Iterable[str]) -> None:
@@ -107,12 +109,12 @@ class Databases:
             raise UserError("the schema has bytes that are no text", "paste it as UTF-8")
         if (known := self._known(text)) is not None:
             return known
-        schema = parse(text, where="your schema")
+        schema = parse_schema(text, where="your schema", server=self._server).schema
         if len(schema.tables) > MOST_TABLES:
             raise UserError(f"the schema has {len(schema.tables):,} tables", f"paste at most {MOST_TABLES:,}")
         name = f"pasted_{next(self._numbers)}"  # never one that is being dropped
         try:
-            self._create(name, statements(schema, lambda table: ()))
+            schema = self._create_empty(name, schema)
         except Exception as error:
             self._drop([name])
             if not isinstance(error, psycopg.Error):
@@ -128,6 +130,14 @@ class Databases:
             doomed, self._doomed = self._doomed, []
         self._drop(doomed)
         return self._pasted.get(text) or Database(name, schema)
+
+    def _create_empty(self, name: str, schema: Schema) -> Schema:
+        """A database with the tables of a schema; what the server refuses of them is noted."""
+        self._server.create_database(name)
+        with psycopg.connect(self._server.dsn(name), autocommit=True) as connection:
+            left_out = load_definitions(connection, definitions_of(schema))
+        notes = (*schema.notes, *(f"left out of the copy: {title}" for title in left_out))
+        return dataclasses.replace(schema, notes=notes)
 
     def _known(self, text: str) -> Database | None:
         with self._lock:

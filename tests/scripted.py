@@ -26,9 +26,12 @@ class Scripted(Engine):
         assert schema.tables
         return question, []
 
-    def generate(self, prompt, candidates, schema):
+    def generate_batch(self, prompts, candidates=1):
         with self._lock:
             time.sleep(self.pause)
-        texts = self.answers.get(prompt, "select 1")
+        return [self.written(question, candidates) for question, _ in prompts]
+
+    def written(self, question, candidates):
+        texts = self.answers.get(question, "select 1")
         texts = [texts] if isinstance(texts, str) else texts
         return [Generation((), text, True, -float(i)) for i, text in enumerate((texts * candidates)[:candidates])]

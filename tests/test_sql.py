@@ -3,7 +3,8 @@
 import pytest
 from sqlglot.errors import ParseError
 
-from text2sql.ask import is_sql, tidy
+from text2sql.ask.engine import format_sql, query_problems
+from text2sql.ask.question import is_sql
 from text2sql.ask.unknown import unknown_names
 from text2sql.model.qualifiers import by_table
 from text2sql.postgres.compare import has_order, is_ordered, strip_distinct
@@ -33,7 +34,8 @@ def test_no_depth_is_too_much(nested, depth):
     sql = nested(depth)
     for read in (features, has_order, is_ordered, strip_distinct, is_sql):
         read(sql)
-    tidy(sql, EMPTY)
+    format_sql(sql)
+    query_problems(sql, EMPTY)
     unknown_names(sql, EMPTY)
     by_table(sql, EMPTY)
     assert not exact_match("SELECT 2", sql)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from text2sql.errors import UserError, refusal_of_the_machine
+
+if TYPE_CHECKING:
+    from text2sql.ask.place import PlaceType
 
 app = typer.Typer(
     help="Text-to-SQL for PostgreSQL: convert, ask, publish.",
@@ -30,17 +33,36 @@ def ask(
     run: Annotated[bool, typer.Option("--run", help="Run the query, show its rows.")] = False,
     candidates: Annotated[int, typer.Option(min=1, max=32, help="Answers to choose from.")] = 1,
     tables: Annotated[str, typer.Option(help="Only these tables of a large schema: a,b,c.")] = "",
+    trust: Annotated[str, typer.Option(help="Functions, schemas, extensions that --dsn may call: a,b.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each question.")] = False,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Decline answers less probable than this.")] = 0.0,
 ) -> None:
     """Ask a database in English; see the SQL."""
-    from text2sql.ask.terminal import Options, converse
+    from text2sql.ask.terminal import AskOptions, converse
 
-    places = [place for place in (schema, sqlite, dsn) if place]
+    place, place_type = one_place(schema, sqlite, dsn)
+    options = AskOptions(
+        place, place_type, model, run, candidates, comma_list(tables), comma_list(trust), as_json, min_confidence
+    )
+    converse(question, options)
+
+
+def one_place(schema: str | None, sqlite: str | None, dsn: str | None) -> tuple[str, PlaceType]:
+    """The one database that is given, and as what.
+
+    Raises:
+        UserError: none is given, or several.
+    """
+    given: list[tuple[str | None, PlaceType]] = [(schema, "schema"), (sqlite, "sqlite"), (dsn, "dsn")]
+    places = [(place, place_type) for place, place_type in given if place]
     if len(places) != 1:
         raise UserError("which database?", "give one of --schema FILE, --sqlite FILE, --dsn postgresql://...")
-    names = [name.strip() for name in tables.split(",") if name.strip()]
-    converse(question, Options(places[0], model, run, candidates, names, as_json, min_confidence))
+    return places[0]
+
+
+def comma_list(text: str) -> list[str]:
+    """The names in `a,b,c`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @app.command()

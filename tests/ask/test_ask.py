@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+from schemas import parse
 from scripted import Scripted
 from tiny_release import make_release
 from typer.testing import CliRunner
 
-from text2sql.ask.engine import Engine, check_question, choose, schema, tidy
+from text2sql.ask.engine import Engine, choose_text, format_sql, query_problems, schema
 from text2sql.ask.place import open_place
-from text2sql.ask.schema_file import parse
+from text2sql.ask.question import check_question
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.model.generation import Generation
@@ -82,9 +83,10 @@ ANSWERS = {
 
 @pytest.fixture
 def ask(monkeypatch):
-    recipe = SimpleNamespace(prompt=PromptOptions("ddl", 0, "tables", values=3))
-    monkeypatch.setattr("text2sql.ask.terminal.locate", lambda name: SimpleNamespace(title=name, recipe=recipe))
-    monkeypatch.setattr("text2sql.ask.terminal.load", lambda located, said: Scripted(ANSWERS))
+    options = SimpleNamespace(prompt=PromptOptions("ddl", 0, "tables", values=3))
+    located = SimpleNamespace(title="a script", options=options)
+    monkeypatch.setattr("text2sql.ask.terminal.locate_model", lambda name: located)
+    monkeypatch.setattr("text2sql.ask.terminal.load_engine_of", lambda located, said: Scripted(ANSWERS))
     return lambda *arguments, text=None: CliRunner().invoke(app, ["ask", *map(str, arguments)], input=text)
 
 
@@ -204,20 +206,21 @@ def candidates(*texts):
 
 def test_choose_by_result():
     results = {"select a": Result(error="syntax"), "select b": Result(("x",), [(1,)]), "select c": Result(("y",), [])}
-    chosen = choose(candidates("select a", "select b", "select c"), results.__getitem__)
+    chosen = choose_text(candidates("select a", "select b", "select c"), results.__getitem__)
     assert chosen == ("select b", results["select b"])
-    assert choose(candidates("select a", "select a"), results.__getitem__)[0] == "select a"
+    assert choose_text(candidates("select a", "select a"), results.__getitem__)[0] == "select a"
 
 
 def test_choose_by_text_without_a_database():
-    assert choose(candidates("no SQL", "select 1", "select 2"), None) == ("select 1", None)
+    assert choose_text(candidates("no SQL", "select 1", "select 2"), None) == ("select 1", None)
 
 
-def test_tidy():
+def test_format_and_problems():
     shop = parse(SHOP)
-    assert tidy("select name from customers", shop) == ("SELECT\n  name\nFROM customers", [])
-    assert tidy("", shop)[1] == ["the model gave no SQL"]
-    assert tidy("drop table customers", shop)[1] == ["this is not a query that reads data: it is not run"]
+    assert format_sql("select name from customers") == "SELECT\n  name\nFROM customers"
+    assert query_problems("select name from customers", shop) == []
+    assert query_problems("", shop) == ["the model gave no SQL"]
+    assert query_problems("drop table customers", shop) == ["this is not a query that reads data: it is not run"]
 
 
 # --- the places ---
@@ -247,8 +250,8 @@ def test_three_lines(engine, sql_file):
 
 def test_candidates_are_sampled_the_same_each_time(engine):
     prompt, _ = engine.encode("How many?", parse(SHOP))
-    made = engine.generate(prompt, 3, parse(SHOP))
-    assert made == engine.generate(prompt, 3, parse(SHOP))
+    (made,) = engine.generate_batch([(prompt, parse(SHOP))], 3)
+    assert engine.generate_batch([(prompt, parse(SHOP))], 3) == [made]
     assert len({candidate.text for candidate in made}) > 1
 
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from text2sql.ask.engine import check_question
-from text2sql.ask.locate import opened
-from text2sql.ask.terminal import questions
+from text2sql.ask.models import open_folder
+from text2sql.ask.question import check_question
+from text2sql.ask.terminal import read_lines
 from text2sql.errors import UserError
 
 MODEL = {"name": "tiny", "template": "plain"}
@@ -33,13 +33,13 @@ def test_a_broken_manifest(tmp_path, monkeypatch, manifest):
     (tmp_path / "release").mkdir()
     (tmp_path / "release/manifest.json").write_bytes(manifest)
     with pytest.raises(UserError):
-        opened(tmp_path / "release", "release")
+        open_folder(tmp_path / "release", "release")
 
 
 def test_a_question_that_is_no_text_does_not_end_the_conversation(monkeypatch):
     lines = "Wie viele Städte?\n".encode() + b"How many \xff\xfe?\nHow many?\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
-    asked = list(questions(Console()))
+    asked = list(read_lines(Console()))
     assert len(asked) == 3
     check_question(asked[0])
     with pytest.raises(UserError, match="no text"):
@@ -51,16 +51,16 @@ def test_a_question_that_is_no_text_does_not_end_the_conversation(monkeypatch):
 def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answered):
     from scripted import Scripted
 
-    from text2sql.ask.terminal import Options, show
+    from text2sql.ask.terminal import AskOptions, print_answer
     from text2sql.schema import Column, Schema, Table
 
     schema = Schema("shop", (Table("item", "item", (Column("id", "id", "integer"),)),))
     answer = Scripted({}).ask("How many items are there?", schema)
     assert round(answer.confidence, 2) == 0.88
-    options = Options("", "", False, 1, (), False, least)
+    options = AskOptions("", "schema", "", False, 1, (), (), False, least)
     if answered:
-        show(answer, options)
+        print_answer(answer, options)
         assert "confidence 88%" in capsys.readouterr().err
     else:
         with pytest.raises(UserError, match="its confidence is 88%, and 90% is asked for"):
-            show(answer, options)
+            print_answer(answer, options)

@@ -128,5 +128,5 @@ def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path):
     engine = Engine.load(str(release))
     assert namespace["ids"] == engine.encode(QUESTION, EXAMPLE)[0]
     engine._constraints = None  # the snippet is plain transformers: it knows of no grammar
-    answer = engine.generate(namespace["ids"], 1, EXAMPLE)[0].text
+    answer = engine.generate_batch([(namespace["ids"], EXAMPLE)])[0][0].text
     assert printed.getvalue().startswith(answer[:8])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,33 +22,21 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.ask.fit import Target, fit_query
+from text2sql.ask.question import check_question
 from text2sql.ask.unknown import unknown_names
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
-from text2sql.sql import parse, parse_one, shallow
+from text2sql.sql import parse, shallow
 
 if TYPE_CHECKING:
-    from text2sql.ask.locate import Located
+    from text2sql.ask.models import Located
     from text2sql.model.generation import Generation
 
 Execute = Callable[[str], Result]
-LONGEST_QUESTION = 1000
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
-STATEMENTS = (exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.TruncateTable, exp.Alter)
-#: first words of a wish to change data; the answer to it is a query all the same
-WISHES = set("add alter change delete drop grant insert remove set truncate update create rename".split())  # noqa: SIM905
-#: words that hold sentences together, to tell English from its neighbours
-ENGLISH = set(
-    """the of is are was what which who how many much list show find give me all each every for with and or in by to on
-    have has that than from there do does did not more most least number name names average total""".split()  # noqa: SIM905
-)
-FOREIGN = set(
-    """wie viele welche welcher der die das und ist sind von mit nicht haben zeige alle combien quels quelles quel les
-    des est sont avec dans pour montre cuántos cuantos cuáles cuales qué los las del con por muestra todos quanti quali
-    gli della sono mostra quantos quais dos mostre hoeveel welke het een zijn toon""".split()  # noqa: SIM905
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,26 +59,30 @@ class Answer:
         value = {"question": self.question, "sql": self.sql, "warnings": list(self.warnings)}
         value |= {"seconds": round(self.seconds, 3), "candidates": self.candidates}
         value |= {} if self.confidence is None else {"confidence": round(self.confidence, 3)}
-        if self.result is not None:
-            rows = [[plain(cell) for cell in row] for row in self.result.rows]
-            value |= {"columns": list(self.result.columns), "rows": rows}
-            value |= {"error": self.result.error, "message": self.result.message}
-        return value
+        return value if self.result is None else value | result_dict(self.result)
 
 
-def plain(value: Any) -> Any:
-    """A cell as JSON knows it."""
+def result_dict(result: Result) -> dict[str, Any]:
+    """Columns and rows of a result as JSON has them, and its error."""
+    rows = [[json_cell(cell) for cell in row] for row in result.rows]
+    return {"columns": list(result.columns), "rows": rows, "error": result.error, "message": result.message}
+
+
+def json_cell(value: Any) -> Any:
+    """A cell as JSON knows it: NaN and infinity, which it does not know, as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 class Engine:
-    """A model that answers questions; usable from several threads, one answer at a time."""
+    """A model that answers questions; usable from several threads, which take turns at the model."""
 
     def __init__(self, located: Located, model: Any, tokenizer: Any) -> None:
         self.located, self.model, self.tokenizer = located, model, tokenizer
         self._lock = threading.Lock()
         self._constraints = None
-        if located.recipe.constrained:
+        if located.options.constrained:
             from text2sql.model.constraint import Constraints
 
             self._constraints = Constraints(tokenizer)
@@ -102,11 +95,11 @@ class Engine:
     @property
     def samples(self) -> int:
         """Values of each column that the model's prompts need; 0: none."""
-        return self.located.recipe.prompt.kept
+        return self.located.options.prompt.kept
 
     @classmethod
     def load(cls, name: str = "models/release", say: Callable[[str], None] = lambda text: None) -> Engine:
-        """The model called `name`: a folder, git revision, MLflow model or hub repository (`model.locate`).
+        """The model called `name`: a folder, git revision, MLflow model or hub repository (`ask.models`).
 
         Args:
             say: is told what is being done, as this takes seconds.
@@ -114,10 +107,10 @@ class Engine:
         Raises:
             UserError: there is no such model, or adapter and base model do not fit.
         """
-        from text2sql.ask.locate import locate
+        from text2sql.ask.models import locate_model
 
         say(f"finding {name}")
-        located = locate(name)
+        located = locate_model(name)
         say(f"loading {located.title}")
         return cls(located, *located.load())
 
@@ -129,6 +122,7 @@ class Engine:
         candidates: int = 1,
         execute: Execute | None = None,
         run: bool = False,
+        target: Target | None = None,
     ) -> Answer:
         """A query for `question` on `schema`.
 
@@ -137,6 +131,7 @@ class Engine:
                 where `execute` can tell.
             execute: runs a query safely, see `text2sql.postgres.sandbox`.
             run: attach the result of the answer.
+            target: the server that the SQL is for, where it needs schemas' names or is an older one.
 
         Raises:
             UserError: the question is empty, endless or SQL, the schema has no table or is too large for the model.
@@ -144,15 +139,19 @@ class Engine:
         warnings = check_question(question)
         started = time.perf_counter()
         prompt, notes = self.encode(question, schema)
-        generations = self.generate(prompt, candidates, schema)
-        chosen, result = choose(generations, execute)
+        generations = self.generate_batch([(prompt, schema)], candidates)[0]
+        target = target or Target()
+        fitted = {g.text: fit_query(g.text, schema, target) for g in generations}
+        execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
+        text, result = choose_text(generations, execute_fitted)
         seconds = time.perf_counter() - started
-        sql, problems = tidy(chosen, schema)
+        sql, changes = fitted[text]
+        problems = query_problems(text, schema)
         if run and execute is not None and result is None:
-            result = execute(chosen)
-        confidence = self.confidence(next(each for each in generations if each.text == chosen))
-        warnings = [*warnings, *notes, *problems]
-        return Answer(question, sql, tuple(warnings), result if run else None, seconds, candidates, confidence)
+            result = execute(sql)
+        notices = (*warnings, *notes, *problems, *changes)
+        confidence = self.confidence(next(each for each in generations if each.text == text))
+        return Answer(question, format_sql(sql), notices, result if run else None, seconds, candidates, confidence)
 
     def confidence(self, generation: Generation) -> float | None:
         """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""
@@ -170,32 +169,41 @@ class Engine:
 
         if not schema.tables:
             raise UserError("the schema has no table", "give one with at least one CREATE TABLE")
-        recipe = self.located.recipe
-        ids = encode_prompt(self.tokenizer, render(schema, question, recipe.prompt, recipe.template))
-        positions = self.model.config.max_position_embeddings - recipe.max_new_tokens
+        options = self.located.options
+        ids = encode_prompt(self.tokenizer, render(schema, question, options.prompt, options.template))
+        positions = self.model.config.max_position_embeddings - options.max_new_tokens
         if len(ids) > positions:
             raise UserError(
                 f"the schema of {len(schema.tables):,} tables takes {len(ids):,} tokens; the model reads {positions:,}",
                 "name the tables that the question is about: --tables customers,orders",
             )
-        if len(ids) > recipe.max_length:
-            longer = f"the schema takes {len(ids):,} tokens; in training none took more than {recipe.max_length:,}"
+        if len(ids) > options.max_length:
+            longer = f"the schema takes {len(ids):,} tokens; in training none took more than {options.max_length:,}"
             return ids, [f"{longer}: expect worse answers, or name the tables that matter"]
         return ids, []
 
-    def generate(self, prompt: list[int], candidates: int, schema: Schema) -> list[Generation]:
-        """The most likely answer and `candidates - 1` sampled ones, constrained as the model's predictions were."""
+    def generate_batch(
+        self, prompts: Sequence[tuple[list[int], Schema]], candidates: int = 1
+    ) -> list[list[Generation]]:
+        """For each prompt the most likely answer and `candidates - 1` sampled ones, all prompts in one batch.
+
+        They are constrained as the model's predictions were.
+        """
         from text2sql.model.generation import GenerationOptions, generate
 
-        recipe = self.located.recipe
-        options = GenerationOptions(
-            batch_size=candidates, max_new_tokens=recipe.max_new_tokens, temperature=TEMPERATURE
-        )
-        seeds = [None, *(f"{i}" for i in range(1, candidates))]
+        options = self.located.options
+        rows = len(prompts) * candidates
+        decoding = GenerationOptions(batch_size=rows, max_new_tokens=options.max_new_tokens, temperature=TEMPERATURE)
+        seeds = [None, *(f"{i}" for i in range(1, candidates))] * len(prompts)
+        repeated = [prompt for prompt, _ in prompts for _ in range(candidates)]
         with self._lock:
-            held, form = self._constraints, self.located.recipe.prompt.qualifiers
-            constraints = [held.of(schema, form) if held else None for _ in seeds]
-            return generate(self.model, self.tokenizer, [prompt] * candidates, options, seeds, constraints)
+            constraints = [
+                self._constraints.of(schema, options.prompt.qualifiers) if self._constraints else None
+                for _, schema in prompts
+                for _ in range(candidates)
+            ]
+            generations = generate(self.model, self.tokenizer, repeated, decoding, seeds, constraints)
+        return [generations[i : i + candidates] for i in range(0, rows, candidates)]
 
 
 def schema(place: str | Path, samples: int = 0) -> Schema:
@@ -210,7 +218,7 @@ def schema(place: str | Path, samples: int = 0) -> Schema:
         return opened.schema
 
 
-def choose(candidates: Sequence[Generation], execute: Execute | None) -> tuple[str, Result | None]:
+def choose_text(candidates: Sequence[Generation], execute: Execute | None) -> tuple[str, Result | None]:
     """The text of the likeliest candidate that runs and, if it was executed to find that out, its result.
 
     Without a database to execute them on, of those that are queries.
@@ -220,66 +228,30 @@ def choose(candidates: Sequence[Generation], execute: Execute | None) -> tuple[s
     from text2sql.model.candidates import likeliest_that_runs
 
     if execute is None:
-        return candidates[likeliest_that_runs(candidates, lambda sql: not tidy(sql)[1])].text, None
+        return candidates[likeliest_that_runs(candidates, lambda sql: not query_problems(sql))].text, None
     run = functools.cache(execute)
-    chosen = candidates[likeliest_that_runs(candidates, lambda sql: not failed(run(sql)))].text
-    return chosen, run(chosen)
+    text = candidates[likeliest_that_runs(candidates, lambda sql: run(sql).error is None)].text
+    return text, run(text)
 
 
-def failed(result: Result) -> bool:
-    """Whether a query ended in an error."""
-    return result.error is not None
-
-
-def tidy(sql: str, schema: Schema | None = None) -> tuple[str, list[str]]:
-    """`sql` formatted, and warnings: it is no SQL, it is no query, it names what `schema` does not have."""
+def query_problems(sql: str, schema: Schema | None = None) -> list[str]:
+    """Warnings: the answer is no SQL, is no query, or names what `schema` does not have."""
     try:
         with shallow():
             trees = parse(sql)
-            formatted = ";\n".join(tree.sql("postgres", pretty=True) for tree in trees)
     except SqlglotError:
-        return sql, ["this is not valid SQL"]
+        return ["this is not valid SQL"]
     if not trees:
-        return sql, ["the model gave no SQL"]
+        return ["the model gave no SQL"]
     if not all(isinstance(tree, exp.Query) for tree in trees):
-        return formatted, ["this is not a query that reads data: it is not run"]
-    return formatted, [] if schema is None else unknown_names(sql, schema)
+        return ["this is not a query that reads data: it is not run"]
+    return [] if schema is None else unknown_names(sql, schema)
 
 
-def check_question(question: str) -> list[str]:
-    """Warnings about a question that will hardly be understood.
-
-    Raises:
-        UserError: it is empty, longer than a question, no text, or SQL.
-    """
-    words = [word.strip("?!.,;:'\"()").lower() for word in question.split()]
-    if not any(words):
-        raise UserError("the question is empty", 'ask something: text2sql ask "How many customers are there?" ...')
-    if len(question) > LONGEST_QUESTION:
-        raise UserError(f"the question has {len(question):,} characters", f"ask in at most {LONGEST_QUESTION:,}")
-    if any("\ud800" <= c <= "\udfff" for c in question):
-        raise UserError("the question has bytes that are no text", "write it in UTF-8")
-    if is_sql(question):
-        raise UserError("that is SQL already", "ask in English what you want to know; nothing else is run here")
-    warnings = []
-    if words[0] in WISHES:
-        warnings.append("only queries that read data are written: nothing will be changed")
-    letters = [c for c in question if c.isalpha()]
-    strange = sum(ord(c) > 0x24F for c in letters) > 0.3 * len(letters)  # beyond the Latin alphabets
-    foreign, english = (sum(word in known for word in words) for known in (FOREIGN, ENGLISH))
-    if strange or (foreign >= 2 and foreign > english):
-        warnings.append("the model was trained on questions in English: expect a worse answer")
-    return warnings
-
-
-def is_sql(text: str) -> bool:
-    """Whether a text is a statement rather than a sentence that begins like one ("Select all customers ...")."""
+def format_sql(sql: str) -> str:
+    """`sql` over several lines; unchanged where it cannot be parsed."""
     try:
-        tree = parse_one(text)
+        with shallow():
+            return ";\n".join(tree.sql("postgres", pretty=True) for tree in parse(sql)) or sql
     except SqlglotError:
-        return False
-    if isinstance(tree, exp.Query):
-        return tree.find(exp.From) is not None
-    return isinstance(
-        tree, exp.Insert | exp.Update | exp.Delete | exp.Create | exp.Drop | exp.TruncateTable | exp.Alter
-    )
+        return sql

@@ -1,19 +1,33 @@
 """Somebody's own PostgreSQL, reached by a DSN: its schema, and queries that only read.
 
 The sandbox keeps what a model writes away from a server that is ours; this server is the user's, and no role can be
-made on it. So the query is held back before it gets there: it must be one SELECT, and may call only functions that the
-server itself declares free of side effects (`pg_proc.provolatile` is not `v`: that rules out pg_sleep, set_config,
-lo_import, dblink, pg_read_file, nextval, advisory locks). What runs is the query written anew from its parsed form, so
-that nothing the parser overlooked gets through; in a READ ONLY transaction, with time and row limits, rolled back.
+created on it. A query is therefore examined before it runs:
 
-Not covered: what the user's own rules, operators or views do, memory that a query takes within its time, and rows
-that this role may read but the person asking may not. Give the DSN of a role that can do no more than it should.
+- It is one SELECT, sent by the extended protocol, which takes no second statement.
+- The server itself resolves it, without running it: PostgreSQL prints the query's tree (`debug_print_rewritten`) to
+  this session. The tree names every function that would be called, also where no call is written: operators, casts,
+  `row.function`, the checks of domains, what a view or a policy calls. Each must be PostgreSQL's own (pg_catalog) and
+  declared free of side effects (`pg_proc.provolatile` is not `v`), or be trusted by name. That rules out pg_sleep,
+  set_config, lo_import, dblink, pg_read_file, nextval, advisory locks, and functions that run SQL given as text.
+- It runs in a READ ONLY transaction that is rolled back, with the server's statement_timeout and a deadline kept here.
+  Rows are read one by one; their number and their bytes are limited.
+
+Not covered: memory and temporary files that a query takes on the server within its time, a defect in PostgreSQL, and
+rows that this role may read but the person asking may not. Give the DSN of a role that can do no more than it should.
+The server's log gets the tree of each query (level LOG).
 """
 
 from __future__ import annotations
 
+import array
+import dataclasses
+import fcntl
+import re
+import select
+import termios
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,61 +35,81 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from text2sql.errors import UserError
+from text2sql.ask.catalog import Catalog, Relations, hide, read_catalog, relation
+from text2sql.ask.dsn import Address, connect_server, parse_dsn
 from text2sql.postgres.compare import Result
-from text2sql.postgres.sandbox import CODES
-from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table, kind_of, quote
+from text2sql.postgres.sandbox import CODES, READERS
+from text2sql.schema import OTHER_SAMPLES, Schema, Table, kind_of, quote
 from text2sql.sql import parse
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg.pq.abc import PGconn, PGresult
 
-CONNECT_SECONDS = 5
+__all__ = ["Remote", "hide"]
+
 #: declared volatile, but without side effects
-HARMLESS = {"random", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv7", "uuidv4", "statement_timestamp"}
+HARMLESS = ["random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv7", "uuidv4"]
 #: declared stable, but run a query that they get as text
-INDIRECT = ("query_to_xml", "cursor_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "ts_stat")
-#: rows looked at for the sample values of a column
+INDIRECT = "^(query|cursor|table|schema|database)_to_xml|^ts_stat$|^ts_rewrite$"
+#: rows looked at for the sample values of a column, and characters kept of one value
 SAMPLED_ROWS = 1000
+SAMPLE_CHARACTERS = 200
+#: how long after its own timeout the server may take to say so
+GRACE_SECONDS = 1.0
+#: bytes of a result that are read at most
+MAX_BYTES = 64 * 2**20
 
-COLUMNS = """
-select c.oid, c.relname, a.attname, a.attnotnull, t.typcategory in ('S', 'E'),
-       format_type(case t.typtype when 'd' then t.typbasetype else t.oid end, null)
-from pg_class c
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-join pg_type t on t.oid = a.atttypid
-where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and pg_table_is_visible(c.oid)
-  and c.relnamespace::regnamespace::text not in ('pg_catalog', 'information_schema')
-  and has_column_privilege(c.oid, a.attnum, 'select')
-order by c.relkind in ('v', 'm'), c.oid, a.attnum"""
-KEYS = """
-select k.conrelid, k.contype, k.confrelid,
-       array(select attname::text from unnest(k.conkey) with ordinality n(num, i)
-             join pg_attribute a on a.attrelid = k.conrelid and a.attnum = n.num order by i),
-       array(select attname::text from unnest(k.confkey) with ordinality n(num, i)
-             join pg_attribute a on a.attrelid = k.confrelid and a.attnum = n.num order by i)
-from pg_constraint k where k.contype in ('p', 'f', 'u') and k.conparentid = 0 order by k.conrelid, k.conname"""
+_FUNCTIONS = re.compile(r":(?:funcid|opfuncid|aggfnoid|winfnoid|tsmhandler) (\d+)")
+_OPERATORS = re.compile(r":(?:opno|eqop|sortop|seqop) (\d+)|:opnos \(o ([\d ]+)\)")
+_TYPES = re.compile(r":resulttype (\d+)")
+_COMMANDS = re.compile(r":commandType (\d)")
+SELECT_COMMAND = "1"
 
-OTHERS = """
-select distinct schemaname from pg_tables where schemaname not in ('pg_catalog', 'information_schema') order by 1"""
+#: the functions behind operators, and those in the checks of domains and of the domains below them
+_CHECKS = """
+with recursive domains(oid) as (
+    select oid from pg_type where oid = any(%(types)s::oid[]) and typtype = 'd'
+    union select t.typbasetype from domains d join pg_type t on t.oid = d.oid where t.typbasetype <> 0)
+select c.conbin::text from pg_constraint c join domains d on c.contypid = d.oid where c.conbin is not null"""
+_REFUSED_FUNCTIONS = """
+select n.nspname::text, p.proname::text, n.nspname = 'pg_catalog', coalesce(e.extname, p.proname)::text
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+left join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+left join pg_extension e on e.oid = d.refobjid
+where p.oid = any(%(functions)s::oid[] || array(
+          select oprcode::oid from pg_operator where oid = any(%(operators)s::oid[])))
+  and case when n.nspname = 'pg_catalog'
+           then p.provolatile = 'v' and p.proname <> all(%(harmless)s) or p.proname ~ %(indirect)s
+           else not coalesce(array[n.nspname, p.proname, n.nspname || '.' || p.proname, e.extname]::text[]
+                             && %(trusted)s::text[], false) end
+order by 3, 1, 2 limit 1"""
+_ROLE = """
+select rolsuper, exists (select from pg_class c where c.relowner = r.oid and c.relkind in ('r', 'p'))
+from pg_roles r where rolname = current_user"""
 
 
 class Remote:
-    """A connection to the user's server, as a context manager. The DSN's password is in no message.
+    """A connection to the user's server, as a context manager; usable from several threads, one query at a time.
 
     Args:
-        dsn: `postgresql://user@host:port/database` or libpq's `key=value` form; a password may as well come from
-            PGPASSWORD or ~/.pgpass.
+        dsn: any of the forms of `text2sql.ask.dsn`; a password may as well come from PGPASSWORD or ~/.pgpass.
         seconds: the limit of one query.
         max_rows: the limit of one result; a longer one is cut and its `error` is `too_many_rows`.
+        trusted: functions that are not PostgreSQL's own and may be called: names of functions (`f`, `schema.f`),
+            schemas or extensions.
     """
 
-    def __init__(self, dsn: str, *, seconds: float = 10.0, max_rows: int = 1000) -> None:
-        self._dsn, self._seconds, self._max_rows = dsn, seconds, max_rows
+    def __init__(self, dsn: str, *, seconds: float = 10.0, max_rows: int = 1000, trusted: Sequence[str] = ()) -> None:
+        self._address: Address = parse_dsn(dsn)
+        self._seconds, self._max_rows, self._trusted = seconds, max_rows, list(trusted)
         self._connection: psycopg.Connection | None = None
+        self._lock = threading.RLock()
+        self._tree: list[str] = []
+        self.relations: Relations = {}
 
     def __enter__(self) -> Remote:
-        self._connection = connect(self._dsn, self._seconds)
+        self._connect()
         return self
 
     def __exit__(
@@ -84,25 +118,38 @@ class Remote:
         if self._connection is not None:
             self._connection.close()
 
-    @property
-    def connection(self) -> psycopg.Connection:
-        """The open connection."""
-        if self._connection is None:
-            raise RuntimeError("Remote is used outside its with block")
+    def _connect(self) -> psycopg.Connection:
+        self._connection = connect_server(self._address)
+        self._connection.add_notice_handler(lambda notice: self._tree.append(notice.message_detail or ""))
         return self._connection
+
+    @property
+    def version(self) -> int:
+        """The server's version, as 160004 for 16.4."""
+        with self.transaction() as connection:
+            return connection.info.server_version
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection]:
-        """A read-only transaction that is rolled back in the end."""
-        try:
-            self.connection.execute("begin transaction read only")
-            yield self.connection
-        finally:
-            if not self.connection.closed:
-                self.connection.execute("rollback")
+        """A read-only transaction that is rolled back in the end; a lost connection is opened again before.
+
+        Settings are those of the transaction: behind a pooler, the next one may be on another session.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection is None or connection.closed:
+                connection = self._connect()
+            try:
+                connection.execute("begin transaction read only")
+                connection.execute(f"set local statement_timeout = {int(1000 * self._seconds)}".encode())
+                connection.execute("set local idle_in_transaction_session_timeout = 60000")
+                yield connection
+            finally:
+                if not connection.closed:
+                    connection.execute("rollback")
 
     def schema(self, samples: int = 0, hidden: Sequence[str] = ()) -> Schema:
-        """Tables and views that the role may read and that need no schema's name, with keys.
+        """Tables and views that the role may read, with their keys; those of all schemas, or those the DSN names.
 
         Args:
             samples: distinct values kept of each column, of one that is not text at most `OTHER_SAMPLES`; 0 reads no
@@ -112,208 +159,228 @@ class Remote:
         Raises:
             UserError: there is no such table, or a hidden one does not exist.
         """
+        catalog = self.catalog(samples, hidden)
+        return catalog.schema
+
+    def catalog(self, samples: int = 0, hidden: Sequence[str] = ()) -> Catalog:
+        """As `schema`, with the schemas of the tables, and notes on what the role could do beside reading."""
         with self.transaction() as connection:
-            columns = connection.execute(COLUMNS).fetchall()
-            keys = connection.execute(KEYS).fetchall()
-            others = connection.execute(OTHERS).fetchall()
-        if not columns:
-            named = f"there are tables in: {', '.join(r[0] for r in others)}; " if others else ""
-            remedy = f"{named}add ?options=-csearch_path%3D<schema> to the DSN, or use a role that may read"
-            raise UserError("the database shows no table to this role", remedy)
-        schema = hide(build(self.connection.info.dbname, columns, keys), hidden)
-        if not samples:
-            return schema
-        tables = tuple(self._with_samples(table, samples) for table in schema.tables)
-        return Schema(schema.db_id, tables, schema.notes)
+            schemas = self._address.schemas
+            if not schemas and "search_path" in str(self._address.parameters.get("options")):
+                path = connection.execute("select unnest(current_schemas(false))::text").fetchall()
+                schemas = tuple(row[0] for row in path) or ("",)  # a path of no schema shows no table
+            catalog = read_catalog(connection, connection.info.dbname, schemas)
+            superuser, owner = connection.execute(_ROLE).fetchone() or (False, False)
+        self.relations = catalog.relations
+        notes = list(self._address.notes)
+        if superuser or owner:
+            rank = "is a superuser" if superuser else "owns tables"
+            notes.append(f"this role {rank}: a role that may only SELECT is safer (docs/USAGE.md)")
+        schema = hide(catalog.schema, hidden)
+        schema = dataclasses.replace(schema, notes=(*schema.notes, *notes))
+        if samples:
+            tables = tuple(self._with_samples(table, samples) for table in schema.tables)
+            schema = dataclasses.replace(schema, tables=tables)
+        return dataclasses.replace(catalog, schema=schema)
 
     def _with_samples(self, table: Table, wanted: int) -> Table:
-        import dataclasses
-
-        made = []
+        """`table` with values of its columns; a view has none, as reading it runs its query."""
+        if table.kind == "view":
+            return table
+        columns = []
         for column in table.columns:
             count = wanted if kind_of(column.type) == "text" else min(wanted, OTHER_SAMPLES)
-            rows = f"select {quote(column.name)}::text v from {quote(table.name)} limit {SAMPLED_ROWS}"
-            query = f"select v from (select v, row_number() over () n from ({rows})) where v is not null"
+            value = f"left({quote(column.name)}::text, {SAMPLE_CHARACTERS})"
+            rows = f"select {value} v from {relation(table.name, self.relations)} limit {SAMPLED_ROWS}"
+            query = f"select v from (select v, row_number() over () n from ({rows}) r) s where v is not null"
             with self.transaction() as connection:
-                found = connection.execute(f"{query} group by v order by min(n) limit {count}").fetchall()  # type: ignore[call-overload]
-            made.append(dataclasses.replace(column, samples=tuple(row[0] for row in found)))
-        return dataclasses.replace(table, columns=tuple(made))
+                values = connection.execute(f"{query} group by v order by min(n) limit {count}".encode()).fetchall()
+            columns.append(dataclasses.replace(column, samples=tuple(row[0] for row in values)))
+        return dataclasses.replace(table, columns=tuple(columns))
 
     def execute(self, sql: str) -> Result:
-        """The rows of one query that only reads; otherwise `error` says why there are none."""
+        """The rows of one query that only reads; otherwise `error` says why there are none.
+
+        Numbers arrive as int, float or Decimal, booleans as bool, everything else as PostgreSQL's text.
+
+        Raises:
+            UserError: the connection was lost and cannot be opened again.
+        """
         import psycopg
 
         started = time.perf_counter()
         try:
-            tree = read_only(sql)
-            self._check_functions(tree)
+            check_reads_only(sql)
             with self.transaction() as connection:
-                cursor = connection.cursor(name="text2sql")
-                # Written anew from the tree: what was checked is what runs. No parameters: `%` stands for itself.
-                cursor.execute(tree.sql("postgres").encode())
-                rows = cursor.fetchmany(self._max_rows + 1)
-                names = tuple(column.name for column in cursor.description or ())
-                cursor.close()
-        except Refused as error:
+                self._check_functions(connection, sql)
+                reader = _RowReader(connection.pgconn, started + self._seconds + GRACE_SECONDS)
+                result = reader.read(sql.encode(), self._max_rows)
+        except (QueryRefused, UnicodeEncodeError) as error:
             return Result(error="refused", message=str(error))
+        except TimeoutError as error:
+            result = Result(error="timeout", message=str(error))
         except psycopg.Error as error:
             message = error.diag.message_primary or str(error).splitlines()[0]
-            return Result(error=code(error), message=message, milliseconds=since(started), sqlstate=error.sqlstate)
-        too_many = len(rows) > self._max_rows
-        return Result(
-            names,
-            rows[: self._max_rows],
-            "too_many_rows" if too_many else None,
-            f"only the first {self._max_rows:,} rows are shown" if too_many else "",
-            since(started),
-        )
+            result = Result(error=error_code(error), message=message, sqlstate=error.sqlstate)
+        return dataclasses.replace(result, milliseconds=1000 * (time.perf_counter() - started))
 
-    def _check_functions(self, tree: exp.Expression) -> None:
-        """Refuse functions that the server declares volatile.
+    def _check_functions(self, connection: psycopg.Connection, sql: str) -> None:
+        """Have the server resolve the query, and refuse what is not known to only read.
 
         Raises:
-            Refused: one is called.
+            QueryRefused: it calls such a function, or is no SELECT.
         """
-        names = {function_name(f) for f in tree.find_all(exp.Func)} - {""}
-        query = "select distinct proname::text from pg_proc where proname = any(%s) and provolatile = 'v'"
-        with self.transaction() as connection:
-            volatile = {row[0] for row in connection.execute(query, [sorted(names)])}
-        indirect = {name for name in names if name.startswith(INDIRECT)}
-        if bad := sorted((volatile - HARMLESS) | indirect):
-            raise Refused(f"{bad[0]}() may do more than read")
+        trees = "".join(self._print_tree(connection, sql))
+        if set(_COMMANDS.findall(trees)) != {SELECT_COMMAND}:
+            raise QueryRefused("only queries are run")
+        types = _TYPES.findall(trees)
+        trees += "".join(row[0] for row in connection.execute(_CHECKS, {"types": types}))
+        operators = [oid for one, several in _OPERATORS.findall(trees) for oid in (one, *several.split()) if oid]
+        parameters = {
+            "functions": _FUNCTIONS.findall(trees),
+            "operators": operators,
+            "harmless": HARMLESS,
+            "indirect": INDIRECT,
+            "trusted": self._trusted,
+        }
+        refused = connection.execute(_REFUSED_FUNCTIONS, parameters).fetchone()
+        if refused is not None:
+            schema, name, system, trusted_by = refused
+            if system:
+                raise QueryRefused(f"{name}() may do more than read")
+            raise QueryRefused(
+                f"{schema}.{name}() is not one of PostgreSQL's own functions: --trust {trusted_by} if it only reads"
+            )
+
+    def _print_tree(self, connection: psycopg.Connection, sql: str) -> list[str]:
+        """The query's tree after the rewriting of views, as the server prints it. The query is parsed, not planned:
+        planning would call its immutable functions.
+
+        Raises:
+            psycopg.Error: it is no valid query.
+        """
+        from psycopg import pq
+        from psycopg.errors import error_from_result
+
+        connection.execute("set local debug_pretty_print = off; set local debug_print_rewritten = on")
+        connection.execute("set local client_min_messages = log")
+        self._tree.clear()
+        done = connection.pgconn.prepare(b"", sql.encode())
+        trees = list(self._tree)
+        if done.status != pq.ExecStatus.COMMAND_OK:
+            raise error_from_result(done)
+        connection.execute("set local client_min_messages = warning")
+        connection.execute("set local debug_print_rewritten = off")
+        return trees
 
 
-class Refused(Exception):
+class QueryRefused(Exception):
     """The query is not one that only reads; the text says why."""
 
 
-def read_only(sql: str) -> exp.Query:
-    """`sql` as a tree if it is one query without anything that writes or locks.
+def check_reads_only(sql: str) -> None:
+    """Refuse what is not one query, or writes or locks, by its text; the server's own reading is examined after it.
 
     Raises:
-        Refused: it is something else.
+        QueryRefused: it is something else.
     """
     try:
         trees = parse(sql)
     except SqlglotError as error:
-        raise Refused(f"this cannot be read as SQL: {str(error).splitlines()[0]}") from None
+        raise QueryRefused(f"this cannot be read as SQL: {str(error).splitlines()[0]}") from None
     if len(trees) != 1:
-        raise Refused(f"exactly one statement is run, not {len(trees)}")
-    tree = trees[0]
-    if not isinstance(tree, exp.Query):
-        raise Refused(f"only queries are run, not {tree.key.upper()}")
+        raise QueryRefused(f"exactly one statement is run, not {len(trees)}")
+    if not isinstance(trees[0], exp.Query):
+        raise QueryRefused(f"only queries are run, not {trees[0].key.upper()}")
     writing = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command)
-    for node in tree.walk():
+    for node in trees[0].walk():
         if isinstance(node, writing) and not isinstance(node, exp.Query):
-            raise Refused(f"only queries are run, not {node.key.upper()}")
-    return tree
+            raise QueryRefused(f"only queries are run, not {node.key.upper()}")
 
 
-def function_name(function: exp.Func) -> str:
-    """The name that the server will look up for a call, in lower case; empty for what is no call of a function."""
-    if isinstance(function, exp.Anonymous | exp.AnonymousAggFunc):
-        return function.name.lower()
-    # What sqlglot knows by a class of its own may be written under another name: take the one that is sent.
-    head = function.sql("postgres").partition("(")
-    return head[0].strip().lower().rpartition(".")[2] if head[1] else ""
+class _RowReader:
+    """Reads the rows of one query as they come, up to a deadline, a number of rows and of bytes."""
+
+    def __init__(self, pgconn: PGconn, deadline: float) -> None:
+        self.pgconn, self.deadline = pgconn, deadline
+        self.received = 0
+
+    def read(self, sql: bytes, max_rows: int) -> Result:
+        """The rows.
+
+        Raises:
+            TimeoutError: the deadline passed; the query is cancelled.
+            psycopg.Error: the query failed.
+        """
+        from psycopg import pq
+        from psycopg.errors import error_from_result
+
+        self.pgconn.send_query_params(sql, None)
+        self.pgconn.set_single_row_mode()
+        columns: tuple[str, ...] = ()
+        readers: list[Callable[[bytes], Any]] = []
+        rows: list[tuple[Any, ...]] = []
+        failure: psycopg.Error | None = None
+        for answer in self._answers():
+            if answer.status not in (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_OK):
+                failure = error_from_result(answer)
+                continue  # to the end of the answers: the connection is then free for the rollback
+            if not columns:
+                columns = tuple((answer.fname(i) or b"").decode(errors="replace") for i in range(answer.nfields))
+                readers = [READERS.get(answer.ftype(i), _text_value) for i in range(answer.nfields)]
+            rows += [_row(answer, number, readers) for number in range(answer.ntuples)]
+            if len(rows) > max_rows:
+                self._stop()
+                return Result(columns, rows[:max_rows], "too_many_rows", f"only the first {max_rows:,} rows are shown")
+            if self.received > MAX_BYTES:
+                return self._too_large(columns, rows)
+        if failure is not None:
+            raise failure
+        return self._too_large(columns, rows) if self.received > MAX_BYTES else Result(columns, rows)
+
+    def _too_large(self, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Result:
+        self._stop()
+        return Result(columns, rows[:0], "too_many_rows", f"the result is larger than {MAX_BYTES // 2**20} MB")
+
+    def _answers(self) -> Iterator[PGresult]:
+        """The server's answers one by one; none more once `MAX_BYTES` have come, even within one row."""
+        while True:
+            while self.pgconn.is_busy():
+                if not self._wait():
+                    self._stop()
+                    raise TimeoutError("the query did not end within its time")
+                waiting = array.array("i", [0])
+                fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, waiting)
+                self.received += waiting[0]
+                if self.received > MAX_BYTES:
+                    return
+                self.pgconn.consume_input()
+            if (answer := self.pgconn.get_result()) is None:
+                return
+            yield answer
+
+    def _wait(self) -> bool:
+        """Whether the server said something before the deadline."""
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        return bool(poll.poll(max(0.0, self.deadline - time.perf_counter()) * 1000))
+
+    def _stop(self) -> None:
+        """Cancel the query and close the connection: what is still under way is not read."""
+        self.pgconn.get_cancel().cancel()
+        self.pgconn.finish()
 
 
-def connect(dsn: str, seconds: float) -> psycopg.Connection:
-    """An autocommitting, read-only connection.
-
-    Raises:
-        UserError: the DSN cannot be read, the server not reached, or the role not logged in; never with the password.
-    """
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
-    form = "write it as postgresql://user@host:5432/database, special characters in the password as %40 for @"
-    try:
-        parts: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, **conninfo_to_dict(dsn)}
-    except psycopg.ProgrammingError:
-        # libpq's own message quotes the DSN, password included
-        raise UserError("the DSN cannot be read", form) from None
-    options = f"{parts.get('options') or ''} -c statement_timeout={int(1000 * seconds)}"
-    parts["options"] = f"{options} -c default_transaction_read_only=on -c idle_in_transaction_session_timeout=60000"
-    place = f"{parts.get('host') or 'the local server'}:{parts.get('port') or 5432}"
-    try:
-        return psycopg.connect(**parts, autocommit=True, application_name="text2sql")
-    except psycopg.OperationalError as error:
-        said = str(error).strip()
-        if secret := parts.get("password"):
-            said = said.replace(secret, "***")
-        if "password" in said or "authentication" in said or "no pg_hba.conf" in said:
-            role = parts.get("user") or "this user"
-            raise UserError(
-                f"{place} does not let {role} in", "mend the password or role: PGPASSWORD or ~/.pgpass hold it too"
-            ) from None
-        if "does not exist" in said:
-            raise UserError(f"{place}: {said.rpartition('FATAL:')[2].strip()}", "mend the DSN") from None
-        reason = said.splitlines()[-1].strip()
-        raise UserError(f"{place} cannot be reached: {reason}", "check host, port and that the server runs") from None
+def _row(answer: PGresult, number: int, readers: list[Callable[[bytes], Any]]) -> tuple[Any, ...]:
+    values = (answer.get_value(number, i) for i in range(len(readers)))
+    return tuple(None if v is None else read(v) for v, read in zip(values, readers, strict=True))
 
 
-def build(db_id: str, columns: list[Any], keys: list[Any]) -> Schema:
-    """A schema out of the rows of `COLUMNS` and `KEYS`."""
-    from text2sql.ask.schema_file import type_of
-
-    names: dict[int, str] = {row[0]: row[1] for row in columns}
-    found: dict[int, list[Column]] = {oid: [] for oid in names}
-    unique = {(oid, cols[0]) for oid, kind, _, cols, _ in keys if kind == "u" and len(cols) == 1}
-    for oid, _, name, not_null, textual, declared in columns:
-        kind = "text" if textual else type_of(exp.DataType.build(declared, dialect="postgres", udt=True))
-        found[oid].append(Column(name, name, kind, not_null, (oid, name) in unique))
-    tables = []
-    for oid, name in names.items():
-        own = {c.name for c in found[oid]}
-        mine = [key for key in keys if key[0] == oid and set(key[3]) <= own]
-        primary = next((tuple(key[3]) for key in mine if key[1] == "p"), ())
-        foreign = tuple(
-            ForeignKey(tuple(k[3]), names[k[2]], tuple(k[4])) for k in mine if k[1] == "f" and k[2] in names
-        )
-        tables.append(Table(name, name, tuple(found[oid]), primary, foreign))
-    return Schema(db_id, tuple(tables))
+def _text_value(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
-def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
-    """`schema` without the tables and columns (`table` or `table.column`) in `hidden`, nor the keys on them.
-
-    Raises:
-        UserError: one of them does not exist: a slip of the pen must not let it out.
-    """
-    import dataclasses
-
-    known = {t.name for t in schema.tables} | {f"{t.name}.{c.name}" for t in schema.tables for c in t.columns}
-    if unknown := sorted(set(hidden) - known):
-        raise UserError(f"{unknown[0]} is to be hidden, but is not in the schema", "write table.column or table")
-    gone = set(hidden)
-
-    def stays(table: str, columns: Sequence[str]) -> bool:
-        return table not in gone and not any(f"{table}.{c}" in gone for c in columns)
-
-    tables = [
-        dataclasses.replace(
-            table,
-            columns=tuple(c for c in table.columns if stays(table.name, [c.name])),
-            primary_key=table.primary_key if stays(table.name, table.primary_key) else (),
-            foreign_keys=tuple(
-                k
-                for k in table.foreign_keys
-                if stays(table.name, k.columns) and stays(k.referred_table, k.referred_columns)
-            ),
-        )
-        for table in schema.tables
-        if table.name not in gone
-    ]
-    return dataclasses.replace(schema, tables=tuple(t for t in tables if t.columns))
-
-
-def code(error: psycopg.Error) -> str:
+def error_code(error: psycopg.Error) -> str:
     """The sandbox's code for an error that a query met."""
     state = error.sqlstate or ""
-    return next((CODES[state[:n]] for n in (5, 2) if state[:n] in CODES), "other" if state else "lost")
-
-
-def since(started: float) -> float:
-    """Milliseconds since `started` of the performance counter."""
-    return 1000 * (time.perf_counter() - started)
+    return next((CODES[state[:n]] for n in (5, 3, 2) if state[:n] in CODES), "other" if state else "lost")

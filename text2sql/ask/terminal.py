@@ -17,8 +17,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from text2sql.ask import Answer, Engine
-from text2sql.ask.locate import Located, locate
-from text2sql.ask.place import Place, open_place
+from text2sql.ask.models import Located, locate_model
+from text2sql.ask.place import Place, PlaceType, open_place
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
@@ -27,19 +27,21 @@ SHOWN_ROWS = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class AskOptions:
     """The options of `text2sql ask`."""
 
     place: str
+    place_type: PlaceType
     model: str
     run: bool
     candidates: int
     tables: Sequence[str]
+    trusted: Sequence[str]
     as_json: bool
     min_confidence: float = 0.0
 
 
-def converse(question: str | None, options: Options) -> None:
+def converse(question: str | None, options: AskOptions) -> None:
     """Answer `question`, or each line of the input; a question that fails does not end the conversation.
 
     Raises:
@@ -47,25 +49,28 @@ def converse(question: str | None, options: Options) -> None:
     """
     said = Console(stderr=True)
     with said.status(f"finding {options.model}"):
-        located = locate(options.model)
-    with open_place(options.place, located.recipe.prompt.kept) as place:
+        located = locate_model(options.model)
+    opened = open_place(
+        options.place, located.options.prompt.kept, trusted=options.trusted, expected=options.place_type
+    )
+    with opened as place:
         place = place.only(options.tables) if options.tables else place
         for note in place.schema.notes:
             said.print(f"notice: {note}", style="yellow", markup=False)
         if options.run and not place.rows:
             said.print("notice: a schema has no rows: queries are only tried out", style="yellow")
-        engine = load(located, said)
+        engine = load_engine_of(located, said)
         if question is not None:
-            show(answer(engine, question, place, options), options)
+            print_answer(answer_at(engine, question, place, options), options)
             return
-        for line in questions(said):
+        for line in read_lines(said):
             try:
-                show(answer(engine, line, place, options), options)
+                print_answer(answer_at(engine, line, place, options), options)
             except UserError as error:
                 said.print(str(error), style="red", markup=False)
 
 
-def load(located: Located, said: Console) -> Engine:
+def load_engine_of(located: Located, said: Console) -> Engine:
     """The engine, with a line that says what takes so long."""
     started = time.perf_counter()
     with said.status(f"loading {located.title}"):
@@ -74,13 +79,20 @@ def load(located: Located, said: Console) -> Engine:
     return engine
 
 
-def answer(engine: Engine, question: str, place: Place, options: Options) -> Answer:
+def answer_at(engine: Engine, question: str, place: Place, options: AskOptions) -> Answer:
     """The answer of the engine; the database is touched only if it has to be."""
     execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
-    return engine.ask(question, place.schema, candidates=options.candidates, execute=execute, run=options.run)
+    return engine.ask(
+        question,
+        place.schema,
+        candidates=options.candidates,
+        execute=execute,
+        run=options.run,
+        target=place.target,
+    )
 
 
-def questions(said: Console) -> Iterator[str]:
+def read_lines(said: Console) -> Iterator[str]:
     """Lines of the input until its end, with a prompt on a terminal."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are refused with their question
@@ -96,7 +108,7 @@ def questions(said: Console) -> Iterator[str]:
             yield line.strip()
 
 
-def show(answer: Answer, options: Options) -> None:
+def print_answer(answer: Answer, options: AskOptions) -> None:
     """Print an answer."""
     if answer.confidence is None and options.min_confidence:
         raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from text2sql.ask.catalog import Relations, relation
 from text2sql.config import require
 from text2sql.data.spider.examples import FILES, GENERATED, PAIRS
 from text2sql.errors import UserError
@@ -158,10 +159,10 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
 
         def lines(table: Table) -> Iterator[str]:
             with remote.transaction() as connection:
-                yield from copied_lines(connection, table, options.rows)
+                yield from copied_lines(connection, table, options.rows, remote.relations)
 
         with remote.transaction() as connection:
-            castable = with_castable_types(schema, connection)
+            castable = with_castable_types(schema, connection, remote.relations)
         yield OwnDatabase(castable, lines, real=True)
 
 
@@ -196,7 +197,7 @@ def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterat
     from text2sql.ask.servers import hide
     from text2sql.data.made.rows import fill_tables
 
-    schema = read(path)
+    schema = read(path, running)
     with author_of_scratch(running) as connection:
         load_schema(connection, path, schema)
         notes = fill_tables(connection, random.Random(seed))
@@ -249,11 +250,17 @@ def load_schema(connection: psycopg.Connection, path: Path, schema: Schema) -> N
                 ) from None
 
 
-def copied_lines(connection: psycopg.Connection, table: Table, limit: int | None) -> Iterator[str]:
-    """The first rows of a table (all without a limit) as the server's own COPY writes them, as the types of `table`."""
+def copied_lines(
+    connection: psycopg.Connection, table: Table, limit: int | None, relations: Relations | None = None
+) -> Iterator[str]:
+    """The first rows of a table (all without a limit) as the server's own COPY writes them, as the types of `table`.
+
+    Args:
+        relations: tables whose schema SQL must name.
+    """
     names = ", ".join(f"{quote(column.name)}::{column.type}" for column in table.columns)
     with connection.cursor() as cursor:
-        query = f"copy (select {names} from {quote(table.name)} limit {limit or 'all'}) to stdout"
+        query = f"copy (select {names} from {relation(table.name, relations or {})} limit {limit or 'all'}) to stdout"
         with cursor.copy(query.encode()) as copy:
             pending = b""
             for block in copy:
@@ -276,7 +283,7 @@ def with_types(schema: Schema, right: Callable[[Table, Column], bool]) -> Schema
     return dataclasses.replace(schema, tables=tuple(tables), notes=tuple(notes))
 
 
-def with_castable_types(schema: Schema, connection: psycopg.Connection) -> Schema:
+def with_castable_types(schema: Schema, connection: psycopg.Connection, relations: Relations | None = None) -> Schema:
     """`schema` with text for columns that the server cannot cast to the type in a prompt (bit(8) to boolean)."""
 
     def runs(what: str, table: Table) -> bool:
@@ -284,7 +291,7 @@ def with_castable_types(schema: Schema, connection: psycopg.Connection) -> Schem
 
         try:
             with connection.transaction():
-                connection.execute(f"select {what} from {quote(table.name)} limit 0".encode())
+                connection.execute(f"select {what} from {relation(table.name, relations or {})} limit 0".encode())
         except psycopg.Error:
             return False
         return True

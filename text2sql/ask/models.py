@@ -35,8 +35,8 @@ HASHED_BYTES = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a model was trained, as far as asking it depends on that. Lengths in tokens."""
+class AskingOptions:
+    """How a model was trained, as far as asking depends on it. Lengths in tokens."""
 
     model: ModelOptions
     quantization: QuantizationOptions
@@ -47,8 +47,8 @@ class Recipe:
     constrained: bool
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> Recipe:
-        """The recipe in a manifest's or the workspace's parameters."""
+    def of(cls, params: Mapping[str, Any]) -> AskingOptions:
+        """Out of the parameters of a manifest or of the workspace."""
         return cls(
             typed(ModelOptions, params["model"], "model"),
             typed(QuantizationOptions, params["quantization"], "quantization"),
@@ -67,7 +67,7 @@ class Located:
     title: str
     base: Path
     adapter: Path | None
-    recipe: Recipe
+    options: AskingOptions
     calibration: Calibration | None = None
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -79,20 +79,20 @@ class Located:
         prepare()
         tokenizer = load_tokenizer(self.base)
         try:
-            return load_for_inference(self.base, self.recipe.quantization, self.adapter), tokenizer
+            return load_for_inference(self.base, self.options.quantization, self.adapter), tokenizer
         except (RuntimeError, ValueError) as error:
             if self.adapter is None or not ("size mismatch" in str(error) or "not found in the base" in str(error)):
                 raise
-            raise misfit(self.adapter, self.base) from None
+            raise wrong_base(self.adapter, self.base) from None
 
 
-def misfit(adapter: Path, base: Path) -> UserError:
+def wrong_base(adapter: Path, base: Path) -> UserError:
     """The adapter belongs to another base model."""
     remedy = f"`dvc checkout {BASE}` brings its own back, or move {base} away and it is obtained again"
     return UserError(f"the adapter in {adapter} was not trained on the base model in {base}", remedy)
 
 
-def locate(name: str) -> Located:
+def locate_model(name: str) -> Located:
     """The model called `name`.
 
     Args:
@@ -105,18 +105,18 @@ def locate(name: str) -> Located:
     """
     for folder in (Path(name).expanduser(), repository_root() / name):
         if folder.is_dir():
-            return opened(folder, name)
+            return open_folder(folder, name)
     if name.startswith("models:/"):
-        return opened(from_mlflow(name), name)
+        return open_folder(from_mlflow(name), name)
     if revision := git_revision(name):
-        return opened(from_git(revision), name)
+        return open_folder(from_git(revision), name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~", "models/")):
-        return opened(from_hub(name), name)
+        return open_folder(from_hub(name), name)
     what = f"there is no model {name}: no folder, no git revision, no MLflow model (models:/...), no hub repository"
     raise UserError(what, "`make repro` makes models/release; or name another with --model")
 
 
-def opened(folder: Path, title: str) -> Located:
+def open_folder(folder: Path, title: str) -> Located:
     """What a folder of an adapter, a release or a base model holds.
 
     Raises:
@@ -126,7 +126,7 @@ def opened(folder: Path, title: str) -> Located:
     if not manifest and not PARAMS.exists():
         raise UserError(f"{folder} has no manifest.json", "name a release: it says how the model is to be asked")
     try:
-        recipe = Recipe.of(manifest.get("params") or read_params())
+        options = AskingOptions.of(manifest.get("params") or read_params())
         title = f"{title} ({describe_release(manifest)})" if manifest else title
         calibration = Calibration(**manifest["confidence"]) if manifest.get("confidence") else None
     except (LookupError, TypeError, ValueError) as error:
@@ -135,13 +135,13 @@ def opened(folder: Path, title: str) -> Located:
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise UserError(f"{folder} has no adapter_model.safetensors", "pickled weights are not read")
-        return Located(title, base_of(folder, manifest, recipe), folder, recipe, calibration)
+        return Located(title, base_of(folder, manifest, options), folder, options, calibration)
     if (folder / "config.json").exists():
-        return Located(title, folder, None, recipe)
+        return Located(title, folder, None, options)
     raise UserError(f"{folder} holds neither an adapter nor a model", "name a folder with adapter_config.json")
 
 
-def base_of(adapter: Path, manifest: Mapping[str, Any], recipe: Recipe) -> Path:
+def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) -> Path:
     """The folder of the adapter's base model: beside it, in models/base, or obtained and kept in the user's cache.
 
     Raises:
@@ -150,14 +150,14 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], recipe: Recipe) -> Path:
     expected = manifest.get("made_of", {}).get(BASE.as_posix())
     nearby = [p for p in (adapter.parent / "base", BASE) if (p / "config.json").exists()]
     for folder in nearby:
-        if expected is None or size(folder) > HASHED_BYTES or digest(folder) == expected:
+        if expected is None or folder_bytes(folder) > HASHED_BYTES or digest(folder) == expected:
             return folder
     if nearby:
-        raise misfit(adapter, nearby[0])
-    return kept(f"{recipe.model.name}-{(expected or 'unpinned')[:16]}", lambda target: obtain(recipe.model, target))
+        raise wrong_base(adapter, nearby[0])
+    return cached(f"{options.model.name}-{(expected or 'unpinned')[:16]}", lambda target: obtain(options.model, target))
 
 
-def kept(name: str, make: Callable[[Path], object]) -> Path:
+def cached(name: str, make: Callable[[Path], object]) -> Path:
     """The folder `name` of the user's cache, made if it is not there; never half made."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sql-codegen-slm" / name
     if not folder.exists():
@@ -168,7 +168,7 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
     return folder
 
 
-def size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -182,7 +182,7 @@ def from_mlflow(name: str) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         fetched = Path(scratch) / "adapter"
         sha256 = fetch(registered, fetched)
-        return kept(f"mlflow-{sha256[:16]}", lambda target: shutil.copytree(fetched, target))
+        return cached(f"mlflow-{sha256[:16]}", lambda target: shutil.copytree(fetched, target))
 
 
 def git_revision(name: str) -> str | None:
@@ -199,7 +199,7 @@ def from_git(revision: str) -> Path:
     """The release of a commit, out of DVC's cache or remote."""
     from text2sql.release.versions import pull
 
-    return kept(f"release-{revision[:16]}", lambda target: pull(revision, str(repository_root()), target))
+    return cached(f"release-{revision[:16]}", lambda target: pull(revision, str(repository_root()), target))
 
 
 def from_hub(name: str) -> Path:

@@ -1,0 +1,200 @@
+"""A schema read from a PostgreSQL catalog: the user's server's, or a private one's that a schema file was loaded into.
+
+So a dump and the server that it was taken from show the same tables. Types become the few that the training data know
+(text, integer, numeric, ...): what a query needs of a type is how its values compare, and `varchar(40)` and `text`
+compare alike. A domain counts as its base type; an enum or a type that PostgreSQL does not bring along, as text.
+
+Prompts show one bare name for each table. Where two schemas have a table of one name, the one that is not in the search
+path is shown as `schema_table`; `Relations` knows how each table is written in SQL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from text2sql.errors import UserError
+from text2sql.schema import Column, ForeignKey, Schema, Table, quote
+
+if TYPE_CHECKING:
+    import psycopg
+
+#: shown name of a table -> schema and name where SQL must name the schema; tables in the search path are not in it
+Relations = Mapping[str, tuple[str, str]]
+
+#: types under the name that the training data have for them; those of other libraries' own schemas become text
+_SHOWN_TYPES = {
+    "smallint": "integer",
+    "real": "double precision",
+    "money": "numeric",
+    "json": "jsonb",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "time without time zone": "time",
+    "time with time zone": "timetz",
+    "xml": "text",
+}
+
+#: one row a column. Left out: partitions, and inheriting tables without a column of their own (partitions of old),
+#: whose rows the parent shows; what extensions bring along; what the role may not read
+COLUMNS = """
+with recursive base(type, base) as (
+    select oid, oid from pg_type
+    union all select b.type, t.typbasetype from base b join pg_type t on t.oid = b.base where t.typtype = 'd')
+select c.oid, n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), c.relkind::text, a.attname::text,
+       a.attnotnull, t.typelem <> 0 and t.typcategory = 'A',
+       case when e.typcategory in ('S', 'E') or e.typnamespace <> 'pg_catalog'::regnamespace then 'text'
+            else format_type(e.oid, null) end
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+join base bt on bt.type = a.atttypid
+join pg_type t on t.oid = bt.base and t.typtype <> 'd'
+join base be on be.type = case when t.typelem <> 0 and t.typcategory = 'A' then t.typelem else t.oid end
+join pg_type e on e.oid = be.base and e.typtype <> 'd'
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
+  and has_schema_privilege(n.oid, 'usage') and has_column_privilege(c.oid, a.attnum, 'select')
+  and not exists (select from pg_depend d
+                  where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+  and (not exists (select from pg_inherits i where i.inhrelid = c.oid)
+       or exists (select from pg_attribute o where o.attrelid = c.oid and o.attnum > 0 and not o.attisdropped
+                  and o.attinhcount = 0))
+order by c.relkind in ('v', 'm'), c.oid, a.attnum"""
+
+#: primary keys and unique keys (constraints and indexes alike), then foreign keys
+KEYS = """
+select i.indrelid, case when i.indisprimary then 'p' else 'u' end, 0::oid,
+       array(select a.attname::text from unnest(i.indkey) with ordinality k(num, position)
+             join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
+             where position <= i.indnkeyatts order by position),
+       '{}'::text[]
+from pg_index i where i.indisunique and i.indpred is null and i.indexprs is null and i.indisvalid
+union all
+select f.conrelid, 'f', f.confrelid,
+       array(select a.attname::text from unnest(f.conkey) with ordinality k(num, position)
+             join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by position),
+       array(select a.attname::text from unnest(f.confkey) with ordinality k(num, position)
+             join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num order by position)
+from pg_constraint f where f.contype = 'f' and f.conparentid = 0
+order by 1, 2, 4"""
+
+SCHEMAS_WITH_TABLES = r"""
+select distinct schemaname::text from pg_tables where schemaname !~ '^pg_' and schemaname <> 'information_schema'
+order by 1"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalog:
+    """What the catalog of a database says: its schema, and how SQL must write its tables."""
+
+    schema: Schema
+    relations: Relations
+
+
+def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[str] = ()) -> Catalog:
+    """All tables and views that the connection's role may read, with their keys.
+
+    Args:
+        schemas: the only ones to look at; all, if there are none.
+
+    Raises:
+        UserError: the role sees no table.
+    """
+    columns = connection.execute(COLUMNS, {"schemas": list(schemas) or None}).fetchall()
+    if not columns:
+        others = [row[0] for row in connection.execute(SCHEMAS_WITH_TABLES)]
+        where = f"there are tables in: {', '.join(others)}; " if others else ""
+        remedy = f"{where}name their schema with ?schema=... in the DSN, or use a role that may read them"
+        raise UserError("the database shows no table to this role", remedy)
+    return _catalog(db_id, columns, connection.execute(KEYS).fetchall())
+
+
+def _catalog(db_id: str, columns: list[Any], keys: list[Any]) -> Catalog:
+    """The schema out of the rows of `COLUMNS` and `KEYS`."""
+    places = {oid: (schema, name, visible) for oid, schema, name, visible, *_ in columns}
+    shown = _shown_names(places)
+    relations = {shown[oid]: (schema, name) for oid, (schema, name, visible) in places.items() if not visible}
+    single = {(oid, names[0]) for oid, type_, _, names, _ in keys if type_ == "u" and len(names) == 1}
+    by_table: dict[int, list[Column]] = {oid: [] for oid in places}
+    kinds = {}
+    for oid, _, _, _, relkind, name, not_null, is_array, type_ in columns:
+        shown_type = _SHOWN_TYPES.get(type_, type_) + ("[]" if is_array else "")
+        by_table[oid].append(Column(name, name, shown_type, not_null, (oid, name) in single))
+        kinds[oid] = "view" if relkind in ("v", "m") else "table"
+    tables = []
+    for oid, (_, name, _) in places.items():
+        readable = {column.name for column in by_table[oid]}
+        usable = [key for key in keys if key[0] == oid and key[3] and set(key[3]) <= readable]
+        primary = next((tuple(key[3]) for key in usable if key[1] == "p"), ())
+        unique = dict.fromkeys(tuple(key[3]) for key in usable if key[1] == "u" and len(key[3]) > 1)
+        foreign = dict.fromkeys(
+            ForeignKey(tuple(key[3]), shown[key[2]], tuple(key[4]))
+            for key in usable
+            if key[1] == "f" and key[2] in shown and set(key[4]) <= {c.name for c in by_table[key[2]]}
+        )
+        tables.append(
+            Table(shown[oid], name, tuple(by_table[oid]), primary, tuple(foreign), 0, tuple(unique), kinds[oid])
+        )
+    notes = [
+        f"{schema}.{name} is shown as {shown_name}: another schema has a table of that name too"
+        for shown_name, (schema, name) in relations.items()
+        if shown_name != name
+    ]
+    return Catalog(Schema(db_id, tuple(tables), tuple(notes)), relations)
+
+
+def _shown_names(places: Mapping[int, tuple[str, str, bool]]) -> dict[int, str]:
+    """The name of each table in prompts: bare where only one has it or it is in the search path."""
+    count: dict[str, int] = {}
+    for _, name, _ in places.values():
+        count[name] = count.get(name, 0) + 1
+    shown = {oid: name for oid, (_, name, visible) in places.items() if visible or count[name] == 1}
+    taken = set(shown.values())
+    for oid, (schema, name, _) in places.items():
+        if oid not in shown:
+            candidate = f"{schema}_{name}"
+            while candidate in taken:
+                candidate += "_"
+            shown[oid] = candidate
+            taken.add(candidate)
+    return shown
+
+
+def relation(table: str, relations: Relations) -> str:
+    """How SQL names the table that prompts show as `table`."""
+    return ".".join(map(quote, relations.get(table, (table,))))
+
+
+def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
+    """`schema` without the tables and columns (`table` or `table.column`) in `hidden`, nor the keys on them.
+
+    Raises:
+        UserError: one of them does not exist: a misspelt name must not let a column out.
+    """
+    known = {t.name for t in schema.tables} | {f"{t.name}.{c.name}" for t in schema.tables for c in t.columns}
+    if unknown := sorted(set(hidden) - known):
+        raise UserError(f"{unknown[0]} is to be hidden, but is not in the schema", "write table.column or table")
+    gone = set(hidden)
+
+    def stays(table: str, columns: Sequence[str]) -> bool:
+        return table not in gone and not any(f"{table}.{c}" in gone for c in columns)
+
+    tables = [
+        dataclasses.replace(
+            table,
+            columns=tuple(c for c in table.columns if stays(table.name, [c.name])),
+            primary_key=table.primary_key if stays(table.name, table.primary_key) else (),
+            unique=tuple(key for key in table.unique if stays(table.name, key)),
+            foreign_keys=tuple(
+                k
+                for k in table.foreign_keys
+                if stays(table.name, k.columns) and stays(k.referred_table, k.referred_columns)
+            ),
+        )
+        for table in schema.tables
+        if table.name not in gone
+    ]
+    return dataclasses.replace(schema, tables=tuple(t for t in tables if t.columns))

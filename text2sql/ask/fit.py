@@ -1,0 +1,148 @@
+"""What a model wrote, made to fit the server that it is for: its schemas' names, its version, and whole last days.
+
+The model sees bare table names and learned on one version of PostgreSQL. Each change is made on the parsed query; a
+query that needs none stays as it was written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from text2sql.schema import Schema, needs_quotes
+from text2sql.sql import parse_one, shallow
+
+if TYPE_CHECKING:
+    from text2sql.ask.catalog import Relations
+
+#: from this version on, a subquery in FROM needs no alias, and there is any_value()
+VERSION_16 = 160000
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+#: schema (or None) and name of a table
+TableName = tuple[str | None, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where SQL is for: the server's version as 160004 (None: PostgreSQL of today), and tables with a schema's name."""
+
+    version: int | None = None
+    relations: Relations = dataclasses.field(default_factory=dict)
+
+
+def fit_query(sql: str, schema: Schema, target: Target) -> tuple[str, list[str]]:
+    """`sql` as it can run on `target`, and a sentence for each change of its meaning.
+
+    >>> from text2sql.schema import Column, Table
+    >>> visits = Schema("s", (Table("visits", "visits", (Column("at", "at", "timestamp"),)),))
+    >>> fit_query("select 1 from visits where at between '2024-01-01' and '2024-12-31'", visits, Target())[0]
+    "SELECT 1 FROM visits WHERE (at >= '2024-01-01' AND at < '2025-01-01')"
+    """
+    try:
+        with shallow():
+            tree = parse_one(sql)
+            if not isinstance(tree, exp.Query):
+                return sql, []
+            before = tree.copy()
+            notes = _include_last_days(tree, schema)
+            if target.version is not None and target.version < VERSION_16:
+                _write_for_15(tree)
+            if target.relations:
+                _rename_tables(tree, {(None, shown): name for shown, name in target.relations.items()})
+            return (sql if tree == before else tree.sql("postgres")), notes
+    except SqlglotError:
+        return sql, []
+
+
+def with_shown_names(sql: str, relations: Relations) -> str:
+    """`sql` with the tables' shown names instead of those with a schema: the inverse of `fit_query`, for a copy."""
+    if not relations:
+        return sql
+    try:
+        with shallow():
+            tree = parse_one(sql)
+            before = tree.copy()
+            _rename_tables(tree, {name: (None, shown) for shown, name in relations.items()})
+            return sql if tree == before else tree.sql("postgres")
+    except SqlglotError:
+        return sql
+
+
+def _rename_tables(tree: exp.Expression, names: Mapping[TableName, TableName]) -> None:
+    """Give tables other names; columns go on naming the old one, which becomes the alias where it was none."""
+    defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
+    for table in list(tree.find_all(exp.Table)):
+        name = _written_name(table.this)
+        key = (_written_name(table.args["db"]) if table.args.get("db") else None, name)
+        if key not in names or (key[0] is None and name in defined):
+            continue
+        schema, new = names[key]
+        if new != name and not table.alias:
+            table.set("alias", exp.TableAlias(this=_identifier(name)))
+        table.set("this", _identifier(new))
+        table.set("db", _identifier(schema) if schema else None)
+
+
+def _written_name(identifier: exp.Expression) -> str:
+    """The name that PostgreSQL reads: lower-case unless quoted."""
+    return identifier.name if identifier.args.get("quoted") else identifier.name.lower()
+
+
+def _identifier(name: str) -> exp.Identifier:
+    return exp.to_identifier(name, quoted=needs_quotes(name))
+
+
+def _write_for_15(tree: exp.Expression) -> None:
+    """Aliases for subqueries in FROM, and no any_value()."""
+    aliases = {alias.name for alias in tree.find_all(exp.TableAlias)}
+    number = 0
+    for subquery in list(tree.find_all(exp.Subquery)):
+        if isinstance(subquery.parent, exp.From | exp.Join) and not subquery.alias:
+            number += 1
+            while f"subquery_{number}" in aliases:
+                number += 1
+            subquery.set("alias", exp.TableAlias(this=exp.to_identifier(f"subquery_{number}")))
+    for call in list(tree.find_all(exp.AnyValue)):
+        values = exp.func("array_agg", call.this.copy())
+        call.replace(exp.Bracket(this=exp.Paren(this=values), expressions=[exp.Literal.number(0)], offset=0))
+
+
+def _include_last_days(tree: exp.Expression, schema: Schema) -> list[str]:
+    """`at BETWEEN day AND day` on timestamps ends at midnight and loses the last day: the bound becomes the next day.
+
+    Returns a sentence for each.
+    """
+    used = {_written_name(table.this) for table in tree.find_all(exp.Table) if isinstance(table.this, exp.Identifier)}
+    notes = []
+    for between in list(tree.find_all(exp.Between)):
+        column, day = between.this, _day(between.args["high"])
+        if not isinstance(column, exp.Column) or day is None or between.args.get("symmetric"):
+            continue
+        name = _written_name(column.this)
+        types = {c.type for t in schema.tables if t.name in used for c in t.columns if c.name == name}
+        if not types or not types <= {"timestamp", "timestamptz"}:
+            continue
+        following = exp.Literal.string((day + datetime.timedelta(days=1)).isoformat())
+        at_least = exp.GTE(this=column.copy(), expression=between.args["low"].copy())
+        before = exp.LT(this=column.copy(), expression=following)
+        between.replace(exp.Paren(this=exp.And(this=at_least, expression=before)))
+        notes.append(f"{name} has times: BETWEEN was extended over the whole of {day}")
+    return notes
+
+
+def _day(value: exp.Expression) -> datetime.date | None:
+    """The day that a literal names, without a time; None if it names none."""
+    if isinstance(value, exp.Cast) and value.to.this == exp.DataType.Type.DATE:
+        value = value.this
+    if not (isinstance(value, exp.Literal) and value.is_string and _DAY.match(value.name)):
+        return None
+    try:
+        return datetime.date.fromisoformat(value.name)
+    except ValueError:
+        return None

@@ -1,0 +1,253 @@
+"""The definitions in a PostgreSQL script (pg_dump's, migrations, a person's file), executed by PostgreSQL itself.
+
+The script's definitions are executed one by one in an empty database; the schema is then read from the catalog, as a
+server's is. Rows, settings, roles, triggers and policies are passed over: they change no table. What the server refuses
+is noted, and nothing else is lost for it.
+
+The script is untrusted. Its role owns the empty database and nothing else: it is no superuser, so it can neither reach
+files and programs nor other databases. Only definitions are executed, no query, each under a limit of time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from text2sql.postgres.script import script_statements
+from text2sql.sql import parse_one
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from text2sql.postgres.server import Server
+
+STATEMENT_SECONDS = 10
+#: statements that decide which tables there are, and how their columns and keys look
+_DEFINITION = re.compile(
+    r"""(create\s+(or\s+replace\s+)?(unlogged\s+|foreign\s+|materialized\s+|recursive\s+|unique\s+)?
+           (schema|table|type|domain|sequence|view|index|function|extension|aggregate|operator|collation|cast)\b
+      | alter\s+(table|type|domain|view|materialized\s+view|foreign\s+table|schema|sequence)\b
+      | drop\s+(table|type|domain|view|materialized\s+view|schema|foreign\s+table|index|sequence)\b
+      | comment\s+on\b | set\s+(session\s+|local\s+)?search_path\b )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+#: pg_dump's way of emptying the search path, so that a view's text cannot mean another table
+_SET_CONFIG = re.compile(r"select\s+pg_catalog\.set_config\(\s*'search_path'", re.IGNORECASE)
+_CREATES_TABLE = re.compile(r"create\s+(unlogged\s+|foreign\s+)?table\b", re.IGNORECASE)
+_IS_FILLED = re.compile(
+    r"""create\s+(materialized\s+view\b
+    | (unlogged\s+)?table\s+(if\s+not\s+exists\s+)?[\w."]+\s*(\([^()]*\)\s*)?as\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+#: refused statements that a reader of the schema misses something by
+_CHANGES_SCHEMA = re.compile(
+    r"create\s+(or\s+replace\s+)?(unlogged\s+|foreign\s+|materialized\s+|recursive\s+)?(table|type|domain|view)\b"
+    r"|alter\s+table\b(?!.*\b(owner\s+to|tablespace|trigger|row\s+level|cluster\s+on|replica)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+_DEFINES_TYPE = re.compile(r'create\s+(?:type|domain)\s+(?:[\w"]+\.)?"?(\w+)', re.IGNORECASE)
+_MISSING_SCHEMA = re.compile(r'schema "(.+)" does not exist')
+_MISSING_TYPE = re.compile(r'type "?([\w.]+)(?:\[\])*"? does not exist')
+_TYPE_MODIFIER = re.compile(r'type modifier is not allowed for type "(\w+)"')
+#: types of other databases: a table that needs one is no PostgreSQL table
+FOREIGN_TYPES = set(
+    """datetime datetime2 smalldatetime datetimeoffset tinyint mediumint int1 int3 unsigned nvarchar nchar ntext number
+    varchar2 nvarchar2 clob nclob blob tinyblob mediumblob longblob tinytext mediumtext longtext double year enum set
+    uniqueidentifier image rowversion sql_variant hierarchyid varbinary binary string float64 smallmoney""".split()  # noqa: SIM905
+)
+
+
+@dataclasses.dataclass
+class Loading:
+    """What became of a script's definitions: tables that were created, those refused, and why."""
+
+    #: names of the types that the script itself defines
+    types: frozenset[str]
+    tables: int = 0
+    refused_tables: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@contextlib.contextmanager
+def scratch_database(server: Server) -> Iterator[psycopg.Connection]:
+    """A connection to a new empty database, as a role that owns it and may do nothing else; both go with the block."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"script_{secrets.token_hex(6)}"
+    names = {"name": sql.Identifier(name)}
+    server.create_database(name)
+    try:
+        with psycopg.connect(server.dsn(name), autocommit=True) as owner:
+            owner.execute(sql.SQL("create role {name} login").format(**names))
+            owner.execute(sql.SQL("alter database {name} owner to {name}").format(**names))
+            owner.execute(sql.SQL("alter schema public owner to {name}").format(**names))
+        with psycopg.connect(server.dsn(name, name), autocommit=True) as connection:
+            connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
+            connection.execute("set check_function_bodies = off")
+            yield connection
+    finally:
+        server.drop_database(name)
+        with psycopg.connect(server.dsn(), autocommit=True) as owner:
+            owner.execute(sql.SQL("drop role if exists {name}").format(**names))
+
+
+def load_script(connection: psycopg.Connection, text: str) -> Loading:
+    """Execute the definitions of a script; those that need something defined further down are tried again."""
+    import psycopg
+
+    statements = [_without_rows(statement) for statement, _ in script_statements(text)]
+    loading = Loading(frozenset(m[1].lower() for s in statements if (m := _DEFINES_TYPE.match(s))))
+    pending: list[str] = []
+    for statement in statements:
+        if _SET_CONFIG.match(statement):
+            connection.execute("set search_path = ''")
+        elif _DEFINITION.match(statement) and _execute(connection, statement, loading):
+            pending.append(statement)
+    connection.execute("reset search_path")
+    pending = _execute_all(connection, pending, loading)
+    keys: list[tuple[str, str]] = []
+    for statement in pending:  # tables that refer to each other in a circle, or to one that is not there
+        if (tree := _parsed_table(statement)) is not None:
+            keys += _cut_keys(tree)
+    tables = [tree.sql("postgres") if (tree := _parsed_table(s, cut=True)) else s for s in pending]
+    for statement in _execute_all(connection, tables, loading):
+        _give_up(connection, statement, loading)
+    for statement, title in keys:
+        try:
+            connection.execute(statement.encode())
+        except psycopg.Error:
+            loading.notes.append(f"{title}, which is not there")
+    return loading
+
+
+def _execute_all(connection: psycopg.Connection, statements: list[str], loading: Loading) -> list[str]:
+    """Execute definitions as long as that brings more of them through; returns those that need something missing."""
+    pending = statements
+    while pending:
+        left = [statement for statement in pending if _execute(connection, statement, loading)]
+        if len(left) == len(pending):
+            break
+        pending = left
+    return pending
+
+
+def _execute(connection: psycopg.Connection, statement: str, loading: Loading) -> bool:
+    """Execute a definition; True if it should be tried again when more of the script is there.
+
+    What a dump of a part of a database leaves out is supplied: schemas, and extensions' types as text.
+    """
+    import psycopg
+
+    text = statement
+    for _ in range(20):  # each round supplies one missing name
+        try:
+            connection.execute(text.encode())
+        except psycopg.Error as error:
+            message = error.diag.message_primary or str(error).splitlines()[0]
+            if (repaired := _supply(connection, text, message, loading)) is None:
+                later = (error.sqlstate or "")[:2] in ("42", "3F") and error.sqlstate != "42601"
+                if later and _CHANGES_SCHEMA.match(text):
+                    return True
+                _note(statement, message, loading)
+                return False
+            text = repaired
+        else:
+            loading.tables += bool(_CREATES_TABLE.match(text))
+            return False
+    return True
+
+
+def _without_rows(statement: str) -> str:
+    """A materialized view or CREATE TABLE AS is defined, not filled: its query is not executed."""
+    if _IS_FILLED.match(statement):
+        return re.sub(r"\bwith(\s+no)?\s+data\s*\Z", "", statement, flags=re.IGNORECASE) + "\nwith no data"
+    return statement
+
+
+def _supply(connection: psycopg.Connection, text: str, message: str, loading: Loading) -> str | None:
+    """Create the schema or type that the server misses; the statement to try next, or None if nothing helps."""
+    import psycopg
+    from psycopg import sql
+
+    if missing := _MISSING_SCHEMA.match(message):
+        connection.execute(sql.SQL("create schema {}").format(sql.Identifier(missing[1])))
+        return text
+    if (modifier := _TYPE_MODIFIER.match(message)) and modifier[1] not in FOREIGN_TYPES:
+        return re.sub(rf"\b{modifier[1]}\s*\([^()]*\)", modifier[1], text, flags=re.IGNORECASE)
+    missing = _MISSING_TYPE.match(message)
+    name = missing[1].split(".") if missing else []
+    # a type of the script itself may still come: only what no statement defines is an extension's
+    if not missing or name[-1] in FOREIGN_TYPES or not re.match(r"create|alter", text, re.IGNORECASE):
+        return None
+    if name[-1] in loading.types:
+        return None
+    with contextlib.suppress(psycopg.errors.DuplicateObject):
+        connection.execute(sql.SQL("create domain {} as text").format(sql.Identifier(*name)))
+        loading.notes.append(f"type {missing[1]} is an extension's: shown as text")
+    return text
+
+
+def _note(statement: str, message: str, loading: Loading) -> None:
+    """Remember a refused definition, if a reader of the schema misses something by it."""
+    if _CREATES_TABLE.match(statement):
+        loading.refused_tables.append(message)
+    if _CHANGES_SCHEMA.match(statement):
+        loading.notes.append(f"not read: {' '.join(statement.split())[:60]} ({message})")
+
+
+def _give_up(connection: psycopg.Connection, statement: str, loading: Loading) -> None:
+    """Note why a definition is refused at last."""
+    import psycopg
+
+    try:
+        connection.execute(statement.encode())
+    except psycopg.Error as error:
+        _note(statement, error.diag.message_primary or str(error), loading)
+
+
+def _parsed_table(statement: str, cut: bool = False) -> exp.Create | None:
+    """The tree of a CREATE TABLE that has foreign keys, or (`cut`) the same without them; None for what is none.
+
+    sqlglot does not know two phrases: NOT DEFERRABLE, which is the default, and VIRTUAL of a generated column.
+    """
+    text = re.sub(r"\bnot\s+deferrable\b", "", statement, flags=re.IGNORECASE)
+    text = re.sub(r"\)\s*virtual\b", ") stored", text, flags=re.IGNORECASE)
+    try:
+        tree = parse_one(text)
+    except SqlglotError:
+        return None
+    if not isinstance(tree, exp.Create) or not _CREATES_TABLE.match(statement) or not tree.find(exp.Reference):
+        return None
+    if cut:
+        _cut_keys(tree)
+    return tree
+
+
+def _cut_keys(tree: exp.Create) -> list[tuple[str, str]]:
+    """Take the foreign keys out of a CREATE TABLE: for each, the statement that adds it, and its name."""
+    table = tree.find(exp.Table)
+    keys = []
+    for node in list(tree.find_all(exp.Reference)):
+        holder = node.find_ancestor(exp.ColumnDef, exp.ForeignKey)
+        if table is None or holder is None:
+            continue
+        columns = [holder.this] if isinstance(holder, exp.ColumnDef) else holder.expressions
+        names = ", ".join(column.sql("postgres") for column in columns)
+        reference = node.copy()
+        reference.set("options", [])
+        target = reference.this.sql("postgres")
+        add = f"alter table {table.sql('postgres')} add foreign key ({names}) references {target}"
+        keys.append((add, f"{table.name}({names}) refers to {target}"))
+        if isinstance(holder, exp.ColumnDef):
+            (node.find_ancestor(exp.ColumnConstraint) or node).pop()
+        else:
+            (holder.find_ancestor(exp.Constraint) or holder).pop()
+    return keys
