@@ -4,10 +4,12 @@ Apart from scoring, so that scoring again needs no model. `predict=greedy` takes
 `predict=execution_guided` samples several queries and takes the likeliest one that runs in the sandbox. With
 `constrained` the model can write nothing but queries on the schema's own names.
 
-Reads data/prompts/test.jsonl, data/splits/test.jsonl, models/base, models/adapter (to execute candidates also
+Reads data/prompts/, data/splits/, models/base, models/adapter (to execute candidates also
 data/postgres/databases, to constrain data/postgres/schema_index.json). Writes data/predictions/test.jsonl, a line for
 each question of the split, in its order: `id`, `db_id`, `question`, `gold`, `predicted`, `finished` (false: cut by
-max_new_tokens, or the prompt is too long for the model, and then `predicted` is empty), and metrics/predict.json.
+max_new_tokens, or the prompt is too long for the model, and then `predicted` is empty), `tokens` and `log_probability`;
+data/predictions/val.jsonl, the same of the first validation questions, by which the stage score learns how far a
+likelihood is to be trusted; and metrics/predict.json.
 
 An interrupted prediction is resumed from checkpoints/predict-<fingerprint>.jsonl in the repository's main folder.
 """
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
     from text2sql.model.prediction import Choose, Constrain, Guided, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
-PROMPTS = Path("data/prompts/test.jsonl")
-SPLIT = Path("data/splits/test.jsonl")
+PROMPTS = Path("data/prompts")
+SPLITS = Path("data/splits")
 INDEX = Path("data/postgres/schema_index.json")
 DUMPS = Path("data/postgres/databases")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 TARGET = Path("data/predictions/test.jsonl")
+VALIDATION = Path("data/predictions/val.jsonl")
 METRICS = Path("metrics/predict.json")
 Row = dict[str, Any]
 
@@ -76,11 +79,13 @@ class PredictOptions:
     max_new_tokens: int
     cache_tokens: int
     constrained: bool
+    validation: int
     guided: GuidedOptions | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens", "cache_tokens"):
             require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        require(self.validation >= 0, f"validation must not be negative, not {self.validation}")
         guided = self.method == "execution_guided"
         require(guided == (self.guided is not None), f"method is {self.method}: choose with predict={self.method}")
 
@@ -112,17 +117,18 @@ def read_options(params: dict[str, Any]) -> Options:
     )
 
 
-def read_questions() -> list[Row]:
-    """The questions of the test split with their prompts, in the split's order.
+def read_questions(name: str = "test") -> list[Row]:
+    """The questions of a split with their prompts, in the split's order.
 
     Raises:
         UserError: split and prompts are not of the same questions.
     """
-    prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS)}
-    rows = list(read_jsonl(SPLIT))
-    if set(prompts) != {row["id"] for row in rows}:
-        raise UserError(f"{PROMPTS} and {SPLIT} are not of the same questions", "run `dvc repro prompts`")
-    return [{**row, "prompt": prompts[row["id"]]} for row in rows]
+    prompts, split = PROMPTS / f"{name}.jsonl", SPLITS / f"{name}.jsonl"
+    texts = {row["id"]: row["prompt"] for row in read_jsonl(prompts)}
+    rows = list(read_jsonl(split))
+    if set(texts) != {row["id"] for row in rows}:
+        raise UserError(f"{prompts} and {split} are not of the same questions", "run `dvc repro prompts`")
+    return [{**row, "prompt": texts[row["id"]]} for row in rows]
 
 
 def load(options: Options) -> Predictor:
@@ -181,8 +187,8 @@ def fingerprint(predictor: Predictor, options: Options) -> str:
     code = Path(__file__).parent.parent / "text2sql/model"
     parts = {
         "options": dataclasses.asdict(options),
-        "prompts": sha256(PROMPTS),
-        "split": sha256(SPLIT),
+        "prompts": sha256_tree(PROMPTS),
+        "splits": sha256_tree(SPLITS),
         "base": sha256_tree(BASE),
         "adapter": None if options.predict.zero_shot else sha256_tree(ADAPTER),
         "databases": sha256_tree(DUMPS) if options.predict.guided else None,
@@ -195,20 +201,23 @@ def fingerprint(predictor: Predictor, options: Options) -> str:
 
 
 def main() -> str:
-    options, questions = read_options(read_params()), read_questions()
+    options = read_options(read_params())
+    wanted = options.predict.validation
+    tested, validation = read_questions(), read_questions("val")[:wanted] if wanted else []
 
     prepare()
     from text2sql.model.prediction import Partial, complete
 
     predictor = load(options)
-    questions = [{**row, "tokens": encode_prompt(predictor.tokenizer, row["prompt"])} for row in questions]
+    questions = [{**row, "tokens": encode_prompt(predictor.tokenizer, row["prompt"])} for row in tested + validation]
     path = repository_root() / f"checkpoints/predict-{fingerprint(predictor, options)[:16]}.jsonl"
     with Partial(path) as partial, guidance(options, questions) as guided:
         resumed, started = len(partial.done), time.perf_counter()
         complete(partial, predictor, questions, constrainer(options, predictor.tokenizer), guided)
         seconds = time.perf_counter() - started
         predictions = [partial.done[row["id"]] for row in questions]
-        write_jsonl(TARGET, map(output_row, questions, predictions))
+        write_jsonl(TARGET, map(output_row, tested, predictions))
+        write_jsonl(VALIDATION, map(output_row, validation, predictions[len(tested) :]))
         partial.path.unlink()
     figures = figures_of(predictions, resumed, seconds)
     method = {"method": options.predict.method, "zero_shot": options.predict.zero_shot}
@@ -224,7 +233,7 @@ def main() -> str:
         )
     speed = f", {figures['questions_per_second']:.2f} questions/s" if figures["questions_per_second"] else ""
     cut = len(questions) - figures["finished"]
-    return f"{len(questions):,} predictions in {TARGET} ({resumed:,} from before){speed}; {cut:,} cut"
+    return f"{len(tested):,} predictions in {TARGET} ({resumed:,} from before){speed}; {cut:,} cut"
 
 
 def figures_of(predictions: Sequence[Row], resumed: int, seconds: float) -> dict[str, Any]:
@@ -242,9 +251,10 @@ def figures_of(predictions: Sequence[Row], resumed: int, seconds: float) -> dict
 
 
 def output_row(question: Row, prediction: Row) -> Row:
-    """A line of data/predictions/test.jsonl."""
+    """A line of data/predictions/test.jsonl or val.jsonl."""
     row = {key: question[key] for key in ("id", "db_id", "question")}
-    return {**row, "gold": question["sql"], "predicted": prediction["predicted"], "finished": prediction["finished"]}
+    made = {key: prediction[key] for key in ("predicted", "finished", "tokens", "log_probability")}
+    return {**row, "gold": question["sql"], **made}
 
 
 if __name__ == "__main__":

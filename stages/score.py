@@ -79,12 +79,13 @@ def read_options(params: dict[str, Any]) -> ScoreOptions:
 
 def calibrated(verdicts: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]]) -> Calibration | None:
     """Give each verdict its `confidence` by what `validation` shows; None if the model's likelihoods are not known."""
-    usable = [row for row in validation if row["verdict_suite"] is not None and "log_probability" in row]
+    usable = [row for row in validation if row["verdict_suite"] is not None and row.get("log_probability") is not None]
     calibration = fit(usable)
     if calibration is None or not all("log_probability" in row for row in verdicts):
         return None
     for row in verdicts:
-        row["confidence"] = round(calibration.confidence(row["log_probability"], row["tokens"]), 4)
+        likely, tokens = row["log_probability"], row["tokens"]  # None: the prompt was too long for the model
+        row["confidence"] = 0.0 if likely is None else round(calibration.confidence(likely, tokens), 4)
     return calibration
 
 

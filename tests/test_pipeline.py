@@ -46,7 +46,8 @@ JSONL = {
     "data/splits/test.jsonl": "id db_id question sql hardness",
     "data/prompts/train.jsonl": "id db_id prompt completion",
     "data/prompts/test.jsonl": "id db_id prompt completion",
-    "data/predictions/test.jsonl": "id db_id question gold predicted",
+    "data/predictions/test.jsonl": "id db_id question gold predicted tokens log_probability",
+    "data/predictions/val.jsonl": "id db_id question gold predicted tokens log_probability",
     "data/predictions/verdicts.jsonl": "id db_id question gold predicted "
     "verdict_strict verdict_suite reason milliseconds",
 }

@@ -87,7 +87,7 @@ def ask(page, question):
 
 
 def table(page):
-    return [row.locator("td").all_inner_texts() for row in page.locator("#rows tbody tr").all()]
+    return [row.locator("td").all_inner_texts() for row in page.locator("#rows .scroll tbody tr").all()]
 
 
 @pytest.mark.parametrize("key", TITLES)

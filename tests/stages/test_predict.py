@@ -24,11 +24,12 @@ from text2sql.schema import Column, Schema, Table
 
 GREEDY = {
     "method": "greedy", "zero_shot": False, "dtype": "float32",
-    "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096, "constrained": False,
+    "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096, "constrained": False, "validation": 0,
 }  # fmt: skip
 GUIDED = {"candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
 PLAIN = {"bits": None, "type": None, "double": False, "compute_dtype": "float32"}
 NF4 = {"bits": 4, "type": "nf4", "double": True, "compute_dtype": "float32"}
+KEYS = ["id", "db_id", "question", "gold", "predicted", "finished", "tokens", "log_probability"]
 TABLES = {"shop": ("name", "city"), "band": ("title", "year", "label")}
 DUMP = "CREATE TABLE {name} ({column} text);\nCOPY {name} ({column}) FROM stdin;\na\nb\n\\.\n"
 
@@ -87,8 +88,8 @@ def configure(quantization=NF4, **changes):
 
 def test_every_question_is_predicted_in_the_order_of_the_split(folder):
     said = predict.main()
-    rows, split = list(read_jsonl(predict.TARGET)), list(read_jsonl(predict.SPLIT))
-    assert [list(row) for row in rows] == [["id", "db_id", "question", "gold", "predicted", "finished"]] * 20
+    rows, split = list(read_jsonl(predict.TARGET)), list(read_jsonl(predict.SPLITS / "test.jsonl"))
+    assert [list(row) for row in rows] == [KEYS] * 20
     assert [(r["id"], r["db_id"], r["question"], r["gold"]) for r in rows] == [
         (r["id"], r["db_id"], r["question"], r["sql"]) for r in split
     ]
@@ -188,9 +189,9 @@ def test_one_process_at_a_time(folder):
 
 
 def test_a_prompt_beyond_the_model_is_marked(folder):
-    rows = list(read_jsonl(predict.PROMPTS))
+    rows = list(read_jsonl(predict.PROMPTS / "test.jsonl"))
     rows[4]["prompt"] = rows[4]["prompt"].replace("all", "all " * 5000)
-    write_jsonl(predict.PROMPTS, rows)
+    write_jsonl(predict.PROMPTS / "test.jsonl", rows)
     predict.main()
     made = list(read_jsonl(predict.TARGET))
     assert (made[4]["predicted"], made[4]["finished"]) == ("", False)
@@ -198,7 +199,7 @@ def test_a_prompt_beyond_the_model_is_marked(folder):
 
 
 def test_prompts_of_another_split_are_refused(folder):
-    write_jsonl(predict.PROMPTS, list(read_jsonl(predict.PROMPTS))[1:])
+    write_jsonl(predict.PROMPTS / "test.jsonl", list(read_jsonl(predict.PROMPTS / "test.jsonl"))[1:])
     with pytest.raises(UserError, match="not of the same questions"):
         predict.main()
 
@@ -208,7 +209,7 @@ def test_prompts_of_another_split_are_refused(folder):
     [
         ({"batch_size": 0}, "batch_size must be positive"),
         ({"max_new_tokens": -1}, "max_new_tokens must be positive"),
-        ({"method": "beam"}, "allowed: greedy, execution_guided"),
+        ({"method": "beam"}, "allowed: 'greedy' or 'execution_guided'"),
         ({"method": "execution_guided"}, "choose with predict=execution_guided"),
         ({"guided": GUIDED}, "choose with predict=greedy"),
         ({"method": "execution_guided", "guided": {**GUIDED, "candidates": 1}}, "candidates must be at least 2"),
@@ -248,3 +249,17 @@ def test_execution_guided_is_the_same_every_time(folder):
     assert [json.loads(line)["predicted"] for line in made.splitlines()] == [
         row["predicted"] for row in read_jsonl(predict.TARGET)
     ]
+
+
+def test_the_first_validation_questions_are_answered_too(folder):
+    for path in (predict.SPLITS, predict.PROMPTS):
+        rows = [{**row, "id": f"val-{row['id']}"} for row in read_jsonl(path / "test.jsonl")]
+        write_jsonl(path / "val.jsonl", rows)
+    configure(validation=3)
+    predict.main()
+    rows, known = (list(read_jsonl(path)) for path in (predict.TARGET, predict.VALIDATION))
+    assert [row["id"] for row in known] == ["val-dev-0", "val-dev-1", "val-dev-2"]
+    assert [list(row) for row in rows + known] == [KEYS] * 23
+    for row, same in zip(rows, known, strict=False):
+        assert (row["predicted"], row["log_probability"]) == (same["predicted"], same["log_probability"])
+        assert row["log_probability"] < 0 < row["tokens"]

@@ -2,8 +2,8 @@
 
 Executing a candidate is the caller's (`choose`), so that this module, like all of text2sql.model, knows nothing of
 servers. A question is a row with `id`, `db_id`, `question` and `tokens` (of its prompt); a prediction is a row with
-`id`, `predicted` (SQL), `finished` (False: cut by the limit of tokens), `tokens` and `checked` (False: at some step no
-name could be right, see `Constraint.released`).
+`id`, `predicted` (SQL), `finished` (False: cut by the limit of tokens), `tokens`, `log_probability` (of the tokens;
+None: nothing was generated) and `checked` (False: at some step no name could be right, see `Constraint.released`).
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ def _prediction(question: Row, generation: Generation) -> Row:
         "predicted": generation.text.strip(),
         "finished": generation.finished,
         "tokens": len(generation.token_ids) + generation.finished,
+        # Rounded: the last bits depend on what is generated beside it.
+        "log_probability": round(generation.score, 3),
         "checked": generation.checked,
     }
 
@@ -167,7 +169,7 @@ def complete(
 ) -> None:
     """Fill `partial` with a prediction for every question; an empty one where the prompt is too long for the model."""
     too_long = [row for row in questions if len(row["tokens"]) > predictor.longest and row["id"] not in partial.done]
-    nothing = {"predicted": "", "finished": False, "tokens": 0, "checked": True}
+    nothing = {"predicted": "", "finished": False, "tokens": 0, "log_probability": None, "checked": True}
     partial.add([{"id": row["id"], **nothing} for row in too_long])
     fitting = [row for row in questions if len(row["tokens"]) <= predictor.longest]
     candidates = guided.candidates if guided else 1
