@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any
 
 from text2sql.config import compose, plain, section
 from text2sql.data.custom import FOLDER
-from text2sql.data.sql_eval import SqlEval, judge_predictions
+from text2sql.data.sql_eval import SqlEval, judge_sql_eval
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.schema import Schema, read_index
@@ -45,11 +46,14 @@ def deal(rows: Sequence[Row]) -> list[list[Row]]:
 
 def train(work: Path, script: Path, pairs: Sequence[Row], overrides: Sequence[str]) -> Path:
     """Run the pipeline on a database and some pairs in the folder `work`; returns the release."""
-    own = [f"data.source.database={script}", "data.source.pairs=null"]
-    (work / "models").mkdir(parents=True)
+    custom = work / "data/custom"
+    custom.mkdir(parents=True)
+    shutil.copy(script, custom / "schema.sql")
+    own = ["data.source.pairs=null"]
     if pairs:
-        write_jsonl(work / "pairs.jsonl", ({"question": r["question"], "sql": r["postgres"]} for r in pairs))
-        own[1] = f"data.source.pairs={work / 'pairs.jsonl'}"
+        rows = ({"question": row["question"], "sql": row["postgres"]} for row in pairs)
+        write_jsonl(custom / "pairs.jsonl", rows)
+        own = []
     (work / "params.yaml").write_text(compose(["data=custom", "tracking=none", *own, *overrides], ROOT / "conf"))
     (work / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
     for stage in STAGES:
@@ -109,7 +113,7 @@ def main() -> None:
             asked = [row for row in rows if row["db_id"] == db_id]
             script = (Path(data.folder) / "databases" / f"{db_id}.sql").resolve()
             for name, given in run_database(script, schemas[db_id], asked, options).items():
-                right = sum(row["authors"] for row in judge_predictions(folder, given, data.today))
+                right = sum(row["authors"] for row in judge_sql_eval(folder, given, data.today))
                 low, high = wilson(right, len(given))
                 share = f"{100 * right / len(given):.1f} %"
                 print(f"{db_id:14}{name:18}{right:7}{len(given):5}{share:>10}   {100 * low:.0f} to {100 * high:.0f}")

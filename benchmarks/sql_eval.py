@@ -16,7 +16,7 @@ from pathlib import Path
 
 from text2sql.config import compose, plain, section
 from text2sql.data.custom import FOLDER
-from text2sql.data.sql_eval import SqlEval, judge_predictions
+from text2sql.data.sql_eval import SqlEval, judge_sql_eval
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.progress import track
@@ -60,7 +60,7 @@ def main() -> None:
             given = answers(options.model, folder, options.limit, options.candidates)
         else:
             given = {row["id"]: row["predicted"] for row in read_jsonl(options.predictions)}
-        judged = judge_predictions(folder, given, data.today)
+        judged = judge_sql_eval(folder, given, data.today)
     write_jsonl(options.out, judged)
     groups = defaultdict(list)
     for row in judged:

@@ -25,7 +25,7 @@ from text2sql.conversion.databases.sqlite import Source, connect_sqlite
 from text2sql.conversion.dialect import DEFECT
 from text2sql.conversion.examination import Outcome, examine_everywhere
 from text2sql.data import custom
-from text2sql.data.spider.examples import Example, database_file, read_examples
+from text2sql.data.spider.examples import Example, database_file, source_examples
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.server import Server, server
@@ -144,7 +144,7 @@ def read_options(params: dict[str, Any]) -> ConvertOptions:
 
 def converted(options: ConvertOptions) -> list[dict[str, Any]]:
     """The lines of examples.jsonl for data in Spider's layout."""
-    examples, schemas = list(read_examples(SOURCE)), read_index(INDEX)
+    examples, schemas = list(source_examples(SOURCE)), read_index(INDEX)
     outcomes: dict[tuple[str, str], Outcome] = {}
     with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         todo = jobs(examples, schemas, postgres, options.timeout_seconds)

@@ -41,10 +41,10 @@ class Mini:
 
     def make(self, seed: int) -> dict[str, Any]:
         """Generate the data; returns what the report says of their origin."""
-        from text2sql.data.mini import generate
+        from text2sql.data.mini import generate_dataset
 
         shutil.rmtree(TARGET, ignore_errors=True)
-        generate(TARGET, seed, self.questions_per_domain)
+        generate_dataset(TARGET, seed, self.questions_per_domain)
         return {"kind": self.kind, "seed": seed}
 
 
@@ -65,7 +65,7 @@ class Spider:
     def make(self, seed: int) -> dict[str, Any]:
         """Unpack the archive; returns what the report says of its origin."""
         path = Path(self.archive)
-        actual = archive.obtain(path, self.url, self.sha256)
+        actual = archive.obtain_archive(path, self.url, self.sha256)
         archive.extract(path, TARGET)
         if self.primer:
             from text2sql.data.mini import add_primer
@@ -86,7 +86,7 @@ def read_options(params: dict[str, Any]) -> tuple[Source, int]:
     return section(KINDS[kind], "data.source", params), read_seed(params)
 
 
-def describe(report: dict[str, Any]) -> str:
+def gaps_in_words(report: dict[str, Any]) -> str:
     """The report's gaps in words, one a line, for the terminal."""
     lines = []
     if report["kind"] == "spider":
@@ -129,9 +129,9 @@ def main() -> str:
         check_watched(options)
     report = options.make(seed)
     if isinstance(options, Mini | Spider):  # the others are not in Spider's layout, and are checked query by query
-        report |= layout.verify(TARGET)
+        report |= layout.verify_layout(TARGET)
     write_json(REPORT, report)
-    if notices := describe(report):
+    if notices := gaps_in_words(report):
         print(notices)
     return f"{sum(report['examples'].values()):,} examples on {report['databases']} databases in {TARGET}/"
 

@@ -180,7 +180,7 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
     return parts | ({"primer": without_duplicates(primer)} if primer else {})
 
 
-def report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:
+def split_report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:
     """Counts that account for every example: used in one split, or why not."""
     used = {row["id"] for part in parts.values() for row in part}
     unused = Counter(row["status"] for row in rows if row["id"] not in used)
@@ -217,7 +217,7 @@ def main() -> str:
             for row in part
         )
         write_jsonl(TARGET / f"{name}.jsonl", written)
-    write_json(REPORT, report(rows, parts))
+    write_json(REPORT, split_report(rows, parts))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     return f"{sizes} of {len(rows):,} examples in {TARGET}/"
 

@@ -12,9 +12,9 @@ from text2sql.data import sql_eval
 from text2sql.data.sql_eval import (
     SqlEval,
     authors_verdict,
-    fetch,
+    fetch_files,
     golds_of,
-    judge_predictions,
+    judge_sql_eval,
     pinned,
 )
 from text2sql.errors import UserError
@@ -117,17 +117,17 @@ def test_from_files_to_verdicts(tmp_path, monkeypatch):
     assert (target / "train_spider.json").exists()
     given = {"dev-0": "SELECT aid, 7 AS x FROM author", "dev-1": "SELECT date '2024-06-01' - date '1990-05-31'"}
     verdicts = {
-        row["id"]: (row["authors"], row["suite"]) for row in judge_predictions(target / "postgres", given, chosen.today)
+        row["id"]: (row["authors"], row["suite"]) for row in judge_sql_eval(target / "postgres", given, chosen.today)
     }
     assert verdicts == {"dev-0": (True, False), "dev-1": (True, True)}
     (root / "databases/shop.sql").write_text("")
     with pytest.raises(UserError, match="not the pinned"):
-        fetch(root, "", "")
+        fetch_files(root, "", "")
 
 
 def test_what_is_missing_is_downloaded(tmp_path, monkeypatch):
     served = tmp_path / "served.sql"
     served.write_text(SHOP)
     monkeypatch.setattr(sql_eval, "HASHES", {"databases/served.sql": sha256(served)})
-    fetch(tmp_path / "raw", "", (tmp_path / "{name}.sql").as_uri().replace("%7B", "{").replace("%7D", "}"))
+    fetch_files(tmp_path / "raw", "", (tmp_path / "{name}.sql").as_uri().replace("%7B", "{").replace("%7D", "}"))
     assert (tmp_path / "raw/databases/served.sql").read_text() == SHOP

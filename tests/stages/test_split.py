@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.split import SplitOptions, draw, report, split
+from stages.split import SplitOptions, draw, split, split_report
 from text2sql.config import typed
 from text2sql.errors import UserError
 
@@ -62,7 +62,7 @@ def test_a_primer_is_a_split_of_its_own():
     without, parts = split(examples(), OPTIONS, 1), split([*examples(), *primer], OPTIONS, 1)
     assert parts == without | {"primer": primer[:9]}
     assert "primer" not in without
-    made = report([*examples(), *primer], parts)
+    made = split_report([*examples(), *primer], parts)
     assert made["primer"]["examples"] == 9
     assert made["unused_by_status"] == {"rejected": 1}
 
@@ -78,7 +78,7 @@ def test_every_example_is_accounted_for():
     rows = [*examples(), example(998, "db0", "rejected"), example(997, "db1", "invalid_source")]
     rows.append({**rows[0], "id": "train_spider-996"})
     parts = split(rows, OPTIONS, 3)
-    made = report(rows, parts)
+    made = split_report(rows, parts)
     used = sum(made[name]["examples"] for name in ("train", "val", "test"))
     assert used + sum(made["unused_by_status"].values()) == len(rows)
     assert made["unused_by_status"] == {"invalid_source": 1, "rejected": 1, "verified": 1}

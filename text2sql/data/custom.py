@@ -110,7 +110,7 @@ class Custom:
         write_jsonl(folder / "examples.jsonl", rows)
         if self.embedded:
             write_embedded(target, seed, self.embedded, {schema.db_id})
-        return report(rows, schema, self)
+        return custom_report(rows, schema, self)
 
 
 # --- The database -----------------------------------------------------------------------------------------------------
@@ -428,12 +428,13 @@ def generated(
     import random
 
     from text2sql.data.mini.graph import from_schema
-    from text2sql.data.mini.questions import ask
+    from text2sql.data.mini.questions import generate_questions
 
     values = {
         (table.name, name): column for table in schema.tables for name, column in values_of(table, connection).items()
     }
-    asked = ask(from_schema(schema, values), lambda sql: list(execute(sql).rows), random.Random(seed), count)
+    graph, rng = from_schema(schema, values), random.Random(seed)
+    asked = generate_questions(graph, lambda sql: list(execute(sql).rows), rng, count)
     for number, question in enumerate(asked, start=1):
         yield example(f"{GENERATED}-{number}", schema.db_id, question.question, question.sql, None, real)
 
@@ -475,15 +476,15 @@ def write_embedded(target: Path, seed: int, per_domain: int, others: set[str]) -
     write_json(target / "tables.json", tables)
 
 
-def report(rows: list[Row], schema: Schema, options: Custom) -> dict[str, Any]:
+def custom_report(rows: list[Row], schema: Schema, options: Custom) -> dict[str, Any]:
     """What metrics/source.json says; bad pairs and what is not as declared are shown.
 
     Raises:
         UserError: hardly any question is left.
     """
     bad = [row["reason"] for row in rows if row["status"] == "rejected"]
-    show([f"{options.pairs}, {reason}" for reason in bad], "data/postgres/examples.jsonl")
-    show(schema.notes, "data/postgres/schema_index.json")
+    show_notices([f"{options.pairs}, {reason}" for reason in bad], "data/postgres/examples.jsonl")
+    show_notices(schema.notes, "data/postgres/schema_index.json")
     usable = [row for row in rows if row["status"] != "rejected"]
     pairs = [row for row in usable if row["id"].startswith(PAIRS)]
     if options.pairs and len(pairs) < FEWEST:
@@ -505,7 +506,7 @@ def report(rows: list[Row], schema: Schema, options: Custom) -> dict[str, Any]:
     }
 
 
-def show(lines: Sequence[str], where: str) -> None:
+def show_notices(lines: Sequence[str], where: str) -> None:
     """Print the first notices, and where the rest is."""
     for line in lines[:SHOWN]:
         print(f"notice: {line}")

@@ -91,11 +91,11 @@ class SqlEval:
         from text2sql.postgres.server import server
 
         root = Path(self.folder)
-        fetch(root, self.questions_url, self.databases_url)
+        fetch_files(root, self.questions_url, self.databases_url)
         shutil.rmtree(target, ignore_errors=True)
         folder = target / FOLDER
         folder.mkdir(parents=True)
-        questions = read_questions(root / QUESTIONS)
+        questions = read_eval_questions(root / QUESTIONS)
         with server() as running:
             schemas = load_databases(root, running, folder)
             with Sandbox(running, Limits(timeout_seconds=self.timeout_seconds)) as sandbox:
@@ -115,7 +115,7 @@ class SqlEval:
         }
 
 
-def fetch(root: Path, questions_url: str, databases_url: str) -> None:
+def fetch_files(root: Path, questions_url: str, databases_url: str) -> None:
     """Download what is missing below `root`, and check every file by its hash.
 
     Raises:
@@ -144,7 +144,7 @@ class EvalQuestion:
     golds: tuple[str, ...]
 
 
-def read_questions(path: Path) -> list[EvalQuestion]:
+def read_eval_questions(path: Path) -> list[EvalQuestion]:
     """The questions of the authors' file, with their instructions behind them and their golds written out."""
     with path.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -242,7 +242,7 @@ def example_of(question: EvalQuestion, sandbox: Sandbox, today: str) -> Row:
 # --- Verdicts ---------------------------------------------------------------------------------------------
 
 
-def judge_predictions(folder: Path, predictions: Mapping[str, str], today: str) -> list[Row]:
+def judge_sql_eval(folder: Path, predictions: Mapping[str, str], today: str) -> list[Row]:
     """Predictions executed and compared with every gold: the authors' verdict and ours (suite), by question.
 
     Args:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from text2sql.data.mini import add_primer, generate
+from text2sql.data.mini import add_primer, generate_dataset
 from text2sql.data.mini.domain import load_folder
-from text2sql.data.spider.examples import read_examples
-from text2sql.data.spider.layout import verify
+from text2sql.data.spider.examples import source_examples
+from text2sql.data.spider.layout import verify_layout
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.scoring.hardness import hardness
@@ -31,7 +31,7 @@ DEMO = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     target = tmp_path_factory.mktemp("mini")
-    generate(target, seed=42, questions_per_domain=60)
+    generate_dataset(target, seed=42, questions_per_domain=60)
     return target
 
 
@@ -45,7 +45,7 @@ def connect(made, db_id):
 
 def test_a_seed_decides_every_byte(tmp_path):
     for name, seed in (("one", 7), ("two", 7), ("other", 8)):
-        generate(tmp_path / name, seed=seed, questions_per_domain=5)
+        generate_dataset(tmp_path / name, seed=seed, questions_per_domain=5)
     one, two, other = (sha256_tree(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two
     differs = {name.split("/")[1] if "/" in name else name for name in one if one[name] != other[name]}
@@ -55,7 +55,7 @@ def test_a_seed_decides_every_byte(tmp_path):
 
 def test_neither_hash_order_nor_sqlite_shows(tmp_path):
     """Two processes with other hash seeds write the same bytes, and no file tells which SQLite wrote it."""
-    code = "import sys, pathlib; from text2sql.data.mini import generate; generate(pathlib.Path(sys.argv[1]), 7, 8)"
+    code = "import sys, pathlib, text2sql.data.mini as mini; mini.generate_dataset(pathlib.Path(sys.argv[1]), 7, 8)"
     for name in ("1", "2"):
         subprocess.run(
             [sys.executable, "-c", code, tmp_path / name], check=True, env={**os.environ, "PYTHONHASHSEED": name}
@@ -74,10 +74,10 @@ def test_a_primer_for_another_data_set(layout, made):
     after = sha256_tree(layout)
     assert {name for name in before if after[name] != before[name]} == {"tables.json"}
     assert read(layout, "primer.json") == read(made, "train_spider.json")
-    report = verify(layout)
+    report = verify_layout(layout)
     assert report["examples"]["primer.json"] == 60 * (report["databases"] - 2)
     assert report["not_in_tables_json"] == []
-    assert [e.id for e in read_examples(layout)][-1] == f"primer-{report['examples']['primer.json'] - 1}"
+    assert [e.id for e in source_examples(layout)][-1] == f"primer-{report['examples']['primer.json'] - 1}"
 
 
 def test_a_primer_whose_database_is_there_already_is_refused(layout):

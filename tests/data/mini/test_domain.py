@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from text2sql.data.mini.domain import load, load_folder
+from text2sql.data.mini.domain import load_domain, load_folder
 from text2sql.data.mini.english import spoken
 from text2sql.data.mini.rows import make_rows
 from text2sql.errors import UserError
@@ -34,7 +34,7 @@ tables:
 def described(tmp_path, text):
     path = tmp_path / "shop.yaml"
     path.write_text(text, encoding="utf-8")
-    return load(path)
+    return load_domain(path)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 import pytest
 
 from text2sql.data.mini.domain import load_folder
-from text2sql.data.mini.english import plural, singular, tidy
+from text2sql.data.mini.english import plural, singular, tidy_sentence
 from text2sql.data.mini.graph import from_domain, from_schema
-from text2sql.data.mini.questions import ask, worth_asking
+from text2sql.data.mini.questions import generate_questions, worth_asking
 from text2sql.data.mini.rows import make_rows
 from text2sql.data.mini.shapes import SHAPES
-from text2sql.data.mini.sql import Select
+from text2sql.data.mini.sql import SelectParts
 from text2sql.schema import Column, ForeignKey, Schema, Table
 from text2sql.scoring.hardness import hardness
 
@@ -35,7 +35,7 @@ def asked():
     for domain in DOMAINS:
         rows = make_rows(domain, 42)
         graph = from_domain(domain, rows)
-        out += ask(graph, memory(domain, rows), random.Random(domain.db_id), 60)
+        out += generate_questions(graph, memory(domain, rows), random.Random(domain.db_id), 60)
     return out
 
 
@@ -69,8 +69,7 @@ def test_questions_read_as_sentences(asked):
 
 
 def test_one_meaning_has_one_query(asked):
-    """The same question on two domains' graphs may differ; within a domain a question has one query (`ask` sees to it),
-    and nothing is asked in a style of its own."""
+    """A question has one query within a domain, and nothing is asked in a style of its own."""
     for question in asked:
         assert "!=" not in question.sql
         assert " AS " not in question.sql or "counts" in question.sql or " AS t1" in question.sql, question.sql
@@ -87,7 +86,7 @@ def test_one_meaning_has_one_query(asked):
     ],
 )
 def test_tidy(text, tidied):
-    assert tidy(text) == tidied
+    assert tidy_sentence(text) == tidied
 
 
 @pytest.mark.parametrize(
@@ -115,18 +114,18 @@ ROWS = "CREATE TABLE t (id INTEGER, kind TEXT, price REAL); INSERT INTO t VALUES
 @pytest.mark.parametrize(
     ("query", "worth"),
     [
-        (Select(("id",), "t", ("kind = 'b'",)), True),
-        (Select(("id",), "t", ("kind = 'z'",)), False),  # no answer
-        (Select(("id",), "t", ("price > 1",)), False),  # the condition excludes nothing
-        (Select(("id",), "t", ("price > 1", "kind = 'a'")), False),  # one of the conditions excludes nothing
-        (Select(("COUNT(*)",), "t", ("kind = 'z'",)), False),  # a count of zero
-        (Select(("AVG(price)",), "t", ("kind = 'z'",)), False),  # NULL
-        (Select(("id",), "t", order="price", limit=1), False),  # a tie at the limit
-        (Select(("id",), "t", order="price", descending=True, limit=1), True),
-        (Select(("id",), "t", order="price"), False),  # a tie in a sorted list
-        (Select(("id",), "t", order="id", limit=3), False),  # the limit cuts nothing off
-        (Select(("kind",), "t", group="kind", having="COUNT(*) > 1"), True),
-        (Select(("kind",), "t", group="kind", having="COUNT(*) > 0"), False),
+        (SelectParts(("id",), "t", ("kind = 'b'",)), True),
+        (SelectParts(("id",), "t", ("kind = 'z'",)), False),  # no answer
+        (SelectParts(("id",), "t", ("price > 1",)), False),  # the condition excludes nothing
+        (SelectParts(("id",), "t", ("price > 1", "kind = 'a'")), False),  # one of the conditions excludes nothing
+        (SelectParts(("COUNT(*)",), "t", ("kind = 'z'",)), False),  # a count of zero
+        (SelectParts(("AVG(price)",), "t", ("kind = 'z'",)), False),  # NULL
+        (SelectParts(("id",), "t", order="price", limit=1), False),  # a tie at the limit
+        (SelectParts(("id",), "t", order="price", descending=True, limit=1), True),
+        (SelectParts(("id",), "t", order="price"), False),  # a tie in a sorted list
+        (SelectParts(("id",), "t", order="id", limit=3), False),  # the limit cuts nothing off
+        (SelectParts(("kind",), "t", group="kind", having="COUNT(*) > 1"), True),
+        (SelectParts(("kind",), "t", group="kind", having="COUNT(*) > 0"), False),
     ],
 )
 def test_worth_asking(query, worth):
@@ -160,6 +159,6 @@ def test_shapes_work_on_any_schema(domain):
         for table in domain.tables
         for i, column in enumerate(table.columns)
     }
-    questions = ask(from_schema(as_schema(domain), values), memory(domain, rows), random.Random(1), 60)
+    questions = generate_questions(from_schema(as_schema(domain), values), memory(domain, rows), random.Random(1), 60)
     assert len(questions) == 60
     assert len({q.shape for q in questions}) > 30

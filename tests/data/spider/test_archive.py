@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from text2sql.data.spider.archive import extract, obtain
-from text2sql.data.spider.layout import verify
+from text2sql.data.spider.archive import extract, obtain_archive
+from text2sql.data.spider.layout import verify_layout
 from text2sql.errors import UserError
 from text2sql.files import sha256
 
@@ -78,7 +78,7 @@ def test_a_broken_name(layout, tmp_path):
 
 def test_an_archive_that_is_a_folder(tmp_path):
     with pytest.raises(UserError, match="is no file"):
-        obtain(tmp_path, "http://127.0.0.1:9/never", "0" * 64)
+        obtain_archive(tmp_path, "http://127.0.0.1:9/never", "0" * 64)
 
 
 def test_symbolic_links_are_refused(layout, tmp_path):
@@ -118,7 +118,7 @@ def test_an_archive_of_something_else(tmp_path):
 
 def test_a_local_archive_with_another_checksum_is_taken_with_a_notice(layout, tmp_path, capsys):
     archive = pack(layout, tmp_path / "a.zip", "")
-    assert obtain(archive, "http://127.0.0.1:9/never", "0" * 64) == sha256(archive)
+    assert obtain_archive(archive, "http://127.0.0.1:9/never", "0" * 64) == sha256(archive)
     assert sha256(archive) in capsys.readouterr().out
 
 
@@ -126,20 +126,20 @@ def test_a_download_must_have_the_pinned_checksum(layout, tmp_path):
     served = pack(layout, tmp_path / "served.zip", "")
     target = tmp_path / "raw" / "spider_data.zip"
     with pytest.raises(UserError, match="not the pinned"):
-        obtain(target, served.as_uri(), "0" * 64)
+        obtain_archive(target, served.as_uri(), "0" * 64)
     assert not target.exists()
-    assert obtain(target, served.as_uri(), sha256(served)) == sha256(served)
+    assert obtain_archive(target, served.as_uri(), sha256(served)) == sha256(served)
     assert target.read_bytes() == served.read_bytes()
 
 
 def test_an_unreachable_address_says_where_to_put_the_file(tmp_path):
     with pytest.raises(UserError) as error:
-        obtain(tmp_path / "spider_data.zip", "http://127.0.0.1:9/spider", "0" * 64)
-    assert "put the archive at" in str(error.value)
+        obtain_archive(tmp_path / "spider_data.zip", "http://127.0.0.1:9/spider", "0" * 64)
+    assert "download it by hand and put it into" in str(error.value)
 
 
 def test_a_valid_layout_is_reported(layout):
-    report = verify(layout)
+    report = verify_layout(layout)
     assert report["examples"] == {"train_spider.json": 1, "train_others.json": 0, "dev.json": 1}
     assert report["databases"] == 2
     assert report["missing_databases"] == {}
@@ -147,7 +147,7 @@ def test_a_valid_layout_is_reported(layout):
 
 def test_a_missing_database_is_counted_not_fatal(layout):
     shutil.rmtree(layout / "database" / "market")
-    assert verify(layout)["missing_databases"] == {"market": 1}
+    assert verify_layout(layout)["missing_databases"] == {"market": 1}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_missing_database_is_counted_not_fatal(layout):
 def test_damage_is_named(layout, damage, said):
     damage(layout)
     with pytest.raises(UserError) as error:
-        verify(layout)
+        verify_layout(layout)
     assert said in str(error.value)
 
 
@@ -197,7 +197,7 @@ def test_a_database_that_needs_an_extension_is_not_damaged(layout):
         "create table t (a text collate of_an_app); create index i on t (a); insert into t values (1)"
     )
     connection.close()
-    assert verify(layout)["missing_databases"] == {}
+    assert verify_layout(layout)["missing_databases"] == {}
 
 
 def cut(path: Path) -> None:
@@ -207,6 +207,6 @@ def cut(path: Path) -> None:
 @pytest.mark.spider
 def test_the_real_archive(spider_archive, tmp_path):
     extract(spider_archive, tmp_path / "out")
-    report = verify(tmp_path / "out")
+    report = verify_layout(tmp_path / "out")
     assert report["examples"]["dev.json"] == 1034
     assert report["databases"] > 140

@@ -14,7 +14,7 @@ from typing import Any
 from text2sql.data.mini.domain import Domain, TableSpec, load_folder
 from text2sql.data.mini.english import spoken
 from text2sql.data.mini.graph import from_domain
-from text2sql.data.mini.questions import ask
+from text2sql.data.mini.questions import generate_questions
 from text2sql.data.mini.rows import Rows, make_rows
 from text2sql.data.mini.sql import quoted
 from text2sql.data.spider.examples import PRIMER_FILE
@@ -25,7 +25,7 @@ from text2sql.files import read_json, write_json, write_text
 SQLITE_VERSION = 3040000
 
 
-def generate(target: Path, seed: int, questions_per_domain: int) -> None:
+def generate_dataset(target: Path, seed: int, questions_per_domain: int) -> None:
     """Write the data set to the folder `target`.
 
     Args:
@@ -55,8 +55,10 @@ def write_training_part(
         connection = write_database(target, domain, rows)
         rng = random.Random(f"{seed}/{domain.db_id}/questions")
         graph = from_domain(domain, rows)
-        for made in ask(graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain):
-            examples.append({"db_id": domain.db_id, "query": made.sql, "question": made.question})
+        asked = generate_questions(
+            graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain
+        )
+        examples += [{"db_id": domain.db_id, "query": one.sql, "question": one.question} for one in asked]
         connection.close()
         tables.append(spider_tables(domain))
     return examples, tables
@@ -82,7 +84,7 @@ def add_primer(target: Path, seed: int, questions_per_domain: int) -> None:
 def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connection:
     """Write schema.sql and the SQLite file of a domain; returns a connection to the same content in memory."""
     folder = target / "database" / domain.db_id
-    ddl = "\n\n".join(create_table(table) for table in domain.tables) + "\n"
+    ddl = "\n\n".join(create_sqlite_table(table) for table in domain.tables) + "\n"
     write_text(folder / "schema.sql", ddl)
     connection = sqlite3.connect(":memory:")
     connection.executescript(f"PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'; PRAGMA foreign_keys = ON; {ddl}")
@@ -98,7 +100,7 @@ def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connecti
     return connection
 
 
-def create_table(table: TableSpec) -> str:
+def create_sqlite_table(table: TableSpec) -> str:
     """A table's CREATE statement."""
     lines = []
     for column in table.columns:

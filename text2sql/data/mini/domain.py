@@ -73,10 +73,10 @@ def pools() -> dict[str, list[str]]:
 
 def load_folder(folder: str) -> list[Domain]:
     """The domains of `text2sql/data/mini/<folder>`, sorted by file name."""
-    return [load(path) for path in sorted((HERE / folder).glob("*.yaml"))]
+    return [load_domain(path) for path in sorted((HERE / folder).glob("*.yaml"))]
 
 
-def load(path: Path) -> Domain:
+def load_domain(path: Path) -> Domain:
     """Read and check one description.
 
     Raises:
@@ -89,7 +89,7 @@ def load(path: Path) -> Domain:
             tuple(_table(name, table) for name, table in value["tables"].items()),
             tuple((q["question"], q["sql"]) for q in value.get("questions", [])),
         )
-        problems = list(check(domain))
+        problems = list(domain_problems(domain))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         problems = [f"{type(error).__name__}: {error}"]
     if problems:
@@ -97,7 +97,7 @@ def load(path: Path) -> Domain:
     return domain
 
 
-def check(domain: Domain) -> Iterator[str]:
+def domain_problems(domain: Domain) -> Iterator[str]:
     """What is inconsistent in a description."""
     seen: set[str] = set()
     for table in domain.tables:

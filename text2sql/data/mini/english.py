@@ -76,7 +76,7 @@ def expand(text: str, rng: random.Random) -> str:
     return text
 
 
-def tidy(text: str) -> str:
+def tidy_sentence(text: str) -> str:
     """Articles, blanks, the capital at the start and the mark at the end."""
     words = text.split()
     for i, (word, following) in enumerate(pairwise(words)):

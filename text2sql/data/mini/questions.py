@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
-from text2sql.data.mini.english import tidy
+from text2sql.data.mini.english import tidy_sentence
 from text2sql.data.mini.graph import Graph
 from text2sql.data.mini.pick import Picker, Unsuitable
 from text2sql.data.mini.shapes import SHAPES, Shape
-from text2sql.data.mini.sql import Compound, Query, Select
+from text2sql.data.mini.sql import Compound, Query, SelectParts
 
 Run = Callable[[str], Sequence[Sequence[Any]]]
 #: rounds over the shapes before a graph is taken to have no more to ask
@@ -34,12 +34,12 @@ class Question:
     shape: str
 
 
-def ask(graph: Graph, run: Run, rng: random.Random, count: int, shapes: Mapping[str, Shape] = SHAPES) -> list[Question]:
+def generate_questions(graph: Graph, run: Run, rng: random.Random, count: int) -> list[Question]:
     """Up to `count` different questions; fewer if the graph does not yield as many."""
     picker = Picker(graph, rng)
     asked: dict[str, Question] = {}
     texts: set[str] = set()
-    for shape in _schedule(list(shapes.values()), rng, count):
+    for shape in _schedule(list(SHAPES.values()), rng, count):
         question = _draw(shape, picker, run)
         if question and question.sql not in asked and question.question.lower() not in texts:
             asked[question.sql] = question
@@ -84,7 +84,7 @@ def phrase(shape: Shape, words: Mapping[str, Any], picker: Picker) -> str:
     there = {name: str(word) for name, word in words.items() if word is not None}
     fitting = [t for t in shape.phrasings if {f for _, f, _, _ in Formatter().parse(t) if f} <= there.keys()]
     text = picker.say(picker.any(fitting)).format(**there)
-    return tidy(text)
+    return tidy_sentence(text)
 
 
 def worth_asking(query: Query, run: Run) -> bool:
@@ -100,7 +100,7 @@ def worth_asking(query: Query, run: Run) -> bool:
     return _conditions_matter(query, rows, run) and _no_ties(query, run)
 
 
-def _conditions_matter(query: Select, rows: Sequence[Any], run: Run) -> bool:
+def _conditions_matter(query: SelectParts, rows: Sequence[Any], run: Run) -> bool:
     for i in range(len(query.where)):
         rest = query.where[:i] + query.where[i + 1 :]
         if sorted(map(repr, run(str(dataclasses.replace(query, where=rest, limit=0))))) == sorted(
@@ -110,7 +110,7 @@ def _conditions_matter(query: Select, rows: Sequence[Any], run: Run) -> bool:
     return not query.having or len(run(str(dataclasses.replace(query, having="")))) != len(rows)
 
 
-def _no_ties(query: Select, run: Run) -> bool:
+def _no_ties(query: SelectParts, run: Run) -> bool:
     """ORDER BY leaves no choice: the keys of the rows shown, and of the next one, all differ."""
     if not query.order:
         return True

@@ -21,7 +21,7 @@ import yaml
 from text2sql.data.mini.english import article, plural, third_person, verb_of
 from text2sql.data.mini.graph import Attribute, Entity, Link
 from text2sql.data.mini.pick import SIMPLE, Condition, Picker, Unsuitable, measure, whole
-from text2sql.data.mini.sql import Compound, Query, Scope, Select, join, literal, quoted
+from text2sql.data.mini.sql import Compound, Query, Scope, SelectParts, join, literal, quoted
 
 Hardness = Literal["easy", "medium", "hard", "extra"]
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ class Sketch:
             if isinstance(outcome, Condition):
                 self.words[name] = outcome.text
 
-    def query(self, sql: Mapping[str, Any]) -> Select:
+    def query(self, sql: Mapping[str, Any]) -> SelectParts:
         """The query of a template; `from` names the joined entities (default: t)."""
         entities = [self.slots[name] for name in sql.get("from", "t").split()]
         scope = join(entities, self.links)
@@ -142,7 +142,7 @@ class Sketch:
         }
         where = sql.get("where", [])
         order = str(sql.get("order", "")).format_map(slots).strip()
-        return Select(
+        return SelectParts(
             columns=(sql["select"].format_map(slots),),
             source=scope.text.replace(" JOIN ", " LEFT JOIN ") if sql.get("left") else scope.text,
             where=tuple(part.format_map(slots) for part in ([where] if isinstance(where, str) else where)),
@@ -347,7 +347,7 @@ class Sketch:
         """[NOT] EXISTS children that meet a condition, with the word {no}."""
         no = "" if self.p.chance(0.6) else "no "
         scope = join([self.slots["kid"], self.slots["parent"]], self.links)
-        inner = Select(("1",), quoted(self.slots["kid"].name), (scope.joins[0], condition.within(scope)))
+        inner = SelectParts(("1",), quoted(self.slots["kid"].name), (scope.joins[0], condition.within(scope)))
         self.words["no"] = no
         return f"{'NOT ' if no else ''}EXISTS ({inner})"
 
@@ -500,7 +500,7 @@ def _among(operator: str, link: Link, kid: Entity, condition: Condition | None) 
     """A parent's key IN or NOT IN its children's foreign keys; these without NULLs, as NOT IN a NULL is never true."""
     where = (condition.within(Scope((kid,))),) if condition else ()
     known = (f"{quoted(link.column)} IS NOT NULL",) if link.nullable and operator == "NOT IN" else ()
-    inner = Select((quoted(link.column),), quoted(kid.name), where + known)
+    inner = SelectParts((quoted(link.column),), quoted(kid.name), where + known)
     return f"{quoted(link.parent_column)} {operator} ({inner})"
 
 
@@ -517,7 +517,7 @@ def two_sided(s: Sketch, operator: str) -> Query:
         raise Unsuitable
     s.words |= {"first": first.text, "second": second.text}
     scope = Scope((entity,))
-    left, right = (Select((c.within(scope),), scope.text, (side.within(scope),)) for side in (first, second))
+    left, right = (SelectParts((c.within(scope),), scope.text, (side.within(scope),)) for side in (first, second))
     return Compound(operator, left, right)
 
 
@@ -528,7 +528,7 @@ def both(s: Sketch, operator: str) -> Query:
     scope = join([parent, kid], s.links)
     values = s.p.some(c.values, 2)
     label = EntityInScope(parent, scope).label
-    left, right = (Select((label,), scope.text, (f"{scope.col(kid, c)} = {literal(v)}",)) for v in values)
+    left, right = (SelectParts((label,), scope.text, (f"{scope.col(kid, c)} = {literal(v)}",)) for v in values)
     where = s.p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]").replace("{w}", c.words)
     s.words["first"], s.words["second"] = (where.replace("{}", s.p.value(c, v)) for v in values)
     if c.phrases.get("adjective"):
@@ -551,7 +551,7 @@ def union(s: Sketch) -> Query:
         raise Unsuitable
     c, d = s.p.any(alike)
     s.words |= {"cols": plural(c.words), "cols2": plural(d.words), "things2": u.nouns}
-    left, right = (Select((quoted(c.name),), quoted(entity.name)) for entity, c in ((t, c), (u, d)))
+    left, right = (SelectParts((quoted(c.name),), quoted(entity.name)) for entity, c in ((t, c), (u, d)))
     return Compound("UNION", left, right)
 
 
@@ -566,7 +566,7 @@ def with_and_without(s: Sketch) -> Query:
         lacked = s.kids_where(lack)
         s.words |= {"others": lacked.get("kids", other.nouns), "other_where": lacked["kid_where"]}
     scope = Scope((parent,))
-    return Select((EntityInScope(parent, scope).label,), scope.text, where)
+    return SelectParts((EntityInScope(parent, scope).label,), scope.text, where)
 
 
 def average_count(s: Sketch) -> Query:
@@ -574,8 +574,8 @@ def average_count(s: Sketch) -> Query:
     link = s.links[0]
     if link.nullable:
         raise Unsuitable
-    inner = Select(("COUNT(*) AS n",), quoted(s.slots["kid"].name), group=quoted(link.column))
-    return Select(("AVG(n)",), f"({inner}) AS counts")
+    inner = SelectParts(("COUNT(*) AS n",), quoted(s.slots["kid"].name), group=quoted(link.column))
+    return SelectParts(("AVG(n)",), f"({inner}) AS counts")
 
 
 def self_join(s: Sketch) -> Query:
@@ -585,7 +585,7 @@ def self_join(s: Sketch) -> Query:
     name = quoted(entity.name)
     s.words["role"] = link.role
     source = f"{name} AS t1 JOIN {name} AS t2 ON t1.{quoted(link.column)} = t2.{quoted(link.parent_column)}"
-    return Select(tuple(f"{side}.{quoted(c.name)}" for side in ("t1", "t2") for c in entity.label), source)
+    return SelectParts(tuple(f"{side}.{quoted(c.name)}" for side in ("t1", "t2") for c in entity.label), source)
 
 
 BUILDERS: dict[str, Callable[[Sketch], Query]] = {

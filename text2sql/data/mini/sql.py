@@ -62,7 +62,7 @@ def join(tables: Sequence[Entity], links: Sequence[Link]) -> Scope:
 
 
 @dataclasses.dataclass(frozen=True)
-class Select:
+class SelectParts:
     """One SELECT. `where` parts are joined by AND."""
 
     columns: tuple[str, ...]
@@ -95,11 +95,11 @@ class Compound:
     """Two SELECTs under UNION, INTERSECT or EXCEPT."""
 
     operator: str
-    left: Select
-    right: Select
+    left: SelectParts
+    right: SelectParts
 
     def __str__(self) -> str:
         return f"{self.left} {self.operator} {self.right}"
 
 
-Query = Select | Compound
+Query = SelectParts | Compound

@@ -21,7 +21,7 @@ CHUNK = 1 << 20
 MOST_BYTES, LARGEST_JSON, DENSEST = 20 << 30, 256 << 20, 300
 
 
-def obtain(archive: Path, url: str, pinned: str) -> str:
+def obtain_archive(archive: Path, url: str, pinned: str) -> str:
     """Make sure that `archive` is there, downloading it from `url` if not; returns its sha256.
 
     A download must have the `pinned` sha256. A local file may have another: that is said and recorded, so that

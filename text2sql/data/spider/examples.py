@@ -79,7 +79,7 @@ def example_files(root: Path) -> tuple[str, ...]:
     return (*FILES, PRIMER_FILE) if (root / PRIMER_FILE).exists() else FILES
 
 
-def read_examples(root: Path) -> Iterator[Example]:
+def source_examples(root: Path) -> Iterator[Example]:
     """All examples below `root`, in source order."""
     for name in example_files(root):
         stem = Path(name).stem

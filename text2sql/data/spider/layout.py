@@ -17,7 +17,7 @@ from text2sql.progress import track
 OFFICIAL_COUNTS = {"train_spider.json": 7000, "train_others.json": 1659, "dev.json": 1034}
 
 
-def verify(root: Path) -> dict[str, Any]:
+def verify_layout(root: Path) -> dict[str, Any]:
     """A report on the layout below `root`.
 
     Keys: `examples` (by file), `databases` (number present), `missing_databases` ({db_id: examples that use it}),
