@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help sql-eval repro experiments test demo lint params environment lock remote verify clean
+.PHONY: help dependencies sql-eval repro experiments test demo lint params environment lock remote verify clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,8 +53,11 @@ experiments: environment ## the experiments so far, best first, in the columns t
 	dvc exp show --only-changed --no-pager --sort-by accuracy --sort-order desc --precision 4 \
 		--drop 'Created|.*/.*|data\.source.*|model\.(?!name).*'
 
-lint: environment ## ruff, and who may import whom
-	ruff check . && ruff format --check . && lint-imports
+lint: environment ## ruff, who may import whom, and that dvc.yaml names what stages import
+	ruff check . && ruff format --check . && lint-imports && .ci/dependencies --check
+
+dependencies: environment ## write the modules that each stage imports into dvc.yaml again
+	.ci/dependencies
 
 sql-eval: environment ## score models/release on sql-eval, which is downloaded
 	python -m benchmarks.sql_eval --model models/release

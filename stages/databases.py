@@ -18,8 +18,8 @@ from typing import Any
 
 from text2sql.config import read_params, require, section
 from text2sql.conversion.databases import describe, open_source, write_dump
-from text2sql.conversion.databases.check import differences
 from text2sql.conversion.engines import connect_as_text
+from text2sql.conversion.rows_check import differences
 from text2sql.data import custom
 from text2sql.errors import UserError
 from text2sql.postgres.load import loaded

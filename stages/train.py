@@ -35,7 +35,7 @@ BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
 MODULES = (
-    "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "prompt", "qualifiers",
+    "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "process", "prompt", "qualifiers",
     "recipe", "training", "value_linking",
 )  # fmt: skip
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"

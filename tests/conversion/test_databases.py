@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from text2sql.conversion.databases import describe, open_source, write_dump
-from text2sql.conversion.databases.check import differences
 from text2sql.conversion.engines import connect_as_text
+from text2sql.conversion.rows_check import differences
 from text2sql.errors import UserError
 from text2sql.postgres.load import load
 from text2sql.postgres.server import server

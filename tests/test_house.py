@@ -1,0 +1,27 @@
+"""The house: short functions, names that mean one thing, and an architecture page that names what there is."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CODE = [path for folder in ("text2sql", "stages") for path in sorted((ROOT / folder).rglob("*.py"))]
+LONGEST = 60
+PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_are_short(path):
+    functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
+    assert not [(f.name, f.end_lineno - f.lineno + 1) for f in functions if f.end_lineno - f.lineno >= LONGEST]
+
+
+@pytest.mark.parametrize("place", sorted(set(re.findall(r"`((?:text2sql|stages)/[\w/]+\.py)`", PAGE))))
+def test_the_architecture_page_names_what_there_is(place):
+    names = {
+        n.name for n in ast.walk(ast.parse((ROOT / place).read_text())) if isinstance(n, ast.FunctionDef | ast.ClassDef)
+    }
+    for said in re.findall(rf"`{re.escape(place)}` \(([^)]*)\)", PAGE):
+        assert set(re.findall(r"`(\w+)`", said)) <= names
