@@ -41,6 +41,7 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 
 repro: environment ## set up and run the pipeline
 	dvc repro
+	@python -m text2sql.results
 
 test: environment ## set up and run the tests
 	@.ci/browser
@@ -50,8 +51,7 @@ demo: environment ## the demo in the browser, at http://127.0.0.1:7860
 	python -m app.demo
 
 experiments: environment ## the experiments so far, best first, in the columns that differ
-	dvc exp show --only-changed --no-pager --sort-by accuracy --sort-order desc --precision 4 \
-		--drop 'Created|.*/.*|data\.source.*|model\.(?!name).*'
+	@python -m text2sql.results --experiments
 
 lint: environment ## ruff, who may import whom, and that dvc.yaml names what stages import
 	ruff check . && ruff format --check . && lint-imports && .ci/dependencies --check

@@ -20,6 +20,7 @@ import csv
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ import tempfile
 import threading
 import time
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ from typing import Any, Literal
 
 from text2sql.config import read_params, require, section
 from text2sql.errors import UserError
-from text2sql.files import read_json, read_jsonl, repository_root, sha256, sha256_tree
+from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
 
 if typing.TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +49,9 @@ if typing.TYPE_CHECKING:
 
 ADAPTER = Path("models/adapter")
 RELEASE = Path("models/release")
+BASE = Path("models/base")
 PROMPTS = Path("data/prompts")
+SPLIT = Path("data/splits/test.jsonl")
 PREDICTIONS = Path("data/predictions/test.jsonl")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
@@ -58,21 +62,24 @@ BESIDE = {"README.md", "manifest.json"}
 #: sections of params.yaml that decide the adapter, and those that decide its score
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
 SCORING_SECTIONS = ("predict", "score")
-#: figures of metrics/score.json that become metrics
-SCORES = ("n", "excluded", "execution_accuracy", "execution_accuracy_strict", "valid_sql")
-#: the trainer's names of the curves, and ours; what else it logs are sums at the end, some under these names
+#: figures of metrics/score.json that become metrics of the run and of its model, so that both rank by them
+SCORES = ("execution_accuracy", "execution_accuracy_strict", "valid_sql")
+#: the trainer's names of the curves, and ours; what else it logs are sums at the end, some under these names.
+#: MLflow draws what has no slash first and folds the rest up by what is before it: the losses and scores are the story.
 CURVES = {
     "loss": "train_loss",
     "eval_loss": "val_loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "mean_token_accuracy": "token_accuracy",
-    "eval_mean_token_accuracy": "val_token_accuracy",
-    "epoch": "epoch",
+    "learning_rate": "training/learning_rate",
+    "grad_norm": "training/grad_norm",
+    "mean_token_accuracy": "training/token_accuracy",
+    "eval_mean_token_accuracy": "training/val_token_accuracy",
+    "epoch": "training/epoch",
 }
+LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 BEST = "best"  # the alias of the registered version with the least validation loss
 #: seconds of one request, and how often it is tried again: MLflow's own 120 and 7 keep a stage up for a quarter hour
 LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 SEND_EVERY = 5.0  # seconds between two batches of the curves: fewer than ten requests that time out can pile up
 MOST = 800  # metrics of one request, of 1,000 that MLflow takes
 
@@ -118,7 +125,7 @@ def connect(uri: str | None = None) -> MlflowClient:
     Raises:
         MlflowException: the server does not answer, or the database is of a newer MLflow.
     """
-    for name, value in LIMITS.items():
+    for name, value in (LIMITS | QUIET).items():
         os.environ.setdefault(name, value)
     if uri is None:
         return _open_database(repository_root() / "mlflow.db")
@@ -210,10 +217,11 @@ def _log_metrics(client: MlflowClient, run_id: str, points: list[Metric]) -> Non
         client.log_batch(run_id, points[start : start + MOST])
 
 
-def _points(values: Mapping[str, float], step: int = 0) -> list[Metric]:
+def _points(values: Mapping[str, float], step: int = 0, **belongs_to: str) -> list[Metric]:
     from mlflow.entities import Metric
 
-    return [Metric(name, float(value), int(time.time() * 1000), step) for name, value in values.items()]
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step, **belongs_to) for name, value in values.items()]
 
 
 # --- What and where this is ------------------------------------------------------------------------------------------
@@ -344,8 +352,8 @@ class TrainingRun:
                 named = {CURVES[name]: value for name, value in (logs or {}).items() if name in CURVES}
                 if "train_loss" in named:
                     (before, done), self.last = self.last, (time.perf_counter(), state.epoch)
-                    named["examples_per_second"] = (state.epoch - done) * examples / (self.last[0] - before)
-                    named["memory_bytes"] = memory_bytes()
+                    named["training/examples_per_second"] = (state.epoch - done) * examples / (self.last[0] - before)
+                    named["training/memory_bytes"] = memory_bytes()
                 run.metrics(named, step=state.global_step)
 
         return Curves()
@@ -383,7 +391,7 @@ def training_run(fingerprint: str, params: dict[str, Any] | None = None) -> Iter
                 monitor.finish()
             run.flush()
             if status == "FINISHED":
-                log_workspace(params, run_id=run.run_id or None)
+                _say(f"`mlflow ui` shows this run at {log_workspace(params, run_id=run.run_id or None)}")
             elif run._client:
                 _log(run._client, run.run_id, error=error)
                 run._client.set_terminated(run.run_id, status)
@@ -410,8 +418,6 @@ def _begin(settings: Tracking, fingerprint: str, params: dict[str, Any]) -> tupl
 
 def _monitor(settings: Tracking, run_id: str, resumed: bool) -> Any:
     """MLflow's thread that samples processor, memory, disk, network and GPU."""
-    import logging
-
     import mlflow
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -464,13 +470,18 @@ def _terminated_as_interrupt() -> Iterator[None]:
 # --- What the workspace has ------------------------------------------------------------------------------------------
 
 
-def record(params: dict[str, Any] | None = None) -> None:
-    """Log what the workspace has of its adapter, for a stage at its end: see `log_workspace`. Never raises."""
+def record(params: dict[str, Any] | None = None) -> str | None:
+    """Log what the workspace has of its adapter, for a stage at its end: see `log_workspace`. Never raises.
+
+    Returns:
+        The address of the run in the user interface; None if it is not recorded, or MLflow is away.
+    """
     params = read_params() if params is None else params
     # Predictions that came from elsewhere have no adapter, and no run.
-    if ADAPTER.is_dir() and section(Tracking, "tracking", params).kind == "mlflow":
+    if section(Tracking, "tracking", params).kind == "mlflow" and ADAPTER.is_dir():
         with _warned():
-            log_workspace(params)
+            return log_workspace(params)
+    return None
 
 
 def log_workspace(params: dict[str, Any], run_id: str | None = None, uri: str | None = None) -> str:
@@ -481,26 +492,27 @@ def log_workspace(params: dict[str, Any], run_id: str | None = None, uri: str | 
         uri: a server other than that of params.yaml.
 
     Returns:
-        The id of the adapter's run.
+        The address of the adapter's run in the user interface.
     """
     settings = section(Tracking, "tracking", params)
     client = connect(uri or settings.uri)
     group = _experiment(client, settings)
-    digest = adapter_sha256(ADAPTER)
-    run_id = run_id or _run_of(client, group, digest, params)
-    _log(client, run_id, flat({key: params[key] for key in TRAINING_SECTIONS if key in params}), adapter_sha256=digest)
-    _log_training(client, group, run_id, digest, params)
+    adapter = adapter_sha256(ADAPTER)
+    run_id = run_id or _run_of(client, group, adapter, params)
+    _log(client, run_id, flat({key: params[key] for key in TRAINING_SECTIONS if key in params}), adapter_sha256=adapter)
+    _log_training(client, group, run_id, adapter, params)
     target = run_id
-    if is_scored(digest, params):
+    if is_scored(adapter, params):
         target = _scoring_run(client, group, run_id, params)
-        _log_score(client, target, params["data"]["name"])
+        _log_score(client, target, params)
     if is_released():
         for name in sorted(BESIDE):
             client.log_artifact(target, str(RELEASE / name))
     for finished in {run_id, target}:
         if client.get_run(finished).info.status != "FINISHED":
             client.set_terminated(finished, "FINISHED")
-    return run_id
+    # `mlflow ui` opens a page on agents: this one has the run, and the way to all others.
+    return f"{uri or settings.uri or 'http://127.0.0.1:5000'}/#/experiments/{group}/runs/{run_id}"
 
 
 def is_scored(adapter: str, params: dict[str, Any]) -> bool:
@@ -509,7 +521,7 @@ def is_scored(adapter: str, params: dict[str, Any]) -> bool:
     A training may make the same bytes again, after which DVC skips predict and score: unless their options changed.
     """
     predicted = METRICS / "predict.json"
-    needed = (predicted, PREDICTIONS, METRICS / "score.json", PLOTS / "verdicts.csv")
+    needed = (predicted, SPLIT, PREDICTIONS, METRICS / "score.json", PLOTS / "verdicts.csv")
     if not all(path.exists() for path in needed) or read_json(predicted).get("adapter_sha256") != adapter:
         return False
     if os.environ.get("DVC_STAGE") != "train":
@@ -567,26 +579,29 @@ def _log_training(client: MlflowClient, group: str, run_id: str, adapter: str, p
     train = _figures("train.json")
     numbers = {name: value for name, value in train.items() if isinstance(value, int | float)}
     # A figure that has a curve too is left out: MLflow shows the curve's last point under its name.
-    points += _new(client, run_id, {name: value for name, value in numbers.items() if name not in curves})
+    named = {
+        n if n in ("train_loss", "val_loss") else f"training/{n}": v for n, v in numbers.items() if n not in curves
+    }
+    points += _new(client, run_id, named)
     _log_metrics(client, run_id, points)
     for name, context in CONTEXTS.items():
         _log_dataset(client, run_id, PROMPTS / f"{name}.jsonl", f"{params['data']['name']} {name}", context)
     _register(client, group, run_id, adapter, params, train.get("val_loss"))
 
 
-def _new(client: MlflowClient, run_id: str, values: Mapping[str, float]) -> list[Metric]:
+def _new(client: MlflowClient, run_id: str, values: Mapping[str, float], **belongs_to: str) -> list[Metric]:
     """Points of the figures that the run does not have, or has otherwise."""
     there = client.get_run(run_id).data.metrics
-    return _points({name: value for name, value in values.items() if there.get(name) != value})
+    return _points({name: value for name, value in values.items() if there.get(name) != value}, **belongs_to)
 
 
 def _log_dataset(client: MlflowClient, run_id: str, path: Path, name: str, context: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if path.exists():
-        digest, rows = sha256(path), sum(1 for _ in read_jsonl(path))
-        profile, source = json.dumps({"num_rows": rows, "sha256": digest}), json.dumps({"uri": path.as_posix()})
-        dataset = Dataset(name, digest[:36], "local", source, profile=profile)
+        sum_, rows = sha256(path), sum(1 for _ in read_jsonl(path))
+        profile, source = json.dumps({"num_rows": rows, "sha256": sum_}), json.dumps({"uri": path.as_posix()})
+        dataset = Dataset(name, sum_[:36], "local", source, profile=profile)
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
 
@@ -597,7 +612,7 @@ def _register(
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    name = f"text2sql-{params['data']['name']}-{params['model']['name']}"
+    name = _registered(params)
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -608,8 +623,10 @@ def _register(
     if not any(version.run_id == run_id for version in versions):
         tags = {"adapter_sha256": adapter, "validation": validation}
         tags |= {"val_loss": repr(val_loss)} if val_loss is not None else {}
-        model = client.create_logged_model(group, "adapter", run_id, tags)
-        client.log_model_artifacts(model.model_id, str(ADAPTER))
+        trained = flat({key: params[key] for key in TRAINING_SECTIONS if key in params})
+        model = client.create_logged_model(group, name, run_id, tags, trained, "text-to-sql")
+        with tempfile.TemporaryDirectory() as scratch:
+            client.log_model_artifacts(model.model_id, str(_packaged(Path(scratch), params)))
         client.finalize_logged_model(model.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
         source = f"models:/{model.model_id}"
@@ -619,6 +636,42 @@ def _register(
     if rated:
         best = min(rated, key=lambda version: (float(version.tags["val_loss"]), int(version.version)))
         client.set_registered_model_alias(name, BEST, best.version)
+
+
+def _registered(params: dict[str, Any]) -> str:
+    return f"text2sql-{params['data']['name']}-{params['model']['name']}"
+
+
+def _packaged(folder: Path, params: dict[str, Any]) -> Path:
+    """The adapter as `mlflow.pyfunc` loads it: with its recipe, signature and the code that asks it."""
+    from importlib.metadata import version
+
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, Schema
+
+    adapter = folder / "adapter"
+    shutil.copytree(ADAPTER, adapter)
+    # As in a release: what the adapter was trained on and how it is to be asked (text2sql/ask/locate.py).
+    made_of = {BASE.as_posix(): digest(BASE)} if BASE.is_dir() else {}
+    recipe = {key: params[key] for key in (*TRAINING_SECTIONS, *SCORING_SECTIONS) if key in params}
+    write_json(adapter / "manifest.json", {"made_of": made_of, "params": recipe})
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    with warnings.catch_warnings():  # the model's file leaves a warning out
+        save_model(
+            folder / "model",
+            python_model=str(Path(__file__).parent / "ask" / "mlflow_model.py"),
+            artifacts={"adapter": str(adapter)},
+            signature=ModelSignature(
+                Schema([ColSpec("string", "question"), ColSpec("string", "schema")]), Schema([ColSpec("string")])
+            ),
+            input_example={
+                "question": "How many customers are there?",
+                "schema": "CREATE TABLE customers (id integer)",
+            },
+            pip_requirements=[f"{name}=={version(name)}" for name in LIBRARIES],
+        )
+    return folder / "model"
 
 
 def _validation_sha256() -> str:
@@ -643,13 +696,22 @@ def _scoring_run(client: MlflowClient, group: str, run_id: str, params: dict[str
     return child
 
 
-def _log_score(client: MlflowClient, run_id: str, data: str) -> None:
+def _log_score(client: MlflowClient, run_id: str, params: dict[str, Any]) -> None:
     """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
-    score = _figures("score.json")
+    score, data = _figures("score.json"), f"{params['data']['name']} test"
     figures = {name: score[name] for name in SCORES}
-    figures |= {f"execution_accuracy_{k}": v["execution_accuracy"] for k, v in score["by_hardness"].items()}
-    _log_metrics(client, run_id, _new(client, run_id, figures))
-    _log_dataset(client, run_id, PREDICTIONS, f"{data} test", "test")
+    further = {"score/questions": score["n"], "score/excluded": score["excluded"]}
+    further |= {f"score/{level}": part["execution_accuracy"] for level, part in score["by_hardness"].items()}
+    name, belongs_to = _registered(params), {}
+    # A run below, with other options of predict and score, has no model: the model's figures are those of its run.
+    for version in [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]:
+        client.update_model_version(name, version.version, _description(score, params, version.version))
+        # By these the Models page and `search_logged_models` rank.
+        model = version.source.removeprefix("models:/")
+        belongs_to = {"model_id": model, "dataset_name": data, "dataset_digest": sha256(SPLIT)[:36]}
+    _log_metrics(client, run_id, _new(client, run_id, figures, **belongs_to) + _new(client, run_id, further))
+    _log(client, run_id, **{"mlflow.note.content": _description(score, params)})
+    _log_dataset(client, run_id, SPLIT, data, "test")
     with (PLOTS / "verdicts.csv").open(encoding="utf-8") as lines:
         verdicts = {row["id"]: row for row in csv.DictReader(lines)}
     asked = ("id", "db_id", "question", "gold", "predicted")
@@ -663,6 +725,19 @@ def _log_score(client: MlflowClient, run_id: str, data: str) -> None:
     # By this tag the user interface shows the file as a table.
     _log(client, run_id, **{"mlflow.loggedArtifacts": json.dumps([{"path": "predictions.json", "type": "table"}])})
     client.log_artifacts(run_id, str(PLOTS), PLOTS.name)
+
+
+def _description(score: Mapping[str, Any], params: dict[str, Any], version: str | None = None) -> str:
+    """What the adapter is, how good it is, and what to type, in Markdown."""
+    low, high = score["ci95"]
+    accuracy = f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right"
+    interval = f"95 %: {100 * low:.1f} to {100 * high:.1f}"
+    said = f"**{accuracy}** ({interval}). {params['model']['name']} trained on {params['data']['name']}."
+    if version is None:
+        return said
+    address = f"models:/{_registered(params)}/{version}"
+    code = f'mlflow.pyfunc.load_model("{address}").predict({{"question": "...", "schema": "CREATE TABLE ..."}})'
+    return f"{said}\n\n```python\n{code}\n```\n```sh\ntext2sql ask --model {address} --schema shop.sql\n```"
 
 
 # --- Getting an adapter back -----------------------------------------------------------------------------------------
@@ -695,11 +770,11 @@ def fetch(name: str, target: Path, uri: str | None = None) -> str:
         download_artifacts(f"models:/{version.name}/{version.version}", dst_path=scratch)
         (weights,) = Path(scratch).rglob("adapter_model.safetensors")
         shutil.copytree(weights.parent, target, dirs_exist_ok=True)
-    digest, expected = adapter_sha256(target), version.tags["adapter_sha256"]
-    if digest != expected:
-        what = f"the files of {name} in {target} hash to {digest}, not {expected}"
+    sum_, expected = adapter_sha256(target), version.tags["adapter_sha256"]
+    if sum_ != expected:
+        what = f"the files of {name} in {target} hash to {sum_}, not {expected}"
         raise UserError(what, "they were changed: train again")
-    return digest
+    return sum_
 
 
 def sync(uri: str | None = None) -> str:
@@ -713,10 +788,10 @@ def sync(uri: str | None = None) -> str:
         raise UserError(f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back")
     if section(Tracking, "tracking", params).kind == "none" and uri is None:
         raise UserError("tracking.kind is none", "name a server with --uri, or `text2sql params` with tracking=local")
-    run_id = log_workspace(params, uri=uri)
+    address = log_workspace(params, uri=uri)
     if not is_scored(adapter_sha256(ADAPTER), params):
         _say(f"{METRICS / 'score.json'} is not of this adapter and was left out: `dvc repro score`")
-    return run_id
+    return address
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -734,7 +809,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "sync":
-            print(f"the run of {ADAPTER} is {sync(chosen.uri)}")
+            print(f"the run of {ADAPTER}: {sync(chosen.uri)}")
         else:
             print(f"{chosen.target}: {fetch(chosen.name, chosen.target, chosen.uri)}")
     except UserError as error:

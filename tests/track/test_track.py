@@ -41,8 +41,8 @@ def test_one_run_holds_training_and_score(store, clone):
     assert curve(store, run) == [(0, 1.0), (1, 0.5), (2, 0.3333)]
     # A figure of the whole run that has a curve too is left out.
     assert run.data.metrics["train_loss"] == 0.3333
-    assert (run.data.metrics["val_loss"], run.data.metrics["seconds"]) == (0.5, 7.0)
-    assert run.data.metrics["execution_accuracy"] == run.data.metrics["execution_accuracy_easy"] == 0.4
+    assert (run.data.metrics["val_loss"], run.data.metrics["training/seconds"]) == (0.5, 7.0)
+    assert run.data.metrics["execution_accuracy"] == run.data.metrics["score/easy"] == 0.4
     tags = run.data.tags
     assert (tags["adapter_sha256"], tags["dataset"], tags["model"], tags["experiment"]) == (
         digest, "mini", "tiny", "trunk",
@@ -88,6 +88,20 @@ def test_best_is_the_version_of_least_validation_loss_and_loads_by_name(store, c
     assert fetch(f"{MODEL}/3", clone / "third") == hashes[2]
     with pytest.raises(UserError, match="no registered adapter text2sql-mini-big"):
         fetch("text2sql-mini-big@best", clone / "none")
+
+
+def test_models_rank_by_accuracy_and_versions_say_what_they_are(store):
+    for number, accuracy in enumerate((0.4, 0.6, 0.5)):
+        score(train(f"f{number}", content=str(number)), accuracy)
+    group = store.get_experiment_by_name("text2sql").experiment_id
+    order = [{"field_name": "metrics.execution_accuracy", "ascending": False}]
+    models = store.search_logged_models([group], order_by=order)
+    assert [{m.key: m.value for m in model.metrics}["execution_accuracy"] for model in models] == [0.6, 0.5, 0.4]
+    assert {(m.dataset_name, model.name) for model in models for m in model.metrics} == {("mini test", MODEL)}
+    assert models[0].params["train.learning_rate"] == "0.001"
+    said = store.get_model_version(MODEL, "2").description
+    assert "60.0 % of 1 test questions right** (95 %: 10.0 to 70.0). tiny trained on mini" in said
+    assert f'load_model("models:/{MODEL}/2")' in said
 
 
 def test_losses_on_other_validation_answers_do_not_compete(store):
@@ -222,7 +236,7 @@ def test_sync_logs_a_finished_run_once(store, capsys):
     assert (run.data.metrics["execution_accuracy"], run.data.metrics["val_loss"]) == (0.4, 0.5)
     assert run.data.params["predict.batch_size"] == "16"
     assert len(store.search_model_versions(f"name = '{MODEL}'")) == 1
-    assert run.info.run_id in capsys.readouterr().out
+    assert f"runs/{run.info.run_id}" in capsys.readouterr().out
 
 
 def test_sync_completes_a_run_that_was_cut_off(store, monkeypatch, capsys):

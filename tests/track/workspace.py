@@ -4,7 +4,7 @@ import shutil
 import time
 
 from text2sql.files import read_json, write_json, write_jsonl, write_text
-from text2sql.track import ADAPTER, METRICS, PLOTS, PREDICTIONS, adapter_sha256, record, training_run
+from text2sql.track import ADAPTER, METRICS, PLOTS, PREDICTIONS, SPLIT, adapter_sha256, record, training_run
 
 
 def params(**changes):
@@ -73,6 +73,7 @@ def predict(adapter):
     """What stages/predict.py writes."""
     row = {"id": "q", "db_id": "shop", "question": "How many?", "gold": "SELECT 1", "predicted": "SELECT 1"}
     write_jsonl(PREDICTIONS, [row])
+    write_jsonl(SPLIT, [{name: row[name] for name in ("id", "db_id", "question")}])
     write_json(METRICS / "predict.json", {"adapter_sha256": adapter})
 
 

@@ -1,0 +1,51 @@
+"""A registered adapter as MLflow loads it: questions and schemas in, SQL out.
+
+    model = mlflow.pyfunc.load_model("models:/text2sql-mini-smollm2-135m@best")
+    model.predict({"question": "How many customers are there?", "schema": "CREATE TABLE customers (id int)"})
+
+MLflow keeps this file with the model and runs it to load the model; `text2sql` must be installed there. The base model
+is the workspace's, or is obtained once, as for `text2sql ask`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import pandas
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+# MLflow asks for them at the class statement; with types a single dict would be refused.
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
+
+
+class TextToSql(PythonModel):
+    """`text2sql.ask.Engine` behind MLflow's interface."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load adapter and base model."""
+        from text2sql.ask import Engine
+
+        self.engine = Engine.load(context.artifacts["adapter"])
+
+    # Without types: the signature is in track.py, and lets one dict stand for a row.
+    def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201
+        """The SQL for each row's `question` on its `schema` (CREATE TABLE statements).
+
+        Raises:
+            UserError: a question or a schema cannot be read.
+        """
+        from text2sql.ask import schema
+
+        answers = []
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "schema.sql"
+            for row in pandas.DataFrame(model_input).to_dict("records"):
+                file.write_text(row["schema"], encoding="utf-8")
+                answers.append(self.engine.ask(row["question"], schema(file, self.engine.samples)).sql)
+        return answers
+
+
+set_model(TextToSql())

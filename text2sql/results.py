@@ -1,0 +1,123 @@
+"""What there is: the workspace's adapter (the end of `make repro`), and the experiments beside it (`make experiments`).
+
+python -m text2sql.results                  # accuracy, where adapter and report lie, what to type next
+python -m text2sql.results --experiments    # each DVC experiment with its figures and what it changed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from text2sql.config import read_params
+from text2sql.errors import UserError
+from text2sql.files import read_json
+from text2sql.track import ADAPTER, METRICS, PLOTS, RELEASE, flat, record
+
+#: columns of the table: metrics/brief/ has these
+FIGURES = {"accuracy": "accuracy", "strict": "strict", "valid_sql": "valid", "val_loss": "val loss", "minutes": "min"}
+#: sections of which a name says all, and what changes no result
+NAMED = ("data.source.", "model.", "tracking.")
+
+
+def summary() -> str:
+    """What the pipeline left in the workspace, and what to do with it.
+
+    Raises:
+        UserError: it has not been run.
+    """
+    params, score = read_params(), read_json(METRICS / "score.json")
+    low, high = score["ci95"]
+    accuracy = f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right"
+    return "\n".join(
+        (
+            f"{params['model']['name']} trained on {params['data']['name']}: {accuracy} "
+            f"(95 %: {100 * low:.1f} to {100 * high:.1f}), {100 * score['valid_sql']:.1f} % valid SQL",
+            f"  release   {RELEASE}/ (adapter, tokenizer, card); the adapter alone: {ADAPTER}/",
+            f"  report    {PLOTS / 'report.html'}",
+            "  ask       text2sql ask --schema examples/shop.sql",
+            "  demo      make demo",
+            "  compare   make experiments",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One of `dvc exp show --json`: `state` is success, failed, queued or running; parameters by dotted names."""
+
+    name: str
+    state: str
+    figures: Mapping[str, float]
+    params: Mapping[str, str]
+
+
+def read_experiments(rows: list[dict[str, Any]]) -> list[Experiment]:
+    """The workspace, and every experiment of every commit that `dvc exp show --json` gave.
+
+    One that did not end has no figures: DVC shows those of the commit that it started from.
+    """
+    given = [("workspace", "success", rows[0]["data"])]
+    for row in rows[1:]:
+        for one in row["experiments"] or []:
+            state = (one["executor"] or {}).get("state", "success")
+            first = one["revs"][0]
+            given.append((one["name"] or first["name"] or first["rev"][:7], state, first["data"]))
+    experiments = []
+    for name, state, data in given:
+        values = [file.get("data") or {} for file in data["metrics"].values()] if state == "success" else []
+        figures = {key: value for part in values for key, value in part.items() if isinstance(value, int | float)}
+        params = flat({key: v for file in data["params"].values() for key, v in (file.get("data") or {}).items()})
+        experiments.append(Experiment(name, state, figures, params))
+    return experiments
+
+
+def experiment_table(experiments: list[Experiment]) -> Table:
+    """Best first, each with the parameters in which it differs from the workspace, the first of `experiments`."""
+    base = experiments[0].params
+    table = Table("experiment", *FIGURES.values(), "changed")
+    table.columns[0].overflow = table.columns[-1].overflow = "fold"
+    for column in table.columns[1:-1]:
+        column.justify, column.no_wrap = "right", True
+    for one in sorted(experiments, key=lambda one: -one.figures.get("accuracy", -1.0)):
+        changed = {name: value for name, value in one.params.items() if base.get(name) != value and is_shown(name)}
+        figures = [f"{one.figures[name]:.4g}" if name in one.figures else "-" for name in FIGURES]
+        said = "\n".join(f"{name}={value}" for name, value in changed.items())
+        title = one.name if one.state == "success" else f"{one.name} ({one.state})"
+        table.add_row(Text(title), *figures, Text(said))
+    return table
+
+
+def is_shown(name: str) -> bool:
+    """Whether a parameter says something that no other says: a data set's and a model's name stand for the rest."""
+    return name in ("data.name", "model.name") or not name.startswith(NAMED)
+
+
+def main() -> None:
+    """Print the summary, or the experiments; MLflow gets what it lacks of the workspace first."""
+    parser = argparse.ArgumentParser(prog="python -m text2sql.results", description=__doc__.partition("\n")[0])
+    parser.add_argument("--experiments", action="store_true", help="the DVC experiments instead of the workspace")
+    try:
+        if parser.parse_args().experiments:
+            done = subprocess.run(["dvc", "exp", "show", "--json"], stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                raise UserError("`dvc exp show` failed", "see its message above")
+            Console().print(experiment_table(read_experiments(json.loads(done.stdout))))
+            return
+        link = record()
+        print(summary() + (f"\n  MLflow    mlflow ui, then {link}" if link else ""))
+    except UserError as error:
+        sys.exit(f"results: {error}")
+
+
+if __name__ == "__main__":
+    main()
