@@ -127,6 +127,28 @@ def publish(
 
 
 @app.command()
+def export(
+    release: Annotated[Path, typer.Option(help="The release's folder.")] = Path("models/release"),
+    merged: Annotated[bool, typer.Option("--merged", help="One model in safetensors, bfloat16.")] = False,
+    gguf: Annotated[str | None, typer.Option(help="One GGUF file: F16, Q8_0 or Q4_K_M.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make; default: models/export/FORM.")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="Compare on so many; default: all.")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Keep an export that answers worse.")] = False,
+) -> None:
+    """Write the release as one model (safetensors, or GGUF for llama.cpp and Ollama), and compare its answers."""
+    from text2sql.model.process import prepare
+
+    prepare()
+    from text2sql.release.export import MERGED, export
+    from text2sql.release.gguf_file import QUANTIZATIONS
+
+    if merged == bool(gguf) or (gguf and gguf not in QUANTIZATIONS):
+        raise UserError("which form?", f"give --merged, or --gguf and one of {', '.join(QUANTIZATIONS)}")
+    form = gguf or MERGED
+    typer.echo(export(release, out or Path("models/export") / form, form, questions, anyway))
+
+
+@app.command()
 def remote(
     bucket: Annotated[str, typer.Argument(help="gs://NAME/FOLDER, or none for no remote at all.")],
     shared: Annotated[bool, typer.Option(help="For all who clone: in .dvc/config, to be committed.")] = False,

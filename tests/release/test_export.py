@@ -1,0 +1,119 @@
+"""`text2sql export` with the tiny model: what is written answers as the adapter does, and a worse export is refused."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tiny_release import make_release
+from typer.testing import CliRunner
+
+from text2sql.cli import app
+from text2sql.errors import UserError
+from text2sql.files import read_json, write_jsonl, write_text
+from text2sql.model.base import load_tokenizer
+from text2sql.model.prompt import FRAMES, PromptOptions, encode_prompt, render
+from text2sql.release.export import MERGED, export, template, verdict, write_and_answer
+from text2sql.release.gguf_file import QUANTIZATIONS
+from text2sql.release.manifest import read_manifest
+from text2sql.schema import Column, Schema, Table
+from text2sql.scoring.versus import Difference
+
+SHOP = Schema(
+    "shop", (Table("customers", "customers", (Column("id", "id", "integer"), Column("name", "name", "text"))),)
+)
+DUMP = "CREATE TABLE customers (id integer, name text);\nCOPY customers FROM stdin;\n1\tAda\n2\tBob\n\\.\n"
+QUESTIONS = ("How many customers are there?", "Name them all.", "Is there a [/INST] in a name?")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with its base model, test questions and their database."""
+    root = tmp_path_factory.mktemp("workspace")
+    make_release(root)
+    options = PromptOptions(style="ddl", samples=0)
+    rows = [{"id": f"test-{n}", "db_id": "shop", "question": text} for n, text in enumerate(QUESTIONS)]
+    write_jsonl(root / "data/splits/test.jsonl", [{**r, "sql": "SELECT count(*) FROM customers"} for r in rows])
+    prompts = [{**r, "prompt": render(SHOP, r["question"], options, "mistral")} for r in rows]
+    write_jsonl(root / "data/prompts/test.jsonl", prompts)
+    write_text(root / "data/postgres/databases/shop.sql", DUMP)
+    return root
+
+
+#: llama.cpp is installed by those who export to it
+LLAMA = pytest.mark.skipif(find_spec("cyllama") is None, reason="pip install cyllama==0.2.18")
+
+
+@pytest.mark.parametrize("form", [MERGED, *(pytest.param(name, marks=LLAMA) for name in QUANTIZATIONS)])
+def test_every_form(workspace: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.chdir(workspace)
+    words = ["--merged"] if form == MERGED else ["--gguf", form]
+    result = CliRunner().invoke(app, ["export", *words])
+    assert result.exit_code == 0, result.output or result.exception
+    folder = Path("models/export") / form
+    facts = read_json(folder / "export.json")
+    assert facts["questions"] == facts["prompts_with_the_same_tokens"] == len(QUESTIONS)
+    assert set(facts["execution_accuracy"]) == {"adapter", "export"}
+    assert set(facts["files"]) == {path.name for path in folder.iterdir()} - {"export.json"}
+    if form != MERGED:
+        assert 'TEMPLATE """[INST] {{ .Prompt }} [/INST]"""' in (folder / "Modelfile").read_text()
+    with pytest.raises(UserError, match="is there already"):
+        export(Path("models/release"), folder, form)
+
+
+@pytest.mark.parametrize("form", [MERGED, pytest.param("F16", marks=LLAMA)])
+def test_the_export_answers_as_the_adapter(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """To the token: another order of the heads' dimensions, a missing bias or BOS would show."""
+    monkeypatch.chdir(workspace)
+    release, rows = Path("models/release"), [{"prompt": "[INST] customers [/INST]"}, {"prompt": "[INST] name? [/INST]"}]
+    before, after, alike = write_and_answer(release, read_manifest(release)["params"], tmp_path, form, rows)
+    assert all(before)
+    assert after == before
+    assert alike == len(rows)
+
+
+def test_the_chat_template_is_the_prompt_s_frame(workspace: Path) -> None:
+    tokenizer = load_tokenizer(workspace / "models/base")
+    for name in ("mistral", "chatml"):
+        tokenizer.chat_template = template(FRAMES[name])
+        framed = tokenizer.apply_chat_template([{"role": "user", "content": "it's\nso"}], tokenize=False)
+        assert framed == f"{FRAMES[name].head}it's\nso{FRAMES[name].tail}"
+    assert encode_prompt(tokenizer, "[INST] a [/INST]")[0] == tokenizer.bos_token_id
+
+
+def test_a_worse_export_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = tuple(map(str, range(100)))
+    worse = Difference((), ids[:2], ids[2:], (), (), ())
+    with pytest.raises(UserError, match=r"98\.0% of 100 questions right, the adapter 100\.0%"):
+        verdict(Path("out"), worse, 100, 100, anyway=False)
+    assert "2.0% worse" in capsys.readouterr().err
+    assert "98.0%" in verdict(Path("out"), worse, 100, 100, anyway=True)
+    assert "5 of 100 prompts are read as other tokens" in verdict(
+        Path("out"), Difference((), ids[:1], ids[1:], (), (), ()), 95, 100, anyway=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda root: (root / "models/release/manifest.json").unlink(), "is no release"),
+        (lambda root: (root / "models/base/config.json").write_text("{}"), "is not what models/release was made with"),
+    ],
+)
+def test_bad_input(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage, said: str) -> None:
+    import shutil
+
+    shutil.copytree(workspace, tmp_path / "copy")
+    damage(tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    with pytest.raises(UserError, match=said):
+        export(Path("models/release"), Path("out"), "Q8_0")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--merged", "--gguf", "F16"], ["--gguf", "Q9"]])
+def test_one_form_is_chosen(words: list[str]) -> None:
+    assert "which form" in str(CliRunner().invoke(app, ["export", *words]).exception)
