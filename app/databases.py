@@ -122,14 +122,15 @@ class Databases:
             said = str(error).splitlines()[0]
             raise UserError(f"PostgreSQL refuses the schema: {said}", "leave out what it names, or mend it") from None
         with self._lock:
-            # Should another visitor have pasted the same meanwhile, that database is dropped in time like any other.
-            self._pasted[text] = Database(name, schema)
+            kept = self._pasted.setdefault(text, Database(name, schema))
             self._pasted.move_to_end(text)
+            if kept.name != name:  # another visitor has pasted the same meanwhile
+                self._doomed.append(name)
             while len(self._pasted) > PASTED:
                 self._doomed.append(self._pasted.popitem(last=False)[1].name)
             doomed, self._doomed = self._doomed, []
         self._drop(doomed)
-        return self._pasted.get(text) or Database(name, schema)
+        return kept
 
     def _create_empty(self, name: str, schema: Schema) -> Schema:
         """A database with the tables of a schema; what the server refuses of them is noted."""
