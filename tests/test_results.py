@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from text2sql.files import write_json
-from text2sql.results import experiment_table, read_experiments, summary
+from text2sql.results import experiment_table, read_experiments, workspace_summary
 
 
 def data(rate, accuracy, **more):
@@ -55,6 +55,6 @@ def test_summary_says_how_good_it_is_and_what_comes_next(tmp_path, monkeypatch):
     write_json(tmp_path / "params.yaml", {"data": {"name": "mini"}, "model": {"name": "tiny"}})
     score = {"n": 50, "execution_accuracy": 0.66, "ci95": [0.5215, 0.7756], "valid_sql": 0.98}
     write_json(tmp_path / "metrics/score.json", score)
-    said = summary()
+    said = workspace_summary()
     assert "tiny trained on mini: 66.0 % of 50 test questions right (95 %: 52.1 to 77.6), 98.0 % valid SQL" in said
     assert "text2sql ask --schema examples/shop.sql" in said

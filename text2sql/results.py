@@ -29,7 +29,7 @@ FIGURES = {"accuracy": "accuracy", "strict": "strict", "valid_sql": "valid", "va
 NAMED = ("data.source.", "model.", "tracking.")
 
 
-def summary() -> str:
+def workspace_summary() -> str:
     """What the pipeline left in the workspace, and what to do with it.
 
     Raises:
@@ -114,7 +114,7 @@ def main() -> None:
             Console().print(experiment_table(read_experiments(json.loads(done.stdout))))
             return
         link = record()
-        print(summary() + (f"\n  MLflow    mlflow ui, then {link}" if link else ""))
+        print(workspace_summary() + (f"\n  MLflow    mlflow ui, then {link}" if link else ""))
     except UserError as error:
         sys.exit(f"results: {error}")
 

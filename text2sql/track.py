@@ -19,6 +19,7 @@ import contextlib
 import csv
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
@@ -32,7 +33,6 @@ import tempfile
 import threading
 import time
 import typing
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -657,7 +657,8 @@ def _packaged(folder: Path, params: dict[str, Any]) -> Path:
     recipe = {key: params[key] for key in (*TRAINING_SECTIONS, *SCORING_SECTIONS) if key in params}
     write_json(adapter / "manifest.json", {"made_of": made_of, "params": recipe})
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
-    with warnings.catch_warnings():  # the model's file leaves a warning out
+    # MLflow asks for type hints, with which one dict could not stand for a row, and overrides filters of warnings.
+    with contextlib.redirect_stderr(io.StringIO()):
         save_model(
             folder / "model",
             python_model=str(Path(__file__).parent / "ask" / "mlflow_model.py"),

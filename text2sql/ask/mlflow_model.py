@@ -10,15 +10,11 @@ is the workspace's, or is obtained once, as for `text2sql ask`.
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import pandas
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
-
-# MLflow asks for them at the class statement; with types a single dict would be refused.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class TextToSql(PythonModel):
