@@ -50,6 +50,7 @@ ACCEPTED = [
     "SELECT name FROM shop WHERE opened > '2020-01-01' AND open AND open = TRUE",
     "SELECT name FROM shop WHERE name::integer > 3 AND id::text LIKE '3%' AND opened BETWEEN '2020-01-01' AND opened",
     "SELECT round(avg(length(name)), 2), min(opened), string_agg(name, ', ') FROM shop HAVING max(id) > sum(id)",
+    "SELECT opened::text, open::int, CAST(opened AS timestamp), name::text::numeric FROM shop",
     "SELECT name FROM shop WHERE name IN ('a', 'b') AND id IN (SELECT max(shop_id) FROM sale) AND name IS NOT NULL",
 ]
 REFUSED = [
@@ -73,6 +74,10 @@ REFUSED = [
     "SELECT name FROM shop WHERE id IN (SELECT name FROM shop)",
     "SELECT name FROM shop WHERE id IN (SELECT id, name FROM shop)",
     "SELECT sum(name) FROM shop",
+    "SELECT sum(CAST(opened AS DECIMAL)) FROM shop",  # PostgreSQL casts no date to a number
+    "SELECT opened::text::int FROM shop",
+    "SELECT id FROM shop WHERE CAST(id AS date) > '2020-01-01'",
+    "SELECT CAST(opened AS boolean) FROM shop",
     "SELECT max(count(*)) FROM shop",
     "SELECT name FROM shop WHERE count(*) > 1",
     "SELECT name FROM shop WHERE length() > 1",

@@ -145,3 +145,27 @@ def test_a_thousand_prompts_are_grouped_at_once():
 def test_impossible_prompts_are_refused(prompts, said):
     with pytest.raises(UserError, match=said):
         generate(tiny("llama"), Tokenizer(), prompts, GenerationOptions(max_new_tokens=24))
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_candidates_read_their_question_once(monkeypatch, batch):
+    from text2sql.model import generation
+
+    model, questions = tiny("llama"), prompts_of((20, 9), 2)
+    prompts = [prompt for prompt in questions for _ in range(4)]
+    seeds = [f"{i}" if i % 4 else None for i in range(len(prompts))]
+    options = GenerationOptions(batch_size=batch, max_new_tokens=6)
+    alone = [generate(model, Tokenizer(), [p], options, [s])[0] for p, s in zip(prompts, seeds, strict=True)]
+    computed, forward = [], generation._Decoder._forward
+
+    def counted(self, step, tokens):
+        computed.extend(tokens)
+        return forward(self, step, tokens)
+
+    monkeypatch.setattr(generation._Decoder, "_forward", counted)
+    together = generate(model, Tokenizer(), prompts, options, seeds)
+    assert [g.token_ids for g in together] == [g.token_ids for g in alone]
+    decoded = sum(len(g.token_ids) + g.finished - 1 for g in together)
+    groups = group_by_prefix(prompts)
+    once = sum(length + sum(len(prompts[i]) - length for i in members[::4]) for length, members in groups)
+    assert len(computed) == once + decoded

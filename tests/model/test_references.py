@@ -55,6 +55,14 @@ WHOLE = [
     "SELECT CASE WHEN age > 3 OR age < 1 THEN 'a' ELSE 'b' END FROM singer",
     "SELECT name FROM singer WHERE age::text = '3'",
     "SELECT name FROM singer WHERE id = 5 OR 3 < id",
+    "SELECT name FROM singer WHERE (id = 5 OR 3 < id) AND age > 3",
+    'SELECT singer.name, "order"."Total" FROM singer JOIN "order" ON singer.age = "order".id',
+    "SELECT name FROM singer WHERE age BETWEEN 3 AND 5 AND id > 3",
+    "SELECT age::double precision FROM singer WHERE id = 1",
+    "SELECT count(*) FILTER(WHERE age > 3) FROM singer",
+    "SELECT name, age FROM singer UNION (SELECT name, id FROM band) UNION SELECT title, points FROM chart",
+    "SELECT age FROM (SELECT age FROM singer) AS t1",
+    "SELECT name FROM singer WHERE age IS DISTINCT FROM 3 ORDER BY name",
 ]
 
 
@@ -111,6 +119,17 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT singer.name FROM singer JOIN member ON singer.id", " NOT"),
         ("SELECT abs(abs(abs(abs(abs(abs(abs(abs", "("),
         ("SELECT t1.name FROM singer AS t1 WHERE t1.", "founded"),
+        ("SELECT name FROM singer WHERE age > 3 AND age > ", "3"),  # again
+        ("SELECT name FROM singer WHERE name = 'a' OR name = 'b' OR name = 'a", "'"),
+        ("SELECT age, count(*) FROM singer GROUP BY age HAVING ", "born"),
+        ("SELECT name FROM singer", " HAVING"),
+        ("SELECT *, count(*) FROM singer", " WHERE age > 3 LIMIT"),
+        ("SELECT age FROM (SELECT name", " FROM"),  # it does not return the age
+        ("SELECT avg(age) FROM (SELECT name", " FROM"),
+        ("SELECT name FROM singer UNION SELECT name FROM band ORDER BY ", "age"),
+        ("SELECT singer.name FROM singer", " CROSS JOIN"),
+        ("SELECT avg(CAST(", "since AS integer)) FROM singer"),  # member's
+        ("SELECT name FROM singer WHERE CAST(", "since"),
     ],
 )  # fmt: skip
 def test_where_a_query_can_only_fail(references, begun, refused):

@@ -1,0 +1,79 @@
+"""Which texts a column may be compared with."""
+
+import pytest
+
+from text2sql.model.literals import Literals
+from text2sql.model.references import References
+from text2sql.schema import Column, Schema, Table
+
+CARS = Schema(
+    "cars",
+    (
+        Table(
+            "car",
+            "car",
+            (
+                Column("id", "id", "integer"),
+                Column("make", "make", "text", samples=("volvo", "Ford", "O'Hara")),
+                Column("note", "note", "text", samples=tuple(map(str, range(9)))),  # more than are kept
+                Column("empty", "empty", "text"),
+                Column("day", "day", "date", samples=("2020-01-01",)),
+            ),
+            ("id",),
+        ),
+    ),
+)
+QUESTION = "Which Volvo or Saab of Little Town is not from 'USA' ?"
+
+
+def reading(sql):
+    return References(CARS).start(Literals(CARS, QUESTION, 9)).after(sql)
+
+
+@pytest.mark.parametrize(
+    ("condition", "admitted"),
+    [
+        ("make = 'volvo'", True),  # a value
+        ("make = 'Volvo'", False),  # the value is spelled otherwise
+        ("make = 'FORD'", False),
+        ("make = 'O''Hara'", True),
+        ("make = 'Saab'", True),  # the question's word
+        ("make = 'Little Town'", True),
+        ("make = 'Little Tow'", False),  # half a word
+        ("make = 'Toyota'", False),
+        ("make <> 'Toyota'", False),
+        ("make IN ('Ford', 'Saab')", True),
+        ("make IN ('Ford', 'Toyota')", False),
+        ("make NOT IN ('Toyota')", False),
+        ("make ILIKE '%Volv%'", True),
+        ("make LIKE 'F%'", True),
+        ("make LIKE '%Toyota%'", False),
+        ("make > 'M'", True),  # an order asks for no value
+        ("lower(make) = 'toyota'", True),  # not the column itself
+        ("note = 'anything'", True),  # not all values are known
+        ("empty = 'anything'", True),
+        ("day = '2021-01-01'", True),  # no text
+        ("id = 3 AND make = 'Toyota'", False),
+        ("car.make = 'Toyota'", False),
+        ("make = ''", True),
+    ],
+)
+def test_texts(condition, admitted):
+    assert (reading(f"SELECT id FROM car WHERE {condition} ") is not None) is admitted
+
+
+@pytest.mark.parametrize(
+    ("begun", "admitted"), [("'v", True), ("'V", True), ("'Vx", False), ("'To", True), ("'T ", False)]
+)
+def test_beginnings(begun, admitted):
+    """V: the question's Volvo, which only its whole word shows to be another spelling of a value."""
+    assert (reading(f"SELECT id FROM car WHERE make = {begun}") is not None) is admitted
+
+
+def test_a_value_is_not_taken_twice():
+    assert reading("SELECT id FROM car WHERE make = 'volvo' OR make = 'F") is not None
+    assert reading("SELECT id FROM car WHERE make = 'Ford' OR make = 'For") is None
+
+
+def test_without_a_question_any_text_will_do():
+    assert References(CARS).admits("SELECT id FROM car WHERE make = 'Toyota'", ended=True)
