@@ -340,7 +340,9 @@ def test_split_keeps_wordings_of_one_query_together(stem):
 def test_generated_questions_are_for_training_only():
     """Ten pairs are enough; no query of a held-back pair is trained on in other words."""
     pairs = [row(f"custom-{i}", f"select {i}") for i in range(10)]
-    others = [row(f"generated-{i}", f"SELECT  {i}") for i in range(100)] + [row("train_spider-1", "select 1", "shop")]
+    others = [row(f"generated-{i}", f"SELECT  {i}") for i in range(100)] + [
+        row("train_spider-1", "select 1 from t", "shop")
+    ]
     parts = split_of(pairs + others)
     assert [len(parts[name]) for name in ("val", "test")] == [1, 2]
     assert {row["id"].split("-")[0] for row in parts["val"] + parts["test"]} == {"custom"}
