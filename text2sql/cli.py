@@ -47,6 +47,28 @@ def ask(
     converse(question, options)
 
 
+@app.command()
+def serve(
+    schema: Annotated[list[str] | None, typer.Option(help="A schema file, or NAME=FILE; may be repeated.")] = None,
+    sqlite: Annotated[list[str] | None, typer.Option(help="An SQLite database, or NAME=FILE.")] = None,
+    dsn: Annotated[list[str] | None, typer.Option(help="A PostgreSQL server, or NAME=DSN.")] = None,
+    model: Annotated[str, typer.Option(help="As for ask.")] = "models/release",
+    run: Annotated[bool, typer.Option("--run", help="Run the queries; answers have their rows too.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Speak MCP on the standard input and output instead.")] = False,
+    host: Annotated[str, typer.Option(help="Beyond loopback only with TEXT2SQL_TOKEN set.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    queue: Annotated[int, typer.Option(min=1, help="Questions that wait at most; beyond them: status 429.")] = 64,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one answer; beyond them: status 504.")] = 60.0,
+    trust: Annotated[str, typer.Option(help="As for ask.")] = "",
+) -> None:
+    """Serve answers: OpenAI's chat API and MCP over HTTP, or (--mcp) MCP on the standard streams."""
+    from text2sql.ask.serve import ServeOptions, named_places, serve_places
+
+    places = named_places({"schema": schema or [], "sqlite": sqlite or [], "dsn": dsn or []})
+    options = ServeOptions(places, model, run, host, port, queue, timeout, comma_list(trust))
+    serve_places(options, standard_streams=mcp)
+
+
 def one_place(schema: str | None, sqlite: str | None, dsn: str | None) -> tuple[str, PlaceType]:
     """The one database that is given, and as what.
 

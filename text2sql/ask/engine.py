@@ -140,18 +140,31 @@ class Engine:
         started = time.perf_counter()
         prompt, notes = self.encode(question, schema)
         generations = self.generate_batch([(prompt, schema)], candidates)[0]
-        target = target or Target()
-        fitted = {g.text: fit_query(g.text, schema, target) for g in generations}
+        answer = self.finish(question, schema, generations, execute=execute, run=run, target=target)
+        notices = (*warnings, *notes, *answer.warnings)
+        return dataclasses.replace(answer, warnings=notices, seconds=time.perf_counter() - started)
+
+    def finish(
+        self,
+        question: str,
+        schema: Schema,
+        generations: Sequence[Generation],
+        *,
+        execute: Execute | None = None,
+        run: bool = False,
+        target: Target | None = None,
+    ) -> Answer:
+        """The answer out of what the model wrote: chosen, made to fit the server, formatted, and run if it is to be."""
+        fitted = {g.text: fit_query(g.text, schema, target or Target()) for g in generations}
         execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
         text, result = choose_text(generations, execute_fitted)
-        seconds = time.perf_counter() - started
         sql, changes = fitted[text]
-        problems = query_problems(text, schema)
         if run and execute is not None and result is None:
             result = execute(sql)
-        notices = (*warnings, *notes, *problems, *changes)
+        warnings = (*query_problems(text, schema), *changes)
         confidence = self.confidence(next(each for each in generations if each.text == text))
-        return Answer(question, format_sql(sql), notices, result if run else None, seconds, candidates, confidence)
+        shown = result if run else None
+        return Answer(question, format_sql(sql), warnings, shown, 0.0, len(generations), confidence)
 
     def confidence(self, generation: Generation) -> float | None:
         """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""

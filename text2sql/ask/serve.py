@@ -1,0 +1,421 @@
+"""`text2sql serve`: answers for other programs, from one process that keeps the model loaded.
+
+Questions that arrive together are answered in one batch. They wait in a queue of limited length (429 when it is full)
+and for a limited time (504). The server listens on loopback; beyond it only with a bearer token, which is taken from
+the environment so that no process list shows it. The log has path, status and milliseconds of each request, no text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import ipaddress
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from text2sql.ask.engine import Answer, Engine, result_dict
+from text2sql.ask.place import Place, PlaceType, open_place
+from text2sql.ask.question import check_question
+from text2sql.errors import UserError
+
+if TYPE_CHECKING:
+    from mcp.server.fastmcp import FastMCP
+
+TOKEN = "TEXT2SQL_TOKEN"
+PREFIX = "text2sql/"
+#: questions that are answered in one batch at most
+BATCH = 16
+#: bytes of a request's body
+LARGEST_BODY = 1_000_000
+#: rows in a table of an answer
+SHOWN_ROWS = 50
+log = logging.getLogger("text2sql.serve")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """The options of `text2sql serve`; `places` by the name after `text2sql/`."""
+
+    places: Mapping[str, tuple[str, PlaceType]]
+    model: str
+    run: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8000
+    queue: int = 64
+    timeout: float = 60.0
+    trusted: Sequence[str] = ()
+
+
+def named_places(given: Mapping[PlaceType, Sequence[str]]) -> dict[str, tuple[str, PlaceType]]:
+    """The databases by name: `NAME=PLACE`, or `default` for the one without a name.
+
+    Raises:
+        UserError: there is none, or two have one name.
+    """
+    places: dict[str, tuple[str, PlaceType]] = {}
+    for place_type, values in given.items():
+        for value in values:
+            name, equals, place = value.partition("=")
+            if (
+                not equals
+                or not name.replace("-", "").replace("_", "").isalnum()
+                or name in ("host", "dbname", "service")
+            ):
+                name, place = "default", value
+            if name in places:
+                raise UserError(f"two databases are called {name}", "name them: --sqlite shop=shop.sqlite")
+            places[name] = (place, place_type)
+    if not places:
+        raise UserError("which database?", "give --schema FILE, --sqlite FILE or --dsn postgresql://...")
+    return places
+
+
+class QueueFull(Exception):
+    """More questions wait than may."""
+
+
+@dataclasses.dataclass
+class Waiting:
+    """A question in the queue."""
+
+    question: str
+    place: Place
+    run: bool
+    answer: Future[Answer] = dataclasses.field(default_factory=Future)
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Answers questions of several threads by one thread at the model, all that wait in one batch."""
+
+    def __init__(self, engine: Engine, longest: int) -> None:
+        self.engine = engine
+        self._queue: queue.Queue[Waiting | None] = queue.Queue(longest)
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    def submit(self, question: str, place: Place, run: bool) -> Future[Answer]:
+        """The answer to come.
+
+        Raises:
+            QueueFull: too many wait.
+            UserError: the question is none.
+        """
+        check_question(question)
+        waiting = Waiting(question, place, run)
+        try:
+            self._queue.put_nowait(waiting)
+        except queue.Full:
+            raise QueueFull from None
+        return waiting.answer
+
+    def close(self) -> None:
+        """End the thread, after what it is at."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            ended = False
+            while len(batch) < BATCH and not self._queue.empty():
+                if (following := self._queue.get()) is None:
+                    ended = True
+                    break
+                batch.append(following)
+            # who has hung up or waited too long has cancelled
+            self._answer([waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()])
+            if ended:
+                return
+
+    def _answer(self, batch: list[Waiting]) -> None:
+        """Answer a batch; what is wrong with one question is told to it alone."""
+        prompts, encoded = [], []
+        for waiting in batch:
+            try:
+                prompt, notes = self.engine.encode(waiting.question, waiting.place.schema)
+            except Exception as error:
+                waiting.answer.set_exception(error)
+                continue
+            prompts.append((prompt, waiting.place.schema))
+            encoded.append((waiting, notes))
+        try:
+            generations = self.engine.generate_batch(prompts) if prompts else []
+        except Exception as error:
+            for waiting, _ in encoded:
+                waiting.answer.set_exception(error)
+            return
+        for (waiting, notes), written in zip(encoded, generations, strict=True):
+            place = waiting.place
+            try:
+                execute = place.execute if waiting.run else None
+                answer = self.engine.finish(
+                    waiting.question, place.schema, written, execute=execute, run=waiting.run, target=place.target
+                )
+                warnings = (*check_question(waiting.question), *notes, *answer.warnings)
+                seconds = time.perf_counter() - waiting.started
+                waiting.answer.set_result(dataclasses.replace(answer, warnings=warnings, seconds=seconds))
+            except Exception as error:
+                waiting.answer.set_exception(error)
+
+
+def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
+    """Load the model, open the databases, and serve until SIGTERM or SIGINT.
+
+    Raises:
+        UserError: beyond loopback without a token, a port in use, a model or database that is not to be had.
+    """
+    token = os.environ.get(TOKEN) or None
+    if not standard_streams:
+        check_address(options, token)
+    with ExitStack() as stack:
+        engine = Engine.load(options.model, log.info)
+        places = {
+            name: stack.enter_context(open_place(place, engine.samples, trusted=options.trusted, expected=place_type))
+            for name, (place, place_type) in options.places.items()
+        }
+        batcher = Batcher(engine, options.queue)
+        stack.callback(batcher.close)
+        if standard_streams:
+            build_mcp(batcher, places, options).run("stdio")
+            return
+        import uvicorn
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        app = build_app(batcher, places, options, token)
+        uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning",
+                    timeout_graceful_shutdown=5)  # fmt: skip
+
+
+def check_address(options: ServeOptions, token: str | None) -> None:
+    """Refuse an address that is open to others without a token, or in use.
+
+    Raises:
+        UserError: as said.
+    """
+    try:
+        loopback = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not token:
+        raise UserError(f"{options.host} is open to other machines", f"set {TOKEN}, which clients must then send")
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.host, options.port))
+        except OSError as error:
+            what = f"{options.host}:{options.port} cannot be listened on: {error.strerror}"
+            raise UserError(what, "name another with --port") from None
+
+
+def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions, token: str | None) -> FastAPI:
+    """The HTTP server: /v1/chat/completions, /v1/models, /mcp, /health, /metrics."""
+    import asyncio
+
+    registry = CollectorRegistry()
+    requests = Counter("text2sql_requests", "Requests by path and status", ["path", "status"], registry=registry)
+    seconds = Histogram("text2sql_request_seconds", "Seconds to the answer", ["path"], registry=registry)
+    protocol = build_mcp(batcher, places, options)
+    mounted = protocol.streamable_http_app()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with protocol.session_manager.run():
+            yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    def failure(status: int, message: str, type_: str = "invalid_request_error") -> JSONResponse:
+        return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status)
+
+    @app.middleware("http")
+    async def watch(request: Request, proceed: Callable[[Request], Any]) -> Response:
+        started = time.perf_counter()
+        given = request.headers.get("authorization", "")
+        if (
+            token
+            and request.url.path != "/health"
+            and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+        ):
+            response: Response = failure(401, "the bearer token is missing or wrong", "authentication_error")
+        elif int(request.headers.get("content-length") or 0) > LARGEST_BODY:
+            response = failure(413, f"more than {LARGEST_BODY:,} bytes")
+        else:
+            response = await proceed(request)
+        path = request.url.path if request.url.path in PATHS else "other"
+        requests.labels(path, response.status_code).inc()
+        seconds.labels(path).observe(time.perf_counter() - started)
+        log.info("%s %d %.0f ms", path, response.status_code, 1000 * (time.perf_counter() - started))
+        return response
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok", "model": batcher.engine.title}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        listed = [{"id": PREFIX + n, "object": "model", "created": 0, "owned_by": "text2sql"} for n in places]
+        return {"object": "list", "data": listed}
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> Response:
+        try:
+            body = json.loads(await request.body())
+            question = last_question(body)
+            model = str(body.get("model") or "")
+            place = places.get(model.removeprefix(PREFIX))
+            if place is None and (len(places) > 1 or model not in ("", "text2sql")):
+                return failure(404, f"there is no model {model}: see /v1/models")
+            waiting = batcher.submit(question, place or next(iter(places.values())), options.run)
+            answer = await asyncio.wait_for(asyncio.wrap_future(waiting), options.timeout)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return failure(400, "the body is not JSON")
+        except UserError as error:
+            return failure(400, str(error))
+        except QueueFull:
+            return failure(429, "too many questions wait: try again", "rate_limit_error")
+        except TimeoutError:
+            return failure(504, f"no answer within {options.timeout:.0f} s", "timeout_error")
+        text = answer_text(answer)
+        if body.get("stream"):
+            return StreamingResponse(chunks(text, model), media_type="text/event-stream")
+        return JSONResponse(completion_of(answer, text, model))
+
+    app.mount("/", mounted)
+    return app
+
+
+PATHS = {"/v1/chat/completions", "/v1/models", "/health", "/metrics", "/mcp"}
+
+
+def last_question(body: Any) -> str:
+    """The last message of the user in a chat request.
+
+    Raises:
+        UserError: there is none.
+    """
+    messages = body.get("messages") if isinstance(body, dict) else None
+    asked = (
+        [m for m in messages or () if isinstance(m, dict) and m.get("role") == "user"]
+        if isinstance(messages, list)
+        else []
+    )
+    content = asked[-1].get("content") if asked else None
+    if isinstance(content, list):  # parts of a message: those of text
+        content = " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict) and p.get("type") == "text")
+    if not isinstance(content, str):
+        raise UserError("messages has no message of role user with a text", "send the question as the last one")
+    return content
+
+
+def answer_text(answer: Answer) -> str:
+    """SQL in a block of its own, its rows as a table, and warnings."""
+    parts = [f"```sql\n{answer.sql};\n```"]
+    if (result := answer.result) is not None:
+        parts.append(f"{result.error}: {result.message}" if result.error else "\n".join(markdown_rows(answer)))
+    parts += [f"warning: {warning}" for warning in answer.warnings]
+    return "\n\n".join(parts)
+
+
+def markdown_rows(answer: Answer) -> Iterator[str]:
+    """The rows of a result as lines of a Markdown table."""
+    if answer.result is None:
+        return
+
+    def line(cells: Sequence[object]) -> str:
+        texts = ("" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        return f"| {' | '.join(texts)} |"
+
+    yield line(answer.result.columns)
+    yield line(["---"] * len(answer.result.columns))
+    yield from map(line, answer.result.rows[:SHOWN_ROWS])
+    if (more := len(answer.result.rows) - SHOWN_ROWS) > 0:
+        yield f"\n{more:,} more rows"
+
+
+def completion_of(answer: Answer, text: str, model: str) -> dict[str, Any]:
+    """A chat completion as OpenAI's API has it; `text2sql` holds the answer in parts."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": int(time.time()),
+        "model": model, "choices": [choice],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        "text2sql": answer.to_dict(),
+    }  # fmt: skip
+
+
+def chunks(text: str, model: str) -> Iterator[str]:
+    """A chat completion as server-sent events, line by line: SQL is formatted as a whole before it is sent."""
+    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time())}
+
+    def event(delta: dict[str, str], end: str | None = None) -> str:
+        choices = [{"index": 0, "delta": delta, "finish_reason": end}]
+        return f"data: {json.dumps({**head, 'model': model, 'choices': choices})}\n\n"
+
+    yield event({"role": "assistant", "content": ""})
+    for line in text.splitlines(keepends=True):
+        yield event({"content": line})
+    yield event({}, "stop")
+    yield "data: [DONE]\n\n"
+
+
+def build_mcp(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions) -> FastMCP:
+    """The MCP server: tools schema, ask and run."""
+    import asyncio
+
+    from mcp.server.fastmcp import FastMCP
+    from mcp.types import ToolAnnotations
+
+    protocol = FastMCP("text2sql", stateless_http=True, json_response=True)
+    reading = ToolAnnotations(readOnlyHint=True)
+
+    def place_of(database: str) -> Place:
+        name = database or next(iter(places))
+        if name not in places:
+            raise UserError(f"there is no database {name}", f"one of: {', '.join(places)}")
+        return places[name]
+
+    @protocol.tool(annotations=reading)
+    def schema(database: str = "") -> str:
+        """Tables, columns and keys of a database, as CREATE TABLE statements."""
+        from text2sql.ask.place import definitions_of
+
+        return "\n".join(definitions_of(place_of(database).schema))
+
+    @protocol.tool(annotations=reading)
+    async def ask(question: str, database: str = "") -> str:
+        """Write the PostgreSQL query that answers a question in English."""
+        try:
+            waiting = batcher.submit(question, place_of(database), options.run)
+            answer = await asyncio.wait_for(asyncio.wrap_future(waiting), options.timeout)
+        except QueueFull:
+            raise UserError("too many questions wait", "try again") from None
+        return json.dumps(answer.to_dict(), ensure_ascii=False)
+
+    @protocol.tool(annotations=reading)
+    async def run(sql: str, database: str = "") -> str:
+        """Run one query that only reads; columns and rows as JSON."""
+        result = await asyncio.to_thread(place_of(database).execute, sql)
+        return json.dumps(result_dict(result), ensure_ascii=False)
+
+    return protocol
