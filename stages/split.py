@@ -149,8 +149,8 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
 
 
 def spelling(row: Row) -> str:
-    """A query without what does not matter for telling it from others: blanks and case."""
-    return " ".join(row["postgres"].lower().split())
+    """A query on its database without what does not tell it from others: blanks and case."""
+    return f"{row['db_id']}: {' '.join(row['postgres'].lower().split())}"
 
 
 def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[Row]]:

@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2sql.ask.catalog import Relations, relation
 from text2sql.config import require
 from text2sql.data.spider.examples import FILES, GENERATED, PAIRS
 from text2sql.errors import UserError
@@ -36,6 +35,7 @@ from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote
 if TYPE_CHECKING:
     import psycopg
 
+    from text2sql.ask.catalog import Relations
     from text2sql.data.pairs import Pair
     from text2sql.postgres.compare import Result
     from text2sql.postgres.server import Server
@@ -258,6 +258,8 @@ def copied_lines(
     Args:
         relations: tables whose schema SQL must name.
     """
+    from text2sql.ask.catalog import relation
+
     names = ", ".join(f"{quote(column.name)}::{column.type}" for column in table.columns)
     with connection.cursor() as cursor:
         query = f"copy (select {names} from {relation(table.name, relations or {})} limit {limit or 'all'}) to stdout"
@@ -285,6 +287,7 @@ def with_types(schema: Schema, right: Callable[[Table, Column], bool]) -> Schema
 
 def with_castable_types(schema: Schema, connection: psycopg.Connection, relations: Relations | None = None) -> Schema:
     """`schema` with text for columns that the server cannot cast to the type in a prompt (bit(8) to boolean)."""
+    from text2sql.ask.catalog import relation
 
     def runs(what: str, table: Table) -> bool:
         import psycopg
