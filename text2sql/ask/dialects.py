@@ -41,7 +41,7 @@ TYPES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class DialectReading:
     """A script in the dialect that understands most of it; `problems` name what was not understood."""
 
     schema: Schema
@@ -53,7 +53,7 @@ class Reading:
         return len(self.schema.tables) - len(self.problems)
 
 
-def parse_dialect(text: str, db_id: str) -> Reading | None:
+def parse_dialect(text: str, db_id: str) -> DialectReading | None:
     """The schema in a script of another database than PostgreSQL; None where no dialect reads a table of it.
 
     The dialects are tried in the order of `DIALECTS` until one reads all; otherwise the best one is taken.
@@ -69,7 +69,7 @@ def parse_dialect(text: str, db_id: str) -> Reading | None:
         return None
     how = f"not PostgreSQL: read as {DIALECTS[dialect]}; names are lower-case and types PostgreSQL's from here on"
     notes = (how, *(f"not read: {problem}" for problem in problems))
-    return Reading(check_keys(Schema(db_id, tuple(tables.values()), notes)), problems)
+    return DialectReading(check_keys(Schema(db_id, tuple(tables.values()), notes)), problems)
 
 
 def tsql_text(text: str) -> str:
