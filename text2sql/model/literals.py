@@ -1,8 +1,9 @@
 """Texts that a column is compared with: values that it has, or words of the question.
 
 Half of what a model writes wrongly in values is their spelling ('Volvo' where the database has 'volvo'). Where all
-values of a column are known, a text compared with it is one of them, or stands in the question as it is; after LIKE it
-is a pattern of such words. A text that is a value but for its case is refused: the question's "Volvo" means 'volvo'.
+values of a column are known, a text compared with it is one of them or words of the question, as they stand there or in
+lower case; after LIKE it is a pattern of such words. A text that is a value but for its capital letters is refused: the
+question's "Volvo" means the value 'volvo'. (Lower case stays: some gold queries of Spider have it for any value.)
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Literals:
         """`kept`: values that `schema` has of a column at most; of a column with so many not all are known."""
         self.schema, self.kept = schema, kept
         self.question = " ".join(question.split())
+        #: in lower case, of the same length but for a few letters of some languages
+        self._lower = self.question.lower()
         self._starts = [match.start() for match in re.finditer(r"\w+|[^\w\s]", self.question)]
         self._ends = {match.end() for match in re.finditer(r"\w+|[^\w\s]", self.question)}
 
@@ -47,7 +50,7 @@ class Literals:
     def _is(self, values: Values, text: str) -> bool:
         if text in values.whole:
             return True
-        return text.casefold() not in values.folded and self._quotes(text)
+        return (text == text.lower() or text.casefold() not in values.folded) and self._quotes(text)
 
     def _begins(self, values: Values, text: str, taken: Set[str]) -> bool:
         first = bisect_left(values.ordered, text)
@@ -56,12 +59,15 @@ class Literals:
                 break
             if "'" + value.replace("'", "''") + "'" not in taken:
                 return True
-        return any(self.question.startswith(text, start) for start in self._starts)
+        return any(self._at(text, start) for start in self._starts)
 
     def _quotes(self, text: str) -> bool:
         """Whether the question has these words."""
-        starts = (start for start in self._starts if self.question.startswith(text, start))
+        starts = (start for start in self._starts if self._at(text, start))
         return not text or any(start + len(text) in self._ends for start in starts)
+
+    def _at(self, text: str, start: int) -> bool:
+        return self.question.startswith(text, start) or self._lower.startswith(text, start)
 
     def _pattern(self, values: Values, text: str) -> bool:
         """Whether each part between % and _ stands in the question or in a value; LIKE may ignore case."""
@@ -71,10 +77,11 @@ class Literals:
 
 
 class Values:
-    """All values of a column: in order, as a set, and without case."""
+    """All values of a column, also in lower case, as a set and in order; and without case."""
 
     def __init__(self, values: tuple[str, ...]) -> None:
-        self.ordered, self.whole = sorted(values), frozenset(values)
+        self.whole = frozenset(values) | {value.lower() for value in values}
+        self.ordered = sorted(self.whole)
         self.folded = frozenset(value.casefold() for value in values)
 
 
