@@ -131,9 +131,9 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def plot(found: dict[str, Any]) -> str:
+def plot(figures: dict[str, Any]) -> str:
     """Counts of each status by split, as CSV."""
-    lines = [f"{split},{s},{counts[s]}" for split, counts in found["by_split"].items() for s in STATUSES]
+    lines = [f"{split},{s},{counts[s]}" for split, counts in figures["by_split"].items() for s in STATUSES]
     return "\n".join(["split,status,examples", *lines]) + "\n"
 
 
@@ -148,8 +148,10 @@ def converted(options: ConvertOptions) -> list[dict[str, Any]]:
     outcomes: dict[tuple[str, str], Outcome] = {}
     with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         todo = jobs(examples, schemas, postgres, options.timeout_seconds)
-        for job, found in zip(todo, track(workers.map(examine_database, todo), "queries", len(todo)), strict=True):
-            outcomes.update({(job.db_id, query): outcome for query, outcome in found.items()})
+        for job, of_database in zip(
+            todo, track(workers.map(examine_database, todo), "queries", len(todo)), strict=True
+        ):
+            outcomes.update({(job.db_id, query): outcome for query, outcome in of_database.items()})
     return list(rows(examples, outcomes))
 
 
@@ -160,16 +162,16 @@ def main() -> str:
     if not lines or (SOURCE / "tables.json").exists():  # one's own need no conversion; others may lie beside them
         lines += converted(options)
     write_jsonl(TARGET, lines)
-    found = summary(lines)
-    write_text(PLOT, plot(found))
-    write_json(METRICS, {**found, "seconds": round(time.perf_counter() - started, 1)})
+    figures = summary(lines)
+    write_text(PLOT, plot(figures))
+    write_json(METRICS, {**figures, "seconds": round(time.perf_counter() - started, 1)})
     if defects := [line["id"] for line in lines if line["reason"].startswith(DEFECT)]:
         named = ", ".join(defects[:SHOWN]) + (f" and {len(defects) - SHOWN} more" if len(defects) > SHOWN else "")
         raise UserError(
             f"a rule of the conversion failed on {named}",
             f"the tracebacks above and `reason` in {TARGET} say where: mend the rule, or report the query",
         )
-    counts = ", ".join(f"{n} {status}" for status, n in found["status"].items() if n)
+    counts = ", ".join(f"{n} {status}" for status, n in figures["status"].items() if n)
     return f"{len(lines)} examples: {counts}"
 
 

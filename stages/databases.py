@@ -69,8 +69,8 @@ def convert_database(job: Job) -> tuple[str, Schema | str]:
                 job.target.open(encoding="utf-8", newline="\n") as lines,
                 loaded(connection, schema, lines),
             ):
-                if found := differences(source, schema, connection):
-                    raise RuntimeError(f"{job.db_id}: PostgreSQL holds other rows than SQLite: {found}")
+                if different := differences(source, schema, connection):
+                    raise RuntimeError(f"{job.db_id}: PostgreSQL holds other rows than SQLite: {different}")
     except UserError as error:
         return job.db_id, str(error)
     return job.db_id, schema

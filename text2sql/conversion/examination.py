@@ -127,9 +127,9 @@ def examine_everywhere(
         outcomes = examine_all(queries, on)
     if empty := [query for query, outcome in outcomes.items() if outcome.empty]:
         schema = unconstrained(schema)
-        made = fill(source, schema, empty)
-        lines = "".join(dump(made, schema)).splitlines(keepends=True)
-        with closing(made.connection), engines(schema, made, lines, running, seconds) as on:
+        filled = fill(source, schema, empty)
+        lines = "".join(dump(filled, schema)).splitlines(keepends=True)
+        with closing(filled.connection), engines(schema, filled, lines, running, seconds) as on:
             for query, outcome in examine_all(empty, on, generated=True).items():
                 outcomes[query] = outcomes[query].with_generated(outcome)
     return outcomes

@@ -57,7 +57,7 @@ class _Wishes:
 def fill(source: Source, schema: Schema, queries: Iterable[str]) -> Source:
     """A database in memory with the tables of `source` and rows generated for `queries`."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    made = Source(Path(":memory:"), connection)
+    filled = Source(Path(":memory:"), connection)
     definitions = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     for (definition,) in source.connection.execute(definitions):
         connection.execute(definition)
@@ -70,7 +70,7 @@ def fill(source: Source, schema: Schema, queries: Iterable[str]) -> Source:
             with suppress(sqlite3.IntegrityError):  # a key or a CHECK that this row would break
                 connection.execute(insert, values)
     connection.commit()
-    return made
+    return filled
 
 
 def unconstrained(schema: Schema) -> Schema:
@@ -151,12 +151,12 @@ def _fit(column: Column, value: Value) -> Value:
         whole = number.is_integer()
         if type_ in ("integer", "bigint", "smallint") and not whole:
             return None
-        made: Value = int(number) if whole and column.affinity != "real" else number
+        fitted: Value = int(number) if whole and column.affinity != "real" else number
         if column.storage and (
-            type(made).__name__.replace("int", "integer").replace("float", "real") not in column.storage
+            type(fitted).__name__.replace("int", "integer").replace("float", "real") not in column.storage
         ):
-            return str(made) if column.storage == ("text",) and column.form == "integer" else None
-        return made if made or column.has_zeros else None
+            return str(fitted) if column.storage == ("text",) and column.form == "integer" else None
+        return fitted if fitted or column.has_zeros else None
     text = str(value)
     if type_ in ("date", "timestamp", "time"):
         return text if text_form(text) == type_ else None

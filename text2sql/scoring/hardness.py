@@ -65,8 +65,8 @@ def count(tree: exp.Expression) -> Counts:
     having, having_connectors = _conditions(select.args.get("having"))
     joins = select.args.get("joins") or []
     on = [_conditions(join.args.get("on")) for join in joins]
-    conditions = [*where, *having, *(c for found, _ in on for c in found)]
-    connectors = [*where_connectors, *having_connectors, *(c for _, found in on for c in found)]
+    conditions = [*where, *having, *(c for parts, _ in on for c in parts)]
+    connectors = [*where_connectors, *having_connectors, *(c for _, parts in on for c in parts)]
     group = select.args["group"].expressions if select.args.get("group") else []
     order = select.args["order"].expressions if select.args.get("order") else []
 

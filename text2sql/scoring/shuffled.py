@@ -99,8 +99,8 @@ def keys_of_several(dump: Iterable[str]) -> dict[str, list[list[str]]]:
             keys.setdefault(table, []).append(_names(key[1]))
         elif reference := _REFERENCE.match(line):
             keys.setdefault(reference[1], []).append(_names(reference[2]))
-    keys = {table: [key for key in found if len(key) > 1] for table, found in keys.items()}
-    return {table: found for table, found in keys.items() if found}
+    keys = {table: [key for key in of_table if len(key) > 1] for table, of_table in keys.items()}
+    return {table: of_table for table, of_table in keys.items() if of_table}
 
 
 def units(columns: list[str], keys: Iterable[list[str]]) -> list[list[int]]:

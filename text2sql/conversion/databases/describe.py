@@ -29,15 +29,15 @@ def describe(source: Source, db_id: str, samples: int = 3) -> Schema:
     names = assign(table.name for table in tables)
     columns = {t.name: assign((c.name for c in t.columns), SYSTEM_COLUMNS) for t in tables}
     notes: list[str] = []
-    made = []
+    described = []
     for table in tables:
         if len(table.columns) > _LARGEST_COLUMNS:
             notes.append(f"table {table.name}: left out, PostgreSQL takes {_LARGEST_COLUMNS} columns at most")
             continue
         notes += _name_notes(table, names, columns[table.name])
-        made.append(_table(source, table, names, columns, facts[table.name], types, notes))
-    by_source = {table.source: table for table in made}
-    final = [_with_foreign_keys(source, t, by_source, tables, notes) for t in made]
+        described.append(_table(source, table, names, columns, facts[table.name], types, notes))
+    by_source = {table.source: table for table in described}
+    final = [_with_foreign_keys(source, t, by_source, tables, notes) for t in described]
     return Schema(db_id, tuple(final), tuple(source.notes + notes))
 
 
@@ -145,7 +145,7 @@ def _table(
             notes.append(f"table {table.name}: unique ({', '.join(candidate)}) not enforced, {problem}")
         else:
             unique.append(candidate)
-    made = []
+    described = []
     for column in table.columns:
         fact, type_ = facts[column.name], types[table.name, column.name]
         if fact.with_nul:
@@ -159,7 +159,7 @@ def _table(
             notes.append(f"column {table.name}.{column.name}: {fact.blanks_as_null} empty texts, NULL in PostgreSQL")
         if column.not_null and fact.nulls:
             notes.append(f"column {table.name}.{column.name}: NOT NULL not enforced, {fact.nulls} NULLs")
-        made.append(
+        described.append(
             Column(
                 name=own[column.name],
                 source=column.name,
@@ -180,11 +180,11 @@ def _table(
     rows = next(iter(facts.values())).rows if facts else 0
     several = tuple(tuple(own[c] for c in candidate) for candidate in unique if len(candidate) > 1)
     named_key = tuple(own[c] for c in key)
-    return Table(names[table.name], table.name, tuple(made), named_key, (), rows, several, table.kind)
+    return Table(names[table.name], table.name, tuple(described), named_key, (), rows, several, table.kind)
 
 
 def _with_foreign_keys(
-    source: Source, table: Table, made: dict[str, Table], tables: list[SourceTable], notes: list[str]
+    source: Source, table: Table, described: dict[str, Table], tables: list[SourceTable], notes: list[str]
 ) -> Table:
     """`table` with its foreign keys; those that the rows violate, or that refer to no key, are not enforced."""
     declared = next(t for t in tables if t.name == table.source)
@@ -193,7 +193,7 @@ def _with_foreign_keys(
         notes.append(f"table {table.source}: a foreign key refers to a table or column that does not exist")
     keys = []
     for columns, referred_name, referred_columns in resolved:
-        referred = made.get(referred_name)
+        referred = described.get(referred_name)
         if referred is None:
             continue
         own = tuple(_column(table, name).name for name in columns)

@@ -143,8 +143,8 @@ class Facts:
         """Leave out the patterns that would find something else than SQLite does at the start of `value`."""
         if len(self.prefixes) == 1:
             return
-        found = re.match(NUMBER_PREFIX, value, re.ASCII)
-        wanted = found[1] if found else None
+        match = re.match(NUMBER_PREFIX, value, re.ASCII)
+        wanted = match[1] if match else None
         matches = {pattern: re.match(pattern, value, re.ASCII) for pattern in self.prefixes}
         self.prefixes = [p for p, m in matches.items() if p == NUMBER_PREFIX or (m[0] if m else None) == wanted]
 
@@ -242,8 +242,8 @@ def unify(types: Mapping[str, str], facts: Mapping[str, Facts], groups: Iterable
     """One type for the columns of each group (columns tied together by foreign keys), by name."""
     result = dict(types)
     for group in groups:
-        found = {types[name] for name in group if facts[name].storage} or {types[name] for name in group}
-        result.update(dict.fromkeys(group, _common(found, [facts[name] for name in group])))
+        known = {types[name] for name in group if facts[name].storage} or {types[name] for name in group}
+        result.update(dict.fromkeys(group, _common(known, [facts[name] for name in group])))
     return result
 
 

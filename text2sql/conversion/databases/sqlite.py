@@ -86,8 +86,8 @@ class Source:
             kinds = {row[1]: row[2] for row in self._pragma("table_list") if row[0] == "main"}
             query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY type, rowid"
             names = [name for (name,) in self.connection.execute(query) if not name.lower().startswith("sqlite_")]
-            found = (self._readable(name, kinds.get(name, "table")) for name in names if kinds.get(name) != "shadow")
-            self._tables = [table for table in found if table is not None]
+            readable = (self._readable(name, kinds.get(name, "table")) for name in names if kinds.get(name) != "shadow")
+            self._tables = [table for table in readable if table is not None]
         return self._tables
 
     def _readable(self, name: str, kind: str) -> SourceTable | None:
@@ -208,15 +208,12 @@ class Source:
         return True
 
     def _collations(self, table: str) -> dict[str, str]:
-        """The collations of a table's columns other than BINARY. SQLite shows them only through an index."""
-        found = {}
-        for column in self._pragma("table_info", table):
-            # An index would tell, but the file is opened read-only: the definition is parsed instead.
-            found[column[1]] = ""
+        """The collations of a table's columns other than BINARY, out of its definition: SQLite shows them only through
+        an index, which a file that is opened for reading does not get."""
         definition = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        if definition and definition[0] and "COLLATE" in definition[0].upper():
-            found.update(_declared_collations(definition[0]))
-        return {name: collation for name, collation in found.items() if collation}
+        if not definition or not definition[0] or "COLLATE" not in definition[0].upper():
+            return {}
+        return _declared_collations(definition[0])
 
     def _foreign_keys(self, table: str) -> tuple[SourceKey, ...]:
         keys: dict[int, list[tuple[Value, ...]]] = {}
@@ -235,11 +232,11 @@ def _declared_collations(definition: str) -> dict[str, str]:
         tree = parse_one(definition, "sqlite")
     except SqlglotError:
         return {}
-    found = {}
+    collations = {}
     for column in tree.find_all(exp.ColumnDef):
         for constraint in column.find_all(exp.CollateColumnConstraint):
-            found[column.name] = constraint.this.name.upper()
-    return {name: collation for name, collation in found.items() if collation != "BINARY"}
+            collations[column.name] = constraint.this.name.upper()
+    return {name: collation for name, collation in collations.items() if collation != "BINARY"}
 
 
 def sqlite_name(name: str) -> str:
@@ -280,9 +277,9 @@ def open_source(path: Path) -> Iterator[Source]:
     """
     connection = connect_sqlite(path)
     try:
-        found = _quick_check(path)
-        if found != "ok":
-            raise UserError(f"{path} is damaged: {found}", "restore it from a copy")
+        problem = _quick_check(path)
+        if problem != "ok":
+            raise UserError(f"{path} is damaged: {problem}", "restore it from a copy")
         yield Source(path, connection)
     except sqlite3.DatabaseError as error:
         raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None
@@ -304,8 +301,8 @@ def _quick_check(path: Path) -> str:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
         while True:
             try:
-                found = connection.execute("PRAGMA quick_check(1)").fetchone()
-                return found[0] if found else "no answer"
+                answer = connection.execute("PRAGMA quick_check(1)").fetchone()
+                return answer[0] if answer else "no answer"
             except sqlite3.DataError:  # a value over the limit
                 return "ok"
             except sqlite3.OperationalError as error:

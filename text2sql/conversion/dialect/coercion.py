@@ -29,10 +29,10 @@ def text_number(value: str) -> int | float | None:
     """
     if not NUMBER_TEXT.match(value):
         return None
-    found = float(value)
+    parsed = float(value)
     if INTEGER_TEXT.match(value.strip()):
         return int(value)
-    return int(found) if found.is_integer() and abs(found) < 2**53 else found
+    return int(parsed) if parsed.is_integer() and abs(parsed) < 2**53 else parsed
 
 
 def as_number(node: exp.Expression) -> exp.Expression | None:
@@ -55,8 +55,8 @@ def as_number(node: exp.Expression) -> exp.Expression | None:
 
 def number_or_null(node: exp.Expression) -> exp.Expression:
     """The numbers among the values of a text column, NULL for the texts."""
-    if (found := as_number(node)) is not None:
-        return found
+    if (known := as_number(node)) is not None:
+        return known
     matches = exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
     branch = exp.If(this=matches, true=cast(node, "numeric"))
     return with_type(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
@@ -100,10 +100,10 @@ def text_of(node: exp.Expression) -> exp.Expression:
 def _real_text(node: exp.Expression) -> exp.Expression:
     """A real number as SQLite writes it: 15 digits, and always a point."""
     if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Select) and len(node.this.expressions) == 1:
-        made = node.copy()
-        projection = made.this.expressions[0]
+        query = node.copy()
+        projection = query.this.expressions[0]
         projection.replace(_real_text(projection.unalias()))
-        return with_type(made, replace(TEXT, nullable=True))
+        return with_type(query, replace(TEXT, nullable=True))
     value = node if type_of(node).pg == "double precision" else cast(node, "double precision")
     return call("to_char", value, string(REAL_PATTERN), type_=replace(TEXT, nullable=type_of(node).nullable))
 
@@ -114,10 +114,10 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
     if is_string(node):
         import re
 
-        found = re.match(PREFIX_PATTERN, node.this)
-        return number((text_number(found[1]) or 0) if found else 0)
-    if (found := as_number(node)) is not None:
-        return found
+        known = re.match(PREFIX_PATTERN, node.this)
+        return number((text_number(known[1]) or 0) if known else 0)
+    if (known := as_number(node)) is not None:
+        return known
     nullable = replace(NUMERIC, classes=frozenset({"integer"}), nullable=type_.nullable)
     if type_.pg in DATE_TYPES:
         field = "hour" if type_.pg == "time" else "year"

@@ -38,8 +38,8 @@ def affinity_of(left: Type, right: Type) -> str:
     """What is applied to both sides of a comparison (sqlite3CompareAffinity): numeric, text, or nothing."""
     if left.affinity and right.affinity:
         return "numeric" if {left.affinity, right.affinity} & set(NUMERIC_AFFINITIES) else ""
-    found = left.affinity or right.affinity
-    return "numeric" if found in NUMERIC_AFFINITIES else "text" if found == "text" else ""
+    single = left.affinity or right.affinity
+    return "numeric" if single in NUMERIC_AFFINITIES else "text" if single == "text" else ""
 
 
 def comparison(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
@@ -385,7 +385,7 @@ def conditions(tree: exp.Expression) -> exp.Expression:
 
 
 def _operand(node: exp.Expression) -> exp.Expression:
-    made = condition(node)
-    if made is node:
+    tested = condition(node)
+    if tested is node:
         return node
-    return made.copy()
+    return tested.copy()

@@ -90,8 +90,8 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
     if "unixepoch" in texts[:1] and type_.numeric:
         seconds = call("to_timestamp", value, type_=TIMESTAMP)
         form = "timestamp" if type_.integral else FRACTIONAL
-        made = replace(TIMESTAMP, nullable=type_.nullable, form=form)
-        moment = with_type(exp.AtTimeZone(this=seconds, zone=string("UTC")), made)
+        stamp = replace(TIMESTAMP, nullable=type_.nullable, form=form)
+        moment = with_type(exp.AtTimeZone(this=seconds, zone=string("UTC")), stamp)
         texts, modifiers = texts[1:], modifiers[1:]
     elif is_string(value) and value.this.strip().lower() == "now":
         moment = _now("date" if wanted == "date" else "timestamp")
@@ -115,10 +115,10 @@ def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> ex
         raise Rejected("modifier of a time")
     if text.startswith("start of ") and text[9:] in ("day", "month", "year"):
         return call("date_trunc", string(text[9:]), moment, type_=stamp)
-    found = _SHIFT.match(text)
-    if found is None:
+    shift = _SHIFT.match(text)
+    if shift is None:
         raise Rejected(f"modifier {modifier.name if is_string(modifier) else 'that is computed'} of a date function")
-    amount, unit = found[1], found[2].lower()
+    amount, unit = shift[1], shift[2].lower()
     operator = exp.Sub if amount.startswith("-") else exp.Add
     size = amount.lstrip("+-")
     if type_.pg == "date" and unit == "day" and size.isdigit():
@@ -213,11 +213,11 @@ def _days_between(node: exp.Sub) -> exp.Expression | None:
     nullable = type_of(left).nullable or type_of(right).nullable
     days = exp.Sub(this=wrap(left), expression=wrap(right))
     if kinds == {"date"}:
-        made: exp.Expression = with_type(days, Type("integer", frozenset({"real"}), nullable=nullable))
+        difference: exp.Expression = with_type(days, Type("integer", frozenset({"real"}), nullable=nullable))
     elif "time" in kinds:
         raise Rejected("julianday of a time of day")
     else:
         seconds = with_type(exp.Extract(this=exp.var("EPOCH"), expression=with_type(days, TIMESTAMP)), NUMERIC)
         divided = exp.Div(this=seconds, expression=number(86400), typed=True)
-        made = with_type(divided, replace(NUMERIC, nullable=nullable))
-    return exp.Paren(this=made) if isinstance(node.parent, exp.Binary) else made
+        difference = with_type(divided, replace(NUMERIC, nullable=nullable))
+    return exp.Paren(this=difference) if isinstance(node.parent, exp.Binary) else difference

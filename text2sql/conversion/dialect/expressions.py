@@ -72,8 +72,8 @@ def arithmetic(tree: exp.Expression) -> exp.Expression:
 
 
 def _number(node: exp.Expression) -> exp.Expression:
-    found = arithmetic_value(node)
-    return found if found is node else found.copy()
+    value = arithmetic_value(node)
+    return value if value is node else value.copy()
 
 
 def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> exp.Expression:
@@ -158,7 +158,7 @@ def concatenation(tree: exp.Expression) -> exp.Expression:
         texts = [text_of(side) for side in (left, right)]
         # One text is enough for PostgreSQL to take the operator for that of texts.
         if any(type_of(side).pg in ("text", "unknown") for side in (left, right)):
-            texts = [side if _prints_alike(side) else made for side, made in zip((left, right), texts, strict=True)]
+            texts = [side if _prints_alike(side) else text for side, text in zip((left, right), texts, strict=True)]
         return with_type(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), type_)
 
     return rewrite(tree, change)
@@ -170,8 +170,8 @@ def _prints_alike(node: exp.Expression) -> bool:
 
 
 def _joined(node: exp.Expression) -> exp.Expression:
-    made = text_of(node)
-    return node if _prints_alike(node) else made
+    text = text_of(node)
+    return node if _prints_alike(node) else text
 
 
 def casts(tree: exp.Expression) -> exp.Expression:
@@ -182,46 +182,46 @@ def casts(tree: exp.Expression) -> exp.Expression:
         if not isinstance(node, exp.Cast) or "type" in node.meta:
             return None
         operand, affinity, type_ = node.this, cast_type(node.to), type_of(node.this)
-        made = type_of(node)
+        target = type_of(node)
         if affinity == "text":
             text = text_of(operand)
-            return with_type(text.copy(), made) if text is operand else text
+            return with_type(text.copy(), target) if text is operand else text
         if affinity == "blob":
             raise Rejected("CAST to BLOB")
         if affinity == "integer":
-            return _cast_integer(operand, type_, made)
-        found = _number(operand)
+            return _cast_integer(operand, type_, target)
+        numeric = _number(operand)
         if affinity == "real":
-            return cast(found, "double precision", made)
-        value = type_of(found)
-        return with_type(found.copy(), replace(value, affinity="numeric"))
+            return cast(numeric, "double precision", target)
+        value = type_of(numeric)
+        return with_type(numeric.copy(), replace(value, affinity="numeric"))
 
     return rewrite(tree, change)
 
 
-def _cast_integer(operand: exp.Expression, type_: Type, made: Type) -> exp.Expression:
+def _cast_integer(operand: exp.Expression, type_: Type, target: Type) -> exp.Expression:
     if isinstance(operand, exp.Null):
-        return cast(operand, "integer", made)
+        return cast(operand, "integer", target)
     if is_string(operand):
-        found = re.match(INTEGER_PREFIX_PATTERN, operand.this)
-        return number(int(found[1]) if found else 0)
+        source = re.match(INTEGER_PREFIX_PATTERN, operand.this)
+        return number(int(source[1]) if source else 0)
     if type_.pg in ("integer", "bigint", "smallint"):
         return with_type(operand.copy(), replace(type_, affinity="integer"))
     if type_.pg in ("text", "unknown") and type_.form == "text" and not type_.mixed:
         prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), type_=TEXT)
-        found = with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
-        value = cast(found, "bigint", made)
+        source = with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
+        value = cast(source, "bigint", target)
         if type_.nullable:
             given = exp.Not(this=exp.Is(this=wrap(operand), expression=exp.Null()))
-            value = with_type(exp.Case(ifs=[exp.If(this=given, true=value)]), made)
+            value = with_type(exp.Case(ifs=[exp.If(this=given, true=value)]), target)
         return value
-    found = _number(operand)
-    value = type_of(found)
+    source = _number(operand)
+    value = type_of(source)
     if value.pg in ("integer", "bigint"):
-        return with_type(found.copy(), replace(value, affinity="integer"))
+        return with_type(source.copy(), replace(value, affinity="integer"))
     if value.integral:
-        return cast(found, "integer", replace(made, pg="integer"))
-    return cast(call("trunc", found, type_=value), "integer", replace(made, pg="integer"))
+        return cast(source, "integer", replace(target, pg="integer"))
+    return cast(call("trunc", source, type_=value), "integer", replace(target, pg="integer"))
 
 
 def branches(tree: exp.Expression) -> exp.Expression:
@@ -237,14 +237,14 @@ def branches(tree: exp.Expression) -> exp.Expression:
         elif isinstance(node, exp.If) and not isinstance(node.parent, exp.Case):
             return _iif(node)
         elif isinstance(node, exp.Coalesce):
-            made = common([node.this, *node.expressions])
-            return exp.Coalesce(this=made[0].copy(), expressions=[m.copy() for m in made[1:]])
+            unified = common([node.this, *node.expressions])
+            return exp.Coalesce(this=unified[0].copy(), expressions=[m.copy() for m in unified[1:]])
         elif isinstance(node, exp.Nullif):
             return _nullif(node)
         else:
             return None
-        made = common([owner.args[key] for owner, key in slots])
-        for (owner, key), value in zip(slots, made, strict=True):
+        unified = common([owner.args[key] for owner, key in slots])
+        for (owner, key), value in zip(slots, unified, strict=True):
             owner.set(key, value if value is owner.args[key] else value.copy())
         return None
 
@@ -253,9 +253,9 @@ def branches(tree: exp.Expression) -> exp.Expression:
 
 def _iif(node: exp.If) -> exp.Expression:
     default = node.args.get("false")
-    made = common([node.args["true"], *([default] if default is not None else [])])
-    branch = exp.If(this=node.this.copy(), true=made[0].copy())
-    return exp.Case(ifs=[branch], default=made[1].copy() if default is not None else None)
+    unified = common([node.args["true"], *([default] if default is not None else [])])
+    branch = exp.If(this=node.this.copy(), true=unified[0].copy())
+    return exp.Case(ifs=[branch], default=unified[1].copy() if default is not None else None)
 
 
 def _nullif(node: exp.Nullif) -> exp.Expression:
@@ -351,8 +351,8 @@ def _at_least_zero(node: exp.Expression) -> exp.Expression:
 
 
 def _instr(node: exp.StrPosition) -> exp.Expression:
-    found, wanted = text_of(node.this), text_of(node.args["substr"])
-    return call("strpos", found, wanted, type_=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
+    text, wanted = text_of(node.this), text_of(node.args["substr"])
+    return call("strpos", text, wanted, type_=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
 
 
 def _replace(node: exp.Replace) -> exp.Expression:
@@ -363,15 +363,15 @@ def _replace(node: exp.Replace) -> exp.Expression:
 def _round(node: exp.Round) -> exp.Expression:
     operand, decimals = _number(node.this), node.args.get("decimals")
     type_ = type_of(operand)
-    made = Type("numeric", frozenset({"real"}), nullable=type_.nullable)
+    target = Type("numeric", frozenset({"real"}), nullable=type_.nullable)
     if type_.pg == "double precision":
         operand = cast(operand, "numeric")
     elif decimals is not None and type_.pg != "numeric" and type_.integral:
-        return with_type(operand.copy(), replace(made, pg=type_.pg))
+        return with_type(operand.copy(), replace(target, pg=type_.pg))
     if decimals is not None and (literal_number(decimals) or 0) < 0:
         decimals = number(0)
     places = [] if decimals is None or literal_number(decimals) == 0 else [decimals]
-    return call("round", operand, *places, type_=made)
+    return call("round", operand, *places, type_=target)
 
 
 def _abs(node: exp.Abs) -> exp.Expression:
@@ -387,12 +387,12 @@ def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
         kinds = [type_of(a) for a in arguments]
         if len({k.textual for k in kinds if k.classes}) > 1:
             raise Rejected(f"{name} of numbers and texts")
-        made = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
-        found = call(name, *arguments, type_=made)
+        target = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
+        extreme = call(name, *arguments, type_=target)
         unknown = [exp.Not(this=exp.Is(this=wrap(a), expression=exp.Null())) for a in arguments if type_of(a).nullable]
         if not unknown:
-            return found
-        return with_type(exp.Case(ifs=[exp.If(this=exp.and_(*unknown, copy=False), true=found)]), made)
+            return extreme
+        return with_type(exp.Case(ifs=[exp.If(this=exp.and_(*unknown, copy=False), true=extreme)]), target)
 
     return function
 
@@ -418,16 +418,16 @@ def _format(node: exp.Expression) -> exp.Expression:
         raise Rejected("printf with a format that is computed")
     parts: list[exp.Expression] = []
     rest = template.this
-    for found in re.finditer(r"%(%|(-?)(0?)(\d*)(?:\.(\d+))?([dsfi]))", template.this):
-        before, _, rest = rest.partition(found[0])
+    for match in re.finditer(r"%(%|(-?)(0?)(\d*)(?:\.(\d+))?([dsfi]))", template.this):
+        before, _, rest = rest.partition(match[0])
         if before:
             parts.append(string(before))
-        if found[1] == "%":
+        if match[1] == "%":
             parts.append(string("%"))
             continue
         if not arguments:
             raise Rejected("printf with too few arguments")
-        parts.append(_formatted(arguments.pop(0), found, among_others=found[0] != template.this))
+        parts.append(_formatted(arguments.pop(0), match, among_others=match[0] != template.this))
     if "%" in rest:
         raise Rejected("printf with a conversion other than d, s, f")
     if rest:
@@ -439,32 +439,32 @@ def _format(node: exp.Expression) -> exp.Expression:
     return call("concat", *parts, type_=replace(TEXT, nullable=False))
 
 
-def _formatted(argument: exp.Expression, found: re.Match[str], among_others: bool) -> exp.Expression:
-    """One conversion of printf; `among_others` it is made a text by concat."""
-    left, zero, width, precision, type_ = found[2], found[3], found[4], found[5], found[6]
+def _formatted(argument: exp.Expression, match: re.Match[str], among_others: bool) -> exp.Expression:
+    """One conversion of printf; `among_others`, concat makes a text of it."""
+    left, zero, width, precision, type_ = match[2], match[3], match[4], match[5], match[6]
     text = replace(TEXT, nullable=type_of(argument).nullable)
     if type_ == "s":
         if precision:
             raise Rejected("printf with a precision of a text")
-        made = text_of(argument)
+        shown = text_of(argument)
         if width and type_of(argument).nullable:
-            made = with_type(exp.Coalesce(this=made.copy(), expressions=[string("")]), TEXT)
+            shown = with_type(exp.Coalesce(this=shown.copy(), expressions=[string("")]), TEXT)
     elif type_ in "di":
         if precision:
             raise Rejected("printf with a precision of an integer")
-        made = _or_zero(_integer(_number(argument)))
-        made = made if among_others and not width else cast(made, "text")
+        shown = _or_zero(_integer(_number(argument)))
+        shown = shown if among_others and not width else cast(shown, "text")
     else:
         value = cast(_or_zero(_number(argument)), "numeric")
-        made = cast(call("round", value, number(int(precision or 6)), type_=NUMERIC), "text")
+        shown = cast(call("round", value, number(int(precision or 6)), type_=NUMERIC), "text")
     if not width:
-        return made
+        return shown
     if zero and type_ == "s":
         raise Rejected("printf with zeros before a text")
     # lpad cuts what is longer; printf does not
-    size = call("greatest", number(int(width)), call("length", made, type_=INTEGER), type_=INTEGER)
+    size = call("greatest", number(int(width)), call("length", shown, type_=INTEGER), type_=INTEGER)
     pad = "rpad" if left else "lpad"
-    return call(pad, made, size, *([string("0")] if zero and not left else []), type_=text)
+    return call(pad, shown, size, *([string("0")] if zero and not left else []), type_=text)
 
 
 def _or_zero(node: exp.Expression) -> exp.Expression:

@@ -19,11 +19,13 @@ MADE = "aggregate"  # marks a PostgreSQL aggregate that a rule has written
 
 def is_aggregate(node: exp.Expression) -> bool:
     """Whether `node` is an aggregate function over the rows of a group (not a window function)."""
-    found = isinstance(node, AGGREGATES) or bool(node.meta.get(MADE)) or _named(node) in ("total", "group_concat")
+    aggregates_rows = (
+        isinstance(node, AGGREGATES) or bool(node.meta.get(MADE)) or _named(node) in ("total", "group_concat")
+    )
     parent = node.parent
     while isinstance(parent, exp.Filter):
         parent = parent.parent
-    return found and not isinstance(parent, exp.Window)
+    return aggregates_rows and not isinstance(parent, exp.Window)
 
 
 def _named(node: exp.Expression) -> str:
@@ -118,8 +120,8 @@ def _sum(node: exp.Expression) -> exp.Expression | None:
 def _total(node: exp.Expression) -> exp.Expression:
     inner = _sum(exp.Sum(this=node.expressions[0].copy())) or exp.Sum(this=node.expressions[0].copy())
     inner.parent = node.parent
-    made = exp.Coalesce(this=cast(inner, "double precision"), expressions=[number(0)])
-    return with_type(made, replace(DOUBLE, nullable=False))
+    total = exp.Coalesce(this=cast(inner, "double precision"), expressions=[number(0)])
+    return with_type(total, replace(DOUBLE, nullable=False))
 
 
 def _extreme(node: exp.Expression) -> exp.Expression | None:
@@ -135,11 +137,11 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
     numbers = cast(type(node)(this=number_or_null(argument)), "text")
     if isinstance(node, exp.Min):
         texts = exp.Min(this=argument.copy())
-        made = exp.Coalesce(this=numbers, expressions=[texts])
+        extreme = exp.Coalesce(this=numbers, expressions=[texts])
     else:
         texts = exp.Filter(this=exp.Max(this=argument.copy()), expression=exp.Where(this=stays_text(argument)))
-        made = exp.Coalesce(this=texts, expressions=[numbers])
-    return with_type(made, replace(type_, nullable=True, affinity=""))
+        extreme = exp.Coalesce(this=texts, expressions=[numbers])
+    return with_type(extreme, replace(type_, nullable=True, affinity=""))
 
 
 def _count(node: exp.Count) -> exp.Expression | None:
@@ -162,11 +164,11 @@ def _concatenated(node: exp.GroupConcat) -> exp.Expression:
     last: exp.Expression = separator.copy()
     if order is not None:
         last = exp.Order(this=last, expressions=[o.copy() for o in order.expressions])
-    made = exp.Anonymous(this="string_agg", expressions=[first, last])
-    made.meta[MADE] = True
+    joined = exp.Anonymous(this="string_agg", expressions=[first, last])
+    joined.meta[MADE] = True
     if order is None and isinstance(separator, exp.Literal):
-        made.meta["separator"] = separator.this
-    return with_type(made, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
+        joined.meta["separator"] = separator.this
+    return with_type(joined, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
 
 
 # --- bare columns ----------------------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
 def expand_star(select: exp.Select) -> None:
     """`*` beside a GROUP BY as the columns that it stands for."""
     scope: NameScope = select.meta["scope"]
-    made: list[exp.Expression] = []
+    columns: list[exp.Expression] = []
     for projection in select.expressions:
         origins: list[Origin] = []
         if isinstance(projection, exp.Star):
@@ -237,10 +239,10 @@ def expand_star(select: exp.Select) -> None:
         elif isinstance(projection, exp.Column) and isinstance(projection.this, exp.Star):
             origins = [projection.meta["origin"]]
         if not origins:
-            made.append(projection)
+            columns.append(projection)
         for origin in origins:
-            made += [_column(select, bound) for bound in origin.columns.values()]
-    select.set("expressions", made)
+            columns += [_column(select, bound) for bound in origin.columns.values()]
+    select.set("expressions", columns)
 
 
 def _group_keys(select: exp.Select) -> tuple[list[exp.Expression], set[int]]:
@@ -261,30 +263,30 @@ def _bare(select: exp.Select) -> list[exp.Column]:
     """Columns outside aggregates that the groups do not determine for PostgreSQL."""
     items, columns = _group_keys(select)
     known = _determined(select, columns, by_joins=False)
-    found = []
+    bare = []
     for part in clauses(select):
         for node in own(part, exp.Column):
             bound = node.meta.get("bound")
             if bound is None or not node.meta.get("own") or id(bound) in columns or id(bound.origin) in known:
                 continue
             if not _inside(node, select, items):
-                found.append(node)
-    found += [node for node in _outer_references(select) if id(node.meta["bound"]) not in columns
+                bare.append(node)
+    bare += [node for node in _outer_references(select) if id(node.meta["bound"]) not in columns
               and id(node.meta["bound"].origin) not in known]  # fmt: skip
-    return found
+    return bare
 
 
 def _outer_references(select: exp.Select) -> list[exp.Column]:
     """Columns of `select` that queries inside its result or HAVING refer to."""
     origins = {id(origin) for origin in select.meta["scope"].origins}
-    found = []
+    references = []
     for part in clauses(select):
         for query in part.find_all(exp.Select):
             for column in query.find_all(exp.Column):
                 bound = column.meta.get("bound")
                 if bound is not None and id(bound.origin) in origins:
-                    found.append(column)
-    return found
+                    references.append(column)
+    return references
 
 
 def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression]) -> bool:
@@ -307,13 +309,13 @@ def _determined(select: exp.Select, columns: set[int], by_joins: bool) -> set[in
     known = set(columns)
     if by_joins:
         known = _equal_columns(select, known)
-    found: set[int] = set()
+    determined: set[int] = set()
     for origin in scope.origins:
         keys = origin.keys() if by_joins else [origin.table.primary_key] if origin.table else []
         by_name = {bound.name: bound for bound in origin.columns.values()}
         if any(key and all(id(by_name[name]) in known for name in key) for key in keys):
-            found.add(id(origin))
-    return found
+            determined.add(id(origin))
+    return determined
 
 
 def _conditions(select: exp.Select) -> Iterable[exp.Expression]:
@@ -418,9 +420,9 @@ def _by_primary_key(select: exp.Select, group: exp.Group, origin: Origin, added:
 
 def _the_extreme(select: exp.Select) -> exp.Expression | None:
     """The one MIN or MAX of the query, whose row the bare columns come from."""
-    found = [n for part in clauses(select) for n in own(part, exp.Min | exp.Max) if is_aggregate(n)]
+    extremes = [n for part in clauses(select) for n in own(part, exp.Min | exp.Max) if is_aggregate(n)]
     distinct = []
-    for node in found:
+    for node in extremes:
         if node not in distinct:
             distinct.append(node)
     return distinct[0] if len(distinct) == 1 else None
@@ -435,18 +437,18 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
     if extreme is not None and node == extreme.this:
         return extreme.copy()
     if extreme is None:
-        made: exp.Expression = exp.Anonymous(this="any_value", expressions=[node.copy()])
-        made.meta["any_of"] = (_array(node.copy()), None)
+        value: exp.Expression = exp.Anonymous(this="any_value", expressions=[node.copy()])
+        value.meta["any_of"] = (_array(node.copy()), None)
         type_ = replace(type_, nullable=type_of(node).nullable)
     else:
         ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
         ordered.meta["nulls_last"] = True
         array = _array(exp.Order(this=node.copy(), expressions=[ordered]))
         sorted_by = _array(exp.Order(this=_argument(extreme).copy(), expressions=[ordered.copy()]))
-        made = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
-        made.meta["any_of"] = (array.copy(), sorted_by)
-    made.meta[MADE] = True
-    return with_type(made, type_)
+        value = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
+        value.meta["any_of"] = (array.copy(), sorted_by)
+    value.meta[MADE] = True
+    return with_type(value, type_)
 
 
 def _array(node: exp.Expression) -> exp.Expression:

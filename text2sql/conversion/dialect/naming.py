@@ -93,24 +93,24 @@ def joins(tree: exp.Expression) -> exp.Expression:
     return rewrite(tree, change)
 
 
-def _move_conditions(found: list[exp.Join]) -> None:
+def _move_conditions(joined: list[exp.Join]) -> None:
     """Move conditions that name a table joined later to the join of that table."""
-    for place, join in enumerate(found):
+    for place, join in enumerate(joined):
         condition = join.args.get("on")
         if condition is None:
             continue
-        later = {id(o): n for n in range(place + 1, len(found)) for o in found[n].meta["origins"]}
+        later = {id(o): n for n in range(place + 1, len(joined)) for o in joined[n].meta["origins"]}
         parts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
         targets = [max((later.get(id(b.origin), place) for b in _bounds(part)), default=place) for part in parts]
         if all(target == place for target in targets):
             continue
-        if any(j.side for j in found):
+        if any(j.side for j in joined):
             raise Rejected("an outer join whose condition names a table that is joined later")
         kept = [part for part, target in zip(parts, targets, strict=True) if target == place]
         for part, target in zip(parts, targets, strict=True):
             if target != place:
-                there = found[target].args.get("on")
-                found[target].set("on", part.copy() if there is None else exp.and_(there, part.copy(), copy=False))
+                there = joined[target].args.get("on")
+                joined[target].set("on", part.copy() if there is None else exp.and_(there, part.copy(), copy=False))
         join.set("on", exp.and_(*kept) if kept else None)
 
 

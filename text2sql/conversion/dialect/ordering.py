@@ -84,10 +84,10 @@ def order_values(tree: exp.Expression) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression | None:
         if not isinstance(node, exp.Order):
             return None
-        made: list[exp.Expression] = []
+        items: list[exp.Expression] = []
         for item in node.expressions:
-            made += _sorted_by(item)
-        node.set("expressions", made)
+            items += _sorted_by(item)
+        node.set("expressions", items)
         return None
 
     return rewrite(tree, change)
@@ -179,15 +179,15 @@ def _unify(node: exp.SetOperation, position: int, a: Type, b: Type) -> None:
         if isinstance(inner, exp.Star) or (isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star)):
             raise Rejected("set operation over columns of different types")
         both_numbers = all(t.numeric or t.pg == "boolean" for t in (a, b))
-        made = cast(inner, "integer") if both_numbers and type_of(inner).pg == "boolean" else inner
-        made = made if both_numbers else text_of(inner)
-        if made is inner:
+        unified = cast(inner, "integer") if both_numbers and type_of(inner).pg == "boolean" else inner
+        unified = unified if both_numbers else text_of(inner)
+        if unified is inner:
             continue
         if isinstance(projection, exp.Alias):
-            projection.set("this", made.copy())
+            projection.set("this", unified.copy())
         else:
             named = inner.name if isinstance(inner, exp.Column) else ""
-            projection.replace(exp.alias_(made.copy(), identifier(lower(named))) if named else made.copy())
+            projection.replace(exp.alias_(unified.copy(), identifier(lower(named))) if named else unified.copy())
 
 
 def _order_by_first_names(node: exp.SetOperation) -> None:

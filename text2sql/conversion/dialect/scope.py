@@ -75,15 +75,15 @@ class NameScope(_Shared):
 
     def find(self, name: str, table: str) -> tuple[Bound | None, bool]:
         """The column of that (lower-case) name in this SELECT or an enclosing one; and whether it is this one's."""
-        found = [
+        candidates = [
             origin.columns[name]
             for origin in self.origins
             if name in origin.columns and (not table or origin.alias == table)
         ]
-        if len(found) > 1 and not table and name not in self.merged:
+        if len(candidates) > 1 and not table and name not in self.merged:
             raise Rejected(f"column {name} is ambiguous")
-        if found:
-            return found[0], True
+        if candidates:
+            return candidates[0], True
         if self.parent is not None:
             return self.parent.find(name, table)[0], False
         return None, False

@@ -123,8 +123,8 @@ def _literals_fit(types: Sequence[Type], pg: str) -> bool:
 
 def cast_type(to: exp.DataType) -> str:
     """The affinity of CAST(... AS `to`)."""
-    found = affinity(to.sql("sqlite"))
-    return "integer" if to.this in exp.DataType.INTEGER_TYPES else found
+    known = affinity(to.sql("sqlite"))
+    return "integer" if to.this in exp.DataType.INTEGER_TYPES else known
 
 
 def type_of(node: exp.Expression) -> Type:
@@ -182,9 +182,9 @@ def _binary(node: exp.Binary) -> Type:
 
 
 def _division(node: exp.Div) -> Type:
-    found = _binary(node)
+    result = _binary(node)
     divisor = type_of(node.right)
-    return replace(found, nullable=found.nullable or divisor.zeros)
+    return replace(result, nullable=result.nullable or divisor.zeros)
 
 
 def _condition(node: exp.Expression) -> Type:
@@ -233,8 +233,8 @@ def _extreme(node: exp.Expression) -> Type:
 def _case(node: exp.Case) -> Type:
     branches = [type_of(branch.args["true"]) for branch in node.args["ifs"]]
     default = node.args.get("default")
-    found = union_type([*branches, type_of(default) if default is not None else NULL])
-    return replace(found, affinity="", nullable=found.nullable or default is None)
+    result = union_type([*branches, type_of(default) if default is not None else NULL])
+    return replace(result, affinity="", nullable=result.nullable or default is None)
 
 
 def _if(node: exp.If) -> Type:
@@ -262,11 +262,11 @@ def _scalar(node: exp.Subquery) -> Type:
 
 def _cast(node: exp.Cast) -> Type:
     type_, operand = cast_type(node.to), type_of(node.this)
-    made = {"integer": BIGINT, "real": DOUBLE, "text": TEXT, "numeric": NUMERIC}.get(type_, TEXT)
+    target = {"integer": BIGINT, "real": DOUBLE, "text": TEXT, "numeric": NUMERIC}.get(type_, TEXT)
     if type_ == "integer" and operand.pg in ("integer", "boolean", "smallint"):
-        made = INTEGER
+        target = INTEGER
     form = operand.form if type_ == "text" and operand.textual else "integer" if operand.integral else "text"
-    return replace(made, affinity=type_, nullable=operand.nullable, form=form)
+    return replace(target, affinity=type_, nullable=operand.nullable, form=form)
 
 
 def _of_first(node: exp.Expression) -> Type:
