@@ -255,3 +255,11 @@ def test_bfloat16_attention_is_as_near_as_its_rounding():
     rounded, _ = packing.shared_prefix_attention(module, *(x.bfloat16() for x in inputs), None, spans=[span])
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).norm() / exact.norm() < 0.01
+
+
+def test_no_fused_kernel_with_a_mask_off_the_cpu(monkeypatch):
+    """GPUs' kernels for masked attention gave NaN: off the CPU, packs use matrix products. "meta" stands for a GPU."""
+    monkeypatch.setattr(packing, "_attend_fused", None)
+    inputs = [torch.empty(1, n, 60, 16, device="meta") for n in (6, 2, 2)]
+    output, _ = packing.shared_prefix_attention(torch.nn.Module(), *inputs, None, spans=[packing.Span(0, 40, (13, 7))])
+    assert output.shape == (1, 60, 6, 16)

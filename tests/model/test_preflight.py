@@ -4,6 +4,7 @@ import pytest
 
 from tests.model.test_training import examples, recipe
 from text2sql.errors import UserError
+from text2sql.model import packing
 from text2sql.model.device import peak_memory_bytes
 from text2sql.model.preflight import Preflight, report
 
@@ -13,11 +14,11 @@ def checks(tiny_base, tmp_path, options, count=24):
     return list(preflight.run())
 
 
-def test_all_seven_pass_and_the_bucket_is_left_empty(tiny_base, tmp_path):
+def test_all_pass_and_the_bucket_is_left_empty(tiny_base, tmp_path):
     options = recipe(checkpoint_copy=str(tmp_path / "bucket"))
     done = checks(tiny_base, tmp_path, options)
     assert [(c.name, c.passed) for c in done] == [
-        (name, True) for name in ("data", "model", "learns", "saves", "loads", "answers", "memory")
+        (name, True) for name in ("data", "model", "learns", "saves", "loads", "packs", "answers", "memory")
     ]
     assert "copied to" in done[3].found
     assert not [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
@@ -43,3 +44,22 @@ def test_processes_share_the_memory_of_a_machine_without_gpus(tiny_base, tmp_pat
     shared = checks(tiny_base, tmp_path, recipe(processes=4))[-1]
     assert (alone.name, alone.passed, shared.name, shared.passed) == ("memory", True, "memory", False)
     assert "pack_tokens" in shared.remedy
+
+
+def test_a_wrong_attention_is_told(tiny_base, tmp_path, monkeypatch):
+    """What a kernel did on a GPU: values that are no numbers for some packs, which only the loss would show."""
+    right = packing._attend_fused
+
+    def wrong(*arguments):
+        return [part * float("nan") if active else part for part in right(*arguments)]
+
+    active = False
+    preflight = Preflight(recipe(), tiny_base, examples(24), tmp_path / "scratch", writes_sql=False)
+    monkeypatch.setattr(packing, "_attend_fused", wrong)
+    done = []
+    for check in preflight.run():
+        done.append(check)
+        active = check.name == "loads"
+    assert (done[-1].name, done[-1].passed) == ("packs", False)
+    with pytest.raises(UserError, match="gradients differ by inf"):
+        report(done)

@@ -16,12 +16,13 @@ The idea is known from preference and reinforcement learning (arXiv 2410.20305);
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -224,23 +225,37 @@ def shared_prefix_attention(
     Returns:
         (1, tokens, heads, width), and no weights.
     """
-    # bfloat16 on a CPU: plain matrix products run 2.4 times as fast, forward and backward, as the fused kernel; in
-    # float32 there is no difference, and on a GPU the fused kernel wins.
-    attend = _attend_products if query.device.type == "cpu" and query.dtype == torch.bfloat16 else _attend_fused
+    # The fused kernel in float32 on a CPU only, where it saves memory. On a GPU its kernels for masks gave NaN for some
+    # packs (docs/TRAINING.md); in bfloat16 on a CPU products are 2.4 times as fast, forward and backward.
+    fused = query.device.type == "cpu" and query.dtype == torch.float32
+    attend = _attend_fused if fused else _attend_products
     outputs = [part for span in spans for part in attend(query, key, value, span, scaling)]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _slots(span: Span, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The questions of a pack as a padded batch.
+class Slots(NamedTuple):
+    """The questions of a pack as a padded batch of `count` rows of `longest` slots.
 
-    Returns:
-        inside: (questions, longest), whether a slot holds a token.
-        token: (questions * longest), which of the pack's question tokens a slot holds; padding repeats one.
+    token: (count * longest), which of the pack's question tokens a slot holds; padding repeats one.
+    slot: (question tokens), the slot of each token, its inverse.
     """
-    lengths = torch.tensor(span.questions, device=device)
-    inside = torch.arange(max(span.questions), device=device) < lengths[:, None]
-    return inside, (torch.cumsum(inside.flatten(), 0) - 1).clamp(min=0)
+
+    count: int
+    longest: int
+    token: torch.Tensor
+    slot: torch.Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _slots(questions: tuple[int, ...], device: torch.device) -> Slots:
+    """The slots of questions of these lengths.
+
+    Made on the CPU, so that a GPU is never waited for, and kept, since all layers ask for the same.
+    """
+    inside = torch.arange(max(questions)) < torch.tensor(questions)[:, None]
+    token = (torch.cumsum(inside.flatten(), 0) - 1).clamp(min=0)
+    slot = inside.flatten().nonzero().squeeze(1)
+    return Slots(*inside.shape, token.to(device), slot.to(device))
 
 
 def _attend_fused(
@@ -252,8 +267,7 @@ def _attend_fused(
     if span.prefix:
         q, k, v = (x[:, :, span.start : border] for x in (query, key, value))
         outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True))
-    inside, token = _slots(span, query.device)
-    count, longest = inside.shape
+    count, longest, token, slot = _slots(span.questions, query.device)
 
     def batch(x: torch.Tensor) -> torch.Tensor:
         rows = x[0, :, border : span.end].index_select(1, token)
@@ -268,7 +282,7 @@ def _attend_fused(
         batch(query), with_prefix(key), with_prefix(value), attn_mask=seen, scale=scale, enable_gqa=True
     )
     flat = mixed.transpose(0, 1).flatten(1, 2)  # (heads, questions * longest, width)
-    outputs.append(flat[:, inside.flatten()].unsqueeze(0))
+    outputs.append(flat.index_select(1, slot).unsqueeze(0))
     return outputs
 
 
@@ -292,13 +306,11 @@ def _attend_products(
 
     outputs = []
     if span.prefix:
-        ahead = torch.ones(span.prefix, span.prefix, dtype=torch.bool).triu(1)
+        ahead = torch.ones(span.prefix, span.prefix, dtype=torch.bool, device=query.device).triu(1)
         logits = scores(scaled[:, span.start : border]).masked_fill(ahead, float("-inf"))
         outputs.append(mix(torch.softmax(logits, -1)).unsqueeze(0))
 
-    inside, token = _slots(span, query.device)
-    count, longest = inside.shape
-    slot = inside.flatten().nonzero().squeeze(1)  # each question token's slot: (tokens)
+    count, longest, token, slot = _slots(span.questions, query.device)
 
     def batch(x: torch.Tensor) -> torch.Tensor:
         rows = x.index_select(1, token).view(groups, -1, count, longest, width)
@@ -307,7 +319,7 @@ def _attend_products(
     rows = scaled[:, border : span.end]
     own_key, own_value = (batch(x[0, :, border : span.end]) for x in (key, value))
     own = torch.bmm(batch(rows), own_key.transpose(1, 2)).view(heads, count * longest, longest).index_select(1, slot)
-    ahead = torch.ones(longest, longest, dtype=torch.bool).triu(1).repeat(count, 1)[slot]
+    ahead = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu(1).repeat(count, 1)[slot]
     logits = torch.cat([scores(rows), own.masked_fill(ahead, float("-inf"))], -1)
     of_prefix, of_own = torch.softmax(logits, -1).split([span.prefix, longest], -1)
     by_slot = torch.bmm(of_own.index_select(1, token).view(-1, longest, longest), own_value)

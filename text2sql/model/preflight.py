@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlglot
 import torch
@@ -18,7 +19,8 @@ import torch
 from text2sql.errors import UserError
 from text2sql.model import checkpoint
 from text2sql.model.base import load_tokenizer
-from text2sql.model.device import describe_device, peak_memory_bytes, total_memory_bytes
+from text2sql.model.device import describe_device, peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
+from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, TrainingExample, collate, pack, plan
 from text2sql.model.training import PackedTrainer, Recipe, build_trainer
 from text2sql.progress import track
@@ -28,6 +30,10 @@ EXAMPLES = 20
 STEPS = 20
 #: the checkpoint that the resumed run goes on from
 SAVED = 16
+#: packs whose gradients are compared with those of separate sequences
+COMPARED = 4
+#: by how much of their length the gradients may differ, by the type of the matrix products
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 #: the share of the machine's memory that a training may take
 MEMORY_SHARE = 0.9
 
@@ -43,7 +49,7 @@ class Check:
 
 
 class Preflight:
-    """The seven checks of a recipe on a model and examples; `scratch` takes checkpoints and is emptied."""
+    """The eight checks of a recipe on a model and examples; `scratch` takes checkpoints and is emptied."""
 
     def __init__(
         self, recipe: Recipe, base: Path, examples: Sequence[TrainingExample], scratch: Path, writes_sql: bool = True
@@ -64,7 +70,7 @@ class Preflight:
     def run(self) -> Iterator[Check]:
         """The checks in order, until one fails."""
         checks: list[Callable[[], Check]] = [
-            self.data, self.model, self.learns, self.saves, self.loads, self.answers, self.memory
+            self.data, self.model, self.learns, self.saves, self.loads, self.packs, self.answers, self.memory
         ]  # fmt: skip
         for check in track(checks, "preflight"):
             result = check()
@@ -124,6 +130,37 @@ class Preflight:
         same = all(torch.equal(before[name], after[name]) for name in before)
         found = f"resumed at step {SAVED}: " + ("the same weights at the end" if same else "other weights at the end")
         return Check("loads", same, found, "training here is not deterministic: an interrupted run will not be exact")
+
+    def packs(self) -> Check:
+        """Loss and gradient of every adapter, packed and the plain way, on the device that will train."""
+        options = self.full.train
+        planned = plan(
+            self.all_examples, options.pack_size, options.pack_tokens, options.batch_size, 1.0, self.full.seed
+        )
+        groups = planned.groups[:COMPARED]
+        model = self.trainer.model.eval()  # without dropout, which falls on other tokens each time
+        with self.trainer.compute_loss_context_manager():
+            packed, own = _gradients(model, (answer_loss(model, self._on_device(group)).nll for group in groups))
+            model.set_attn_implementation("eager")
+            sequences = (self._plain_loss(example) for group in groups for example in group)
+            plain, expected = _gradients(model, sequences)
+            model.set_attn_implementation(ATTENTION)
+        worst, at = max((_difference(own[name], gradient), name) for name, gradient in expected.items())
+        dtype = pick_dtype(self.full.quantization, pick_device())
+        found = f"loss {packed:.4f}, of separate sequences {plain:.4f}; gradients differ by {worst:.1e} at most ({at})"
+        passed = worst <= TOLERANCE[dtype] and abs(packed - plain) <= TOLERANCE[dtype] * plain
+        remedy = f"attention on this device is wrong under torch {torch.__version__}: use another version of torch"
+        return Check("packs", passed, found, remedy)
+
+    def _on_device(self, group: Sequence[TrainingExample]) -> dict[str, Any]:
+        return self.trainer._prepare_inputs(collate([pack(group)]))
+
+    def _plain_loss(self, example: TrainingExample) -> torch.Tensor:
+        """The negative log-likelihood of one answer, as one sequence with transformers' own plain attention."""
+        model = self.trainer.model
+        ids = torch.tensor([[*example.prompt, *example.answer]], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(example.prompt) - 1 : -1].float()
+        return torch.nn.functional.cross_entropy(logits, ids[0, len(example.prompt) :], reduction="sum")
 
     def answers(self) -> Check:
         tokenizer = load_tokenizer(self.base)
@@ -186,3 +223,21 @@ def report(checks: Sequence[Check]) -> None:
 
 def _adapters(trainer: PackedTrainer) -> dict[str, torch.Tensor]:
     return {name: p.detach().cpu().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def _gradients(model: torch.nn.Module, losses: Iterable[torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
+    """The sum of `losses` and its gradient by each trained weight; the model's own are cleared."""
+    model.zero_grad()
+    total = 0.0
+    for loss in losses:
+        loss.backward()
+        total += loss.item()
+    named = {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return total, named
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """How far `one` is from `other`, in lengths of `other`; infinite where it is not a number."""
+    distance = ((one - other).norm() / other.norm().clamp(min=1e-12)).item()
+    return distance if math.isfinite(distance) else math.inf

@@ -80,10 +80,17 @@ class PackedTrainer(SFTTrainer):
         if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FSDPModule):
             raise AssertionError(f"{self.args.world_size} processes train apart: the model is a {type(model).__name__}")
         loss = answer_loss(model, inputs)
-        self._metrics["train"]["mean_token_accuracy"].append((loss.correct / loss.tokens).item())
-        self._metrics["train"]["entropy"].append((loss.entropy / loss.tokens).item())
+        # Tensors, read by `log`: to read one here would wait for the device within the step.
+        self._metrics["train"]["mean_token_accuracy"].append(loss.correct / loss.tokens)
+        self._metrics["train"]["entropy"].append(loss.entropy / loss.tokens)
         # DDP averages the gradients of the processes, but each has only its own share of the mean.
         return loss.nll / num_items_in_batch * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
+        """TRL's, after what the steps have left on the device is read."""
+        for values in self._metrics["train"].values():
+            values[:] = [float(value) for value in values]
+        super().log(logs, *arguments, **named)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""
