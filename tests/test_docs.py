@@ -8,6 +8,7 @@ import io
 import re
 import runpy
 import shlex
+import shutil
 import sqlite3
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -42,6 +43,7 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workplace")
     make_release(folder)
     (folder / "shop.sql").write_text(SHOP)
+    shutil.copytree(ROOT / "examples", folder / "examples")
     connection = sqlite3.connect(folder / "shop.sqlite")
     connection.executescript(f"{SHOP} insert into customers values (1, 'Ann', 'Rome');")
     connection.close()

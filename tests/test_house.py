@@ -23,5 +23,5 @@ def test_the_architecture_page_names_what_there_is(place):
     names = {
         n.name for n in ast.walk(ast.parse((ROOT / place).read_text())) if isinstance(n, ast.FunctionDef | ast.ClassDef)
     }
-    for said in re.findall(rf"`{re.escape(place)}` \(([^)]*)\)", PAGE):
-        assert set(re.findall(r"`(\w+)`", said)) <= names
+    said = re.findall(rf"`{re.escape(place)}`(?: \(([^)]*)\)|: (`\w+`))", PAGE)
+    assert {name for pair in said for name in re.findall(r"`(\w+)`", "".join(pair))} <= names

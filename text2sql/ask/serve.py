@@ -223,35 +223,29 @@ def check_address(options: ServeOptions, token: str | None) -> None:
             raise UserError(what, "name another with --port") from None
 
 
-def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions, token: str | None) -> FastAPI:
-    """The HTTP server: /v1/chat/completions, /v1/models, /mcp, /health, /metrics."""
-    import asyncio
+def failure(status: int, message: str, type_: str = "invalid_request_error") -> JSONResponse:
+    """An error as OpenAI's API words it."""
+    return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status)
 
+
+def watch(app: FastAPI, token: str | None) -> None:
+    """Let `app` ask for the bearer token, refuse large bodies, and count and time its requests at /metrics."""
     registry = CollectorRegistry()
     requests = Counter("text2sql_requests", "Requests by path and status", ["path", "status"], registry=registry)
     seconds = Histogram("text2sql_request_seconds", "Seconds to the answer", ["path"], registry=registry)
-    protocol = build_mcp(batcher, places, options)
-    mounted = protocol.streamable_http_app()
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with protocol.session_manager.run():
-            yield
-
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-
-    def failure(status: int, message: str, type_: str = "invalid_request_error") -> JSONResponse:
-        return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status)
+    def is_allowed(request: Request) -> bool:
+        given = request.headers.get("authorization", "")
+        return (
+            not token
+            or request.url.path == "/health"
+            or hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+        )
 
     @app.middleware("http")
-    async def watch(request: Request, proceed: Callable[[Request], Any]) -> Response:
+    async def watched(request: Request, proceed: Callable[[Request], Any]) -> Response:
         started = time.perf_counter()
-        given = request.headers.get("authorization", "")
-        if (
-            token
-            and request.url.path != "/health"
-            and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
-        ):
+        if not is_allowed(request):
             response: Response = failure(401, "the bearer token is missing or wrong", "authentication_error")
         elif int(request.headers.get("content-length") or 0) > LARGEST_BODY:
             response = failure(413, f"more than {LARGEST_BODY:,} bytes")
@@ -263,13 +257,29 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
         log.info("%s %d %.0f ms", path, response.status_code, 1000 * (time.perf_counter() - started))
         return response
 
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok", "model": batcher.engine.title}
-
     @app.get("/metrics")
     def metrics() -> Response:
         return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+
+def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions, token: str | None) -> FastAPI:
+    """The HTTP server: /v1/chat/completions, /v1/models, /mcp, /health, /metrics."""
+    import asyncio
+
+    protocol = build_mcp(batcher, places, options)
+    mounted = protocol.streamable_http_app()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with protocol.session_manager.run():
+            yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    watch(app, token)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok", "model": batcher.engine.title}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
