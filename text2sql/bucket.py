@@ -175,7 +175,8 @@ def _credentials(key: str | None, anonymous: bool) -> Any:
             return Credentials.from_service_account_file(key, scopes=scopes)
         return google.auth.default(scopes=scopes)[0]
     except (OSError, ValueError) as error:
-        raise UserError(f"credentials: {key} is no key of a service account ({error})", LOGIN) from error
+        cause = getattr(error, "strerror", None) or error  # without the file's name a second time
+        raise UserError(f"credentials: {key} is no key of a service account ({cause})", LOGIN) from error
     except google.auth.exceptions.DefaultCredentialsError:
         if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
             raise

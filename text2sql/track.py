@@ -478,7 +478,7 @@ def record(params: dict[str, Any] | None = None) -> str | None:
     """
     params = read_params() if params is None else params
     # Predictions that came from elsewhere have no adapter, and no run.
-    if section(Tracking, "tracking", params).kind == "mlflow" and ADAPTER.is_dir():
+    if ADAPTER.is_dir() and section(Tracking, "tracking", params).kind == "mlflow":
         with _warned():
             return log_workspace(params)
     return None

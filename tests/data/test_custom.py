@@ -359,12 +359,13 @@ def test_from_zero_to_a_scored_adapter(tmp_path, sqlite_file, monkeypatch):
     """Every stage in turn, on the tiny model: nobody has seen this schema before."""
     import importlib
 
-    own = {"database": sqlite_file, "pairs": "null", "questions": 60, "hidden": "[audit]"}
+    own = {"database": f"data/custom/{sqlite_file.name}", "pairs": "null", "questions": 60, "hidden": "[audit]"}
     changes = ["data=custom", "model=tiny", "tracking=none", "predict.max_new_tokens=16"]
     changes += [f"data.source.{key}={value}" for key, value in own.items()]
     text = compose(changes)
     work = tmp_path / "work"
-    work.mkdir()
+    (work / "data" / "custom").mkdir(parents=True)
+    shutil.copy(sqlite_file, work / "data" / "custom")
     monkeypatch.chdir(work)
     monkeypatch.setenv("DVC_ROOT", str(work))
     (work / "params.yaml").write_text(text)

