@@ -126,6 +126,10 @@ def test_a_remote_server_is_one_setting(recording):
 def check_charts(page, address):
     """Every curve of both runs is drawn."""
     visit(page, address)
+    # Charts are drawn when they come into view; the curves are below the figures of score and training.
+    page.get_by_text("Model metrics").first.wait_for()
+    page.mouse.move(900, 700)
+    page.mouse.wheel(0, 3000)
     for curve in ("train_loss", "val_loss"):
         for name in ("sweep-1", "sweep-2"):
             page.get_by_text(f"{name} ({curve})").first.wait_for()
