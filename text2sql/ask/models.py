@@ -23,6 +23,7 @@ from text2sql.model.inference import load_for_inference
 from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions
 from text2sql.model.sources import WANTED, ModelOptions, obtain
+from text2sql.model.wheels import cache
 from text2sql.release.manifest import describe_release, read_manifest
 from text2sql.scoring.confidence import Calibration
 
@@ -159,7 +160,7 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) 
 
 def cached(name: str, make: Callable[[Path], object]) -> Path:
     """The folder `name` of the user's cache, made if it is not there; never half made."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sql-codegen-slm" / name
+    folder = cache() / name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = folder.with_name(f".{name}.{os.getpid()}")
