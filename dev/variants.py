@@ -6,7 +6,7 @@
 This says what each would be worth before it is an option of the pipeline. All train on the examples of data/prompts/,
 after those of the primer if there is one, from the same seed, and are predicted and scored by the same stages in a
 scratch folder. A sub-sample will do to compare:
-`dvc exp run -S experiment=spider -S data.split.train_limit=1200 -S data.split.test_limit=256 -S train.epochs=1`.
+`dvc exp run -S experiment=spider-135m -S data.split.train_limit=1200 -S data.split.test_limit=256 -S train.epochs=1`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def test_every_key_is_commented(path):
 
 def test_the_recipes_are_there():
     names = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
-    assert {"default", "tiny", "spider-quick", "spider", "mistral-7b-spider", "sweep", "prompts"} <= names
+    assert {"default", "tiny", "sweep", "prompts", "mistral-7b-spider"} <= names
+    assert {"spider", "spider-quick", "spider-1.5b", "spider-135m"} <= names
 
 
 def test_default_recipe_changes_nothing():
