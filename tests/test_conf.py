@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from text2sql import config, stage
 from text2sql.errors import UserError
+from text2sql.release.card import base_provenance
 
 CONF = Path("conf")
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
@@ -64,6 +65,15 @@ def test_the_recipes_are_there():
     names = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
     assert {"default", "tiny", "sweep", "prompts", "mistral-7b-spider"} <= names
     assert {"spider", "spider-quick", "spider-1.5b", "spider-135m"} <= names
+
+
+@pytest.mark.parametrize("member", sorted(file.stem for file in (CONF / "model").glob("*.yaml")))
+def test_models_compose_and_are_known_to_the_card(member):
+    """The options are possible, and the card can name the model's licence."""
+    params = composed(f"model={member}")
+    stage.validate(params)
+    assert params["model"]["name"] == member
+    assert base_provenance(params).licence or member == "tiny"
 
 
 def test_default_recipe_changes_nothing():

@@ -43,10 +43,11 @@ BASE = {
         "SmolLM2-135M-Instruct", "apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct", ("smollm2",)
     ),
     **{
-        f"qwen2.5-coder-{size}b": Provenance(
+        f"qwen2.5-coder-{size}b{source}": Provenance(
             f"Qwen2.5-Coder-{size}B-Instruct", "apache-2.0", f"Qwen/Qwen2.5-Coder-{size}B-Instruct", ("qwen2.5-coder",)
         )
         for size in ("0.5", "1.5")
+        for source in ("", "-hub")
     },
     "mistral-7b": Provenance("Mistral-7B-v0.1", "apache-2.0", "mistralai/Mistral-7B-v0.1", ("mistral",)),
     "tiny": Provenance("a random Mistral for tests", None),
