@@ -1,8 +1,9 @@
 """QLoRA training of the base model on the prompts; a training that was interrupted goes on where it was.
 
-Reads data/prompts/, models/base and the preflight's verdict. Writes models/adapter/ (the same bytes for the same
-configuration, data and machine type), metrics/plots/loss.csv (the loss curves), metrics/train.json (with seconds and
-bytes, so different each time) and metrics/brief/train.json (what `dvc exp show` shows of it).
+Reads data/prompts/, models/base, the preflight's verdict and, where `train.init` names one, the adapter to go on from.
+Writes models/adapter/ (the same bytes for the same configuration, data and machine type), metrics/plots/loss.csv (the
+loss curves), metrics/train.json (with seconds and bytes, so different each time) and metrics/brief/train.json (what
+`dvc exp show` shows of it).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from text2sql.config import read_params
 from text2sql.files import digest, repository_root, write_json, write_text
 from text2sql.model import checkpoint
+from text2sql.model.adapter import WEIGHTS
+from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.launch import is_first, launch
 from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
@@ -35,8 +38,8 @@ BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
 MODULES = (
-    "base", "checkpoint", "device", "fused", "launch", "lora", "loss", "packing", "process", "prompt", "qualifiers",
-    "recipe", "training", "value_linking",
+    "adapter", "base", "checkpoint", "device", "fused", "initial", "launch", "lora", "loss", "packing", "process",
+    "prompt", "qualifiers", "recipe", "training", "value_linking",
 )  # fmt: skip
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -47,14 +50,15 @@ def read_options(params: dict[str, Any]) -> Recipe:
     return read_recipe(params)
 
 
-def fingerprint(recipe: Recipe, dtype: str) -> str:
-    """A hash of all that decides the adapter."""
+def fingerprint(recipe: Recipe, dtype: str, initial: dict[str, str]) -> str:
+    """A hash of all that decides the adapter; `initial`: the checksums of the one that it goes on from."""
     from text2sql.model.device import pick_device
 
     parts = {
         "recipe": asdict(recipe),
         "data": digest(PROMPTS),
         "base": digest(BASE),
+        "initial": initial,
         "code": {name: digest(CODE / f"{name}.py") for name in MODULES},
         "libraries": {name: version(name) for name in LIBRARIES},
         "device": pick_device().partition(":")[0],
@@ -111,6 +115,12 @@ def main() -> str:
     prepare()
     recipe = read_options(read_params())
     launch("stages.train", recipe.train.processes)
+    with initial_adapter(recipe.train.init, BASE) as initial:
+        return train_and_save(recipe, initial)
+
+
+def train_and_save(recipe: Recipe, initial: Path | None) -> str:
+    """Train, and write adapter, curves and figures; returns what the stage says at its end."""
     from text2sql.model.base import load_tokenizer
     from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype
     from text2sql.model.lora import save_adapter
@@ -118,7 +128,11 @@ def main() -> str:
 
     tokenizer = load_tokenizer(BASE)
     dtype = str(pick_dtype(recipe.quantization, pick_device())).removeprefix("torch.")
-    print_ = fingerprint(recipe, dtype)
+    begun = checksums(initial)
+    if recipe.train.init and is_first():
+        said = f"goes on from the weights {begun[WEIGHTS][:12]}" if begun else "none is there, a fresh one is trained"
+        print(f"notice: train.init={recipe.train.init}: {said}", flush=True)
+    print_ = fingerprint(recipe, dtype, begun)
     checkpoints = checkpoint.folder(repository_root(), print_)
     with training_run(print_) as record:
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
@@ -127,14 +141,16 @@ def main() -> str:
         if (path := PROMPTS / "primer.jsonl").exists():
             primer = read_examples(path, tokenizer)
         callbacks = [record.callback(round(recipe.train.epochs * len([*primer, *examples])), peak_memory_bytes)]
-        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer)
+        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer, initial)
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
         weights = trainer.adapter_weights()
         if not is_first():
             return f"process {os.environ['RANK']} is done"
         save_adapter(trainer.model, ADAPTER, weights)
         write_text(CURVES, curves(trainer.state.log_history))
-        metrics = {**figures(trainer, val_loss, dtype), "fingerprint": print_}
+        metrics = {**figures(trainer, val_loss, dtype), "fingerprint": print_} | (
+            {"initial_adapter": begun} if begun else {}
+        )
         write_json(METRICS, metrics)
         write_json(BRIEF, {"val_loss": val_loss and round(val_loss, 4), "minutes": round(metrics["seconds"] / 60, 2)})
     checkpoint.prune(checkpoints, keep=0)

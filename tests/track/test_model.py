@@ -9,6 +9,7 @@ from tiny_release import make_release
 from text2sql import track
 from text2sql.ask.mlflow_scorer import execution_accuracy
 from text2sql.files import read_json
+from text2sql.model.initial import checksums, initial_adapter
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
 
@@ -42,6 +43,11 @@ def test_a_registered_adapter_answers(registered):
     assert len(one) == 1
     assert two == [*one, *one]
     assert one[0].strip()  # random weights: any text
+
+
+def test_a_training_goes_on_from_a_registered_adapter(registered, release):
+    with initial_adapter(registered, track.BASE) as initial:
+        assert checksums(initial) == checksums(release)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@ because every stage checks them before it starts (text2sql/stage.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from text2sql.config import read_seed, require, section
+from text2sql.model.adapter import CONFIG
 from text2sql.model.base import QuantizationOptions
+from text2sql.model.initial import check_shape, folder_of, is_folder
 from text2sql.model.lora import LoraOptions
 
 
@@ -36,6 +38,8 @@ class TrainOptions:
     processes: int
     fsdp: bool
     price_per_hour: float
+    # The defaults are for callers in Python.
+    init: str | None = None
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs must be positive")
@@ -51,6 +55,8 @@ class TrainOptions:
         require(self.save_every >= 1, "save_every must be 1 or more")
         require(self.explosion > 1, "explosion must be over 1")
         require(self.processes >= 1, "processes must be 1 or more")
+        known = self.init is None or not is_folder(self.init) or (folder_of(self.init) / CONFIG).exists()
+        require(known, f"init is {self.init}, which is no folder of an adapter, auto, models:/NAME@ALIAS or git:REV")
         require(not self.fsdp or self.processes > 1, "fsdp needs processes: 2 or more")
 
 
@@ -70,9 +76,7 @@ def read_recipe(params: dict[str, Any]) -> Recipe:
     Raises:
         UserError: a value is missing, of the wrong type, or impossible.
     """
-    return Recipe(
-        read_seed(params),
-        section(QuantizationOptions, "quantization", params),
-        section(LoraOptions, "lora", params),
-        section(TrainOptions, "train", params),
-    )
+    lora, train = section(LoraOptions, "lora", params), section(TrainOptions, "train", params)
+    if train.init and is_folder(train.init):
+        check_shape(folder_of(train.init), asdict(lora), f"train.init={train.init}")
+    return Recipe(read_seed(params), section(QuantizationOptions, "quantization", params), lora, train)

@@ -31,6 +31,7 @@ from text2sql.model import checkpoint
 from text2sql.model.base import load_model, load_tokenizer
 from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype
 from text2sql.model.fused import fuse
+from text2sql.model.initial import load_weights
 from text2sql.model.launch import is_first
 from text2sql.model.lora import add_adapter
 from text2sql.model.loss import answer_loss
@@ -229,14 +230,17 @@ def build_trainer(
     validation: Sequence[Group],
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    initial: Path | None = None,
 ) -> PackedTrainer:
-    """The trainer of `recipe` on a plan, with all that differs from TRL's defaults."""
+    """The trainer of `recipe` on a plan, with all that differs from TRL's defaults; `initial`: an adapter's folder."""
     options = recipe.train
     device = pick_device()
     if options.fsdp:
         _check_shards(device)
     set_seed(recipe.seed)
     model = add_adapter(load_model(base, recipe.quantization, sharded=options.fsdp), recipe.lora)
+    if initial is not None:
+        load_weights(model, initial)
     model.set_attn_implementation(ATTENTION)
     _keep_differentiable(model)
     on_gpu = device.startswith("cuda")
@@ -273,13 +277,15 @@ def train(
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback] = (),
     primer: Sequence[TrainingExample] = (),
+    initial: Path | None = None,
 ) -> PackedTrainer:
     """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
 
-    The examples of the `primer` come first, in as many passes as the others, under one schedule of the rate.
+    The examples of the `primer` come first, in as many passes as the others, under one schedule of the rate. `initial`
+    is the folder of the adapter whose weights the training begins with, instead of fresh ones.
 
     Raises:
-        UserError: too few examples; the loss exploded; memory or disk ran out.
+        UserError: too few examples; `initial` does not fit the recipe; the loss exploded; memory or disk ran out.
     """
     options = recipe.train
     limits = {"size": options.pack_size, "tokens": options.pack_tokens, "seed": recipe.seed}
@@ -292,7 +298,8 @@ def train(
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
     with _bar(planned.steps) as advance:
         watch = Watch(options.explosion, checkpoints)
-        trainer = build_trainer(recipe, base, planned, validation, checkpoints, [watch, Bar(advance), *callbacks])
+        callbacks = [watch, Bar(advance), *callbacks]
+        trainer = build_trainer(recipe, base, planned, validation, checkpoints, callbacks, initial)
         if options.checkpoint_copy and trainer.is_local_process_zero():
             checkpoint.fetch_newest(checkpoints, options.checkpoint_copy)
         trainer.accelerator.wait_for_everyone()
