@@ -61,7 +61,7 @@ def params(*overrides: str) -> dict:
 def test_header_is_the_hubs():
     data = ModelCard(render_card(METRICS, params("data=spider"), prompt="p")).data
     assert data.license == "cc-by-sa-4.0"
-    assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert data.base_model == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
     assert data.datasets == ["xlangai/spider"]
     scores = {r.metric_type: r.metric_value for r in data.eval_results}
     assert scores == {"execution_accuracy": 0.62, "valid_sql": 0.9}
@@ -84,7 +84,7 @@ def test_header_is_the_hubs():
     ],
 )
 def test_figures_are_the_runs(said):
-    assert said in render_card(METRICS, params(), repository="me/shop-sql", prompt="THE PROMPT")
+    assert said in render_card(METRICS, params("quantization=nf4"), repository="me/shop-sql", prompt="THE PROMPT")
 
 
 def test_what_was_not_measured_is_left_out():

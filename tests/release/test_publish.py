@@ -57,7 +57,7 @@ def test_a_release_goes_up_whole(release, hub):
     assert sorted(there) == sorted(name for name, _ in listing(files))
     assert there["adapter_model.safetensors"] == (release / "adapter_model.safetensors").read_bytes()
     config = json.loads(there["adapter_config.json"])
-    assert config == {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 16}
+    assert config == {"base_model_name_or_path": "Qwen/Qwen2.5-Coder-0.5B-Instruct", "r": 16}
 
 
 def test_the_published_card_has_hardware_and_place(release):
@@ -108,7 +108,7 @@ def rewrite(old, new):
         (lambda f: (f / "optimizer.pt").write_bytes(b""), "optimizer.pt is not safetensors"),
         (lambda f: (f / "adapter_model.bin").write_bytes(b""), "adapter_model.bin is not safetensors"),
         (rewrite("license: apache-2.0\n", ""), "states no licence"),
-        (rewrite("base_model: HuggingFaceTB/SmolLM2-135M-Instruct\n", ""), "names no base model"),
+        (rewrite("base_model: Qwen/Qwen2.5-Coder-0.5B-Instruct\n", ""), "names no base model"),
         (rewrite("- type: execution_accuracy", "- type: rouge"), "states no execution accuracy"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"other"), "is not the file that was scored"),
     ],
