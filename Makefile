@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help dependencies sql-eval repro experiments test demo lint params environment lock remote verify clean
+.PHONY: help dependencies sql-eval repro ask experiments test demo lint params environment lock remote verify clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,13 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 	@$(BIN)/python -m text2sql.bucket
 	@$(BIN)/python -c 'import vl_convert; open("$(VENV)/vega.js", "w").write(vl_convert.javascript_bundle(vl_version="5.21"))'
 	@touch $@
+
+# The release where there is one, else the base model without training: 500 MB are downloaded once.
+ask: MODEL = $(if $(wildcard models/release/manifest.json),models/release,qwen2.5-coder-0.5b)
+ask: QUESTION = How many orders has each customer from Portugal?
+ask: environment ## an answer without training, on examples/shop.sqlite; then your questions: make ask QUESTION="..."
+	@echo "? $(QUESTION)"
+	@text2sql ask "$(QUESTION)" --sqlite examples/shop.sqlite --model $(MODEL) --run $$([ -t 0 ] && echo --more)
 
 repro: environment ## set up and run the pipeline
 	dvc repro

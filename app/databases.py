@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psycopg
 
+from text2sql.ask.fit import Target
 from text2sql.ask.place import definitions_of, load_definitions, sqlite_copy
 from text2sql.ask.schema_file import parse_schema
 from text2sql.data.mini.dataset import write_database
 from text2sql.data.mini.domain import Domain, load_folder
 from text2sql.data.mini.rows import make_rows
 from text2sql.errors import UserError
-from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.compare import Result
 from text2sql.postgres.load import run_script
 from text2sql.postgres.sandbox import Limits, Sandbox
@@ -53,6 +53,7 @@ class Database:
     name: str
     schema: Schema
     questions: tuple[str, ...] = ()
+    target: Target = dataclasses.field(default_factory=Target)
 
     @property
     def rows(self) -> bool:
@@ -86,11 +87,10 @@ class Databases:
     def _load(self, domain: Domain) -> Database:
         with tempfile.TemporaryDirectory() as folder:
             write_database(Path(folder), domain, make_rows(domain, "demo")).close()
-            schema, dump, _ = sqlite_copy(
-                Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite", VALUES_KEPT
-            )
+            file = Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite"
+            schema, dump, target = sqlite_copy(file)
             self._create(domain.db_id, dump.pieces())
-        return Database(domain.db_id, schema, tuple(question for question, _ in domain.questions))
+        return Database(domain.db_id, schema, tuple(question for question, _ in domain.questions), target)
 
     def _create(self, name: str, script: Iterable[str]) -> None:
         self._server.create_database(name)

@@ -84,7 +84,7 @@ class Handlers:
         """The query as soon as the model has written it, then its rows."""
         try:
             database = self.chosen(title, pasted)
-            answer = self.engine.ask(question, database.schema)
+            answer = self.engine.ask(question, database.schema, target=database.target)
             yield [answer.sql, answer_html(answer, 0), "", history, history_html(history)]
             result = self.databases.execute(database, answer.sql)
         except UserError as error:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.databases import Database
+from app.explain import explain
 from text2sql.ask import Answer
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
@@ -19,12 +20,17 @@ History = list[tuple[str, str, str]]
 
 
 def answer_html(answer: Answer, number: int) -> str:
-    """Warnings, how sure the model is and how long it took; `number` counts this visit's answers, 0: not run yet."""
+    """The query in words, warnings, how sure the model is and how long it took.
+
+    `number` counts this visit's answers, 0: not run yet.
+    """
+    sentence = explain(answer.sql)
+    explained = f'<p class="explained">{html.escape(sentence)}</p>' if sentence else ""
     warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in answer.warnings)
     mark = f'data-answer="{number}"' if number else ""
     running = "" if number else "; running the query"
     return (
-        f"{warnings}{confidence_html(answer.confidence)}"
+        f"{explained}{warnings}{confidence_html(answer.confidence)}"
         f'<p class="quiet" {mark}>written in {answer.seconds:.1f} s{running}</p>'
     )
 
@@ -34,8 +40,7 @@ def confidence_html(confidence: float | None) -> str:
     if confidence is None:
         return ""
     meter = f'<meter min="0" max="1" low="0.5" high="0.8" optimum="1" value="{confidence:.2f}"></meter>'
-    advice = "" if confidence >= 0.5 else ": it is more probably wrong than right"
-    return f'<p class="quiet confidence">{meter} {confidence:.0%} sure{advice}</p>'
+    return f'<p class="quiet confidence">{meter} {confidence:.0%} sure</p>'
 
 
 def notice_html(error: UserError) -> str:

@@ -29,7 +29,7 @@ class Scripted(Engine):
     def generate_batch(self, prompts, candidates=1):
         with self._lock:
             time.sleep(self.pause)
-        return [self.written(question, candidates) for question, _ in prompts]
+        return [self.written(prompt.question, candidates) for prompt in prompts]
 
     def written(self, question, candidates):
         texts = self.answers.get(question, "select 1")

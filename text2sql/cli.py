@@ -29,20 +29,23 @@ def ask(
     schema: Annotated[str | None, typer.Option(help="A file of CREATE TABLE statements.")] = None,
     sqlite: Annotated[str | None, typer.Option(help="An SQLite database.")] = None,
     dsn: Annotated[str | None, typer.Option(help="A PostgreSQL server; it is only read.")] = None,
-    model: Annotated[str, typer.Option(help="Folder, git revision, models:/NAME@ALIAS, hub name.")] = "models/release",
+    model: Annotated[
+        str, typer.Option(help="Folder, base model (qwen2.5-coder-0.5b), git revision, models:/NAME@ALIAS, hub name.")
+    ] = "models/release",
     run: Annotated[bool, typer.Option("--run", help="Run the query, show its rows.")] = False,
     candidates: Annotated[int, typer.Option(min=1, max=32, help="Answers to choose from.")] = 1,
     tables: Annotated[str, typer.Option(help="Only these tables of a large schema: a,b,c.")] = "",
     trust: Annotated[str, typer.Option(help="Functions, schemas, extensions that --dsn may call: a,b.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each question.")] = False,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Decline answers less probable than this.")] = 0.0,
+    more: Annotated[bool, typer.Option("--more", help="Read further questions after the first one.")] = False,
 ) -> None:
     """Ask a database in English; see the SQL."""
     from text2sql.ask.terminal import AskOptions, converse
 
     place, place_type = one_place(schema, sqlite, dsn)
     options = AskOptions(
-        place, place_type, model, run, candidates, comma_list(tables), comma_list(trust), as_json, min_confidence
+        place, place_type, model, run, candidates, comma_list(tables), comma_list(trust), as_json, min_confidence, more
     )
     converse(question, options)
 

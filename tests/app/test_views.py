@@ -45,4 +45,3 @@ def test_markup_in_labels_is_text():
 def test_confidence():
     assert confidence_html(None) == ""
     assert "88% sure</p>" in confidence_html(0.88)
-    assert "more probably wrong" in confidence_html(0.3)

@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
@@ -14,16 +15,16 @@ from scripted import Scripted
 from tiny_release import make_release
 from typer.testing import CliRunner
 
-from text2sql.ask.engine import Engine, choose_text, format_sql, query_problems, schema
+from text2sql.ask.engine import Engine, Prompt, choose_text, format_sql, query_problems, schema
 from text2sql.ask.place import open_place
 from text2sql.ask.question import check_question
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.model.generation import Generation
-from text2sql.model.prompt import PromptOptions
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import server
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOP = """
 create table customers (id integer primary key, name text, city text);
 create table orders (id integer primary key, customer_id integer references customers (id), total numeric(8, 2));
@@ -74,17 +75,18 @@ def engine(tiny):
 ANSWERS = {
     "Who lives in Rome?": "select name from customers where city = 'Rome'",
     "Total by customer?": "select name, sum(total) from customers join orders on customer_id = customers.id group by 1",
+    "Who is in Spain?": "select name from customers where city = 'Madrid'",
     "Nonsense?": "I am sorry",
     "Wrong column?": "select nme from customers",
     "Please delete all of it": "delete from customers",
+    "None?": ["select nme from customers", "select nam from customers"],
     "Two?": ["select nme from customers", "select count(*) from customers", "select count(id) from customers"],
 }
 
 
 @pytest.fixture
 def ask(monkeypatch):
-    options = SimpleNamespace(prompt=PromptOptions("ddl", 0, "tables", values=3))
-    located = SimpleNamespace(title="a script", options=options)
+    located = SimpleNamespace(title="a script", notice="it is a script")
     monkeypatch.setattr("text2sql.ask.terminal.locate_model", lambda name: located)
     monkeypatch.setattr("text2sql.ask.terminal.load_engine_of", lambda located, said: Scripted(ANSWERS))
     return lambda *arguments, text=None: CliRunner().invoke(app, ["ask", *map(str, arguments)], input=text)
@@ -94,6 +96,14 @@ def test_formatted_sql(ask, sql_file):
     shown = ask("Who lives in Rome?", "--schema", sql_file)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout == "SELECT\n  name\nFROM customers\nWHERE\n  city = 'Rome';\n"
+
+
+def test_what_is_known_of_the_model_is_said_and_questions_may_follow_the_first(ask, sql_file):
+    shown = ask("Who lives in Rome?", "--schema", sql_file, "--more", "--json", text="Wrong column?\n")
+    assert shown.stderr.count("notice: it is a script") == 1
+    assert [json.loads(line)["question"] for line in shown.stdout.splitlines()] == [
+        "Who lives in Rome?", "Wrong column?",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("place", ["sqlite", "dsn"])
@@ -136,6 +146,7 @@ def test_conversation_goes_on_after_a_bad_question(ask, sqlite_file):
         ("Wrong column?", "no table of the query has a column nme"),
         ("Nonsense?", "this is not valid SQL"),
         ("Please delete all of it", "this is not a query that reads data: it is not run"),
+        ("Who is in Spain?", "'Madrid' is neither in the question nor a known value of city"),
         ("Delete every customer there is", "only queries that read data are written"),
         ("Wie viele Kunden haben die Stadt?", "trained on questions in English"),
         ("顧客は何人いますか", "trained on questions in English"),
@@ -156,6 +167,14 @@ def test_an_answer_that_writes_is_not_run(ask, sqlite_file, dsn):
 def test_candidates_that_fail_lose(ask, dsn):
     value = json.loads(ask("Two?", "--dsn", dsn, "--candidates", "3", "--json").stdout)
     assert "COUNT(*)" in value["sql"]
+
+
+def test_where_no_candidate_runs_it_is_said(ask, dsn):
+    warnings = json.loads(ask("None?", "--dsn", dsn, "--candidates", "2", "--json").stdout)["warnings"]
+    assert warnings == [
+        "no table of the query has a column nme",
+        'none of the 2 candidates runs: column "nme" does not exist',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -249,9 +268,10 @@ def test_three_lines(engine, sql_file):
 
 
 def test_candidates_are_sampled_the_same_each_time(engine):
-    prompt, _ = engine.encode("How many?", parse(SHOP))
-    (made,) = engine.generate_batch([(prompt, parse(SHOP))], 3)
-    assert engine.generate_batch([(prompt, parse(SHOP))], 3) == [made]
+    ids, _ = engine.encode("How many?", parse(SHOP))
+    prompt = Prompt(ids, "How many?", parse(SHOP))
+    (made,) = engine.generate_batch([prompt], 3)
+    assert engine.generate_batch([prompt], 3) == [made]
     assert len({candidate.text for candidate in made}) > 1
 
 
@@ -260,8 +280,21 @@ def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
     manifest = json.loads((release / "manifest.json").read_text())
     manifest["params"]["predict"] |= {"constrained": True, "max_new_tokens": 8}
     (release / "manifest.json").write_text(json.dumps(manifest))
-    answer = Engine.load(str(release)).ask("How many customers are there?", parse(SHOP))
+    engine = Engine.load(str(release))
+    answer = engine.ask("How many customers are there?", parse(SHOP))
     assert answer.sql.upper().startswith(("SELECT", "WITH", "("))
+
+    def admits(condition, question, read):
+        tokens = engine.tokenizer(f"SELECT name FROM customers WHERE {condition}", add_special_tokens=False).input_ids
+        return engine._constraint(Prompt([], question, place.schema, read)).accepts(tokens)
+
+    with open_place(str(EXAMPLES / "shop.sqlite")) as place:
+        read = place.target.read
+    assert read == {"customers", "products", "orders", "order_items"}
+    assert admits("city = 'Berlin'", "Who lives in Germany's capital?", read)  # a value
+    assert admits("city = 'Hamburg'", "Who lives in Hamburg?", read)  # a word of the question
+    assert not admits("city = 'Hamburg'", "Who lives in the north?", read)
+    assert admits("city = 'Hamburg'", "Who lives in the north?", frozenset())  # there may be more values
 
 
 def test_schema_sizes(engine):
@@ -282,6 +315,27 @@ def test_an_untrained_base_model_answers_too(tiny, monkeypatch):
 
 
 # --- finding models ---
+
+
+def test_a_base_model_of_the_configuration_is_asked_untrained(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    obtained = []
+
+    def obtain(options, target):
+        obtained.append(options.name)
+        shutil.copytree(tiny.parent / "base", target)
+
+    monkeypatch.setattr("text2sql.ask.models.obtain", obtain)
+    engine = Engine.load("qwen2.5-coder-0.5b")
+    assert engine.located.notice == (
+        "qwen2.5-coder-0.5b is untrained; so it answers 52.4 % of Spider's dev questions right"
+    )
+    assert engine.ask("How many?", parse(SHOP)).sql.upper().startswith(("SELECT", "("))
+    assert Engine.load("qwen2.5-coder-0.5b").located.base.parent == tmp_path / "sql-codegen-slm"
+    assert obtained == ["qwen2.5-coder-0.5b"]
+    with pytest.raises(UserError, match="mistral-7b has no wheels"):
+        Engine.load("mistral-7b")
 
 
 def test_from_any_folder_of_the_repository(tiny, tmp_path, monkeypatch):

@@ -2,24 +2,45 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import openai
+import psutil
 import pytest
 import uvicorn
 from schemas import parse
 from scripted import Scripted
+from tiny_release import make_release
 
 from text2sql.ask.place import Place
 from text2sql.ask.serve import Batcher, QueueFull, ServeOptions, build_app, check_address, named_places
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "geheim"
 QUESTION = "How many customers are there?"
 OPTIONS = ServeOptions({}, "a script", run=True, timeout=5.0)
+
+
+def fail(sql):
+    raise ConnectionError("the password is geheim")
+
+
+class Limited(Scripted):
+    """A model that has no room for the table `too_large`."""
+
+    def encode(self, question, schema):
+        if schema.table("too_large"):
+            raise UserError("the schema takes 9,000 tokens; the model reads 4,096", "name the tables")
+        return super().encode(question, schema)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +50,10 @@ def address():
         "shop": Place(schema, lambda sql: Result(("count",), [(3,)]), True),
         "broken": Place(schema, lambda sql: Result(error="lost", message="the server is gone"), True),
     }
-    batcher = Batcher(Scripted({QUESTION: "select count(*) from customers"}), 4)
+    # The table has a name of its own so that a schema over the model's limit can be told from the others
+    large = parse("CREATE TABLE too_large (id int)")
+    places |= {"failing": Place(schema, fail, True), "large": Place(large, fail, True)}
+    batcher = Batcher(Limited({QUESTION: "select count(*) from customers"}), 4)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,13 +78,35 @@ def messages(text):
 
 
 def test_chat(client):
-    assert [model.id for model in client.models.list()] == ["text2sql/shop", "text2sql/broken"]
+    assert "text2sql/shop" in [model.id for model in client.models.list()]
     done = client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION))
     assert done.choices[0].message.content == (
         "```sql\nSELECT\n  COUNT(*)\nFROM customers;\n```\n\n| count |\n| --- |\n| 3 |"
     )
-    parts = client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION), stream=True)
+    # the script's prompt is the question, its answer the end alone
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (len(QUESTION), 1)
+    assert done.model_extra["text2sql"]["confidence"] == 0.881
+    parts = list(client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION), stream=True))
     assert "".join(p.choices[0].delta.content or "" for p in parts) == done.choices[0].message.content
+    assert parts[-1].usage == done.usage
+
+
+def test_warnings(client):
+    question = "Delete every customer there is"
+    done = client.chat.completions.create(model="text2sql/shop", messages=messages(question))
+    (warning,) = done.model_extra["text2sql"]["warnings"]
+    assert "nothing will be changed" in warning
+    assert f"warning: {warning}" in done.choices[0].message.content
+
+
+def test_a_client_that_hangs_up_stops_nobody_else(address, client):
+    port = int(address.rpartition(":")[2])
+    body = json.dumps({"messages": messages(QUESTION), "model": "text2sql/shop"})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    for sent in (f"{head}Content-Length: {len(body)}\r\n\r\n{body}", f"{head}Content-Length: 999\r\n\r\n{body}", head):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(sent.encode())
+    assert client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION)).choices
 
 
 def test_a_database_that_goes_away_is_an_answer(client):
@@ -79,6 +125,11 @@ def test_a_database_that_goes_away_is_an_answer(client):
         (json.dumps({"messages": messages("x" * 1001), "model": "text2sql/shop"}).encode(), {}, 400),
         (json.dumps({"messages": messages(QUESTION), "model": "gpt"}).encode(), {}, 404),
         (b" " * 1_000_001, {}, 413),
+        (b"[" * 100_000, {}, 400),
+        (b"\xff", {}, 400),
+        (iter([b"{}"]), {}, 411),  # in pieces, without a length
+        (json.dumps({"messages": messages(QUESTION), "model": "text2sql/large"}).encode(), {}, 400),
+        (json.dumps({"messages": messages(QUESTION), "model": "text2sql/failing"}).encode(), {}, 500),
         (b"{}", {"Authorization": "Bearer wrong"}, 401),
     ],
 )
@@ -89,6 +140,7 @@ def test_bad_requests(address, body, headers, status):
     answer = httpx.post(f"{address}/v1/chat/completions", content=body, headers=headers)
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
+    assert "geheim" not in answer.text
     assert httpx.get(f"{address}/health").json()["status"] == "ok"
     assert (
         "text2sql_requests_total" in httpx.get(f"{address}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
@@ -118,6 +170,67 @@ def test_mcp(address):
     assert json.loads(asked)["rows"] == json.loads(ran)["rows"] == [[3]]
     assert shown.startswith("CREATE TABLE customers")
     assert wrong
+
+
+@pytest.fixture
+def serve_command(tmp_path):
+    """Starts `text2sql serve` as its users do, with the tiny model and the example's database."""
+    release = make_release(tmp_path)
+    return [
+        sys.executable, "-m", "text2sql.cli", "serve", "--model", str(release), "--run", "--sqlite",
+        f"shop={EXAMPLES / 'shop.sqlite'}",
+    ]  # fmt: skip
+
+
+def test_the_process_answers_and_ends_on_sigterm(serve_command):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*serve_command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until_open(port, process)
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+        done = client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION))
+        assert done.usage.prompt_tokens > 100
+        assert 0 < done.usage.completion_tokens <= 16
+        servers = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+    log = process.communicate()[1]
+    assert "/v1/chat/completions 200" in log
+    assert QUESTION not in log
+    assert "Traceback" not in log
+    assert not psutil.wait_procs(servers, timeout=30)[1], "PostgreSQL is still there"
+
+
+def wait_until_open(port, process):
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError(process.communicate()[1])
+
+
+def test_mcp_on_the_standard_streams(serve_command):
+    from mcp import ClientSession, StdioServerParameters
+    from mcp.client.stdio import stdio_client
+
+    async def talk():
+        server = StdioServerParameters(
+            command=serve_command[0], args=[*serve_command[1:], "--mcp"], env=dict(os.environ)
+        )
+        async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
+            await session.initialize()
+            asked = await session.call_tool("ask", {"question": QUESTION})
+            ran = await session.call_tool("run", {"sql": "select count(*) from customers"})
+            return json.loads(asked.content[0].text), json.loads(ran.content[0].text)
+
+    asked, ran = asyncio.run(talk())
+    assert {"sql", "warnings"} <= asked.keys()
+    assert ran["rows"] == [[10]]
 
 
 def test_the_queue_has_an_end():

@@ -82,6 +82,15 @@ def test_samples_and_hidden_columns(shop):
     assert schema.table("Order Lines").foreign_keys == ()
 
 
+@pytest.mark.parametrize(("rows", "read"), [(1, {"hidden"}), (2, {"hidden", "customers"})])
+def test_of_a_large_table_not_all_values_are_known(dsn, monkeypatch, rows, read):
+    monkeypatch.setattr("text2sql.ask.servers.SAMPLED_ROWS", rows)
+    with Remote(dsn) as remote:
+        names = remote.catalog(10).schema.table("customers").columns[1].samples
+        assert names == ("Ann", "Bob")
+        assert remote.read == read
+
+
 def test_a_misspelt_hidden_column_is_refused(shop):
     with pytest.raises(UserError, match=r"customers.email"):
         hide(shop.schema(), ["customers.email"])

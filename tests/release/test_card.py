@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from tiny_release import make_release, tiny_params
 
-from text2sql.ask import Engine
+from text2sql.ask.engine import Engine, Prompt
 from text2sql.config import compose
 from text2sql.errors import UserError
 from text2sql.release.card import EXAMPLE, QUESTION, render_card
@@ -128,5 +128,5 @@ def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path):
     engine = Engine.load(str(release))
     assert namespace["ids"] == engine.encode(QUESTION, EXAMPLE)[0]
     engine._constraints = None  # the snippet is plain transformers: it knows of no grammar
-    answer = engine.generate_batch([(namespace["ids"], EXAMPLE)])[0][0].text
+    answer = engine.generate_batch([Prompt(namespace["ids"], QUESTION, EXAMPLE)])[0][0].text
     assert printed.getvalue().startswith(answer[:8])

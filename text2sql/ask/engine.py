@@ -22,21 +22,26 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.ask.doubts import doubts
 from text2sql.ask.fit import Target, fit_query
 from text2sql.ask.question import check_question
 from text2sql.ask.unknown import unknown_names
 from text2sql.errors import UserError
+from text2sql.model.prompt import VALUES_KEPT, encode_prompt, render
 from text2sql.postgres.compare import Result
-from text2sql.schema import Schema
+from text2sql.schema import Schema, Table
 from text2sql.sql import parse, shallow
 
 if TYPE_CHECKING:
     from text2sql.ask.models import Located
+    from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation
 
 Execute = Callable[[str], Result]
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
+#: answers of less confidence are more probably wrong than right
+UNSURE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,9 @@ class Answer:
     seconds: float = 0.0
     candidates: int = 1
     confidence: float | None = None
+    #: read by the model, and written by it, those of all candidates
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON has it; values that JSON does not know as text."""
@@ -75,6 +83,27 @@ def json_cell(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A prompt's token ids, and what its answer is held to: `read` has the tables whose values are all in `schema`."""
+
+    ids: list[int]
+    question: str
+    schema: Schema
+    read: frozenset[str] = frozenset()
+
+    def held_schema(self) -> Schema:
+        """The schema without the values of tables that were not read to the end: other texts may be values too."""
+        if all(table.name in self.read for table in self.schema.tables):
+            return self.schema
+        return dataclasses.replace(self.schema, tables=tuple(map(self._held, self.schema.tables)))
+
+    def _held(self, table: Table) -> Table:
+        if table.name in self.read:
+            return table
+        return dataclasses.replace(table, columns=tuple(dataclasses.replace(c, samples=()) for c in table.columns))
+
+
 class Engine:
     """A model that answers questions; usable from several threads, which take turns at the model."""
 
@@ -91,11 +120,6 @@ class Engine:
     def title(self) -> str:
         """What the model was called by."""
         return self.located.title
-
-    @property
-    def samples(self) -> int:
-        """Values of each column that the model's prompts need; 0: none."""
-        return self.located.options.prompt.kept
 
     @classmethod
     def load(cls, name: str = "models/release", say: Callable[[str], None] = lambda text: None) -> Engine:
@@ -131,18 +155,19 @@ class Engine:
                 where `execute` can tell.
             execute: runs a query safely, see `text2sql.postgres.sandbox`.
             run: attach the result of the answer.
-            target: the server that the SQL is for, where it needs schemas' names or is an older one.
+            target: the server that the SQL is for; texts are held to the values of the tables that it says were read.
 
         Raises:
             UserError: the question is empty, endless or SQL, the schema has no table or is too large for the model.
         """
         warnings = check_question(question)
         started = time.perf_counter()
-        prompt, notes = self.encode(question, schema)
-        generations = self.generate_batch([(prompt, schema)], candidates)[0]
+        ids, notes = self.encode(question, schema)
+        prompt = Prompt(ids, question, schema, target.read if target else frozenset())
+        generations = self.generate_batch([prompt], candidates)[0]
         answer = self.finish(question, schema, generations, execute=execute, run=run, target=target)
-        notices = (*warnings, *notes, *answer.warnings)
-        return dataclasses.replace(answer, warnings=notices, seconds=time.perf_counter() - started)
+        notices, seconds = (*warnings, *notes, *answer.warnings), time.perf_counter() - started
+        return dataclasses.replace(answer, warnings=notices, seconds=seconds, prompt_tokens=len(ids))
 
     def finish(
         self,
@@ -159,12 +184,17 @@ class Engine:
         execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
         text, result = choose_text(generations, execute_fitted)
         sql, changes = fitted[text]
+        warnings = [*query_problems(text, schema), *doubts(text, question, schema), *changes]
+        if result is not None and result.error:
+            warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
-        warnings = (*query_problems(text, schema), *changes)
         confidence = self.confidence(next(each for each in generations if each.text == text))
+        if confidence is not None and confidence < UNSURE:
+            warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
         shown = result if run else None
-        return Answer(question, format_sql(sql), warnings, shown, 0.0, len(generations), confidence)
+        written = sum(len(generation.token_ids) + generation.finished for generation in generations)
+        return Answer(question, format_sql(sql), tuple(warnings), shown, 0.0, len(generations), confidence, 0, written)
 
     def confidence(self, generation: Generation) -> float | None:
         """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""
@@ -178,8 +208,6 @@ class Engine:
         Raises:
             UserError: the schema is empty, or does not fit the model.
         """
-        from text2sql.model.prompt import encode_prompt, render
-
         if not schema.tables:
             raise UserError("the schema has no table", "give one with at least one CREATE TABLE")
         options = self.located.options
@@ -195,9 +223,7 @@ class Engine:
             return ids, [f"{longer}: expect worse answers, or name the tables that matter"]
         return ids, []
 
-    def generate_batch(
-        self, prompts: Sequence[tuple[list[int], Schema]], candidates: int = 1
-    ) -> list[list[Generation]]:
+    def generate_batch(self, prompts: Sequence[Prompt], candidates: int = 1) -> list[list[Generation]]:
         """For each prompt the most likely answer and `candidates - 1` sampled ones, all prompts in one batch.
 
         They are constrained as the model's predictions were.
@@ -208,26 +234,24 @@ class Engine:
         rows = len(prompts) * candidates
         decoding = GenerationOptions(batch_size=rows, max_new_tokens=options.max_new_tokens, temperature=TEMPERATURE)
         seeds = [None, *(f"{i}" for i in range(1, candidates))] * len(prompts)
-        repeated = [prompt for prompt, _ in prompts for _ in range(candidates)]
+        repeated = [prompt.ids for prompt in prompts for _ in range(candidates)]
         with self._lock:
-            constraints = [
-                self._constraints.of(schema, options.prompt.qualifiers) if self._constraints else None
-                for _, schema in prompts
-                for _ in range(candidates)
-            ]
+            constraints = [self._constraint(prompt) for prompt in prompts for _ in range(candidates)]
             generations = generate(self.model, self.tokenizer, repeated, decoding, seeds, constraints)
         return [generations[i : i + candidates] for i in range(0, rows, candidates)]
 
+    def _constraint(self, prompt: Prompt) -> Constraint | None:
+        if self._constraints is None:
+            return None
+        qualifiers = self.located.options.prompt.qualifiers
+        return self._constraints.of(prompt.held_schema(), qualifiers, prompt.question, VALUES_KEPT)
 
-def schema(place: str | Path, samples: int = 0) -> Schema:
-    """The schema of a file of CREATE TABLE statements, an SQLite database or a DSN (`text2sql.ask.place`).
 
-    Args:
-        samples: values kept of each column, for a model whose prompts show some: `Engine.samples`.
-    """
+def schema(place: str | Path) -> Schema:
+    """The schema of a file of CREATE TABLE statements, an SQLite database or a DSN (`text2sql.ask.place`)."""
     from text2sql.ask.place import open_place
 
-    with open_place(str(place), samples) as opened:
+    with open_place(str(place)) as opened:
         return opened.schema
 
 

@@ -34,6 +34,8 @@ class Target:
 
     version: int | None = None
     relations: Relations = dataclasses.field(default_factory=dict)
+    #: tables all of whose rows were read, so that their columns have no values but those in the schema
+    read: frozenset[str] = frozenset()
 
 
 def fit_query(sql: str, schema: Schema, target: Target) -> tuple[str, list[str]]:

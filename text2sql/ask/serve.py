@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import queue
+import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -27,7 +29,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from text2sql.ask.engine import Answer, Engine, result_dict
+from text2sql.ask.engine import Answer, Engine, Prompt, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
 from text2sql.ask.question import check_question
 from text2sql.errors import UserError
@@ -147,19 +149,19 @@ class Batcher:
         prompts, encoded = [], []
         for waiting in batch:
             try:
-                prompt, notes = self.engine.encode(waiting.question, waiting.place.schema)
+                ids, notes = self.engine.encode(waiting.question, waiting.place.schema)
             except Exception as error:
                 waiting.answer.set_exception(error)
                 continue
-            prompts.append((prompt, waiting.place.schema))
-            encoded.append((waiting, notes))
+            prompts.append(Prompt(ids, waiting.question, waiting.place.schema, waiting.place.target.read))
+            encoded.append((waiting, notes, len(ids)))
         try:
             generations = self.engine.generate_batch(prompts) if prompts else []
         except Exception as error:
-            for waiting, _ in encoded:
+            for waiting, _, _ in encoded:
                 waiting.answer.set_exception(error)
             return
-        for (waiting, notes), written in zip(encoded, generations, strict=True):
+        for (waiting, notes, tokens), written in zip(encoded, generations, strict=True):
             place = waiting.place
             try:
                 execute = place.execute if waiting.run else None
@@ -168,7 +170,9 @@ class Batcher:
                 )
                 warnings = (*check_question(waiting.question), *notes, *answer.warnings)
                 seconds = time.perf_counter() - waiting.started
-                waiting.answer.set_result(dataclasses.replace(answer, warnings=warnings, seconds=seconds))
+                waiting.answer.set_result(
+                    dataclasses.replace(answer, warnings=warnings, seconds=seconds, prompt_tokens=tokens)
+                )
             except Exception as error:
                 waiting.answer.set_exception(error)
 
@@ -180,12 +184,16 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
         UserError: beyond loopback without a token, a port in use, a model or database that is not to be had.
     """
     token = os.environ.get(TOKEN) or None
+    # uvicorn ends on SIGTERM and then raises it again, which by default kills the process before anything is closed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not standard_streams:
         check_address(options, token)
     with ExitStack() as stack:
         engine = Engine.load(options.model, log.info)
+        if engine.located.notice:
+            print(f"notice: {engine.located.notice}", file=sys.stderr)
         places = {
-            name: stack.enter_context(open_place(place, engine.samples, trusted=options.trusted, expected=place_type))
+            name: stack.enter_context(open_place(place, trusted=options.trusted, expected=place_type))
             for name, (place, place_type) in options.places.items()
         }
         batcher = Batcher(engine, options.queue)
@@ -247,6 +255,8 @@ def watch(app: FastAPI, token: str | None) -> None:
         started = time.perf_counter()
         if not is_allowed(request):
             response: Response = failure(401, "the bearer token is missing or wrong", "authentication_error")
+        elif request.method == "POST" and "content-length" not in request.headers:
+            response = failure(411, "the length of the body is missing")
         elif int(request.headers.get("content-length") or 0) > LARGEST_BODY:
             response = failure(413, f"more than {LARGEST_BODY:,} bytes")
         else:
@@ -297,7 +307,7 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
                 return failure(404, f"there is no model {model}: see /v1/models")
             waiting = batcher.submit(question, place or next(iter(places.values())), options.run)
             answer = await asyncio.wait_for(asyncio.wrap_future(waiting), options.timeout)
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             return failure(400, "the body is not JSON")
         except UserError as error:
             return failure(400, str(error))
@@ -305,10 +315,12 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
             return failure(429, "too many questions wait: try again", "rate_limit_error")
         except TimeoutError:
             return failure(504, f"no answer within {options.timeout:.0f} s", "timeout_error")
-        text = answer_text(answer)
+        except Exception as error:
+            log.error("%s while answering", type(error).__name__)  # its message may have values
+            return failure(500, f"the server failed: {type(error).__name__}", "server_error")
         if body.get("stream"):
-            return StreamingResponse(chunks(text, model), media_type="text/event-stream")
-        return JSONResponse(completion_of(answer, text, model))
+            return StreamingResponse(chunks(answer, model), media_type="text/event-stream")
+        return JSONResponse(completion_of(answer, model))
 
     app.mount("/", mounted)
     return app
@@ -362,30 +374,37 @@ def markdown_rows(answer: Answer) -> Iterator[str]:
         yield f"\n{more:,} more rows"
 
 
-def completion_of(answer: Answer, text: str, model: str) -> dict[str, Any]:
-    """A chat completion as OpenAI's API has it; `text2sql` holds the answer in parts."""
-    message = {"role": "assistant", "content": text}
+def usage_of(answer: Answer) -> dict[str, int]:
+    """The tokens of an answer as OpenAI's API counts them."""
+    read, written = answer.prompt_tokens, answer.completion_tokens
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def completion_of(answer: Answer, model: str) -> dict[str, Any]:
+    """A chat completion as OpenAI's API has it; `text2sql` holds the answer in parts, warnings and confidence too."""
+    message = {"role": "assistant", "content": answer_text(answer)}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": int(time.time()),
-        "model": model, "choices": [choice],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-        "text2sql": answer.to_dict(),
+        "model": model, "choices": [choice], "usage": usage_of(answer), "text2sql": answer.to_dict(),
     }  # fmt: skip
 
 
-def chunks(text: str, model: str) -> Iterator[str]:
-    """A chat completion as server-sent events, line by line: SQL is formatted as a whole before it is sent."""
+def chunks(answer: Answer, model: str) -> Iterator[str]:
+    """A chat completion as server-sent events, line by line: SQL is formatted as a whole before it is sent.
+
+    The last chunk has the answer in parts and the tokens, as `completion_of` has them.
+    """
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time())}
 
-    def event(delta: dict[str, str], end: str | None = None) -> str:
+    def event(delta: dict[str, str], end: str | None = None, **more: Any) -> str:
         choices = [{"index": 0, "delta": delta, "finish_reason": end}]
-        return f"data: {json.dumps({**head, 'model': model, 'choices': choices})}\n\n"
+        return f"data: {json.dumps({**head, 'model': model, 'choices': choices, **more})}\n\n"
 
     yield event({"role": "assistant", "content": ""})
-    for line in text.splitlines(keepends=True):
+    for line in answer_text(answer).splitlines(keepends=True):
         yield event({"content": line})
-    yield event({}, "stop")
+    yield event({}, "stop", usage=usage_of(answer), text2sql=answer.to_dict())
     yield "data: [DONE]\n\n"
 
 

@@ -107,6 +107,8 @@ class Remote:
         self._lock = threading.RLock()
         self._tree: list[str] = []
         self.relations: Relations = {}
+        #: tables with no more than `SAMPLED_ROWS` rows, after a catalog with samples
+        self.read: frozenset[str] = frozenset()
 
     def __enter__(self) -> Remote:
         self._connect()
@@ -184,18 +186,20 @@ class Remote:
         return dataclasses.replace(catalog, schema=schema)
 
     def _with_samples(self, table: Table, wanted: int) -> Table:
-        """`table` with values of its columns; a view has none, as reading it runs its query."""
+        """`table` with values of its columns, out of its first rows; a view has none, as reading it runs its query."""
         if table.kind == "view":
             return table
+        values = ", ".join(f"left({quote(column.name)}::text, {SAMPLE_CHARACTERS})" for column in table.columns)
+        query = f"select {values} from {relation(table.name, self.relations)} limit {SAMPLED_ROWS + 1}"
+        with self.transaction() as connection:
+            rows = connection.execute(query.encode()).fetchall()
+        if len(rows) <= SAMPLED_ROWS:
+            self.read |= {table.name}
         columns = []
-        for column in table.columns:
-            count = wanted if kind_of(column.type) == "text" else min(wanted, OTHER_SAMPLES)
-            value = f"left({quote(column.name)}::text, {SAMPLE_CHARACTERS})"
-            rows = f"select {value} v from {relation(table.name, self.relations)} limit {SAMPLED_ROWS}"
-            query = f"select v from (select v, row_number() over () n from ({rows}) r) s where v is not null"
-            with self.transaction() as connection:
-                values = connection.execute(f"{query} group by v order by min(n) limit {count}".encode()).fetchall()
-            columns.append(dataclasses.replace(column, samples=tuple(row[0] for row in values)))
+        for i, column in enumerate(table.columns):
+            kept = wanted if kind_of(column.type) == "text" else min(wanted, OTHER_SAMPLES)
+            distinct = dict.fromkeys(row[i] for row in rows if row[i] is not None)
+            columns.append(dataclasses.replace(column, samples=tuple(distinct)[:kept]))
         return dataclasses.replace(table, columns=tuple(columns))
 
     def execute(self, sql: str) -> Result:

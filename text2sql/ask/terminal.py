@@ -39,6 +39,7 @@ class AskOptions:
     trusted: Sequence[str]
     as_json: bool
     min_confidence: float = 0.0
+    more: bool = False
 
 
 def converse(question: str | None, options: AskOptions) -> None:
@@ -50,9 +51,9 @@ def converse(question: str | None, options: AskOptions) -> None:
     said = Console(stderr=True)
     with said.status(f"finding {options.model}"):
         located = locate_model(options.model)
-    opened = open_place(
-        options.place, located.options.prompt.kept, trusted=options.trusted, expected=options.place_type
-    )
+    if located.notice:
+        said.print(f"notice: {located.notice}", style="yellow", markup=False)
+    opened = open_place(options.place, trusted=options.trusted, expected=options.place_type)
     with opened as place:
         place = place.only(options.tables) if options.tables else place
         for note in place.schema.notes:
@@ -62,7 +63,8 @@ def converse(question: str | None, options: AskOptions) -> None:
         engine = load_engine_of(located, said)
         if question is not None:
             print_answer(answer_at(engine, question, place, options), options)
-            return
+            if not options.more:
+                return
         for line in read_lines(said):
             try:
                 print_answer(answer_at(engine, line, place, options), options)

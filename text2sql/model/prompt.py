@@ -66,11 +66,6 @@ class PromptOptions:
         require(0 <= self.samples <= 20, "samples must be between 0 and 20")
         require(0 <= self.values <= 20, "values must be between 0 and 20")
 
-    @property
-    def kept(self) -> int:
-        """How many values of each column a schema must bring along."""
-        return VALUES_KEPT if self.values else self.samples
-
 
 def render(schema: Schema, question: str, options: PromptOptions, template: str) -> str:
     """The prompt for `question` on `schema`, without BOS. `template` is one of `FRAMES`.
