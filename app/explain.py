@@ -91,15 +91,16 @@ def _condition(condition: exp.Expression) -> str:
     if isinstance(condition, exp.Paren):
         return f"({_condition(left)})"
     if type(condition) in COMPARISONS and not condition.find(exp.Query):
-        return f"{_value(left)} {COMPARISONS[type(condition)]} {_value(right)}"
+        words = COMPARISONS[type(condition)]
+        if condition.args.get("negate"):
+            words = words.replace("is", "is not", 1)
+        return f"{_value(left)} {words} {_value(right)}"
     if isinstance(condition, exp.Between):
         return f"{_value(left)} is between {_value(condition.args['low'])} and {_value(condition.args['high'])}"
     if isinstance(condition, exp.In) and condition.expressions:
         return f"{_value(left)} is one of {_and([_value(item) for item in condition.expressions])}"
     if isinstance(condition, exp.Is) and isinstance(right, exp.Null):
-        return f"{_value(left)} is missing"
-    if isinstance(condition, exp.Not) and isinstance(left, exp.Is) and isinstance(left.expression, exp.Null):
-        return f"{_value(left.this)} is there"
+        return f"{_value(left)} is {'there' if condition.args.get('negate') else 'missing'}"
     return condition.sql("postgres")
 
 

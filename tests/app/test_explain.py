@@ -30,6 +30,10 @@ from app.explain import explain
             "select a from t where a > (select avg(a) from t) and name like 'A%'",
             "A of t, where a > (SELECT AVG(a) FROM t) and name is like 'A%'.",
         ),
+        (
+            "select a from t where name not like 'A%' and b not in (1, 2) and not c is null",
+            "A of t, where name is not like 'A%' and NOT b IN (1, 2) and NOT c IS NULL.",
+        ),
         ("select a from t union select b from u", ""),
         ("with x as (select 1) select * from x", ""),
         ("select a from (select 1 as a)", ""),
