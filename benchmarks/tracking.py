@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from text2sql.config import read_params
-from text2sql.track import ADAPTER, training_run
+from text2sql.track import ADAPTER, CURVES, training_run
 
-NAMES = ("train_loss", "learning_rate", "grad_norm", "token_accuracy", "examples_per_second", "memory_bytes")
+NAMES = (*CURVES.values(), "training/examples_per_second", "training/memory_gib")
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def clone(tmp_path, monkeypatch):
     """A clone's root on branch `trunk`, outside of DVC, with an adapter and validation answers."""
     for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "RANK", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    for name in track.LIMITS:  # `connect` sets them for the process
-        monkeypatch.setenv(name, track.LIMITS[name])
+    for name in track.MLFLOW_SETTINGS:  # `connect` sets them for the process
+        monkeypatch.setenv(name, track.MLFLOW_SETTINGS[name])
     (tmp_path / ".dvc").mkdir()
     subprocess.run(["git", "init", "-q", "-b", "trunk"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)

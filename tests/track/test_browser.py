@@ -79,9 +79,9 @@ def experiment(name, rate, accuracy, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", name)
     with training_run(name, params(train__learning_rate=rate)) as run:
         for step in range(1, 41):
-            run.metrics({"train_loss": 0.3 + 2 * math.exp(-100 * rate * step)}, step=step)
+            run.metrics({"loss/train_nats": 0.3 + 2 * math.exp(-100 * rate * step)}, step=step)
             if step % 10 == 0:
-                run.metrics({"val_loss": 0.4 + 2 * math.exp(-90 * rate * step)}, step=step)
+                run.metrics({"loss/val_nats": 0.4 + 2 * math.exp(-90 * rate * step)}, step=step)
         digest = finish(name, [], 0.4, name)
     score(digest, accuracy, train__learning_rate=rate)
 
@@ -124,19 +124,17 @@ def test_a_remote_server_is_one_setting(recording):
 
 
 def check_charts(page, address):
-    """Every curve of both runs is drawn."""
+    """Every curve of both runs is drawn, before all other charts and in view."""
     visit(page, address)
-    # Charts are drawn when they come into view; the curves are below the figures of score and training.
-    page.get_by_text("Model metrics").first.wait_for()
-    page.mouse.move(900, 700)
-    page.mouse.wheel(0, 3000)
-    for curve in ("train_loss", "val_loss"):
+    for curve in ("loss/train_nats", "loss/val_nats"):
         for name in ("sweep-1", "sweep-2"):
             page.get_by_text(f"{name} ({curve})").first.wait_for()
     page.wait_for_function("document.querySelectorAll('path.js-line').length >= 4")
     lines = page.locator("path.js-line")
     assert all(len(lines.nth(n).get_attribute("d")) > 20 for n in range(lines.count()))
-    page.get_by_text("execution_accuracy").first.wait_for()
+    page.get_by_text("score/execution_accuracy").first.wait_for()
+    titles = page.inner_text("body")
+    assert titles.index("loss/train_nats") < titles.index("score/accuracy_easy")
     shoot(page, "mlflow-charts.png")
 
 

@@ -4,6 +4,7 @@ The stages here record like the real ones and train nothing; dev/sweep.py does t
 """
 
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -12,29 +13,20 @@ from pathlib import Path
 import pytest
 from workspace import runs
 
-from text2sql.track import adapter_sha256
+from text2sql.track import ADAPTER, adapter_sha256
 
 PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = """
-import json
-from pathlib import Path
+from workspace import *
 from text2sql.config import read_params
-from text2sql.track import training_run
 rate = read_params()["train"]["learning_rate"]
 with training_run(f"rate {rate}") as run:
-    run.metrics({"train_loss": rate}, step=1)
-    adapter = Path("adapter")
-    adapter.mkdir(exist_ok=True)
-    (adapter / "adapter_model.safetensors").write_text(f"weights of {rate}")
-    run.adapter(adapter, rate)
+    run.metrics({"loss/train_nats": rate}, step=1)
+    finish(f"rate {rate}", [1], rate, f"weights of {rate}")
 """
 SCORE = """
-from pathlib import Path
-from text2sql.files import write_json
-from text2sql.track import adapter_sha256, scoring_run
-with scoring_run(adapter_sha256(Path("adapter"))) as run:
-    run.metrics({"execution_accuracy": 0.5})
-write_json(Path("score.json"), {"accuracy": 0.5})
+from workspace import *
+score(adapter_sha256(ADAPTER))
 """
 PIPELINE = """
 stages:
@@ -42,19 +34,19 @@ stages:
     cmd: python train.py
     params: [train]
     deps: [train.py]
-    outs: [adapter]
+    outs: [models/adapter]
   score:
     cmd: python score.py
     params: [score]
-    deps: [score.py, adapter]
-    metrics: [{score.json: {cache: false}}]
+    deps: [score.py, models/adapter]
+    metrics: [{metrics/score.json: {cache: false}}]
 """
 CONFIG = """
 data: {name: mini}
 model: {name: tiny}
 train: {learning_rate: 0.1}
-predict: {batch_size: 1}
-score: {workers: 1}
+predict: {batch_size: 16}
+score: {workers: 2}
 tracking: {kind: mlflow, uri: null, experiment: text2sql, system_seconds: 0.0}
 """
 
@@ -62,7 +54,7 @@ tracking: {kind: mlflow, uri: null, experiment: text2sql, system_seconds: 0.0}
 def sh(*command):
     """Run a command; returns what it printed, to a file: workers that stay would hold a pipe open."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
-    environment |= {"PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "1"}
+    environment |= {"PYTHONPATH": f"{PROJECT}{os.pathsep}{Path(__file__).parent}", "DVC_NO_ANALYTICS": "1"}
     with tempfile.TemporaryFile("w+") as out:
         done = subprocess.run(command, stdout=out, stderr=out, env=environment, check=False)
         out.seek(0)
@@ -77,9 +69,8 @@ def pipeline(store):
     for name, text in {"train.py": TRAIN, "score.py": SCORE, "dvc.yaml": PIPELINE, "conf/config.yaml": CONFIG}.items():
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(text)
-    Path(".gitignore").write_text("/mlruns/\n/mlflow.db*\n/adapter\n")
-    Path("adapter/adapter_model.safetensors").unlink()
-    Path("adapter").rmdir()
+    Path(".gitignore").write_text("/mlruns/\n/mlflow.db*\n/models/adapter\n")
+    shutil.rmtree("models")
     Path(".dvc").rmdir()
     sh("dvc", "init", "--quiet")
     sh("dvc", "config", "hydra.enabled", "true")
@@ -105,7 +96,7 @@ def test_a_queued_sweep_with_two_workers(pipeline):
     assert len(runs(pipeline)) == 2
     for name, run in found.items():
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["execution_accuracy"] == 0.5
+        assert run.data.metrics["score/execution_accuracy"] == 0.4
         # The adapter that DVC has for the experiment of that name is the one that the run names.
         sh("dvc", "exp", "apply", name)
-        assert adapter_sha256(Path("adapter")) == run.data.tags["adapter_sha256"]
+        assert adapter_sha256(ADAPTER) == run.data.tags["adapter_sha256"]

@@ -25,10 +25,8 @@ def params(**changes):
 
 
 def copy_database(database, root):
-    """The database, and the mark that it is of the installed MLflow, into another root."""
-    (root / "mlruns").mkdir(exist_ok=True)
+    """The database into another root."""
     shutil.copy(database, root)
-    shutil.copy(database.parent / "mlruns" / ".database", root / "mlruns")
 
 
 def make_adapter(content):
@@ -48,15 +46,20 @@ def runs(client, group="text2sql"):
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]) if experiment else []
 
 
-def curve(client, run, name="train_loss"):
+def curve(client, run, name="loss/train_nats"):
     return [(m.step, m.value) for m in sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)]
 
 
 def finish(fingerprint, steps, val_loss, content):
     """What stages/train.py writes at its end."""
     digest = make_adapter(content)
-    write_text(PLOTS / "loss.csv", "step,train_loss,val_loss\n" + "".join(f"{s},{loss(s)},\n" for s in steps))
-    figures = {"train_loss": 0.1, "val_loss": val_loss, "seconds": 7.0, "device": "cpu", "fingerprint": fingerprint}
+    write_text(
+        PLOTS / "loss.csv",
+        "step,train_loss,val_loss\n"
+        + "".join(f"{s},{loss(s)},\n" for s in steps)
+        + f"{max(steps, default=0)},,{val_loss}\n",
+    )
+    figures = {"train_loss": 0.1, "val_loss": val_loss, "seconds": 6.0, "device": "cpu", "fingerprint": fingerprint}
     write_json(METRICS / "train.json", figures)
     return digest
 
@@ -65,7 +68,7 @@ def train(fingerprint="f1", steps=range(3), val_loss=0.5, content="one", recorde
     """A training in short; returns its adapter's hash. `recorded`: the steps that it takes, of all that there are."""
     with training_run(fingerprint, params(**changes)) as run:
         for step in steps if recorded is None else recorded:
-            run.metrics({"train_loss": loss(step)}, step=step)
+            run.metrics({"loss/train_nats": loss(step)}, step=step)
         return finish(fingerprint, steps, val_loss, content)
 
 
