@@ -30,7 +30,7 @@ from stages.split import is_from
 from text2sql.config import read_params
 from text2sql.conversion.databases import open_source
 from text2sql.conversion.databases.dump import dump
-from text2sql.conversion.synthetic import fill, unconstrained
+from text2sql.conversion.synthetic import fill, without_constraints
 from text2sql.data.spider.examples import TEST_FILE, database_file
 from text2sql.files import read_jsonl, write_jsonl, write_text
 from text2sql.model.prompt import render
@@ -46,7 +46,7 @@ INPUTS = ("data/postgres", "models")
 def generated(folder: Path, schemas: Mapping[str, Schema], queries: Mapping[str, list[str]]) -> None:
     """Write `folder`/DB_ID.sql for each database: its tables with rows made for its gold queries in SQLite's SQL."""
     for db_id, texts in queries.items():
-        schema = unconstrained(schemas[db_id])
+        schema = without_constraints(schemas[db_id])
         with open_source(database_file(SOURCE, db_id)) as source:
             made = fill(source, schema, texts)
         write_text(folder / f"{db_id}.sql", "".join(dump(made, schema)))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, require, section
-from text2sql.conversion.databases.sqlite import Source, connect_sqlite
+from text2sql.conversion.databases.sqlite import SqliteDatabase, connect_sqlite
 from text2sql.conversion.dialect import DEFECT
 from text2sql.conversion.examination import Outcome, examine_everywhere
 from text2sql.data import custom
@@ -58,7 +58,7 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
-class Job:
+class QueryJob:
     """The distinct queries on one database, to be examined by one worker."""
 
     db_id: str
@@ -68,11 +68,11 @@ class Job:
     seconds: float
 
 
-def examine_database(job: Job) -> dict[str, Outcome]:
+def examine_database(job: QueryJob) -> dict[str, Outcome]:
     """The outcome of each query of a job."""
     path = database_file(SOURCE, job.db_id)
     try:
-        source = Source(path, connect_sqlite(path))
+        source = SqliteDatabase(path, connect_sqlite(path))
         if job.schema is None:
             raise UserError(f"{path} could not be carried over", "see the stage databases")
     except UserError as error:
@@ -81,16 +81,18 @@ def examine_database(job: Job) -> dict[str, Outcome]:
         return examine_everywhere(job.queries, job.schema, source, lines, job.server, job.seconds)
 
 
-def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, seconds: float) -> list[Job]:
+def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, seconds: float) -> list[QueryJob]:
     """One job for each database, those with most queries first, so that no worker is left alone at the end."""
     queries: dict[str, dict[str, None]] = {}
     for example in examples:
         queries.setdefault(example.db_id, {})[example.sqlite] = None
-    by_database = [Job(db_id, tuple(texts), schemas.get(db_id), postgres, seconds) for db_id, texts in queries.items()]
+    by_database = [
+        QueryJob(db_id, tuple(texts), schemas.get(db_id), postgres, seconds) for db_id, texts in queries.items()
+    ]
     return sorted(by_database, key=lambda job: (-len(job.queries), job.db_id))
 
 
-def rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> Iterator[dict[str, Any]]:
+def example_rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> Iterator[dict[str, Any]]:
     """The lines of examples.jsonl, in source order."""
     for example in examples:
         outcome = outcomes[example.db_id, example.sqlite]
@@ -152,13 +154,13 @@ def converted(options: ConvertOptions) -> list[dict[str, Any]]:
             todo, track(workers.map(examine_database, todo), "queries", len(todo)), strict=True
         ):
             outcomes.update({(job.db_id, query): outcome for query, outcome in of_database.items()})
-    return list(rows(examples, outcomes))
+    return list(example_rows(examples, outcomes))
 
 
 def main() -> str:
     options = read_options(read_params())
     started = time.perf_counter()
-    lines = custom.examples(SOURCE)
+    lines = custom.own_examples(SOURCE)
     if not lines or (SOURCE / "tables.json").exists():  # one's own need no conversion; others may lie beside them
         lines += converted(options)
     write_jsonl(TARGET, lines)

@@ -44,7 +44,7 @@ class Params:
 
 
 @dataclass(frozen=True)
-class Job:
+class DumpJob:
     """One database to convert on a running server."""
 
     db_id: str
@@ -54,7 +54,7 @@ class Job:
     server: Server
 
 
-def convert_database(job: Job) -> tuple[str, Schema | str]:
+def convert_database(job: DumpJob) -> tuple[str, Schema | str]:
     """Dump, load and compare one database; returns its schema, or why it cannot be read.
 
     Raises:
@@ -85,7 +85,7 @@ def main() -> str:
     params = read_options(read_params())
     shutil.rmtree(DUMPS, ignore_errors=True)
     DUMPS.mkdir(parents=True)
-    schemas = custom.databases(SOURCE.parent, DUMPS, params.samples)
+    schemas = custom.own_databases(SOURCE.parent, DUMPS, params.samples)
     files = sorted(path for path in SOURCE.glob("*/*.sqlite") if path.stem == path.parent.name)
     if schemas and not files:
         write_index(INDEX, schemas)
@@ -94,7 +94,7 @@ def main() -> str:
         raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
     with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         # The largest first, so that no worker is left alone with one at the end.
-        jobs = [Job(f.stem, f, DUMPS / f"{f.stem}.sql", params.samples, postgres) for f in files]
+        jobs = [DumpJob(f.stem, f, DUMPS / f"{f.stem}.sql", params.samples, postgres) for f in files]
         jobs.sort(key=lambda job: (-job.source.stat().st_size, job.db_id))
         for db_id, result in track(workers.map(convert_database, jobs), "databases", len(jobs)):
             if isinstance(result, str):

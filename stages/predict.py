@@ -97,7 +97,7 @@ class PredictOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PredictionRecipe:
     """All that decides the predictions. `kept`: values of each column that the schema index has at most."""
 
     predict: PredictOptions
@@ -107,8 +107,8 @@ class Options:
     seed: int
 
 
-def read_options(params: dict[str, Any]) -> Options:
-    return Options(
+def read_options(params: dict[str, Any]) -> PredictionRecipe:
+    return PredictionRecipe(
         predict=section(PredictOptions, "predict", params),
         quantization=section(QuantizationOptions, "quantization", params),
         qualifiers=section(PromptOptions, "prompt", params).qualifiers,
@@ -131,7 +131,7 @@ def read_questions(name: str = "test") -> list[Row]:
     return [{**row, "prompt": texts[row["id"]]} for row in rows]
 
 
-def load(options: Options) -> Predictor:
+def load_predictor(options: PredictionRecipe) -> Predictor:
     """The model, with its adapter unless it is to be seen without."""
     from text2sql.model.prediction import Predictor
 
@@ -140,7 +140,7 @@ def load(options: Options) -> Predictor:
     return Predictor.load(BASE, options.quantization, adapter, predict.dtype, predict.generation())
 
 
-def constrainer(options: Options, tokenizer: Any) -> Constrain:
+def constrainer(options: PredictionRecipe, tokenizer: Any) -> Constrain:
     """What may follow a question's prompt."""
     from text2sql.model.prediction import constrain_to, unconstrained
 
@@ -150,7 +150,7 @@ def constrainer(options: Options, tokenizer: Any) -> Constrain:
 
 
 @contextmanager
-def guidance(options: Options, questions: Sequence[Row]) -> Iterator[Guided | None]:
+def guidance(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator[Guided | None]:
     """Execution-guided decoding with a sandbox for the questions' databases; None where it is not wanted."""
     from text2sql.model.prediction import Guided
 
@@ -180,7 +180,7 @@ def candidate_chooser(sandbox: Sandbox) -> Choose:
     ]
 
 
-def fingerprint(predictor: Predictor, options: Options) -> str:
+def prediction_fingerprint(predictor: Predictor, options: PredictionRecipe) -> str:
     """A hash of all that decides the predictions: another configuration does not resume what this one began."""
     import torch
 
@@ -208,9 +208,9 @@ def main() -> str:
     prepare()
     from text2sql.model.prediction import Partial, complete
 
-    predictor = load(options)
+    predictor = load_predictor(options)
     questions = [{**row, "tokens": encode_prompt(predictor.tokenizer, row["prompt"])} for row in tested + validation]
-    path = repository_root() / f"checkpoints/predict-{fingerprint(predictor, options)[:16]}.jsonl"
+    path = repository_root() / f"checkpoints/predict-{prediction_fingerprint(predictor, options)[:16]}.jsonl"
     with Partial(path) as partial, guidance(options, questions) as guided:
         resumed, started = len(partial.done), time.perf_counter()
         complete(partial, predictor, questions, constrainer(options, predictor.tokenizer), guided)

@@ -30,7 +30,7 @@ from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
-from text2sql.scoring.confidence import Calibration, confidence_figures, fit, risk_csv
+from text2sql.scoring.confidence import Calibration, confidence_figures, fit_calibration, risk_csv
 from text2sql.scoring.figures import accuracy_csv, score_figures
 from text2sql.scoring.predictions import judge_predictions, read_predictions
 from text2sql.scoring.report import render_report
@@ -80,7 +80,7 @@ def read_options(params: dict[str, Any]) -> ScoreOptions:
 def calibrated(verdicts: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]]) -> Calibration | None:
     """Give each verdict its `confidence` by what `validation` shows; None if the model's likelihoods are not known."""
     usable = [row for row in validation if row["verdict_suite"] is not None and row.get("log_probability") is not None]
-    calibration = fit(usable)
+    calibration = fit_calibration(usable)
     if calibration is None or not all("log_probability" in row for row in verdicts):
         return None
     for row in verdicts:

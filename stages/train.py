@@ -50,7 +50,7 @@ def read_options(params: dict[str, Any]) -> Recipe:
     return read_recipe(params)
 
 
-def fingerprint(recipe: Recipe, dtype: str, initial: dict[str, str]) -> str:
+def training_fingerprint(recipe: Recipe, dtype: str, initial: dict[str, str]) -> str:
     """A hash of all that decides the adapter; `initial`: the checksums of the one that it goes on from."""
     from text2sql.model.device import pick_device
 
@@ -132,7 +132,7 @@ def train_and_save(recipe: Recipe, initial: Path | None) -> str:
     if recipe.train.init and is_first():
         said = f"goes on from the weights {begun[WEIGHTS][:12]}" if begun else "none is there, a fresh one is trained"
         print(f"notice: train.init={recipe.train.init}: {said}", flush=True)
-    print_ = fingerprint(recipe, dtype, begun)
+    print_ = training_fingerprint(recipe, dtype, begun)
     checkpoints = checkpoint.folder(repository_root(), print_)
     with training_run(print_) as record:
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)

@@ -175,7 +175,7 @@ def test_a_stage_alone_after_an_experiment_says_how_to_compose_its_parameters(cl
         stage.check()
     stage.write_params(shlex.split(re.search("`text2sql params (.*?)`", str(error.value))[1]))
     stage.check()
-    assert config.plain(left) == config.read_params()
+    assert config.parse_yaml(left) == config.read_params()
 
 
 def test_a_refused_value_that_an_experiment_left_behind_names_the_way_back(clone):

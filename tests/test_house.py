@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CODE = [path for folder in ("text2sql", "stages") for path in sorted((ROOT / folder).rglob("*.py"))]
 LONGEST = 60
+#: what every stage has, and a stage that is named as the module that it calls
+SHARED = {"main", "read_options", "preflight"}
+#: functions named as a module: most are the one that their module is for
+ENTRANCES = {
+    "dates", "describe", "dump", "hardness", "judge", "launch", "names", "progress", "report", "schema", "script",
+    "server", "split", "track", "train", "figures",
+}  # fmt: skip
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
 
 
@@ -16,6 +24,21 @@ PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
 def test_functions_are_short(path):
     functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
     assert not [(f.name, f.end_lineno - f.lineno + 1) for f in functions if f.end_lineno - f.lineno >= LONGEST]
+
+
+def test_a_name_means_one_thing():
+    """No two public functions, classes or modules of one name; commands are named after what they call."""
+    modules = Counter(path.stem for path in CODE if path.stem != "__init__")
+    defined = Counter(
+        node.name
+        for path in CODE
+        if path.stem != "cli"
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    )
+    twins = {name for names in (modules, defined) for name, times in names.items() if times > 1}
+    assert twins <= SHARED
+    assert modules.keys() & defined.keys() <= ENTRANCES
 
 
 @pytest.mark.parametrize("place", sorted(set(re.findall(r"`((?:text2sql|stages)/[\w/]+\.py)`", PAGE))))

@@ -420,7 +420,7 @@ def check_workspace() -> list[Finding]:
     return [Finding("workspace", state, path) for path, state in sorted(findings.items())]
 
 
-def verify(remote_too: bool = True) -> tuple[list[str], list[Finding]]:
+def verify_clone(remote_too: bool = True) -> tuple[list[str], list[Finding]]:
     """Workspace, cache and remote: a line for each, and what is wrong.
 
     A remote that does not answer is said and is no finding: the clone may well be whole without one.
@@ -444,7 +444,7 @@ def verify(remote_too: bool = True) -> tuple[list[str], list[Finding]]:
 # ------------------------------------------------------------------------------------------------------ push and pull
 
 
-def push(everywhere: bool = False) -> str:
+def push_outputs(everywhere: bool = False) -> str:
     """Push what dvc.lock names (`everywhere`: of all branches and tags), look at the bucket, mend what is wrong there.
 
     Raises:
@@ -479,7 +479,7 @@ def _send_again(cache: Store, remote: Store, oids: Iterable[str]) -> int:
     return len(ordered)
 
 
-def pull() -> str:
+def pull_outputs() -> str:
     """Pull what dvc.lock names into the workspace; returns what DVC says.
 
     Raises:

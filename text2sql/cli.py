@@ -164,13 +164,13 @@ def export(
     from text2sql.model.process import prepare
 
     prepare()
-    from text2sql.release.export import MERGED, export
+    from text2sql.release.export import MERGED, write_export
     from text2sql.release.gguf_file import QUANTIZATIONS
 
     if merged == bool(gguf) or (gguf and gguf not in QUANTIZATIONS):
         raise UserError("which form?", f"give --merged, or --gguf and one of {', '.join(QUANTIZATIONS)}")
     form = gguf or MERGED
-    typer.echo(export(release, out or Path("models/export") / form, form, questions, anyway))
+    typer.echo(write_export(release, out or Path("models/export") / form, form, questions, anyway))
 
 
 @app.command()
@@ -192,9 +192,9 @@ def push(
     ] = False,
 ) -> None:
     """Push data and models to the bucket, look at it, and mend what is missing or damaged there."""
-    from text2sql.bucket import push
+    from text2sql.bucket import push_outputs
 
-    typer.echo(push(everywhere))
+    typer.echo(push_outputs(everywhere))
 
 
 @app.command()
@@ -208,9 +208,9 @@ def pull(
 ) -> None:
     """Get a released adapter, without the pipeline; or (--all) everything of this clone's commit."""
     if everything:
-        from text2sql.bucket import pull as pull_everything
+        from text2sql.bucket import pull_outputs
 
-        typer.echo(pull_everything())
+        typer.echo(pull_outputs())
         return
     from text2sql.release.versions import pull as pull_adapter
 
@@ -221,9 +221,9 @@ def pull(
 @app.command()
 def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repository.")] = ".") -> None:
     """List the released adapters, by git tag, with their score."""
-    from text2sql.release.versions import releases
+    from text2sql.release.versions import list_releases
 
-    for release in releases(repo):
+    for release in list_releases(repo):
         score = "no score" if release.accuracy is None else f"{release.accuracy:.1%} of {release.n}"
         typer.echo(f"{release.tag:<32}{score}")
 
@@ -231,10 +231,10 @@ def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repo
 @app.command()
 def verify(local: Annotated[bool, typer.Option(help="Leave the remote out.")] = False) -> None:
     """Hold every file of dvc.lock against its hash in workspace, cache and remote, the release against its manifest."""
-    from text2sql.bucket import verify
+    from text2sql.bucket import verify_clone
     from text2sql.release.versions import MANIFEST, RELEASE, check_release
 
-    lines, findings = verify(remote_too=not local)
+    lines, findings = verify_clone(remote_too=not local)
     manifest = RELEASE / MANIFEST
     if manifest.exists():
         findings += check_release()

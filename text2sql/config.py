@@ -154,13 +154,13 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def compare(actual: dict[str, Any], composed: dict[str, Any], prefix: str = "") -> list[str]:
+def list_differences(actual: dict[str, Any], composed: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs, in words: `train.epochs is 2.0, conf/ says 1.0`."""
     differences = []
     for key in [*composed, *(k for k in actual if k not in composed)]:
         name, here, there = f"{prefix}{key}", actual.get(key), composed.get(key)
         if isinstance(here, dict) and isinstance(there, dict):
-            differences += compare(here, there, f"{name}.")
+            differences += list_differences(here, there, f"{name}.")
         elif key not in actual:
             differences.append(f"{name} is missing, conf/ says {there!r}")
         elif key not in composed:
@@ -170,7 +170,7 @@ def compare(actual: dict[str, Any], composed: dict[str, Any], prefix: str = "") 
     return differences
 
 
-def plain(text: str) -> dict[str, Any]:
+def parse_yaml(text: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def parse(sql: str, dialect: str = "postgres") -> list[exp.Expression]:
     Raises:
         sqlglot.errors.SqlglotError: it cannot be parsed, or is too long.
     """
-    with quiet(), shallow():
+    with without_warnings(), shallow():
         return [tree for tree in sqlglot.parse(_short(sql), read=DIALECTS.get(dialect, dialect)) if tree is not None]
 
 
@@ -56,7 +56,7 @@ def parse_one(sql: str, dialect: str = "postgres") -> exp.Expression:
     Raises:
         sqlglot.errors.SqlglotError: it cannot be parsed, is too long, or is not one statement.
     """
-    with quiet(), shallow():
+    with without_warnings(), shallow():
         return sqlglot.parse_one(_short(sql), read=DIALECTS.get(dialect, dialect))
 
 
@@ -85,7 +85,7 @@ def shallow() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """sqlglot logs errors only, within the block."""
     logger = logging.getLogger("sqlglot")
     level = logger.level

@@ -20,7 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from text2sql.config import CONF, MARK, PARAMS, compare, compose, overrides_of_params, plain, read_params, section
+from text2sql.config import (
+    CONF,
+    MARK,
+    PARAMS,
+    compose,
+    list_differences,
+    overrides_of_params,
+    parse_yaml,
+    read_params,
+    section,
+)
 from text2sql.errors import UserError, refusal_of_the_machine
 from text2sql.files import write_text
 
@@ -80,7 +90,7 @@ def check() -> None:
     except UserError as error:  # `dvc exp run -S` leaves the refused value in params.yaml
         remedy = f"{error.remedy or 'give another value'}; `make params` goes back to the default"
         raise UserError(error.what, remedy) from None
-    if not experiment and (differences := compare(params, plain(compose(overrides)))):
+    if not experiment and (differences := list_differences(params, parse_yaml(compose(overrides)))):
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         experiment_left = f"to go on with these values, `text2sql params {shlex.join(overrides_for(params))}`"
         raise UserError(
@@ -98,7 +108,7 @@ def overrides_for(params: dict[str, Any]) -> list[str]:
     for recipe in [None, *sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))]:
         chosen = [f"experiment={recipe}"] if recipe else []
         with contextlib.suppress(UserError):  # a recipe that cannot be composed is not the one that was
-            candidates.append(chosen + _changes(_flat(params), _flat(plain(compose(chosen)))))
+            candidates.append(chosen + _changes(_flat(params), _flat(parse_yaml(compose(chosen)))))
     return min(candidates, key=len)
 
 
@@ -157,6 +167,6 @@ def write_params(overrides: list[str]) -> str:
     """Compose params.yaml from conf/ with Hydra `overrides`; returns what was done."""
     text = compose(overrides)
     mark = f"{MARK}{json.dumps(overrides)}\n" if overrides else ""
-    validate(plain(text))
+    validate(parse_yaml(text))
     write_text(PARAMS, mark + text)
     return f"{PARAMS}: composed from conf/ ({' '.join(overrides) or 'default'})"

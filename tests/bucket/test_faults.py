@@ -16,7 +16,7 @@ import pytest
 
 from tests.bucket.conftest import clone, commit, dvc, git
 from tests.bucket.emulators import Emulator, Gate, whole
-from text2sql.bucket import configure, open_cache, probe, pull, push, settle, verify
+from text2sql.bucket import configure, open_cache, probe, pull_outputs, push_outputs, settle, verify_clone
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.release.versions import pull as pull_release
@@ -61,8 +61,8 @@ def test_a_clone_without_access_can_still_be_whole(alice: Path, gate: Gate, monk
     monkeypatch.chdir(alice)
     gate.refuse = {"GET": FORBIDDEN}
     with pytest.raises(UserError, match="permission denied"):
-        pull()
-    lines, findings = verify()
+        pull_outputs()
+    lines, findings = verify_clone()
     assert "not checked" in "\n".join(lines)
     assert findings == []
 
@@ -99,13 +99,13 @@ def test_a_new_clone_keeps_a_bucket_that_it_can_read(
     assert dvc(alice, "remote", "modify", "storage", "url", "gs://no-bucket-of-that-name/dvc") == 0
     assert "works without a remote" in settle()
     with pytest.raises(UserError, match="no DVC remote"):
-        push()
+        push_outputs()
 
 
 def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no DVC repository"):
-        push()
+        push_outputs()
 
 
 @pytest.mark.parametrize("content", ["not JSON", '{"type": "service_account"}', None])
@@ -192,7 +192,7 @@ def test_server_killed_in_a_pull(
     for path, facts in here.listing().items():
         assert here.md5(path, facts) == "".join(path.split("/")[-2:]).removesuffix(".dir"), "nothing is half there"
     emulator.start()
-    pull()
+    pull_outputs()
     assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
 
 
@@ -209,7 +209,7 @@ def test_client_killed_while_it_reads_the_listings(
     pulling.communicate()
     gate.stall = None
     monkeypatch.chdir(bob)
-    pull()
+    pull_outputs()
     assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
 
 
@@ -219,10 +219,10 @@ def test_server_that_stays_away(alice: Path, gate: Gate, emulator: Emulator, mon
     monkeypatch.chdir(alice)
     gate.cut_after = 3_000_000
     with pytest.raises(UserError, match="cannot be reached") as caught:
-        push()
+        push_outputs()
     assert two_lines(caught.value)
     emulator.start()
-    assert "as dvc.lock says" in push()
+    assert "as dvc.lock says" in push_outputs()
 
 
 @pytest.mark.slow

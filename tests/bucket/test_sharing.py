@@ -8,10 +8,10 @@ import pytest
 
 from tests.bucket.conftest import BOTH, clone, commit, dvc, git
 from tests.bucket.emulators import Emulator
-from text2sql.bucket import check_store, check_workspace, configure, objects, open_cache, push
+from text2sql.bucket import check_store, check_workspace, configure, objects, open_cache, push_outputs
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
-from text2sql.release.versions import pull, releases
+from text2sql.release.versions import list_releases, pull
 
 OUTS = ("data", "models", "metrics")
 
@@ -173,7 +173,7 @@ def test_released_adapters(alice: Path, tmp_path: Path, capsys: pytest.CaptureFi
     second = sha256_tree(alice / "models" / "release")
     assert dvc(alice, "push") == 0
     url = f"file://{alice}"
-    assert [(r.tag, r.accuracy, r.n) for r in releases(url)] == [
+    assert [(r.tag, r.accuracy, r.n) for r in list_releases(url)] == [
         ("text2sql-adapter@v1.9.0", 0.1, 20),
         ("text2sql-adapter@v1.10.0", 0.6, 20),
     ]
@@ -209,7 +209,7 @@ def test_ones_own_bucket(
     monkeypatch.chdir(alice)
     assert "pull and push" in configure(f"gs://{own}/folder")
     assert git(alice, "status", "--porcelain") == ""
-    assert "all as dvc.lock says" in push()
+    assert "all as dvc.lock says" in push_outputs()
     assert emulator.objects(bucket) == {}
     assert all(name.startswith("folder/files/md5/") for name in emulator.objects(own)), "no test of access is left"
     bob = clone(alice, tmp_path / "bob")

@@ -22,9 +22,9 @@ from text2sql.bucket import (
     objects,
     open_cache,
     open_remote,
-    pull,
-    push,
-    verify,
+    pull_outputs,
+    push_outputs,
+    verify_clone,
 )
 from text2sql.cli import app
 from text2sql.errors import UserError
@@ -35,7 +35,7 @@ SPLIT, BASE, RELEASE = "data/splits/val.jsonl", "models/base/model.safetensors",
 
 
 def found(remote: bool = True) -> set[tuple[str, str, str]]:
-    return {(finding.place, finding.state, finding.path) for finding in verify(remote)[1]}
+    return {(finding.place, finding.state, finding.path) for finding in verify_clone(remote)[1]}
 
 
 def cached(root: Path, path: str) -> Path:
@@ -123,15 +123,15 @@ def test_damage_in_the_bucket_is_found_and_mended(
     bob = clone(alice, tmp_path / "bob")
     monkeypatch.chdir(bob)
     with pytest.raises(UserError) as caught:
-        pull()
+        pull_outputs()
     assert len(str(caught.value).splitlines()) == 2
     monkeypatch.chdir(alice)
     dvc(alice, "push")
     assert damaged_in_bucket(), "dvc push alone does not mend it all"
-    assert "mended" in push()
+    assert "mended" in push_outputs()
     assert damaged_in_bucket() == set()
     monkeypatch.chdir(bob)
-    pull()
+    pull_outputs()
     assert sha256_tree(bob / "models") == sha256_tree(alice / "models")
     assert found() == set()
 
@@ -153,7 +153,7 @@ def test_a_corrupt_cache_is_not_pushed(
     flip(cached(alice, SPLIT))
     monkeypatch.chdir(alice)
     with pytest.raises(UserError, match="corrupt in the cache"):
-        push()
+        push_outputs()
     assert emulator.objects(bucket) == {}
 
 
@@ -166,7 +166,7 @@ def test_a_clone_that_lacks_it_cannot_mend(
     bob = clone(alice, tmp_path / "bob")
     monkeypatch.chdir(bob)
     with pytest.raises(UserError, match="in a clone that has it"):
-        push()
+        push_outputs()
 
 
 def test_an_object_without_an_md5_is_read(

@@ -15,7 +15,7 @@ from text2sql.ask import Engine, schema
 from text2sql.config import compose, section
 from text2sql.data import custom
 from text2sql.data.custom import Custom, author_of_scratch
-from text2sql.data.made.rows import ROWS, fill_tables, read_tables
+from text2sql.data.made.made_rows import ROWS, fill_tables, read_tables
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.postgres.script import run_leniently
@@ -170,7 +170,7 @@ def test_samples_only_if_asked_for(tmp_path, sqlite_file):
     options(database=str(sqlite_file), pairs=pairs_file(tmp_path, map(json.dumps, GOOD))).make(1, tmp_path / "source")
     for asked in (0, 2):
         (tmp_path / f"dumps{asked}").mkdir()
-        found = custom.databases(tmp_path / "source", tmp_path / f"dumps{asked}", asked)["clinic"]
+        found = custom.own_databases(tmp_path / "source", tmp_path / f"dumps{asked}", asked)["clinic"]
         species = next(c for c in found.table("pets").columns if c.name == "species")
         assert len(species.samples) == asked
         assert (tmp_path / f"dumps{asked}/clinic.sql").exists()

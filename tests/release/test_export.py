@@ -14,7 +14,7 @@ from text2sql.errors import UserError
 from text2sql.files import read_json, write_jsonl, write_text
 from text2sql.model.base import load_tokenizer
 from text2sql.model.prompt import FRAMES, PromptOptions, encode_prompt, render
-from text2sql.release.export import MERGED, export, template, verdict, write_and_answer
+from text2sql.release.export import MERGED, template, verdict, write_and_answer, write_export
 from text2sql.release.gguf_file import QUANTIZATIONS
 from text2sql.release.manifest import read_manifest
 from text2sql.schema import Column, Schema, Table
@@ -59,7 +59,7 @@ def test_every_form(workspace: Path, monkeypatch: pytest.MonkeyPatch, form: str)
     if form != MERGED:
         assert 'TEMPLATE """[INST] {{ .Prompt }} [/INST]"""' in (folder / "Modelfile").read_text()
     with pytest.raises(UserError, match="is there already"):
-        export(Path("models/release"), folder, form)
+        write_export(Path("models/release"), folder, form)
 
 
 @pytest.mark.parametrize("form", [MERGED, pytest.param("F16", marks=LLAMA)])
@@ -110,7 +110,7 @@ def test_bad_input(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     damage(tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     with pytest.raises(UserError, match=said):
-        export(Path("models/release"), Path("out"), "Q8_0")
+        write_export(Path("models/release"), Path("out"), "Q8_0")
     assert not Path("out").exists()
 
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from text2sql.scoring.confidence import Calibration, confidence_figures, fit, risk_coverage
+from text2sql.scoring.confidence import Calibration, confidence_figures, fit_calibration, risk_coverage
 
 
 def draw(n, calibration, seed=0):
@@ -22,7 +22,7 @@ def draw(n, calibration, seed=0):
 
 def test_the_fit_finds_the_odds_that_made_the_data():
     truth = Calibration(2.0, 0.3, 8.0)
-    fitted = fit(draw(5000, truth))
+    fitted = fit_calibration(draw(5000, truth))
     for row in draw(200, truth, seed=1):
         assert math.isclose(fitted.confidence(row["log_probability"], row["tokens"]), row["confidence"], abs_tol=0.05)
 
@@ -39,17 +39,17 @@ def test_right_odds_are_calibrated_and_rank():
 
 @pytest.mark.parametrize("right", [[True] * 50, [False] * 50, [True, False] * 9])
 def test_no_calibration_from_too_few_answers_or_from_one_kind(right):
-    assert fit([{"log_probability": -1.0, "tokens": 5, "verdict_suite": value} for value in right]) is None
+    assert fit_calibration([{"log_probability": -1.0, "tokens": 5, "verdict_suite": value} for value in right]) is None
 
 
 def test_answers_that_are_told_apart_completely_give_finite_weights():
     rows = [{"log_probability": -1.0 - 9 * (i % 2), "tokens": 10, "verdict_suite": i % 2 == 0} for i in range(40)]
-    fitted = fit(rows)
+    fitted = fit_calibration(rows)
     assert fitted.confidence(-1.0, 10) > 0.9 > 0.1 > fitted.confidence(-10.0, 10)
 
 
 def test_answers_that_look_alike_have_the_share_of_right_ones():
-    fitted = fit([{"log_probability": -1.0, "tokens": 5, "verdict_suite": i % 4 > 0} for i in range(100)])
+    fitted = fit_calibration([{"log_probability": -1.0, "tokens": 5, "verdict_suite": i % 4 > 0} for i in range(100)])
     assert fitted.confidence(-1.0, 5) == pytest.approx(0.75, abs=0.02)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from text2sql.conversion.databases import Source, describe, open_source
+from text2sql.conversion.databases import SqliteDatabase, describe, open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
 from text2sql.conversion.engines import connect_as_text, gave_up, guard, run_postgres, run_sqlite
@@ -67,7 +67,9 @@ class Engines:
 
 
 @contextmanager
-def engines(schema: Schema, source: Source, lines: Iterable[str], running: Server, seconds: float) -> Iterator[Engines]:
+def both_engines(
+    schema: Schema, source: SqliteDatabase, lines: Iterable[str], running: Server, seconds: float
+) -> Iterator[Engines]:
     """Both engines, PostgreSQL's loaded from the `lines` of the dump, for the length of the block."""
     blanked = source.with_nulls({t.source: [c.source for c in t.columns if c.blanks_are_null] for t in schema.tables})
     with closing(connect_as_text(running.dsn())) as connection, loaded(connection, schema, lines):
@@ -118,18 +120,23 @@ def examine_all(queries: Iterable[str], on: Engines, generated: bool = False) ->
 
 
 def examine_everywhere(
-    queries: Iterable[str], schema: Schema, source: Source, lines: Iterable[str], running: Server, seconds: float
+    queries: Iterable[str],
+    schema: Schema,
+    source: SqliteDatabase,
+    lines: Iterable[str],
+    running: Server,
+    seconds: float,
 ) -> dict[str, Outcome]:
     """The outcomes of `queries` on a database; of those that find no rows there, on generated rows as well."""
-    from text2sql.conversion.synthetic import fill, unconstrained
+    from text2sql.conversion.synthetic import fill, without_constraints
 
-    with engines(schema, source, lines, running, seconds) as on:
+    with both_engines(schema, source, lines, running, seconds) as on:
         outcomes = examine_all(queries, on)
     if empty := [query for query, outcome in outcomes.items() if outcome.empty]:
-        schema = unconstrained(schema)
+        schema = without_constraints(schema)
         filled = fill(source, schema, empty)
         lines = "".join(dump(filled, schema)).splitlines(keepends=True)
-        with closing(filled.connection), engines(schema, filled, lines, running, seconds) as on:
+        with closing(filled.connection), both_engines(schema, filled, lines, running, seconds) as on:
             for query, outcome in examine_all(empty, on, generated=True).items():
                 outcomes[query] = outcomes[query].with_generated(outcome)
     return outcomes

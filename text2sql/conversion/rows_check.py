@@ -8,13 +8,13 @@ import psycopg
 
 from text2sql.conversion.databases.describe import blocks
 from text2sql.conversion.databases.dump import null_blanks
-from text2sql.conversion.databases.sqlite import Source
+from text2sql.conversion.databases.sqlite import SqliteDatabase
 from text2sql.conversion.engines import as_stored
 from text2sql.postgres.compare import same_row, same_rows
 from text2sql.schema import Schema, quote
 
 
-def differences(source: Source, schema: Schema, connection: psycopg.Connection) -> list[str]:
+def differences(source: SqliteDatabase, schema: Schema, connection: psycopg.Connection) -> list[str]:
     """Tables whose rows in PostgreSQL are not those of SQLite, each with a first example.
 
     Both are read in blocks, in the order in which they are stored.

@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlglot import exp
 
 from text2sql.conversion.databases.infer import text_form
-from text2sql.conversion.databases.sqlite import Source, Value, sqlite_name
+from text2sql.conversion.databases.sqlite import SqliteDatabase, Value, sqlite_name
 from text2sql.conversion.dialect import Rejected, parse_query
 from text2sql.conversion.dialect.comparisons import COMPARISONS
 from text2sql.conversion.dialect.scope import Origin, bind
@@ -54,10 +54,10 @@ class _Wishes:
                 self.values.setdefault(b, self.values[a])
 
 
-def fill(source: Source, schema: Schema, queries: Iterable[str]) -> Source:
+def fill(source: SqliteDatabase, schema: Schema, queries: Iterable[str]) -> SqliteDatabase:
     """A database in memory with the tables of `source` and rows generated for `queries`."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    filled = Source(Path(":memory:"), connection)
+    filled = SqliteDatabase(Path(":memory:"), connection)
     definitions = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
     for (definition,) in source.connection.execute(definitions):
         connection.execute(definition)
@@ -73,7 +73,7 @@ def fill(source: Source, schema: Schema, queries: Iterable[str]) -> Source:
     return filled
 
 
-def unconstrained(schema: Schema) -> Schema:
+def without_constraints(schema: Schema) -> Schema:
     """`schema` without foreign keys: generated rows refer to each other only as the queries do."""
     return replace(schema, tables=tuple(replace(table, foreign_keys=()) for table in schema.tables))
 

@@ -195,7 +195,7 @@ def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterat
 
     from text2sql.ask.schema_file import read
     from text2sql.ask.servers import hide
-    from text2sql.data.made.rows import fill_tables
+    from text2sql.data.made.made_rows import fill_tables
 
     schema = read(path, running)
     with author_of_scratch(running) as connection:
@@ -354,10 +354,10 @@ def copied(running: Server, dump: Path, db_id: str) -> Iterator[psycopg.Connecti
     """
     import psycopg
 
-    from text2sql.postgres.load import load
+    from text2sql.postgres.load import load_dump
 
     try:
-        load(running, dump, db_id)
+        load_dump(running, dump, db_id)
     except psycopg.Error as error:
         what = f"the copy of the database cannot be loaded: {str(error).splitlines()[0]}"
         raise UserError(what, "hide the table or column with data.source.hidden") from None
@@ -520,7 +520,7 @@ def show_notices(lines: Sequence[str], where: str) -> None:
 # --- What the stages databases and convert pass on --------------------------------------------------------------------
 
 
-def databases(source: Path, dumps: Path, samples: int) -> dict[str, Schema]:
+def own_databases(source: Path, dumps: Path, samples: int) -> dict[str, Schema]:
     """Copy the dumps to `dumps`; returns the schemas with as many sample values as asked for, none without `FOLDER`."""
     folder = source / FOLDER
     if not folder.is_dir():
@@ -536,7 +536,7 @@ def databases(source: Path, dumps: Path, samples: int) -> dict[str, Schema]:
     return {k: dataclasses.replace(v, tables=tuple(cut(t) for t in v.tables)) for k, v in index.items()}
 
 
-def examples(source: Path) -> list[Row]:
+def own_examples(source: Path) -> list[Row]:
     """The lines of examples.jsonl; none if the data are not one's own."""
     path = source / FOLDER / "examples.jsonl"
     return list(read_jsonl(path)) if path.exists() else []

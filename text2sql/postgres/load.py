@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 END_OF_DATA = "\\.\n"
 
 
-def load(server: Server, dump: Path, database: str) -> None:
+def load_dump(server: Server, dump: Path, database: str) -> None:
     """Create `database` on `server` and load the dump into it."""
     server.create_database(database)
     with psycopg.connect(server.dsn(database)) as connection, dump.open(encoding="utf-8", newline="\n") as lines:
@@ -89,7 +89,7 @@ def sandbox_with(
     # The largest first, so that none is left over for one worker at the end.
     order = sorted(databases, key=lambda name: -(dumps / f"{name}.sql").stat().st_size)
     with ThreadPoolExecutor(workers) as pool:
-        loads = pool.map(lambda name: load(running, dumps / f"{name}.sql", name), order)
+        loads = pool.map(lambda name: load_dump(running, dumps / f"{name}.sql", name), order)
         for _ in track(loads, "loading databases", len(order)):
             pass
         with Sandbox(running, limits) as sandbox:

@@ -49,7 +49,7 @@ def stop(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def watch(owner: int, root: Path) -> None:
+def stop_after(owner: int, root: Path) -> None:
     """Wait until `owner` is no longer this process's parent, then stop the server; return if `root` goes first."""
     while root.exists():
         if os.getppid() != owner:
@@ -59,4 +59,4 @@ def watch(owner: int, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[1]), Path(sys.argv[2]))
+    stop_after(int(sys.argv[1]), Path(sys.argv[2]))

@@ -37,7 +37,7 @@ WORKERS = 2
 Row = dict[str, Any]
 
 
-def export(release: Path, target: Path, form: str, questions: int | None = None, anyway: bool = False) -> str:
+def write_export(release: Path, target: Path, form: str, questions: int | None = None, anyway: bool = False) -> str:
     """Write the release to the folder `target`, score it, and say what came of it; the folder is complete or absent.
 
     Args:
@@ -63,7 +63,7 @@ def export(release: Path, target: Path, form: str, questions: int | None = None,
     partial.mkdir(parents=True)
     try:
         before, after, alike = write_and_answer(release, manifest["params"], partial, form, rows)
-        change = compare(rows, before, after, manifest["params"]["score"])
+        change = compare_answers(rows, before, after, manifest["params"]["score"])
         facts = {
             "form": form,
             "release": digest(release),
@@ -145,7 +145,9 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], limit:
     return [made.text for made in generate(model, tokenizer, prompts, GenerationOptions(max_new_tokens=limit))]
 
 
-def compare(rows: Sequence[Row], before: Sequence[str], after: Sequence[str], score: dict[str, Any]) -> Difference:
+def compare_answers(
+    rows: Sequence[Row], before: Sequence[str], after: Sequence[str], score: dict[str, Any]
+) -> Difference:
     """Execute both answers to each question."""
     from text2sql.postgres.load import loaded_sandbox
     from text2sql.postgres.sandbox import Limits

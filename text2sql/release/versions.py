@@ -49,7 +49,7 @@ def tags(repo: str = ".") -> list[str]:
     return [match[1] for match in sorted(matches, key=lambda match: [int(match[i]) for i in (2, 3, 4)])]
 
 
-def releases(repo: str = ".") -> list[Release]:
+def list_releases(repo: str = ".") -> list[Release]:
     """The released adapters of `repo`, oldest first, each with its score."""
     return [Release(tag, *_score(repo, tag)) for tag in tags(repo)]
 

@@ -53,7 +53,7 @@ def _features(rows: Sequence[Row]) -> np.ndarray:
     return np.array([[row["log_probability"], row["log_probability"] / max(row["tokens"], 1)] for row in rows], float)
 
 
-def fit(rows: Sequence[Row]) -> Calibration | None:
+def fit_calibration(rows: Sequence[Row]) -> Calibration | None:
     """The calibration for judged rows with `log_probability` and `tokens`; None if they are too few or all alike.
 
     Newton's method on the ridge-penalised likelihood, with Platt's targets: (n + 1) / (n + 2) for n right answers.

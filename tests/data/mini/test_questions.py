@@ -12,7 +12,7 @@ from text2sql.data.mini.graph import from_domain, from_schema
 from text2sql.data.mini.questions import generate_questions, worth_asking
 from text2sql.data.mini.rows import make_rows
 from text2sql.data.mini.shapes import SHAPES
-from text2sql.data.mini.sql import SelectParts
+from text2sql.data.mini.sql_parts import SelectParts
 from text2sql.schema import Column, ForeignKey, Schema, Table
 from text2sql.scoring.hardness import hardness
 

@@ -2,6 +2,6 @@
 
 from text2sql.conversion.databases.describe import describe
 from text2sql.conversion.databases.dump import write_dump
-from text2sql.conversion.databases.sqlite import Source, open_source
+from text2sql.conversion.databases.sqlite import SqliteDatabase, open_source
 
-__all__ = ["Source", "describe", "open_source", "write_dump"]
+__all__ = ["SqliteDatabase", "describe", "open_source", "write_dump"]

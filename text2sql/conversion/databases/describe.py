@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import Facts, affinity, column_type, declared_type, unify
 from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower
-from text2sql.conversion.databases.sqlite import Source, SourceTable, Value, sqlite_name
+from text2sql.conversion.databases.sqlite import SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table
 
 #: names that every PostgreSQL schema has already, as far as a table of ours could hide or meet them
 _LARGEST_COLUMNS = 1600
 
 
-def describe(source: Source, db_id: str, samples: int = 3) -> Schema:
+def describe(source: SqliteDatabase, db_id: str, samples: int = 3) -> Schema:
     """The schema that `source` gets in PostgreSQL. What is not carried over as declared is said in `Schema.notes`.
 
     Args:
@@ -41,7 +41,7 @@ def describe(source: Source, db_id: str, samples: int = 3) -> Schema:
     return Schema(db_id, tuple(final), tuple(source.notes + notes))
 
 
-def _scan(source: Source, table: SourceTable, samples: int) -> dict[str, Facts]:
+def _scan(source: SqliteDatabase, table: SourceTable, samples: int) -> dict[str, Facts]:
     """What the values of each column are, by column name; reads the table in blocks."""
     facts = {column.name: Facts() for column in table.columns}
     for block in blocks(source.rows(table)):
@@ -123,7 +123,7 @@ def _name_notes(table: SourceTable, names: dict[str, str], columns: dict[str, st
 
 
 def _table(
-    source: Source,
+    source: SqliteDatabase,
     table: SourceTable,
     names: dict[str, str],
     columns: dict[str, dict[str, str]],
@@ -184,7 +184,7 @@ def _table(
 
 
 def _with_foreign_keys(
-    source: Source, table: Table, described: dict[str, Table], tables: list[SourceTable], notes: list[str]
+    source: SqliteDatabase, table: Table, described: dict[str, Table], tables: list[SourceTable], notes: list[str]
 ) -> Table:
     """`table` with its foreign keys; those that the rows violate, or that refer to no key, are not enforced."""
     declared = next(t for t in tables if t.name == table.source)
@@ -213,7 +213,7 @@ def _column(table: Table, source: str) -> Column:
 
 
 def _breaks_key(
-    source: Source, table: SourceTable, key: tuple[str, ...], types: dict[tuple[str, str], str], nulls: bool
+    source: SqliteDatabase, table: SourceTable, key: tuple[str, ...], types: dict[tuple[str, str], str], nulls: bool
 ) -> str:
     """Why `key` cannot be a key of the rows as PostgreSQL has them, or an empty text."""
     kinds = [types[table.name, column] for column in key]
@@ -230,7 +230,7 @@ def _breaks_key(
 
 
 def _breaks_reference(
-    source: Source,
+    source: SqliteDatabase,
     table: Table,
     columns: tuple[str, ...],
     referred: Table,
@@ -252,7 +252,7 @@ def _breaks_reference(
 
 
 def _key_rows(
-    source: Source, table: str, columns: tuple[str, ...], types: list[str]
+    source: SqliteDatabase, table: str, columns: tuple[str, ...], types: list[str]
 ) -> Iterator[tuple[str | None, ...]]:
     """The values of some columns as PostgreSQL will have them, for comparison among each other."""
     encoders = [encoder(type_) for type_ in types]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from text2sql.conversion.databases.encode import encoder
-from text2sql.conversion.databases.sqlite import Source, Value
+from text2sql.conversion.databases.sqlite import SqliteDatabase, Value
 from text2sql.errors import UserError
 from text2sql.postgres.load import END_OF_DATA
 from text2sql.schema import Column, Schema, Table, quote
@@ -81,13 +81,13 @@ def null_blanks(columns: tuple[Column, ...], row: tuple[Value, ...]) -> tuple[Va
     return tuple(None if v == "" and c.blanks_are_null else v for c, v in zip(columns, row, strict=True))
 
 
-def dump(source: Source, schema: Schema) -> Iterator[str]:
+def dump(source: SqliteDatabase, schema: Schema) -> Iterator[str]:
     """The dump of `source`, described by `schema`, piece by piece."""
     by_name = {table.name: table for table in source.tables()}
     return statements(schema, lambda table: source.rows(by_name[table.source]))
 
 
-def write_dump(source: Source, schema: Schema, path: Path) -> None:
+def write_dump(source: SqliteDatabase, schema: Schema, path: Path) -> None:
     """Write the dump of `source` to `path` without holding it in memory: a file is replaced when all is written; what
     is no plain file (a pipe, a device, a link to either) is written to.
 

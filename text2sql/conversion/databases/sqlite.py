@@ -59,7 +59,7 @@ class SourceTable:
 
 
 @dataclass
-class Source:
+class SqliteDatabase:
     """An open SQLite database. `notes` collects what a reader of the schema index should know."""
 
     path: Path
@@ -144,7 +144,7 @@ class Source:
         temporary table hides each such table. None if there are no such columns, or no file."""
         if not any(blanks.values()) or not self.path.exists():
             return None
-        connection = Source(self.path, connect_sqlite(self.path)).connection
+        connection = SqliteDatabase(self.path, connect_sqlite(self.path)).connection
         connection.execute("PRAGMA temp_store = MEMORY")
         for table in self.tables():
             if not blanks.get(table.name):
@@ -269,7 +269,7 @@ def connect_sqlite(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[Source]:
+def open_source(path: Path) -> Iterator[SqliteDatabase]:
     """Open a SQLite file for reading, after its own integrity check.
 
     Raises:
@@ -280,7 +280,7 @@ def open_source(path: Path) -> Iterator[Source]:
         problem = _quick_check(path)
         if problem != "ok":
             raise UserError(f"{path} is damaged: {problem}", "restore it from a copy")
-        yield Source(path, connection)
+        yield SqliteDatabase(path, connection)
     except sqlite3.DatabaseError as error:
         raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None
     finally:

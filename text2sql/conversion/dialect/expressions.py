@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from sqlglot import exp
 
@@ -279,16 +280,10 @@ def functions(tree: exp.Expression) -> exp.Expression:
     the tables is rejected."""
 
     def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta or not isinstance(node, exp.Func):
+        if "type" in node.meta:
             return None
-        for kinds, function in _FUNCTIONS:
-            if isinstance(node, kinds):
-                return function(node)
-        if isinstance(node, exp.Anonymous):
-            named = _NAMED.get(node.name.lower())
-            if named is not None:
-                return named(node)
-        return None
+        key = node.name.lower() if isinstance(node, exp.Anonymous) else type(node)
+        return _FUNCTIONS[key](node) if key in _FUNCTIONS else None
 
     return rewrite(tree, change)
 
@@ -297,13 +292,12 @@ def _nullable(*nodes: exp.Expression | None) -> bool:
     return any(type_of(n).nullable for n in nodes if n is not None)
 
 
-def _length(node: exp.Length) -> exp.Expression:
-    return call("length", text_of(node.this), type_=replace(INTEGER, nullable=_nullable(node.this)))
+def _of_texts(name: str, type_: Type) -> Callable[[exp.Expression], exp.Expression]:
+    """A function of texts alone, which PostgreSQL calls `name`."""
 
-
-def _simple(name: str) -> Callable[[exp.Expression], exp.Expression]:
     def function(node: exp.Expression) -> exp.Expression:
-        return call(name, text_of(node.this), type_=replace(TEXT, nullable=_nullable(node.this)))
+        operands = list(node.iter_expressions())
+        return call(name, *map(text_of, operands), type_=replace(type_, nullable=_nullable(*operands)))
 
     return function
 
@@ -348,16 +342,6 @@ def _never_negative(node: exp.Expression) -> bool:
 
 def _at_least_zero(node: exp.Expression) -> exp.Expression:
     return call("greatest", node, number(0), type_=type_of(node))
-
-
-def _instr(node: exp.StrPosition) -> exp.Expression:
-    text, wanted = text_of(node.this), text_of(node.args["substr"])
-    return call("strpos", text, wanted, type_=replace(INTEGER, nullable=_nullable(node.this, node.args["substr"])))
-
-
-def _replace(node: exp.Replace) -> exp.Expression:
-    arguments = [node.this, node.expression, node.args["replacement"]]
-    return call("replace", *map(text_of, arguments), type_=replace(TEXT, nullable=_nullable(*arguments)))
 
 
 def _round(node: exp.Round) -> exp.Expression:
@@ -532,35 +516,34 @@ def _random(node: exp.Rand) -> exp.Expression:
     raise Rejected("random(): its range differs, and no result could be compared")
 
 
-_FUNCTIONS: list[tuple[type | tuple[type, ...], Callable[[exp.Expression], exp.Expression]]] = [
-    (exp.Length, _length),
-    (exp.Upper, _simple("upper")),
-    (exp.Lower, _simple("lower")),
-    (exp.Trim, _trim),
-    (exp.Substring, _substr),
-    (exp.StrPosition, _instr),
-    (exp.Replace, _replace),
-    (exp.Round, _round),
-    (exp.Abs, _abs),
-    (exp.Greatest, _extreme("greatest")),
-    (exp.Least, _extreme("least")),
-    (exp.Typeof, _typeof),
-    (exp.Format, _format),
-    (exp.Sqrt, _double("sqrt")),
-    (exp.Pow, _double("power")),
-    (exp.Exp, _double("exp")),
-    (exp.Ln, _double("ln")),
-    (exp.Log, _log),
-    (exp.Pi, _double("pi")),
-    (exp.Ceil, _whole("ceil")),
-    (exp.Floor, _whole("floor")),
-    (exp.Sign, _sign),
-    (exp.Chr, _chr),
-    (exp.Hex, _hex),
-    (exp.Unicode, _unicode),
-    (exp.Rand, _random),
-]  # fmt: skip
-_NAMED: dict[str, Callable[[exp.Anonymous], exp.Expression]] = {
+#: by sqlglot's class, or by the name where it has none
+_FUNCTIONS: dict[type | str, Callable[[Any], exp.Expression]] = {
+    exp.Length: _of_texts("length", INTEGER),
+    exp.Upper: _of_texts("upper", TEXT),
+    exp.Lower: _of_texts("lower", TEXT),
+    exp.Trim: _trim,
+    exp.Substring: _substr,
+    exp.StrPosition: _of_texts("strpos", INTEGER),
+    exp.Replace: _of_texts("replace", TEXT),
+    exp.Round: _round,
+    exp.Abs: _abs,
+    exp.Greatest: _extreme("greatest"),
+    exp.Least: _extreme("least"),
+    exp.Typeof: _typeof,
+    exp.Format: _format,
+    exp.Sqrt: _double("sqrt"),
+    exp.Pow: _double("power"),
+    exp.Exp: _double("exp"),
+    exp.Ln: _double("ln"),
+    exp.Log: _log,
+    exp.Pi: _double("pi"),
+    exp.Ceil: _whole("ceil"),
+    exp.Floor: _whole("floor"),
+    exp.Sign: _sign,
+    exp.Chr: _chr,
+    exp.Hex: _hex,
+    exp.Unicode: _unicode,
+    exp.Rand: _random,
     "printf": _format,
     "typeof": _typeof,
     "likely": _inner,

@@ -16,7 +16,7 @@ from text2sql.data.mini.english import spoken
 from text2sql.data.mini.graph import from_domain
 from text2sql.data.mini.questions import generate_questions
 from text2sql.data.mini.rows import Rows, make_rows
-from text2sql.data.mini.sql import quoted
+from text2sql.data.mini.sql_parts import quoted
 from text2sql.data.spider.examples import PRIMER_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_json, write_json, write_text

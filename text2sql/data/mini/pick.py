@@ -16,7 +16,7 @@ import yaml
 
 from text2sql.data.mini.english import expand, plural, verb_of
 from text2sql.data.mini.graph import Attribute, Entity, Graph, Link
-from text2sql.data.mini.sql import Scope, literal
+from text2sql.data.mini.sql_parts import Scope, literal
 
 Item = TypeVar("Item")
 _FILE = yaml.safe_load(Path(__file__).with_name("conditions.yaml").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from text2sql.data.mini.english import tidy_sentence
 from text2sql.data.mini.graph import Graph
 from text2sql.data.mini.pick import Picker, Unsuitable
 from text2sql.data.mini.shapes import SHAPES, Shape
-from text2sql.data.mini.sql import Compound, Query, SelectParts
+from text2sql.data.mini.sql_parts import Compound, Query, SelectParts
 
 Run = Callable[[str], Sequence[Sequence[Any]]]
 #: rounds over the shapes before a graph is taken to have no more to ask

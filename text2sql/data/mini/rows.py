@@ -66,12 +66,12 @@ def _references(
     position = [c.name for c in parent.columns].index(column.ref[1])
     keys = [row[position] for row in made[parent.name]]
     if column.unique:
-        return shuffled(keys, rng)[: table.rows]
+        return shuffled_list(keys, rng)[: table.rows]
     if column.phrases.get("all"):  # each parent once, then as chance has it
         rest = [keys[_skewed(rng, len(keys))] for _ in range(table.rows - len(keys))]
-        return shuffled([*keys, *rest], rng)[: table.rows]
+        return shuffled_list([*keys, *rest], rng)[: table.rows]
     used = len(keys) - max(1, len(keys) // 8) if len(keys) > 3 else len(keys)
-    order = shuffled(keys, rng)[:used]
+    order = shuffled_list(keys, rng)[:used]
     return [order[_skewed(rng, used)] for _ in range(table.rows)]
 
 
@@ -94,7 +94,7 @@ def _skewed(rng: random.Random, n: int) -> int:
     return int((min(first, second) if coin < 0.5 else first) * n)
 
 
-def shuffled(values: list[Any], rng: random.Random) -> list[Any]:
+def shuffled_list(values: list[Any], rng: random.Random) -> list[Any]:
     """A Fisher-Yates shuffle on `random()` alone, which no Python version changes."""
     out = list(values)
     for i in range(len(out) - 1, 0, -1):
@@ -107,7 +107,7 @@ def _distinct(column: ColumnSpec, count: int, rng: random.Random) -> list[Any]:
     if isinstance(column.values, list):
         if len(column.values) < count:
             raise UserError(f"{column.name}: {len(column.values)} values for {count} unique ones", "add values")
-        return shuffled(column.values, rng)[:count]
+        return shuffled_list(column.values, rng)[:count]
     draw = _maker(column, {})
     seen: dict[Any, None] = {}
     for i in range(100 * count):

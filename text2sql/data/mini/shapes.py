@@ -21,7 +21,7 @@ import yaml
 from text2sql.data.mini.english import article, plural, third_person, verb_of
 from text2sql.data.mini.graph import Attribute, Entity, Link
 from text2sql.data.mini.pick import SIMPLE, Condition, Picker, Unsuitable, measure, whole
-from text2sql.data.mini.sql import Compound, Query, Scope, SelectParts, join, literal, quoted
+from text2sql.data.mini.sql_parts import Compound, Query, Scope, SelectParts, join, literal, quoted
 
 Hardness = Literal["easy", "medium", "hard", "extra"]
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from text2sql.data.made.values import FillColumn, ValuesOfTypes, attempt
-from text2sql.data.mini.rows import shuffled
+from text2sql.data.mini.rows import shuffled_list
 
 if TYPE_CHECKING:
     import psycopg
@@ -255,7 +255,7 @@ class Filler:
             parent.name,
             sql.SQL(" and ").join(sql.SQL("{} is not null").format(sql.Identifier(c)) for c in key.parent_columns),
         )
-        return shuffled(self.connection.execute(query).fetchall(), self.rng)
+        return shuffled_list(self.connection.execute(query).fetchall(), self.rng)
 
     def _give_way(self, error: psycopg.Error) -> bool:
         """Drop what no row could be made up for; whether there was something to drop."""
