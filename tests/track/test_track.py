@@ -354,7 +354,7 @@ def start(*arguments):
 def test_two_workers_on_a_fresh_database(clone):
     """Both make the database: one does, the other waits, and each ends with its own finished run."""
     workers = [start(name, 0, 8, "finish") for name in ("left", "right")]
-    assert [w.wait(120) for w in workers] == [0, 0]
+    assert [w.wait(280) for w in workers] == [0, 0]
     client = track.connect()
     recorded = runs(client)
     assert sorted(r.data.tags["fingerprint"] for r in recorded) == ["left", "right"]
@@ -374,7 +374,7 @@ def test_a_killed_training_is_marked_by_the_next_and_continued(store, monkeypatc
     train("f2", content="two")
     assert [run.info.status for run in runs(store)] == ["KILLED", "FINISHED"]
     monkeypatch.delenv("DVC_EXP_NAME")
-    assert start("f1", 3, 8, "finish").wait(120) == 0
+    assert start("f1", 3, 8, "finish").wait(280) == 0
     first, _ = runs(store)
     assert first.info.status == "FINISHED"
     assert [step for step, _ in curve(store, first)] == list(range(8))
