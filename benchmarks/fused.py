@@ -39,7 +39,7 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
     from text2sql.config import read_params
     from text2sql.model import loss, training
     from text2sql.model.base import load_tokenizer
-    from text2sql.model.device import peak_memory_bytes
+    from text2sql.model.device import peak_memory_bytes, pick_device
     from text2sql.model.packing import Plan, plan
     from text2sql.model.recipe import read_recipe
 
@@ -47,7 +47,7 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
         for option, value in USUAL:
             ctypes.CDLL(None).mallopt(option, value)
     if not fused:
-        training.fuse = lambda model: 0
+        training.fuse = lambda *_: 0
 
         class Stock:
             @staticmethod
@@ -61,7 +61,8 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, save_every=10**9))
     t = recipe.train
     examples = training.read_examples(Path("data/prompts/train.jsonl"), load_tokenizer(BASE))
-    whole = plan(examples, t.pack_size, t.pack_tokens, t.batch_size, 1.0, recipe.seed)
+    tokens = training.memory_budget(recipe, BASE, pick_device()).tokens
+    whole = plan(examples, t.pack_size, tokens, t.batch_size, 1.0, recipe.seed)
     planned = Plan(whole.groups[: steps * whole.per_step], whole.per_step)
     ends = [0.0]
 

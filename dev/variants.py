@@ -26,11 +26,12 @@ from benchmarks.scratch import run, workspace
 from text2sql.config import read_params
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
+from text2sql.model.device import pick_device
 from text2sql.model.lora import save_adapter
 from text2sql.model.packing import Plan, TrainingExample, plan
 from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
-from text2sql.model.training import PackedTrainer, build_trainer, read_examples
+from text2sql.model.training import PackedTrainer, build_trainer, memory_budget, read_examples
 
 BASE = Path("models/base")
 PROMPTS = Path("data/prompts")
@@ -57,7 +58,8 @@ class Setting:
     def plan(self, examples: Sequence[TrainingExample], recipe: Recipe | None = None, per_step: int = 0) -> Plan:
         recipe = recipe or self.recipe
         t = recipe.train
-        return plan(examples, t.pack_size, t.pack_tokens, t.batch_size, t.epochs, recipe.seed, per_step=per_step)
+        tokens = memory_budget(recipe, BASE, pick_device()).tokens
+        return plan(examples, t.pack_size, tokens, t.batch_size, t.epochs, recipe.seed, per_step=per_step)
 
     def trainer(self, planned: Plan, recipe: Recipe | None = None) -> PackedTrainer:
         recipe = recipe or self.recipe
@@ -65,7 +67,9 @@ class Setting:
         t = recipe.train
         if self.primer:
             planned = planned.after(self.plan(self.primer, recipe, planned.per_step))
-        groups = plan(self.validation, t.pack_size, t.pack_tokens, 1, 1.0, recipe.seed).groups
+        groups = plan(
+            self.validation, t.pack_size, memory_budget(recipe, BASE, pick_device()).tokens, 1, 1.0, recipe.seed
+        ).groups
         return build_trainer(recipe, BASE, planned, groups, Path(tempfile.mkdtemp()))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from text2sql.config import read_params
-from text2sql.files import digest, repository_root, write_json, write_text
+from text2sql.files import digest, read_json, repository_root, write_json, write_text
 from text2sql.model import checkpoint
 from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import checksums, initial_adapter
@@ -34,12 +34,13 @@ PROMPTS = Path("data/prompts")
 BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
+PREFLIGHT = Path("metrics/preflight.json")
 BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
 #: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
 MODULES = (
-    "adapter", "base", "checkpoint", "device", "fused", "initial", "launch", "lora", "loss", "packing", "process",
-    "prompt", "qualifiers", "recipe", "training", "value_linking",
+    "adapter", "base", "checkpoint", "device", "flash", "fused", "initial", "launch", "lora", "loss", "memory",
+    "packing", "process", "prompt", "qualifiers", "recipe", "training", "value_linking",
 )  # fmt: skip
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -140,8 +141,9 @@ def train_and_save(recipe: Recipe, initial: Path | None) -> str:
         primer = []
         if (path := PROMPTS / "primer.jsonl").exists():
             primer = read_examples(path, tokenizer)
+        plain = PREFLIGHT.exists() and read_json(PREFLIGHT).get("packs") == "plain"
         callbacks = [record.callback(round(recipe.train.epochs * len([*primer, *examples])), peak_memory_bytes)]
-        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer, initial)
+        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer, initial, plain)
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation else None
         weights = trainer.adapter_weights()
         if not is_first():

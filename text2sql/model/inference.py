@@ -14,6 +14,7 @@ from text2sql.errors import UserError
 from text2sql.model.adapter import check_adapter
 from text2sql.model.base import QuantizationOptions, load_model
 from text2sql.model.device import pick_device, pick_dtype
+from text2sql.model.memory import parameter_count
 
 if TYPE_CHECKING:
     import torch
@@ -80,13 +81,8 @@ def dequantize(model: torch.nn.Module) -> None:
 def _fits(base: Path, dtype: torch.dtype, device: str) -> bool:
     """Whether the plain weights take no more than their share of the GPU's free memory; a CPU is taken to be large."""
     import torch
-    from safetensors import safe_open
 
     if device == "cpu":
         return True
-    numbers = 0
-    for file in base.glob("*.safetensors"):
-        with safe_open(file, "pt") as weights:
-            numbers += sum(torch.Size(weights.get_slice(k).get_shape()).numel() for k in weights.keys())  # noqa: SIM118
     free, _ = torch.cuda.mem_get_info(device)
-    return numbers * dtype.itemsize <= WEIGHTS_SHARE * free
+    return parameter_count(base) * dtype.itemsize <= WEIGHTS_SHARE * free

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from text2sql.model.fused import TokenLoss
-from text2sql.model.packing import IGNORED
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
     `model` may be wrapped for several processes: it is called as a whole, once.
     """
     labels = batch["labels"][0]
-    predicting = (labels[1:] != IGNORED).nonzero().squeeze(1)
+    predicting = batch["predicting"]
     logits = model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
-        spans=batch["spans"],
+        layout=batch["layout"],
         logits_to_keep=predicting,
         use_cache=False,
     ).logits.squeeze(0)

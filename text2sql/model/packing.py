@@ -4,12 +4,12 @@ Stock training repeats the schema, some 85 % of a prompt, for every question. He
 several questions on it. Each question attends to the prefix and to itself, and its positions go on where the prefix
 ends, so that loss and gradients are those of the separate sequences, with a fraction of the tokens:
 
-    tokens     [ schema S ][ q1 a1 ][ q2 a2 ][ q3 a3 ][ schema S' ][ q4 a4 ] ...
-    positions    0 ... S-1   S ...    S ...    S ...    0 ... S'-1   S' ...
+    tokens     [ schema S ][ schema S' ] ... [ q1 a1 ][ q2 a2 ][ q3 a3 ][ q4 a4 ] ...
+    positions    0 ... S-1   0 ... S'-1        S ...    S ...    S ...    S' ...
 
-Several packs lie in one flat sequence, so linear layers see no padding. Attention is computed pack by pack: the
-prefix causally, then the questions as a batch over prefix keys plus their own, instead of under one dense mask, whose
-cost grows with the square of the sequence.
+Several packs lie in one flat sequence, their prefixes first, so linear layers see no padding. Attention is computed
+pack by pack here: the prefix causally, then the questions as a batch over prefix keys plus their own, instead of under
+one dense mask, whose cost grows with the square of the sequence. On a GPU, text2sql.model.flash takes all at once.
 
 The idea is known from preference and reinforcement learning (arXiv 2410.20305); here it serves supervised training.
 """
@@ -17,11 +17,12 @@ The idea is known from preference and reinforcement learning (arXiv 2410.20305);
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -45,21 +46,52 @@ class TrainingExample:
     answer: tuple[int, ...]
 
 
+#: attention of a pack's prefix, if it has one, and of its questions: (1, heads, tokens, width) each
+PackOutputs = tuple[torch.Tensor | None, torch.Tensor]
 #: examples of one database that make one pack
 Group = tuple[TrainingExample, ...]
 
 
 @dataclass(frozen=True)
 class Span:
-    """One pack's place in a flat sequence: `start`, the length of its prefix, the lengths of its questions."""
+    """One pack's place in a flat sequence: `prefix` tokens at `start`, its questions, of these lengths, at `border`."""
 
     start: int
     prefix: int
+    border: int
     questions: tuple[int, ...]
 
     @property
     def end(self) -> int:
-        return self.start + self.prefix + sum(self.questions)
+        return self.border + sum(self.questions)
+
+
+@dataclass(frozen=True)
+class FlatLayout:
+    """Where the packs of a flat sequence lie. Bounds are cumulative lengths, int32, as flash attention wants them.
+
+    documents: bounds of all prefixes and questions; border: the first question token; behind: question tokens that
+    have a prefix (packs without one come last); questions: bounds of each pack's questions together, from `border`;
+    prefixes: bounds of their prefixes; longest: of documents, of questions together, of prefixes, in tokens.
+    """
+
+    spans: tuple[Span, ...]
+    documents: torch.Tensor
+    border: int
+    behind: int
+    questions: torch.Tensor
+    prefixes: torch.Tensor
+    longest: tuple[int, int, int]
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> FlatLayout:
+        return replace(self, **{name: change(getattr(self, name)) for name in ("documents", "questions", "prefixes")})
+
+    def to(self, device: str | torch.device, non_blocking: bool = False) -> FlatLayout:
+        return self._each(lambda bounds: bounds.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> FlatLayout:
+        """In memory that a GPU can copy from without a wait of the host."""
+        return self._each(torch.Tensor.pin_memory)
 
 
 @dataclass(frozen=True)
@@ -180,29 +212,67 @@ def _mixed(groups: list[Group], per_step: int) -> list[Group]:
     return order
 
 
+def passes(planned: Plan, processes: int = 1, tokens: int = 0) -> tuple[list[tuple[Group, ...]], int]:
+    """The steps of a plan cut into forward passes, and how many of them a process has in a step.
+
+    A pass has as many packs of a step as `tokens` allow, the same number in all whole steps; without `tokens`, one.
+    """
+    share = planned.per_step // processes
+    for count in (n for n in range(1, share + 1) if share % n == 0):
+        size = share // count * processes
+        cut = [
+            step[i * len(step) // pieces : (i + 1) * len(step) // pieces]
+            for start in range(0, len(planned.groups), planned.per_step)
+            for step in [tuple(planned.groups[start : start + planned.per_step])]
+            for pieces in [math.ceil(len(step) / size) * processes]
+            for i in range(pieces)
+        ]
+        if count == share or max((sum(pack(group).tokens for group in groups) for groups in cut), default=0) <= tokens:
+            break
+    return cut, count
+
+
+def _bounds(lengths: Sequence[int]) -> torch.Tensor:
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+
+
+def flat_layout(packs: Sequence[Pack]) -> FlatLayout:
+    """Where `packs`, of which those without a prefix come last, lie in their flat sequence."""
+    lengths = [tuple(len(q.prompt) + len(q.answer) for q in pack.questions) for pack in packs]
+    prefixes = [len(pack.prefix) for pack in packs]
+    border = sum(prefixes)
+    starts = itertools.accumulate(prefixes, initial=0)
+    borders = itertools.accumulate(map(sum, lengths), initial=border)
+    spans = tuple(Span(*place) for place in zip(starts, prefixes, borders, lengths, strict=False))
+    shared = [(sum(own), prefix) for own, prefix in zip(lengths, prefixes, strict=True) if prefix]
+    questions, shared_prefixes = [own for own, _ in shared], [prefix for _, prefix in shared]
+    documents = [*shared_prefixes, *itertools.chain(*lengths)]
+    longest = (max(documents), max(questions, default=0), max(shared_prefixes, default=0))
+    bounds = (_bounds(questions), _bounds(shared_prefixes))
+    return FlatLayout(spans, _bounds(documents), border, sum(questions), *bounds, longest)
+
+
 def collate(packs: Sequence[Pack]) -> dict[str, Any]:
     """One flat sequence of `packs`.
 
     Returns:
         input_ids, position_ids, labels: (1, tokens) each; labels are `IGNORED` but on answers, unshifted as usual.
-        spans: one `Span` a pack.
+        predicting: (answer tokens), the positions whose next token is of an answer, so that no device is asked.
+        layout: the `FlatLayout`.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    labels: list[int] = []
-    spans = []
+    packs = sorted(packs, key=lambda pack: not pack.prefix)
+    ids = [token for pack in packs for token in pack.prefix]
+    positions = [place for pack in packs for place in range(len(pack.prefix))]
+    labels = [IGNORED] * len(ids)
     for pack in packs:
-        prefix = len(pack.prefix)
-        spans.append(Span(len(ids), prefix, tuple(len(q.prompt) + len(q.answer) for q in pack.questions)))
-        ids += pack.prefix
-        positions += range(prefix)
-        labels += [IGNORED] * prefix
         for question in pack.questions:
             ids += [*question.prompt, *question.answer]
-            positions += range(prefix, prefix + len(question.prompt) + len(question.answer))
+            positions += range(len(pack.prefix), len(pack.prefix) + len(question.prompt) + len(question.answer))
             labels += [IGNORED] * len(question.prompt) + list(question.answer)
     tensors = {"input_ids": ids, "position_ids": positions, "labels": labels}
-    return {name: torch.tensor([values]) for name, values in tensors.items()} | {"spans": tuple(spans)}
+    predicting = torch.tensor([place for place, label in enumerate(labels[1:]) if label != IGNORED], dtype=torch.long)
+    batch = {name: torch.tensor([values]) for name, values in tensors.items()}
+    return {**batch, "predicting": predicting, "layout": flat_layout(packs)}
 
 
 def shared_prefix_attention(
@@ -212,12 +282,12 @@ def shared_prefix_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    spans: Sequence[Span],
+    layout: FlatLayout,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a flat sequence; transformers calls it in every layer with the `spans` given to the model.
+    """Attention of a flat sequence; transformers calls it in every layer with the `layout` given to the model.
 
     Args:
         query: (1, heads, tokens, width); key, value: (1, key heads, tokens, width).
@@ -226,10 +296,11 @@ def shared_prefix_attention(
         (1, tokens, heads, width), and no weights.
     """
     # The fused kernel in float32 on a CPU only, where it saves memory. On a GPU its kernels for masks gave NaN for some
-    # packs (docs/TRAINING.md); in bfloat16 on a CPU products are 2.4 times as fast, forward and backward.
+    # packs; in bfloat16 on a CPU products are 2.4 times as fast, forward and backward.
     fused = query.device.type == "cpu" and query.dtype == torch.float32
     attend = _attend_fused if fused else _attend_products
-    outputs = [part for span in spans for part in attend(query, key, value, span, scaling)]
+    prefixes, questions = zip(*(attend(query, key, value, span, scaling) for span in layout.spans), strict=True)
+    outputs = [*(part for part in prefixes if part is not None), *questions]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -260,21 +331,21 @@ def _slots(questions: tuple[int, ...], device: torch.device) -> Slots:
 
 def _attend_fused(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span, scale: float | None
-) -> list[torch.Tensor]:
+) -> PackOutputs:
     """A pack's prefix, then its questions as a batch over prefix keys plus their own: (1, heads, tokens, width)."""
-    border = span.start + span.prefix
-    outputs = []
+    of_prefix = None
+    before = slice(span.start, span.start + span.prefix)
     if span.prefix:
-        q, k, v = (x[:, :, span.start : border] for x in (query, key, value))
-        outputs.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True))
+        q, k, v = (x[:, :, before] for x in (query, key, value))
+        of_prefix = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
     count, longest, token, slot = _slots(span.questions, query.device)
 
     def batch(x: torch.Tensor) -> torch.Tensor:
-        rows = x[0, :, border : span.end].index_select(1, token)
+        rows = x[0, :, span.border : span.end].index_select(1, token)
         return rows.unflatten(1, (count, longest)).transpose(0, 1)  # (questions, heads, longest, width)
 
     def with_prefix(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x[:, :, span.start : border].expand(count, -1, -1, -1), batch(x)], dim=2)
+        return torch.cat([x[:, :, before].expand(count, -1, -1, -1), batch(x)], dim=2)
 
     # True: may be seen. All of the prefix, and of the question what is not ahead; padding, at the end, is ahead.
     seen = torch.ones(longest, span.prefix + longest, dtype=torch.bool, device=query.device).tril(span.prefix)
@@ -282,19 +353,18 @@ def _attend_fused(
         batch(query), with_prefix(key), with_prefix(value), attn_mask=seen, scale=scale, enable_gqa=True
     )
     flat = mixed.transpose(0, 1).flatten(1, 2)  # (heads, questions * longest, width)
-    outputs.append(flat.index_select(1, slot).unsqueeze(0))
-    return outputs
+    return of_prefix, flat.index_select(1, slot).unsqueeze(0)
 
 
 def _attend_products(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span, scale: float | None
-) -> list[torch.Tensor]:
+) -> PackOutputs:
     """The same by matrix products: all question tokens meet the prefix in one, each question itself in a batch."""
     heads, width = query.shape[1], query.shape[-1]
     groups = key.shape[1]  # of query heads that share a key head
-    border = span.start + span.prefix
+    end = span.start + span.prefix
     scaled = query[0] * (width**-0.5 if scale is None else scale)
-    before = [x[0, :, span.start : border] for x in (key, value)]  # the prefix: (groups, prefix, width)
+    before = [x[0, :, span.start : end] for x in (key, value)]  # the prefix: (groups, prefix, width)
 
     def scores(rows: torch.Tensor) -> torch.Tensor:
         shared = rows.reshape(groups, heads // groups * rows.shape[1], width)
@@ -304,11 +374,11 @@ def _attend_products(
         shared = weights.reshape(groups, heads // groups * weights.shape[1], span.prefix)
         return torch.bmm(shared, before[1]).view(heads, weights.shape[1], width)
 
-    outputs = []
+    prefix = None
     if span.prefix:
         ahead = torch.ones(span.prefix, span.prefix, dtype=torch.bool, device=query.device).triu(1)
-        logits = scores(scaled[:, span.start : border]).masked_fill(ahead, float("-inf"))
-        outputs.append(mix(torch.softmax(logits, -1)).unsqueeze(0))
+        logits = scores(scaled[:, span.start : end]).masked_fill(ahead, float("-inf"))
+        prefix = mix(torch.softmax(logits, -1)).unsqueeze(0)
 
     count, longest, token, slot = _slots(span.questions, query.device)
 
@@ -316,15 +386,14 @@ def _attend_products(
         rows = x.index_select(1, token).view(groups, -1, count, longest, width)
         return rows.expand(groups, heads // groups, count, longest, width).reshape(-1, longest, width)
 
-    rows = scaled[:, border : span.end]
-    own_key, own_value = (batch(x[0, :, border : span.end]) for x in (key, value))
+    rows = scaled[:, span.border : span.end]
+    own_key, own_value = (batch(x[0, :, span.border : span.end]) for x in (key, value))
     own = torch.bmm(batch(rows), own_key.transpose(1, 2)).view(heads, count * longest, longest).index_select(1, slot)
     ahead = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu(1).repeat(count, 1)[slot]
     logits = torch.cat([scores(rows), own.masked_fill(ahead, float("-inf"))], -1)
     of_prefix, of_own = torch.softmax(logits, -1).split([span.prefix, longest], -1)
     by_slot = torch.bmm(of_own.index_select(1, token).view(-1, longest, longest), own_value)
-    outputs.append((mix(of_prefix) + by_slot.view(heads, -1, width).index_select(1, slot)).unsqueeze(0))
-    return outputs
+    return prefix, (mix(of_prefix) + by_slot.view(heads, -1, width).index_select(1, slot)).unsqueeze(0)
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)

@@ -25,7 +25,7 @@ class TrainOptions:
     max_grad_norm: float
     batch_size: int
     pack_size: int
-    pack_tokens: int
+    pack_tokens: int | Literal["auto"]
     max_length: int
     max_left_out: float
     optimizer: str
@@ -47,7 +47,7 @@ class TrainOptions:
         require(0 <= self.warmup < 1, "warmup must be a share of the steps, in [0, 1)")
         require(self.batch_size >= 1, "batch_size must be 1 or more")
         require(self.pack_size >= 1, "pack_size must be 1 or more")
-        require(self.pack_tokens >= 1, "pack_tokens must be 1 or more")
+        require(self.pack_tokens == "auto" or self.pack_tokens >= 1, "pack_tokens must be auto, or 1 or more")
         require(self.max_length >= 8, "max_length must be 8 or more")
         require(0 <= self.max_left_out <= 1, "max_left_out must be a share, in [0, 1]")
         require(self.log_every >= 1, "log_every must be 1 or more")

@@ -29,13 +29,15 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
 from text2sql.model.base import load_model, load_tokenizer
-from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype
-from text2sql.model.fused import fuse
+from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
+from text2sql.model.flash import FLASH, flash_error
+from text2sql.model.fused import fuse, liger
 from text2sql.model.initial import load_weights
 from text2sql.model.launch import is_first
 from text2sql.model.lora import add_adapter
 from text2sql.model.loss import answer_loss
-from text2sql.model.packing import ATTENTION, Group, Plan, TrainingExample, collate, pack, plan
+from text2sql.model.memory import Budget, training_budget
+from text2sql.model.packing import ATTENTION, FlatLayout, Group, Plan, TrainingExample, collate, pack, passes, plan
 from text2sql.model.prompt import encode_completion, encode_prompt
 from text2sql.model.recipe import Recipe
 from text2sql.progress import progress
@@ -53,17 +55,33 @@ def read_examples(path: Path, tokenizer: Any) -> list[TrainingExample]:
     ]
 
 
+#: packs of a forward pass of validation at most
+VALIDATED = 8
+#: packs on which a GPU's kernels are tried
+COMPARED = 4
 #: bytes; a save that fails with less room than this has failed for want of room
 FULL_DISK = 10_000_000
 
 
 class PackedTrainer(SFTTrainer):
-    """SFTTrainer on packs; an item of its dataset is the index of a group of examples."""
+    """SFTTrainer on packs; an item of its dataset is the index of a forward pass of one or more packs.
 
-    def __init__(self, *args: Any, recipe: Recipe, planned: Plan, validation: Sequence[Group], **kwargs: Any) -> None:
+    `attention`: the one that it trains with, by transformers' name.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        recipe: Recipe,
+        planned: Plan,
+        validation: Sequence[tuple[Group, ...]],
+        attention: str,
+        **kwargs: Any,
+    ) -> None:
         self.recipe = recipe
         self.planned = planned
         self.validation = validation
+        self.attention = attention
         self.earlier_seconds = 0.0
         super().__init__(*args, **kwargs)
         self.started = time.perf_counter()
@@ -87,6 +105,9 @@ class PackedTrainer(SFTTrainer):
         # DDP averages the gradients of the processes, but each has only its own share of the mean.
         return loss.nll / num_items_in_batch * self.accelerator.num_processes
 
+    def _prepare_input(self, data: Any) -> Any:
+        return data.to(self.args.device) if isinstance(data, FlatLayout) else super()._prepare_input(data)
+
     def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
         """TRL's, after what the steps have left on the device is read."""
         for values in self._metrics["train"].values():
@@ -97,19 +118,19 @@ class PackedTrainer(SFTTrainer):
         """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""
         with _SameRandomState():
             self.model.eval()
-            sums = torch.zeros(3, dtype=torch.float64)
+            # Read once, at the end: to read each loss would wait for the device.
+            sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
             size, mine = self.args.world_size, self.args.process_index
             with torch.no_grad(), self.compute_loss_context_manager():
                 for first in range(0, len(self.validation), size):
                     # A sharded model is called by all processes, or by none: where groups lack, for nothing.
                     counts = first + mine < len(self.validation)
-                    group = self.validation[first + mine if counts else first]
-                    batch = self._prepare_inputs(collate([pack(group)]))
-                    loss = answer_loss(self.model, batch)
-                    sums += counts * torch.tensor(
-                        [loss.nll.item(), loss.correct.item(), loss.tokens], dtype=torch.float64
-                    )
-            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").cpu()
+                    groups = self.validation[first + mine if counts else first]
+                    loss = answer_loss(self.model, self._prepare_inputs(collate(list(map(pack, groups)))))
+                    sums[0] += counts * loss.nll
+                    sums[1] += counts * loss.correct
+                    sums[2] += counts * loss.tokens
+            sums = self.accelerator.reduce(sums, "sum").cpu()
             metrics = {"eval_loss": (sums[0] / sums[2]).item(), "eval_mean_token_accuracy": (sums[1] / sums[2]).item()}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -182,17 +203,18 @@ FSDP = {
 }
 
 
-def trainer_arguments(recipe: Recipe, device: str, planned: Plan, checkpoints: Path, validates: bool) -> SFTConfig:
-    """All of TRL's settings that are not its defaults."""
+def trainer_arguments(
+    recipe: Recipe, device: str, accumulation: int, checkpointing: bool, checkpoints: Path, validates: bool
+) -> SFTConfig:
+    """All of TRL's settings that are not its defaults. `accumulation`: forward passes of a process in a step."""
     options, on_gpu = recipe.train, device.startswith("cuda")
-    checkpointing = on_gpu if options.gradient_checkpointing == "auto" else options.gradient_checkpointing
     dtype = pick_dtype(recipe.quantization, device)
     return SFTConfig(
         output_dir=str(checkpoints),
         seed=recipe.seed,
         num_train_epochs=1,  # the plan has all epochs in it
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=planned.per_step // options.processes,
+        gradient_accumulation_steps=accumulation,
         train_sampling_strategy="sequential",
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.schedule,
@@ -217,6 +239,7 @@ def trainer_arguments(recipe: Recipe, device: str, planned: Plan, checkpoints: P
         report_to=[],
         disable_tqdm=True,
         dataloader_num_workers=0,
+        accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -231,8 +254,12 @@ def build_trainer(
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback] = (),
     initial: Path | None = None,
+    plain: bool = False,
 ) -> PackedTrainer:
-    """The trainer of `recipe` on a plan, with all that differs from TRL's defaults; `initial`: an adapter's folder."""
+    """The trainer of `recipe` on a plan, with all that differs from TRL's defaults.
+
+    `initial`: an adapter's folder. `plain`: without a GPU's kernels, as the verdict of `Preflight.packs` may have it.
+    """
     options = recipe.train
     device = pick_device()
     if options.fsdp:
@@ -241,32 +268,59 @@ def build_trainer(
     model = add_adapter(load_model(base, recipe.quantization, sharded=options.fsdp), recipe.lora)
     if initial is not None:
         load_weights(model, initial)
-    model.set_attn_implementation(ATTENTION)
     _keep_differentiable(model)
     on_gpu = device.startswith("cuda")
-    if not on_gpu and not options.fsdp:
-        fuse(model)
-    initial = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    budget = memory_budget(recipe, base, device)
+    if not options.fsdp:
+        fuse(model, budget.keeps_weights)
+    attention = ATTENTION
+    if on_gpu and not plain:
+        attention = _gpu_kernels(model, planned, device, pick_dtype(recipe.quantization, device))
+    model.set_attn_implementation(attention)
+    train_passes, accumulation = passes(planned, options.processes, budget.pass_tokens)
+    val_passes, _ = passes(Plan(list(validation), VALIDATED), tokens=budget.pass_tokens)
+    fresh = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     validates = bool(options.evaluate_every and validation)
     trainer = PackedTrainer(
         model=model,
         processing_class=load_tokenizer(base),
-        data_collator=lambda rows: collate([pack(planned.groups[row["group"]]) for row in rows]),
-        train_dataset=Dataset.from_dict({"group": list(range(len(planned.groups)))}),
-        eval_dataset=Dataset.from_dict({"group": list(range(len(validation)))}) if validates else None,
+        data_collator=lambda rows: collate([pack(group) for row in rows for group in train_passes[row["pass"]]]),
+        train_dataset=Dataset.from_dict({"pass": list(range(len(train_passes)))}),
+        eval_dataset=Dataset.from_dict({"pass": list(range(len(val_passes)))}) if validates else None,
         recipe=recipe,
         planned=planned,
-        validation=validation,
+        validation=val_passes,
+        attention=attention,
         callbacks=list(callbacks),
-        args=trainer_arguments(recipe, device, planned, checkpoints, validates),
+        args=trainer_arguments(recipe, device, accumulation, budget.checkpointing, checkpoints, validates),
     )
     # TRL turns the adapters of a quantized model to bfloat16, which makes a resumed training another one.
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = initial[name].to(parameter.device)
+            parameter.data = fresh[name].to(parameter.device)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
+
+
+def memory_budget(recipe: Recipe, base: Path, device: str) -> Budget:
+    """What a pass may take of this device's memory."""
+    total = total_memory_bytes() if device.startswith("cuda") else None
+    options = recipe.train
+    return training_budget(base, recipe.quantization, options.pack_tokens, options.gradient_checkpointing, total)
+
+
+def _gpu_kernels(model: Any, planned: Plan, device: str, dtype: torch.dtype) -> str:
+    """Let `model` use a GPU's kernels as far as they work here, and say which do not; the attention to train with."""
+    lacks = []
+    if reason := liger(model):
+        lacks.append(f"without Liger's kernels ({reason})")
+    reason = flash_error(model.config, list(map(pack, planned.groups[:COMPARED])), device, dtype)
+    if reason:
+        lacks.append(f"with the plain attention ({reason})")
+    if lacks and is_first():
+        print(f"train: {', '.join(lacks)}", file=sys.stderr, flush=True)
+    return ATTENTION if reason else FLASH
 
 
 def train(
@@ -278,17 +332,20 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     primer: Sequence[TrainingExample] = (),
     initial: Path | None = None,
+    plain: bool = False,
 ) -> PackedTrainer:
     """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
 
     The examples of the `primer` come first, in as many passes as the others, under one schedule of the rate. `initial`
-    is the folder of the adapter whose weights the training begins with, instead of fresh ones.
+    is the folder of the adapter whose weights the training begins with, instead of fresh ones; `plain` as in
+    `build_trainer`.
 
     Raises:
         UserError: too few examples; `initial` does not fit the recipe; the loss exploded; memory or disk ran out.
     """
     options = recipe.train
-    limits = {"size": options.pack_size, "tokens": options.pack_tokens, "seed": recipe.seed}
+    tokens = memory_budget(recipe, base, pick_device()).tokens
+    limits = {"size": options.pack_size, "tokens": tokens, "seed": recipe.seed}
     if len(train_examples) < options.processes:
         raise UserError(f"{len(train_examples)} training examples are too few", "look at metrics/prompts.json")
     shared = limits | {"batch": options.batch_size, "epochs": options.epochs, "processes": options.processes}
@@ -299,7 +356,7 @@ def train(
     with _bar(planned.steps) as advance:
         watch = Watch(options.explosion, checkpoints)
         callbacks = [watch, Bar(advance), *callbacks]
-        trainer = build_trainer(recipe, base, planned, validation, checkpoints, callbacks, initial)
+        trainer = build_trainer(recipe, base, planned, validation, checkpoints, callbacks, initial, plain)
         if options.checkpoint_copy and trainer.is_local_process_zero():
             checkpoint.fetch_newest(checkpoints, options.checkpoint_copy)
         trainer.accelerator.wait_for_everyone()
@@ -354,7 +411,7 @@ def _keep_differentiable(model: torch.nn.Module) -> None:
 def _optimizer(name: str, on_gpu: bool) -> str:
     if name != "auto":
         return name
-    return "paged_adamw_32bit" if on_gpu else "adamw_torch"
+    return "adamw_torch_fused" if on_gpu else "adamw_torch"
 
 
 def _bar(steps: int) -> AbstractContextManager[Callable[[int], None]]:
