@@ -86,6 +86,7 @@ class Custom:
         Raises:
             UserError: database or pairs cannot be read, or hardly any question is left.
         """
+        from text2sql.conversion.databases.dump import script, write_lines
         from text2sql.data.pairs import read_pairs
         from text2sql.postgres.sandbox import Limits, Sandbox
         from text2sql.postgres.server import server
@@ -98,7 +99,7 @@ class Custom:
             with open_own(self, running, seed) as own:
                 schema = loadable(own.schema, running)
                 dump = folder / f"{schema.db_id}.sql"
-                write_copy(dump, schema, own.lines)
+                write_lines(dump, script(schema, own.lines))
             limits = Limits(timeout_seconds=self.timeout_seconds)
             with copied(running, dump, schema.db_id) as connection, Sandbox(running, limits) as sandbox:
                 schema = with_samples(schema, connection)
@@ -333,16 +334,6 @@ def loadable(schema: Schema, running: Server) -> Schema:
     with psycopg.connect(running.dsn(), autocommit=True) as connection:
         schema = with_known_types(schema, connection)
     return dataclasses.replace(schema, tables=tuple(loose(table) for table in schema.tables))
-
-
-def write_copy(path: Path, schema: Schema, lines: Lines) -> None:
-    """Write the copy as a dump that psql loads, atomically."""
-    from text2sql.conversion.databases.dump import script
-
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(script(schema, lines))
-    temporary.replace(path)
 
 
 @contextmanager

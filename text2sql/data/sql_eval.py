@@ -31,7 +31,6 @@ from text2sql.data.custom import (
     loadable,
     with_castable_types,
     with_samples,
-    write_copy,
     write_embedded,
 )
 from text2sql.data.spider.archive import download
@@ -204,6 +203,7 @@ def pinned(sql: str, today: str) -> str:
 def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schema]:
     """Load each database's script into a server of ours, and a dump of it as for one's own; returns the schemas."""
     from text2sql.ask.servers import Remote
+    from text2sql.conversion.databases.dump import script, write_lines
     from text2sql.postgres.script import run_leniently
 
     schemas = {}
@@ -220,7 +220,7 @@ def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schem
                 schema = loadable(with_castable_types(remote.schema(), connection), running)
             schema = dataclasses.replace(schema, db_id=path.stem)
             dump = folder / f"{path.stem}.sql"
-            write_copy(dump, schema, lambda table, c=connection: copied_lines(c, table, None))
+            write_lines(dump, script(schema, lambda table, c=connection: copied_lines(c, table, None)))
         with copied(running, dump, path.stem) as connection:
             schemas[path.stem] = with_samples(schema, connection)
     return schemas

@@ -24,7 +24,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import sqlglot
 from sqlglot import exp
@@ -42,7 +42,6 @@ Reason = Literal[
     "row_values",
     "row_order",  # the right rows, but not in the order that the gold query asks for
 ]
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 #: Two numbers are equal within this share of the larger one, unless both are integers.
 RELATIVE = 1e-6

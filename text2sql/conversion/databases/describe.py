@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import Facts, affinity, column_type, declared_type, unify
@@ -52,13 +53,8 @@ def _scan(source: SqliteDatabase, table: SourceTable, samples: int) -> dict[str,
 
 def blocks(rows: Iterable[tuple[Value, ...]], size: int = 20_000) -> Iterator[list[tuple[Value, ...]]]:
     """`rows` in lists of at most `size`."""
-    block: list[tuple[Value, ...]] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
+    following = iter(rows)
+    while block := list(islice(following, size)):
         yield block
 
 

@@ -13,7 +13,6 @@ from text2sql.postgres.load import END_OF_DATA
 from text2sql.schema import Column, Schema, Table, quote
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v"})
-Rows = Callable[[Table], Iterable[tuple[Value, ...]]]
 
 
 def column_list(names: Iterable[str]) -> str:
@@ -38,11 +37,6 @@ def create_table(table: Table) -> str:
     lines += [f"UNIQUE {column_list(key)}" for key in table.unique]
     body = ",\n".join(f"    {line}" for line in lines)
     return f"CREATE TABLE {quote(table.name)} (\n{body}\n);\n"
-
-
-def statements(schema: Schema, rows: Rows) -> Iterator[str]:
-    """The dump of `schema` with the rows of each table, as Python values."""
-    yield from script(schema, lambda table: copy_lines(table.columns, rows(table)))
 
 
 def script(schema: Schema, lines: Callable[[Table], Iterable[str]]) -> Iterator[str]:
@@ -84,12 +78,12 @@ def null_blanks(columns: tuple[Column, ...], row: tuple[Value, ...]) -> tuple[Va
 def dump(source: SqliteDatabase, schema: Schema) -> Iterator[str]:
     """The dump of `source`, described by `schema`, piece by piece."""
     by_name = {table.name: table for table in source.tables()}
-    return statements(schema, lambda table: source.rows(by_name[table.source]))
+    return script(schema, lambda table: copy_lines(table.columns, source.rows(by_name[table.source])))
 
 
-def write_dump(source: SqliteDatabase, schema: Schema, path: Path) -> None:
-    """Write the dump of `source` to `path` without holding it in memory: a file is replaced when all is written; what
-    is no plain file (a pipe, a device, a link to either) is written to.
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a dump to `path` without holding it in memory: a file is replaced when all is written; what is no plain
+    file (a pipe, a device, a link to either) is written to.
 
     Raises:
         UserError: `path` cannot be written.
@@ -97,15 +91,20 @@ def write_dump(source: SqliteDatabase, schema: Schema, path: Path) -> None:
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             with path.open("w", encoding="utf-8", newline="\n") as out:
-                out.writelines(dump(source, schema))
+                out.writelines(lines)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("w", encoding="utf-8", newline="\n") as out:
-                out.writelines(dump(source, schema))
+                out.writelines(lines)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}", "name a file that can be") from None
+
+
+def write_dump(source: SqliteDatabase, schema: Schema, path: Path) -> None:
+    """Write the dump of `source`, as `write_lines` does."""
+    write_lines(path, dump(source, schema))

@@ -57,14 +57,13 @@ def number_or_null(node: exp.Expression) -> exp.Expression:
     """The numbers among the values of a text column, NULL for the texts."""
     if (known := as_number(node)) is not None:
         return known
-    matches = exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN))
-    branch = exp.If(this=matches, true=cast(node, "numeric"))
+    branch = exp.If(this=is_number(node), true=cast(node, "numeric"))
     return with_type(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
 
 
 def stays_text(node: exp.Expression) -> exp.Expression:
     """The condition that a value of a text column is no number for SQLite."""
-    return exp.Not(this=exp.RegexpILike(this=wrap(node), expression=string(NUMBER_PATTERN)))
+    return exp.Not(this=is_number(node))
 
 
 def is_number(node: exp.Expression) -> exp.Expression:

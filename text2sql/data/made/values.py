@@ -252,11 +252,10 @@ VALUES: dict[str, Callable[[int], str]] = {
     "daterange": lambda n: span(n),
     "tsrange": lambda n: span(n),
     "tstzrange": lambda n: span(n),
-    "int4multirange": lambda n: f"{{[{10 * n},{10 * n + 5})}}",
-    "int8multirange": lambda n: f"{{[{10 * n},{10 * n + 5})}}",
-    "nummultirange": lambda n: f"{{[{10 * n}.0,{10 * n + 5}.0)}}",
-    "datemultirange": lambda n: f"{{{span(n)}}}",
-    "tsmultirange": lambda n: f"{{{span(n)}}}",
-    "tstzmultirange": lambda n: f"{{{span(n)}}}",
     "pg_lsn": lambda n: f"0/{n:X}",
 }  # fmt: skip
+VALUES |= {
+    name.replace("range", "multirange"): lambda n, one=value: f"{{{one(n)}}}"
+    for name, value in VALUES.items()
+    if name.endswith("range")
+}

@@ -12,7 +12,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Literal
 
 from text2sql.data.mini.domain import Domain
@@ -151,7 +150,7 @@ def from_schema(schema: Schema, values: Mapping[tuple[str, str], Sequence[Any]])
 
     Args:
         schema: its single-column foreign keys become links.
-        values: by (table, column), what some rows hold, in row order, NULLs as None: strings, numbers, booleans, dates.
+        values: by (table, column), what some rows hold, in row order, NULLs as None: text, or values of SQLite.
     """
     tables, links = {}, []
     for table in schema.tables:
@@ -193,10 +192,6 @@ def attribute_of(column: Column, values: Sequence[Any], is_key: bool) -> Attribu
 
 def _plain(value: Any, kind: str, type_: str) -> Any:
     """A value as SQLite would hold it: dates as text, numbers as such; None for what Python has no value for."""
-    if isinstance(value, datetime.date):
-        return value.isoformat()[:10]
-    if isinstance(value, Decimal):
-        return float(value)
     if not isinstance(value, str) or kind == "text":
         return value
     if kind == "flag":

@@ -15,6 +15,7 @@ from typing import Any
 from text2sql.data.mini.english import tidy_sentence
 from text2sql.data.mini.graph import Graph
 from text2sql.data.mini.pick import Picker, Unsuitable
+from text2sql.data.mini.rows import shuffled_list
 from text2sql.data.mini.shapes import SHAPES, Shape
 from text2sql.data.mini.sql_parts import Compound, Query, SelectParts
 
@@ -61,10 +62,7 @@ def _schedule(shapes: Sequence[Shape], rng: random.Random, count: int) -> list[S
             while bound < position:
                 round_.append(shape)
                 bound += step
-        for i in range(len(round_) - 1, 0, -1):
-            j = int(rng.random() * (i + 1))
-            round_[i], round_[j] = round_[j], round_[i]
-        order += round_
+        order += shuffled_list(round_, rng)
     return order
 
 
