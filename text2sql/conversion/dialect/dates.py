@@ -73,7 +73,6 @@ def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str | None]
 def _now(pg: str) -> exp.Expression:
     if pg == "date":
         return with_type(exp.CurrentDate(), replace(DATE, nullable=False))
-    stamp = with_type(exp.Anonymous(this="localtimestamp"), TIMESTAMP)
     stamp = with_type(exp.column("localtimestamp"), replace(TIMESTAMP, nullable=False))
     return call("date_trunc", string("second"), stamp, type_=replace(TIMESTAMP, nullable=False))
 

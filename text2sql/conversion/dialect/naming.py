@@ -145,10 +145,9 @@ def _check_shared(join: exp.Join) -> None:
 
 def derived_names(tree: exp.Expression) -> exp.Expression:
     """A column of a derived table keeps its name whatever expression it has become, where the query refers to it."""
-    used = {id(c.meta["bound"].origin): set() for c in tree.find_all(exp.Column) if "bound" in c.meta}
-    for column in tree.find_all(exp.Column):
-        if "bound" in column.meta:
-            used[id(column.meta["bound"].origin)].add(column.meta["bound"].name)
+    used: dict[int, set[str]] = {}
+    for bound in _bounds(tree):
+        used.setdefault(id(bound.origin), set()).add(bound.name)
     for item in tree.find_all(exp.Subquery, exp.CTE):
         if item.args.get("alias") and item.args["alias"].args.get("columns"):
             continue
