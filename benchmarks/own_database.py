@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from text2sql.config import compose, plain, section
+from text2sql.config import compose, parse_yaml, section
 from text2sql.data.custom import FOLDER
 from text2sql.data.sql_eval import SqlEval, judge_sql_eval
 from text2sql.errors import UserError
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="more overrides of the configuration, behind --")
     options = parser.parse_args()
     where = [f"data.source.folder={options.folder}"] if options.folder else []
-    data = section(SqlEval, "data.source", plain(compose(["data=sql_eval", *where])))
+    data = section(SqlEval, "data.source", parse_yaml(compose(["data=sql_eval", *where])))
     with tempfile.TemporaryDirectory() as temporary:
         data.make(1, Path(temporary))
         folder = Path(temporary) / FOLDER

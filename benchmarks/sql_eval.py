@@ -14,7 +14,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from text2sql.config import compose, plain, section
+from text2sql.config import compose, parse_yaml, section
 from text2sql.data.custom import FOLDER
 from text2sql.data.sql_eval import SqlEval, judge_sql_eval
 from text2sql.errors import UserError
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("sql_eval.jsonl"), help="the verdicts")
     options = parser.parse_args()
     overrides = ["data=sql_eval"] + ([f"data.source.folder={options.folder}"] if options.folder else [])
-    data = section(SqlEval, "data.source", plain(compose(overrides)))
+    data = section(SqlEval, "data.source", parse_yaml(compose(overrides)))
     with tempfile.TemporaryDirectory() as temporary:
         data.make(1, Path(temporary))
         folder = Path(temporary) / FOLDER

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.scratch import run, workspace
 from stages.convert import INDEX, SOURCE, TARGET
-from stages.predict import PROMPTS, SPLIT
+from stages.predict import PROMPTS, SPLITS
 from stages.predict import TARGET as PREDICTIONS
 from stages.prompts import read_options as prompt_options
 from stages.score import VERDICTS
@@ -86,7 +86,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = workspace(Path(scratch), INPUTS)
-        write_jsonl(folder / SPLIT, empty)
+        write_jsonl(folder / SPLITS / "test.jsonl", empty)
         write_jsonl(folder / PROMPTS, prompts)
         run(folder, "predict")
         levels = {row["id"]: row["hardness"] for row in empty}

@@ -12,6 +12,7 @@ CODE = [path for folder in ("text2sql", "stages") for path in sorted((ROOT / fol
 LONGEST = 60
 #: what every stage has; a stage named as the module that it calls; a schema's part of a prompt, and a question's
 SHARED = {"main", "read_options", "preflight", "Prompt"}
+IMPORTED = [path for folder in ("app", "benchmarks", "dev", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
 
 
@@ -19,6 +20,31 @@ PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
 def test_functions_are_short(path):
     functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
     assert not [(f.name, f.end_lineno - f.lineno + 1) for f in functions if f.end_lineno - f.lineno >= LONGEST]
+
+
+def defined_in(path):
+    """Every name that a module binds anywhere."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    imports = (node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+    return names | {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def test_what_is_imported_is_there():
+    """Also by imports within functions, which no start of a stage tries."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in [*CODE, *IMPORTED]}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    bound = {name: defined_in(path) for name, path in modules.items()}
+    missing = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.module} has no {alias.name}"
+        for path in modules.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in modules
+        for alias in node.names
+        if alias.name not in bound[node.module] and f"{node.module}.{alias.name}" not in modules
+    ]
+    assert not missing
 
 
 def test_a_name_means_one_thing():

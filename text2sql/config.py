@@ -154,23 +154,34 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def list_differences(actual: dict[str, Any], composed: dict[str, Any], prefix: str = "") -> list[str]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections by dotted keys.
+
+    >>> flatten({"seed": 1, "train": {"epochs": 1.0, "limits": {}}})
+    {'seed': 1, 'train.epochs': 1.0, 'train.limits': {}}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def list_differences(actual: dict[str, Any], composed: dict[str, Any]) -> list[str]:
     """What differs, in words: `train.epochs is 2.0, conf/ says 1.0`."""
+    here, there = flatten(actual), flatten(composed)
     differences = []
-    for key in [*composed, *(k for k in actual if k not in composed)]:
-        name, here, there = f"{prefix}{key}", actual.get(key), composed.get(key)
-        if isinstance(here, dict) and isinstance(there, dict):
-            differences += list_differences(here, there, f"{name}.")
-        elif key not in actual:
-            differences.append(f"{name} is missing, conf/ says {there!r}")
-        elif key not in composed:
-            differences.append(f"{name} is {here!r}, conf/ does not have it")
-        elif here != there:
-            differences.append(f"{name} is {here!r}, conf/ says {there!r}")
+    for name in dict.fromkeys([*there, *here]):
+        if name not in here:
+            differences.append(f"{name} is missing, conf/ says {there[name]!r}")
+        elif name not in there:
+            differences.append(f"{name} is {here[name]!r}, conf/ does not have it")
+        elif here[name] != there[name]:
+            differences.append(f"{name} is {here[name]!r}, conf/ says {there[name]!r}")
     return differences
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
+    """A YAML mapping as plain containers."""
     from omegaconf import OmegaConf
 
     return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]

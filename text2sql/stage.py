@@ -25,6 +25,7 @@ from text2sql.config import (
     MARK,
     PARAMS,
     compose,
+    flatten,
     list_differences,
     overrides_of_params,
     parse_yaml,
@@ -108,7 +109,7 @@ def overrides_for(params: dict[str, Any]) -> list[str]:
     for recipe in [None, *sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))]:
         chosen = [f"experiment={recipe}"] if recipe else []
         with contextlib.suppress(UserError):  # a recipe that cannot be composed is not the one that was
-            candidates.append(chosen + _changes(_flat(params), _flat(parse_yaml(compose(chosen)))))
+            candidates.append(chosen + _changes(flatten(params), flatten(parse_yaml(compose(chosen)))))
     return min(candidates, key=len)
 
 
@@ -118,14 +119,6 @@ def _changes(actual: dict[str, Any], composed: dict[str, Any]) -> list[str]:
     added = {key: "" if key in composed else "+" for key in changed}
     removed = [f"~{key}" for key in composed if key not in actual]
     return [f"{added[key]}{key}={json.dumps(actual[key])}" for key in changed] + removed
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
 
 
 def validate(params: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal
 
-from text2sql.config import read_params, require, section
+from text2sql.config import flatten, read_params, require, section
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
 
@@ -104,15 +104,9 @@ def adapter_sha256(adapter: Path) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters by dotted names: {"train": {"epochs": 1.0}} -> {"train.epochs": "1.0"}."""
-    out: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value if isinstance(value, str) else json.dumps(value)
-    return out
+def flat(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested parameters by dotted names, as MLflow has them: {"train": {"epochs": 1.0}} -> {"train.epochs": "1.0"}."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(dict(values)).items()}
 
 
 # --- The store -------------------------------------------------------------------------------------------------------

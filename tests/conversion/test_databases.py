@@ -15,7 +15,7 @@ from text2sql.conversion.databases import describe, open_source, write_dump
 from text2sql.conversion.engines import connect_as_text
 from text2sql.conversion.rows_check import differences
 from text2sql.errors import UserError
-from text2sql.postgres.load import load
+from text2sql.postgres.load import load_dump
 from text2sql.postgres.server import server
 
 
@@ -37,7 +37,7 @@ def convert(postgres, path: Path, name: str):
     with open_source(path) as source:
         schema = describe(source, name)
         write_dump(source, schema, path.with_suffix(".sql"))
-        load(postgres, path.with_suffix(".sql"), name)
+        load_dump(postgres, path.with_suffix(".sql"), name)
         with connect_as_text(postgres.dsn(name)) as connection:
             assert differences(source, schema, connection) == []
     return schema

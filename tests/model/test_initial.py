@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.model.conftest import NF4, UNQUANTIZED
 from tests.model.test_training import LORA, TRAIN, VALIDATION, recipe
-from text2sql.config import compose, plain
+from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.files import digest, write_json
 from text2sql.model.initial import BASE, KEPT, RELEASE, checksums, initial_adapter
@@ -129,7 +129,7 @@ def test_what_names_no_adapter_is_refused_at_once(name):
 
 
 def test_a_folder_of_another_rank_is_refused_by_the_first_stage(adapter):
-    params = plain(compose(["model=tiny"]))
+    params = parse_yaml(compose(["model=tiny"]))
     params["train"]["init"] = str(adapter[0])
     params["lora"] |= {"r": 4, "lora_alpha": 8.0}
     validate(params)

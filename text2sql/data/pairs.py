@@ -20,7 +20,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokens import TokenType
 
 from text2sql.errors import UserError
-from text2sql.sql import parse, quiet
+from text2sql.sql import parse, without_warnings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def plain_query(sql: str) -> str:
     'SELECT count(*)\\nFROM t'
     """
     try:
-        with quiet():
+        with without_warnings():
             tokens = sqlglot.tokenize(sql, read="postgres")
     except SqlglotError:
         return sql.strip().rstrip(";").rstrip()
