@@ -83,6 +83,9 @@ class Column:
     unique: bool = False
     #: distinct values as text, in the order of first appearance, for prompts that show values or those of the question
     samples: tuple[str, ...] = ()
+    #: what the schema's author wrote about it (COMMENT ON), and the only values that its enum or CHECK allows
+    comment: str = ""
+    choices: tuple[str, ...] = ()
     # What conversion has to know of the SQLite side; see text2sql/conversion/databases/infer.py.
     #: SQLite's column affinity by the declared type: integer, real, numeric, text or blob
     affinity: str = "blob"
@@ -131,6 +134,8 @@ class Table:
     unique: tuple[tuple[str, ...], ...] = ()
     #: table, view or virtual, as it was in SQLite
     kind: str = "table"
+    #: what the schema's author wrote about it (COMMENT ON)
+    comment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +155,8 @@ def from_dict(value: dict[str, Any]) -> Schema:
     """The inverse of `dataclasses.asdict`."""
 
     def column(v: dict[str, Any]) -> Column:
-        return Column(**{**v, "samples": tuple(v["samples"]), "storage": tuple(v.get("storage", ()))})
+        lists = {key: tuple(v.get(key, ())) for key in ("samples", "storage", "choices")}
+        return Column(**{**v, **lists})
 
     def foreign_key(v: dict[str, Any]) -> ForeignKey:
         pairs = {"columns": tuple(v["columns"]), "referred_columns": tuple(v["referred_columns"])}
@@ -171,8 +177,13 @@ def from_dict(value: dict[str, Any]) -> Schema:
 
 
 def write_index(path: Path, schemas: dict[str, Schema]) -> None:
-    """Write schemas by `db_id`, sorted."""
-    write_json(path, {db_id: dataclasses.asdict(schemas[db_id]) for db_id in sorted(schemas)})
+    """Write schemas by `db_id`, sorted; comments and choices where there are any."""
+
+    def without_empty(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in items if value or key not in ("comment", "choices")}
+
+    indexed = {db_id: dataclasses.asdict(schemas[db_id], dict_factory=without_empty) for db_id in sorted(schemas)}
+    write_json(path, indexed)
 
 
 def read_index(path: Path) -> dict[str, Schema]:

@@ -132,6 +132,34 @@ def test_tables_columns_keys(name):
     assert shown(text) == expected
 
 
+REMARKS = {
+    "postgres": """
+        CREATE TYPE mood AS ENUM ('sad', 'it''s ok');
+        CREATE DOMAIN size AS text CHECK (VALUE IN ('S', 'M'));
+        CREATE TABLE t (state text CHECK (state IN ('new', 'paid')), code varchar(3) CHECK (code IN ('a', 'b')),
+            m mood, ms mood[], s size, price numeric CHECK (price > 0), CHECK (code <> state));
+        COMMENT ON TABLE t IS 'one row an order';
+        COMMENT ON COLUMN t.price IS 'in cents';""",
+    "mysql": """
+        CREATE TABLE `t` (`state` ENUM('new','paid'), `price` DECIMAL(8,2) COMMENT 'in cents') ENGINE=InnoDB;""",
+}
+
+
+def test_what_the_author_wrote():
+    table = parse(REMARKS["postgres"]).tables[0]
+    assert table.comment == "one row an order"
+    assert {column.name: column.comment for column in table.columns if column.comment} == {"price": "in cents"}
+    assert {column.name: column.choices for column in table.columns if column.choices} == {
+        "state": ("new", "paid"),
+        "code": ("a", "b"),
+        "m": ("sad", "it's ok"),
+        "ms": ("sad", "it's ok"),
+        "s": ("S", "M"),
+    }
+    state, price = parse(REMARKS["mysql"]).tables[0].columns
+    assert (state.choices, price.comment) == (("new", "paid"), "in cents")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("mysql", "not PostgreSQL: read as MySQL"), ("sqlite", "SQLite"), ("sql server", "read as SQL Server")],

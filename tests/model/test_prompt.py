@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from text2sql.model.prompt import (
     encode_prompt,
     render,
 )
-from text2sql.schema import Column, ForeignKey, Schema, Table, quote
+from text2sql.schema import Column, ForeignKey, Schema, Table, from_dict, quote
 
 MUSIC = Schema(
     "music",
@@ -52,6 +54,22 @@ create table concert (
 def test_a_prompt():
     prompt = render(MUSIC, "How many  bands\nare there?", PromptOptions("ddl", 1), "mistral")
     assert prompt == f"[INST] PostgreSQL schema:\n{DDL}\n\nQuestion: How many bands are there? [/INST]"
+
+
+def test_comments_and_allowed_values_are_shown_on_one_line():
+    columns = (
+        Column("state", "state", "text", samples=("new",), choices=("new", "it's paid")),
+        Column("price", "price", "numeric", samples=("10",), comment="in\ncents"),
+        Column("size", "size", "text", choices=tuple("abcdefghijklmnop")),
+    )
+    shop = Schema("shop", (Table("orders", "orders", columns, comment="paid " * 40),))
+    lines = render(shop, "?", PromptOptions("ddl", 1, comments=True), "mistral").splitlines()
+    assert lines[1] == "create table orders ( -- " + ("paid " * 16).strip()
+    assert lines[2] == "  state text, -- one of 'new', 'it''s paid'"
+    assert lines[3] == "  price numeric, -- in cents; '10'"
+    assert lines[4].endswith("'k', 'l', ...")
+    assert "--" not in render(shop, "?", PromptOptions("ddl", 0), "mistral")
+    assert from_dict(dataclasses.asdict(shop)) == shop
 
 
 @pytest.mark.parametrize(

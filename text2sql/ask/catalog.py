@@ -11,6 +11,7 @@ path is shown as `schema_table`; `Relations` knows how each table is written in 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ with recursive base(type, base) as (
 select c.oid, n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), c.relkind::text, a.attname::text,
        a.attnotnull, t.typelem <> 0 and t.typcategory = 'A',
        case when e.typcategory in ('S', 'E') or e.typnamespace <> 'pg_catalog'::regnamespace then 'text'
-            else format_type(e.oid, null) end
+            else format_type(e.oid, null) end,
+       coalesce(col_description(c.oid, a.attnum), ''), coalesce(obj_description(c.oid, 'pg_class'), ''),
+       array(select v.enumlabel::text from pg_enum v where v.enumtypid = e.oid order by v.enumsortorder)
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -81,6 +84,20 @@ select f.conrelid, 'f', f.confrelid,
 from pg_constraint f where f.contype = 'f' and f.conparentid = 0
 order by 1, 2, 4"""
 
+#: CHECK constraints on one column each, of tables and of the domains that are columns' types
+CHECKS = """
+select k.conrelid, a.attname::text, pg_get_constraintdef(k.oid)
+from pg_constraint k join pg_attribute a on a.attrelid = k.conrelid and k.conkey = array[a.attnum]
+where k.contype = 'c'
+union all
+select a.attrelid, a.attname::text, pg_get_constraintdef(k.oid)
+from pg_constraint k join pg_attribute a on a.atttypid = k.contypid
+where k.contype = 'c' and k.contypid <> 0"""
+
+#: a CHECK that lists texts, as PostgreSQL writes `x IN ('a', 'b')` back
+_LIST = re.compile(r"CHECK \(\(+[^()=]+(?:\)::text)? = ANY \(+ARRAY\[(.*)\](?:\)::text\[\])?\)+( NOT VALID)?")
+_TEXT = re.compile(r"'((?:[^']|'')*)'")
+
 SCHEMAS_WITH_TABLES = r"""
 select distinct schemaname::text from pg_tables where schemaname !~ '^pg_' and schemaname <> 'information_schema'
 order by 1"""
@@ -109,20 +126,41 @@ def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[s
         where = f"there are tables in: {', '.join(others)}; " if others else ""
         remedy = f"{where}name their schema with ?schema=... in the DSN, or use a role that may read them"
         raise UserError("the database shows no table to this role", remedy)
-    return _catalog(db_id, columns, connection.execute(KEYS).fetchall())
+    choices = {(oid, name): allowed_values(check) for oid, name, check in connection.execute(CHECKS)}
+    return _catalog(db_id, columns, connection.execute(KEYS).fetchall(), choices)
 
 
-def _catalog(db_id: str, columns: list[Any], keys: list[Any]) -> Catalog:
-    """The schema out of the rows of `COLUMNS` and `KEYS`."""
+def allowed_values(check: str) -> tuple[str, ...]:
+    """The texts that a CHECK constraint lists, none if it is of another form.
+
+    >>> allowed_values("CHECK ((state = ANY (ARRAY['new'::text, 'it''s'::text])))")
+    ('new', "it's")
+    >>> allowed_values("CHECK (((kind)::text = ANY ((ARRAY['a'::character varying, 'b'::character varying])::text[])))")
+    ('a', 'b')
+    >>> allowed_values("CHECK ((price > (0)::numeric))")
+    ()
+    """
+    listed = _LIST.fullmatch(check)
+    return tuple(text.replace("''", "'") for text in _TEXT.findall(listed[1])) if listed else ()
+
+
+def _catalog(
+    db_id: str, columns: list[Any], keys: list[Any], choices: Mapping[tuple[int, str], tuple[str, ...]]
+) -> Catalog:
+    """The schema out of the rows of `COLUMNS` and `KEYS`, and the values that CHECKs allow of a table's column."""
     places = {oid: (schema, name, visible) for oid, schema, name, visible, *_ in columns}
     shown = _shown_names(places)
     relations = {shown[oid]: (schema, name) for oid, (schema, name, visible) in places.items() if not visible}
     single = {(oid, names[0]) for oid, type_, _, names, _ in keys if type_ == "u" and len(names) == 1}
     by_table: dict[int, list[Column]] = {oid: [] for oid in places}
-    kinds = {}
-    for oid, _, _, _, relkind, name, not_null, is_array, type_ in columns:
+    kinds, about = {}, {}
+    for oid, _, _, _, relkind, name, not_null, is_array, type_, comment, about_table, labels in columns:
         shown_type = _SHOWN_TYPES.get(type_, type_) + ("[]" if is_array else "")
-        by_table[oid].append(Column(name, name, shown_type, not_null, (oid, name) in single))
+        allowed = tuple(labels) or choices.get((oid, name), ())
+        by_table[oid].append(
+            Column(name, name, shown_type, not_null, (oid, name) in single, comment=comment, choices=allowed)
+        )
+        about[oid] = about_table
         kinds[oid] = "view" if relkind in ("v", "m") else "table"
     tables = []
     for oid, (_, name, _) in places.items():
@@ -136,7 +174,17 @@ def _catalog(db_id: str, columns: list[Any], keys: list[Any]) -> Catalog:
             if key[1] == "f" and key[2] in shown and set(key[4]) <= {c.name for c in by_table[key[2]]}
         )
         tables.append(
-            Table(shown[oid], name, tuple(by_table[oid]), primary, tuple(foreign), 0, tuple(unique), kinds[oid])
+            Table(
+                shown[oid],
+                name,
+                tuple(by_table[oid]),
+                primary,
+                tuple(foreign),
+                0,
+                tuple(unique),
+                kinds[oid],
+                about[oid],
+            )
         )
     notes = [
         f"{schema}.{name} is shown as {shown_name}: another schema has a table of that name too"

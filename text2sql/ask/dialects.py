@@ -180,13 +180,18 @@ def reference_of(columns: tuple[str, ...], reference: exp.Expression) -> Foreign
 
 def column_of(part: exp.ColumnDef | exp.Identifier) -> Column:
     """A column out of its definition."""
-    kinds = [type(constraint.kind) for constraint in part.args.get("constraints") or ()]
+    constraints = [constraint.kind for constraint in part.args.get("constraints") or ()]
+    kinds = [type(constraint) for constraint in constraints]
+    declared = part.args.get("kind")
+    is_enum = isinstance(declared, exp.DataType) and declared.this == exp.DataType.Type.ENUM
     return Column(
         name_of(part),
         part.name,
-        postgres_type(part.args.get("kind")),
+        postgres_type(declared),
         not_null=exp.NotNullColumnConstraint in kinds,
         unique=exp.UniqueColumnConstraint in kinds,
+        comment=next((c.name for c in constraints if isinstance(c, exp.CommentColumnConstraint)), ""),
+        choices=tuple(value.name for value in declared.expressions) if is_enum else (),
     )
 
 

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Literal
 from text2sql.config import require
 from text2sql.model.qualifiers import by_table
 from text2sql.model.value_linking import mentioned_values
-from text2sql.schema import Schema, Table, quote
+from text2sql.schema import Column, Schema, Table, quote
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: a sample value longer than this many characters is cut: it is there to show the form, not the content
 SAMPLE_LENGTH = 40
+#: characters shown of a comment, and values of an enum or a CHECK, at most
+COMMENT_LENGTH = 80
+CHOICES_SHOWN = 12
 #: distinct values of a text column among which the question's are looked for
 VALUES_KEPT = 1000
 
@@ -61,6 +64,7 @@ class PromptOptions:
     # Both as in adapters from before there was a choice.
     qualifiers: Qualifiers = "aliases"
     values: int = 0
+    comments: bool = False
 
     def __post_init__(self) -> None:
         require(0 <= self.samples <= 20, "samples must be between 0 and 20")
@@ -73,7 +77,7 @@ def render(schema: Schema, question: str, options: PromptOptions, template: str)
     It depends on nothing but its arguments, and everything before the question depends on the schema alone. The
     question is followed by the values of the schema that it names, if `options.values` asks for them.
     """
-    tables = "\n".join(_ddl(table, options.samples) for table in schema.tables)
+    tables = "\n".join(_ddl(table, options) for table in schema.tables)
     frame = FRAMES[template]
     asked = " ".join(question.split())
     if mentioned := mentioned_values(asked, schema, options.values):
@@ -128,13 +132,13 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> lis
     return tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
 
 
-def _ddl(table: Table, samples: int) -> str:
-    """CREATE TABLE, one line a column, keys as PostgreSQL writes them."""
+def _ddl(table: Table, options: PromptOptions) -> str:
+    """CREATE TABLE, one line a column, keys as PostgreSQL writes them, what is known of a column behind `--`."""
     single = table.primary_key[0] if len(table.primary_key) == 1 else None
     lines = []
     for column in table.columns:
         text = f"{quote(column.name)} {column.type}" + (" primary key" if column.name == single else "")
-        lines.append((text, _samples(column.samples, samples)))
+        lines.append((text, _remark(column, options)))
     if len(table.primary_key) > 1:
         lines.append((f"primary key ({_names(table.primary_key)})", ""))
     for key in table.foreign_keys:
@@ -142,10 +146,27 @@ def _ddl(table: Table, samples: int) -> str:
         lines.append((f"foreign key ({_names(key.columns)}) references {target}", ""))
     commas = [","] * (len(lines) - 1) + [""]
     body = "\n".join(
-        f"  {text}{comma}" + (f" -- {values}" if values else "")
-        for (text, values), comma in zip(lines, commas, strict=True)
+        f"  {text}{comma}" + (f" -- {remark}" if remark else "")
+        for (text, remark), comma in zip(lines, commas, strict=True)
     )
-    return f"create table {quote(table.name)} (\n{body}\n);"
+    about = _one_line(table.comment, COMMENT_LENGTH) if options.comments else ""
+    return f"create table {quote(table.name)} (" + (f" -- {about}" if about else "") + f"\n{body}\n);"
+
+
+def _remark(column: Column, options: PromptOptions) -> str:
+    """The author's comment, the values that are allowed (or else sample values): each only if it is asked for."""
+    comment = _one_line(column.comment, COMMENT_LENGTH) if options.comments else ""
+    if options.comments and column.choices:
+        more = ", ..." if len(column.choices) > CHOICES_SHOWN else ""
+        values = f"one of {_samples(column.choices, CHOICES_SHOWN)}{more}"
+    else:
+        values = _samples(column.samples, options.samples)
+    return "; ".join(filter(None, (comment, values)))
+
+
+def _one_line(text: str, length: int) -> str:
+    """`text` with single spaces, cut to `length` characters: a comment's line break must not end the comment."""
+    return " ".join(text.split())[:length].rstrip()
 
 
 def _names(names: Sequence[str]) -> str:
