@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from text2sql.errors import UserError
-from text2sql.model import sampling
+from text2sql.model import constraint, sampling
 from text2sql.model.sampling import choose_tokens
 
 VOCABULARY = 200
@@ -33,6 +33,20 @@ class Names:
 
     def release(self):
         self.released = True
+
+
+class Threads:
+    """Stands for llguidance's, with matchers of `Names`."""
+
+    def unsafe_compute_mask_ptr(self, matchers, pointer, size, rows):
+        for matcher, row in matchers:
+            assert row < rows
+            matcher.unsafe_compute_mask_ptr(pointer + row * size, size)
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    monkeypatch.setattr(constraint, "_threads", Threads)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ question: for that, see execution-guided decoding.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -302,13 +303,20 @@ def _characters(data: bytes) -> tuple[str, bytes]:
     return decoder.decode(data), decoder.getstate()[0]
 
 
+@functools.cache
+def _threads() -> Any:
+    """The threads, as many as most of the processors, that compute the masks of a batch side by side."""
+    import llguidance
+
+    return llguidance.LLExecutor()
+
+
 def allowed_tokens(constraints: Sequence[Constraint | None], vocabulary: int, device: torch.device) -> torch.Tensor:
     """Which tokens each row's grammar has next: booleans (rows, vocabulary) on `device`, copied there once."""
     words = next(constraint.words for constraint in constraints if constraint is not None)
     bits = torch.full((len(constraints), words), -1, dtype=torch.int32, pin_memory=device.type == "cuda")
-    for row, constraint in zip(bits, constraints, strict=True):
-        if constraint is not None:
-            constraint.matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * row.element_size())
+    masked = [(constraint.matcher, row) for row, constraint in enumerate(constraints) if constraint is not None]
+    _threads().unsafe_compute_mask_ptr(masked, bits.data_ptr(), words * bits.element_size(), len(bits))
     bits = bits.to(device, non_blocking=True)
     mask = (bits[:, :, None] >> torch.arange(32, device=device, dtype=torch.int32) & 1).bool().flatten(1)
     mask = mask[:, :vocabulary]

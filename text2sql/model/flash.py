@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from text2sql.model.packing import FlatLayout, Pack, collate, shared_prefix_attention
 
@@ -146,4 +145,3 @@ def flash_error(config: Any, packs: Sequence[Pack], device: str, dtype: torch.dt
 
 
 AttentionInterface.register(FLASH, joined_flash_attention)
-AttentionMaskInterface.register(FLASH, lambda *_, **__: None)

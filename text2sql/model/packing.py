@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from text2sql.model.prompt import common_prefix
 
@@ -396,5 +395,5 @@ def _attend_products(
     return prefix, (mix(of_prefix) + by_slot.view(heads, -1, width).index_select(1, slot)).unsqueeze(0)
 
 
+# Without a mask function of that name, transformers makes no mask, and does not look for packed sequences.
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
-AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
