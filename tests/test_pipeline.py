@@ -1,7 +1,9 @@
 """The whole pipeline, stage by stage, with the tiny model in an empty folder: every contract file with its keys."""
 
+import csv
 import importlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -108,6 +110,26 @@ def test_the_adapter_learned_something_in_its_few_steps(finished):
     lines = (finished[0] / "metrics/plots/loss.csv").read_text().splitlines()[1:]
     losses = [float(line.split(",")[1]) for line in lines if line.split(",")[1]]
     assert losses[-1] < losses[0]
+
+
+def test_the_adapter_that_answers_best(finished, tmp_path):
+    """Measured on validation questions, in the sandbox, while it is trained."""
+    folder = tmp_path / "again"
+    shutil.copytree(finished[0], folder)
+    chosen = ["experiment=tiny", "tracking=none", "train.choose_every=0.5", "train.choose_questions=3"]
+    (folder / "params.yaml").write_text(compose(chosen, ROOT / CONF))
+    said = _in_folder(folder, importlib.import_module("stages.train").main)
+    figures = read_json(folder / "metrics/train.json")
+    with (folder / "metrics/plots/loss.csv").open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["val_execution_accuracy"]]
+    # Random weights answer nothing: the accuracies are equal, and the last adapter is kept.
+    assert [int(row["step"]) for row in rows] == [math.ceil(figures["steps"] / 2), figures["steps"]]
+    assert {row["val_execution_accuracy"] for row in rows} == {"0.0"}
+    assert (figures["val_execution_accuracy"], figures["chosen_step"]) == (0.0, figures["steps"])
+    assert 0 < figures["choose_seconds"] < figures["seconds"]
+    assert f"0.0% answered right at step {figures['steps']}" in said
+    assert sha256_tree(folder / "models/adapter") == sha256_tree(finished[0] / "models/adapter")
+    assert not list((folder / "checkpoints").glob("*"))
 
 
 def test_a_second_run_makes_the_same_bytes(finished):

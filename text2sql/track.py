@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -42,6 +42,7 @@ from text2sql.files import digest, read_json, read_jsonl, repository_root, sha25
 if typing.TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
     from transformers import TrainerCallback
 
 ADAPTER = Path("models/adapter")
@@ -62,18 +63,25 @@ SCORING_SECTIONS = ("predict", "score")
 #: the columns of metrics/plots/loss.csv as metrics: cross-entropy of the answer's tokens, in nats a token. MLflow draws
 #: a section of charts for what is before a slash, in alphabetical order: loss, score, training, then its measures of
 #: the system.
-LOSSES = {"train_loss": "loss/train_nats", "val_loss": "loss/val_nats"}
+COLUMNS = {
+    "train_loss": "loss/train_nats",
+    "val_loss": "loss/val_nats",
+    "val_execution_accuracy": "score/val_execution_accuracy",
+}
 #: the trainer's names of the curves, and ours; what else it logs stays in metrics/train.json
 CURVES = {
-    "loss": LOSSES["train_loss"],
-    "eval_loss": LOSSES["val_loss"],
+    "loss": COLUMNS["train_loss"],
+    "eval_loss": COLUMNS["val_loss"],
+    "eval_execution_accuracy": COLUMNS["val_execution_accuracy"],
     "learning_rate": "training/learning_rate",
     "grad_norm": "training/grad_norm",
 }
 #: figures of metrics/score.json that become metrics of the run and of its model, so that both rank by them
 SCORES = ("execution_accuracy", "execution_accuracy_strict", "valid_sql")
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
-BEST = "best"  # the alias of the registered version with the least validation loss
+BEST = "best"  # the alias of the registered version that is best by `_best`
+#: what versions are compared by, and the tag with the number of questions behind an accuracy
+BY_LOSS, BY_ANSWERS, QUESTIONS = "val_loss", "val_execution_accuracy", "val_questions"
 #: MLflow's own limits keep a stage up for a quarter hour, and it sends each step alone; times are in seconds
 MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -439,7 +447,9 @@ def _log_training(client: MlflowClient, run_id: str, adapter: str, params: dict[
     from mlflow.entities import Metric
 
     losses = pandas.read_csv(PLOTS / "loss.csv") if (PLOTS / "loss.csv").exists() else pandas.DataFrame()
-    for column, name in LOSSES.items() if len(losses) else ():
+    for column, name in COLUMNS.items():
+        if column not in losses:
+            continue
         there, now = {point.step for point in client.get_metric_history(run_id, name)}, int(time.time() * 1000)
         curve = losses[["step", column]].dropna().itertuples(index=False)
         points = [Metric(name, value, now, step) for step, value in curve if step not in there]
@@ -451,7 +461,8 @@ def _log_training(client: MlflowClient, run_id: str, adapter: str, params: dict[
         client.log_artifact(run_id, str(METRICS / "train.json"))
     for name, context in CONTEXTS.items():
         _log_dataset(client, run_id, PROMPTS / f"{name}.jsonl", f"{params['data']['name']} {name}", context)
-    _register(client, run_id, adapter, params, train.get("val_loss"))
+    measured = {name: train[name] for name in (BY_LOSS, BY_ANSWERS) if train.get(name) is not None}
+    _register(client, run_id, adapter, params, measured)
 
 
 def _log_dataset(client: MlflowClient, run_id: str, path: Path, name: str, context: str) -> None:
@@ -464,19 +475,34 @@ def _log_dataset(client: MlflowClient, run_id: str, path: Path, name: str, conte
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
 
-def _register(client: MlflowClient, run_id: str, adapter: str, params: dict[str, Any], val_loss: float | None) -> None:
+def _register(
+    client: MlflowClient, run_id: str, adapter: str, params: dict[str, Any], measured: Mapping[str, float]
+) -> None:
     """The adapter as a model of the run and as a version of `text2sql-DATA-MODEL`, once; and the alias `best`."""
     name, validation = _registered(params), _validation_sha256()
     if not any(version.run_id == run_id for version in client.search_model_versions(f"name = '{name}'")):
         tags = {"adapter_sha256": adapter, "validation": validation}
-        tags |= {"val_loss": repr(val_loss)} if val_loss is not None else {}
+        tags |= {measure: repr(value) for measure, value in measured.items()}
+        tags |= {QUESTIONS: str(params["train"].get("choose_questions"))} if BY_ANSWERS in measured else {}
         _log_model(run_id, name, params, tags)
-    # Losses compare only where the validation answers are the same.
     versions = client.search_model_versions(f"name = '{name}'")
-    rated = [v for v in versions if v.tags.get("validation") == validation and "val_loss" in v.tags]
-    if rated:
-        best = min(rated, key=lambda version: (float(version.tags["val_loss"]), int(version.version)))
-        client.set_registered_model_alias(name, BEST, best.version)
+    # Figures compare only where the validation answers are the same.
+    if best := _best([version for version in versions if version.tags.get("validation") == validation]):
+        version, measure = best
+        client.set_model_version_tag(name, version.version, "best_by", measure)
+        client.set_registered_model_alias(name, BEST, version.version)
+
+
+def _best(versions: Sequence[ModelVersion]) -> tuple[ModelVersion, str] | None:
+    """The best of versions with the same validation answers, and by which measure: execution accuracy, among those that
+    answered as many questions as the latest of them; where no version has it, the least validation loss."""
+    answering = [v for v in versions if BY_ANSWERS in v.tags]
+    if answering:
+        latest = max(answering, key=lambda v: int(v.version))
+        comparable = [v for v in answering if v.tags.get(QUESTIONS) == latest.tags.get(QUESTIONS)]
+        return max(comparable, key=lambda v: (float(v.tags[BY_ANSWERS]), -int(v.version))), BY_ANSWERS
+    rated = [v for v in versions if BY_LOSS in v.tags]
+    return (min(rated, key=lambda v: (float(v.tags[BY_LOSS]), int(v.version))), BY_LOSS) if rated else None
 
 
 def _registered(params: dict[str, Any]) -> str:

@@ -89,6 +89,23 @@ def test_best_is_the_version_of_least_validation_loss_and_loads_by_name(store, c
         fetch("text2sql-mini-big@best", clone / "none")
 
 
+def test_best_goes_by_execution_accuracy_where_it_was_measured(store):
+    def best():
+        version = store.get_model_version_by_alias(MODEL, "best")
+        return int(version.version), version.tags["best_by"]
+
+    for number, (val_loss, accuracy, expected) in enumerate([
+        (0.1, None, (1, "val_loss")),
+        (0.5, 0.6, (2, "val_execution_accuracy")),
+        (0.4, 0.5, (2, "val_execution_accuracy")),
+        (0.3, 0.6, (2, "val_execution_accuracy")),
+        (0.6, 0.7, (5, "val_execution_accuracy")),
+    ]):  # fmt: skip
+        measured = {} if accuracy is None else {"val_execution_accuracy": accuracy}
+        train(f"f{number}", val_loss=val_loss, content=str(number), measured=measured)
+        assert best() == expected
+
+
 def test_models_rank_by_accuracy_and_versions_say_what_they_are(store):
     for number, accuracy in enumerate((0.4, 0.6, 0.5)):
         score(train(f"f{number}", content=str(number)), accuracy)

@@ -50,7 +50,7 @@ def curve(client, run, name="loss/train_nats"):
     return [(m.step, m.value) for m in sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)]
 
 
-def finish(fingerprint, steps, val_loss, content):
+def finish(fingerprint, steps, val_loss, content, measured=None):
     """What stages/train.py writes at its end."""
     digest = make_adapter(content)
     write_text(
@@ -60,16 +60,17 @@ def finish(fingerprint, steps, val_loss, content):
         + f"{max(steps, default=0)},,{val_loss}\n",
     )
     figures = {"train_loss": 0.1, "val_loss": val_loss, "seconds": 6.0, "device": "cpu", "fingerprint": fingerprint}
-    write_json(METRICS / "train.json", figures)
+    write_json(METRICS / "train.json", figures | (measured or {}))
     return digest
 
 
-def train(fingerprint="f1", steps=range(3), val_loss=0.5, content="one", recorded=None, **changes):
-    """A training in short; returns its adapter's hash. `recorded`: the steps that it takes, of all that there are."""
+def train(fingerprint="f1", steps=range(3), val_loss=0.5, content="one", recorded=None, measured=None, **changes):
+    """A training in short; returns its adapter's hash. `recorded`: the steps that it takes, of all that there are;
+    `measured`: more figures."""
     with training_run(fingerprint, params(**changes)) as run:
         for step in steps if recorded is None else recorded:
             run.metrics({"loss/train_nats": loss(step)}, step=step)
-        return finish(fingerprint, steps, val_loss, content)
+        return finish(fingerprint, steps, val_loss, content, measured)
 
 
 def predict(adapter):

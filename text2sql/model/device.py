@@ -82,3 +82,20 @@ def total_memory_bytes() -> int:
     import psutil
 
     return psutil.virtual_memory().total
+
+
+class SameRandomState:
+    """Restores torch's random state on leaving: a training with validations in between is the same training."""
+
+    def __enter__(self) -> None:
+        import torch
+
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)

@@ -3,6 +3,7 @@ because every stage checks them before it starts (text2sql/stage.py)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ class TrainOptions:
     optimizer: str
     gradient_checkpointing: bool | Literal["auto"]
     log_every: int
-    evaluate_every: int
+    evaluate_every: float
     save_every: int
     checkpoint_copy: str | None
     explosion: float
@@ -40,6 +41,8 @@ class TrainOptions:
     price_per_hour: float
     # The defaults are for callers in Python.
     init: str | None = None
+    choose_every: float = 0
+    choose_questions: int = 200
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs must be positive")
@@ -51,13 +54,27 @@ class TrainOptions:
         require(self.max_length >= 8, "max_length must be 8 or more")
         require(0 <= self.max_left_out <= 1, "max_left_out must be a share, in [0, 1]")
         require(self.log_every >= 1, "log_every must be 1 or more")
-        require(self.evaluate_every >= 0, "evaluate_every must be 0 or more")
+        for name in ("evaluate_every", "choose_every"):
+            every = getattr(self, name)
+            require(
+                every >= 0 and (every < 1 or every == int(every)), f"{name} must be whole steps, or a share under 1"
+            )
+        require(self.choose_questions >= 1, "choose_questions must be 1 or more")
         require(self.save_every >= 1, "save_every must be 1 or more")
         require(self.explosion > 1, "explosion must be over 1")
         require(self.processes >= 1, "processes must be 1 or more")
         known = self.init is None or not is_folder(self.init) or (folder_of(self.init) / CONFIG).exists()
         require(known, f"init is {self.init}, which is no folder of an adapter, auto, models:/NAME@ALIAS or git:REV")
         require(not self.fsdp or self.processes > 1, "fsdp needs processes: 2 or more")
+
+
+def steps_between(every: float, steps: int) -> int:
+    """`train.evaluate_every` or `train.choose_every` in steps; under 1 it is a share of all `steps`.
+
+    >>> [steps_between(every, 10) for every in (0.25, 4, 0.001)]
+    [3, 4, 1]
+    """
+    return math.ceil(every * steps) if every < 1 else int(every)
 
 
 @dataclass(frozen=True)

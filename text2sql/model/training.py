@@ -29,7 +29,8 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
 from text2sql.model.base import load_model, load_tokenizer
-from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
+from text2sql.model.choosing import Chooser, Measure
+from text2sql.model.device import SameRandomState, peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
 from text2sql.model.flash import FLASH, flash_error
 from text2sql.model.fused import fuse, liger
 from text2sql.model.initial import load_weights
@@ -39,7 +40,7 @@ from text2sql.model.loss import answer_loss
 from text2sql.model.memory import Budget, training_budget
 from text2sql.model.packing import ATTENTION, FlatLayout, Group, Plan, TrainingExample, collate, pack, passes, plan
 from text2sql.model.prompt import encode_completion, encode_prompt
-from text2sql.model.recipe import Recipe
+from text2sql.model.recipe import Recipe, steps_between
 from text2sql.progress import progress
 
 
@@ -83,6 +84,7 @@ class PackedTrainer(SFTTrainer):
         self.validation = validation
         self.attention = attention
         self.earlier_seconds = 0.0
+        self.chooser: Chooser | None = None
         super().__init__(*args, **kwargs)
         self.started = time.perf_counter()
 
@@ -116,7 +118,7 @@ class PackedTrainer(SFTTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""
-        with _SameRandomState():
+        with SameRandomState():
             self.model.eval()
             # Read once, at the end: to read each loss would wait for the device.
             sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
@@ -145,6 +147,8 @@ class PackedTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            if self.chooser:
+                self.chooser.keep(target)
             checkpoint.seal(target, seconds=self.seconds())
             checkpoint.prune(target.parent, keep=2)
             if self.recipe.train.checkpoint_copy:
@@ -204,9 +208,14 @@ FSDP = {
 
 
 def trainer_arguments(
-    recipe: Recipe, device: str, accumulation: int, checkpointing: bool, checkpoints: Path, validates: bool
+    recipe: Recipe, device: str, accumulation: int, checkpointing: bool, checkpoints: Path, evaluate: int | None
 ) -> SFTConfig:
-    """All of TRL's settings that are not its defaults. `accumulation`: forward passes of a process in a step."""
+    """All of TRL's settings that are not its defaults.
+
+    Args:
+        accumulation: forward passes of a process in a step.
+        evaluate: steps between two validations; None: no validation.
+    """
     options, on_gpu = recipe.train, device.startswith("cuda")
     dtype = pick_dtype(recipe.quantization, device)
     return SFTConfig(
@@ -231,8 +240,8 @@ def trainer_arguments(
         **(FSDP if options.fsdp else {}),
         logging_steps=options.log_every,
         logging_nan_inf_filter=False,
-        eval_strategy="steps" if validates else "no",
-        eval_steps=options.evaluate_every or None,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=evaluate,
         save_strategy="steps",
         save_steps=options.save_every,
         save_total_limit=None,
@@ -280,19 +289,19 @@ def build_trainer(
     train_passes, accumulation = passes(planned, options.processes, budget.pass_tokens)
     val_passes, _ = passes(Plan(list(validation), VALIDATED), tokens=budget.pass_tokens)
     fresh = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    validates = bool(options.evaluate_every and validation)
+    evaluate = steps_between(options.evaluate_every, planned.steps) if options.evaluate_every and validation else None
     trainer = PackedTrainer(
         model=model,
         processing_class=load_tokenizer(base),
         data_collator=lambda rows: collate([pack(group) for row in rows for group in train_passes[row["pass"]]]),
         train_dataset=Dataset.from_dict({"pass": list(range(len(train_passes)))}),
-        eval_dataset=Dataset.from_dict({"pass": list(range(len(val_passes)))}) if validates else None,
+        eval_dataset=Dataset.from_dict({"pass": list(range(len(val_passes)))}) if evaluate else None,
         recipe=recipe,
         planned=planned,
         validation=val_passes,
         attention=attention,
         callbacks=list(callbacks),
-        args=trainer_arguments(recipe, device, accumulation, budget.checkpointing, checkpoints, validates),
+        args=trainer_arguments(recipe, device, accumulation, budget.checkpointing, checkpoints, evaluate),
     )
     # TRL turns the adapters of a quantized model to bfloat16, which makes a resumed training another one.
     for name, parameter in model.named_parameters():
@@ -333,12 +342,14 @@ def train(
     primer: Sequence[TrainingExample] = (),
     initial: Path | None = None,
     plain: bool = False,
+    measure: Measure | None = None,
 ) -> PackedTrainer:
     """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
 
     The examples of the `primer` come first, in as many passes as the others, under one schedule of the rate. `initial`
     is the folder of the adapter whose weights the training begins with, instead of fresh ones; `plain` as in
-    `build_trainer`.
+    `build_trainer`. With `train.choose_every`, `measure` gives the execution accuracy of an adapter, and
+    `trainer.chooser` keeps the best.
 
     Raises:
         UserError: too few examples; `initial` does not fit the recipe; the loss exploded; memory or disk ran out.
@@ -352,17 +363,25 @@ def train(
     planned = plan(train_examples, **shared)
     if primer:
         planned = planned.after(plan(primer, per_step=planned.per_step, **shared))
+    if options.choose_every and not validation_examples:
+        raise UserError("train.choose_every needs validation questions, and there are none", "train.choose_every=0")
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
     with _bar(planned.steps) as advance:
         watch = Watch(options.explosion, checkpoints)
         callbacks = [watch, Bar(advance), *callbacks]
         trainer = build_trainer(recipe, base, planned, validation, checkpoints, callbacks, initial, plain)
+        if measure and options.choose_every:
+            chooser = Chooser(measure, steps_between(options.choose_every, planned.steps), checkpoints)
+            chooser.trainer, trainer.chooser = trainer, chooser
+            trainer.add_callback(chooser)
         if options.checkpoint_copy and trainer.is_local_process_zero():
             checkpoint.fetch_newest(checkpoints, options.checkpoint_copy)
         trainer.accelerator.wait_for_everyone()
         last = checkpoint.last_whole(checkpoints)
         if last:
             trainer.earlier_seconds = checkpoint.facts(last)["seconds"]
+        if trainer.chooser:
+            trainer.chooser.restore(last)
         if last and is_first():
             print(f"train: goes on from {last}", file=sys.stderr, flush=True)
         with _said_well(planned, checkpoints):
@@ -418,16 +437,3 @@ def _bar(steps: int) -> AbstractContextManager[Callable[[int], None]]:
     if not is_first():
         return nullcontext(lambda _: None)
     return progress("training", steps)
-
-
-class _SameRandomState:
-    """Restores torch's random state on leaving: a training with validations in between is the same training."""
-
-    def __enter__(self) -> None:
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
