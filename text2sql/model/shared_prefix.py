@@ -13,11 +13,12 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from text2sql.errors import UserError
 
@@ -276,10 +277,12 @@ def _causal(heads: Heads) -> torch.Tensor:
         place = torch.arange(keys, device=heads.query.device)
         distance = place[keys - tokens :, None] - place[None, :]
         mask = (distance >= 0) & (distance < (heads.window or keys))
-    attended = functional.scaled_dot_product_attention(
-        heads.query[None], heads.key[None], heads.value[None],
-        attn_mask=mask, is_causal=mask is None, scale=heads.scale, enable_gqa=True,
-    )  # fmt: skip
+    # On a GPU the kernels for masks have given NaN in training (docs/TRAINING.md): plain products there.
+    with sdpa_kernel(SDPBackend.MATH) if mask is not None and mask.is_cuda else nullcontext():
+        attended = functional.scaled_dot_product_attention(
+            heads.query[None], heads.key[None], heads.value[None],
+            attn_mask=mask, is_causal=mask is None, scale=heads.scale, enable_gqa=True,
+        )  # fmt: skip
     return attended[0].transpose(0, 1)
 
 
