@@ -268,8 +268,7 @@ def test_three_lines(engine, sql_file):
 
 
 def test_candidates_are_sampled_the_same_each_time(engine):
-    ids, _ = engine.encode("How many?", parse(SHOP))
-    prompt = Prompt(ids, "How many?", parse(SHOP))
+    prompt, _ = engine.prompt("How many?", parse(SHOP))
     (made,) = engine.generate_batch([prompt], 3)
     assert engine.generate_batch([prompt], 3) == [made]
     assert len({candidate.text for candidate in made}) > 1
@@ -301,12 +300,14 @@ def test_schema_sizes(engine):
     with pytest.raises(UserError, match="the schema has no table"):
         engine.ask("How many?", dataclasses.replace(parse(SHOP), tables=()))
     enormous = parse("".join(f"create table table_{i} (id int, name text, note text);" for i in range(400)))
-    with pytest.raises(UserError, match="400 tables takes") as error:
-        engine.ask("How many?", enormous)
-    assert "--tables" in str(error.value)
-    long = dataclasses.replace(enormous, tables=enormous.tables[:70])
-    _, warnings = engine.encode("How many?", long)
-    assert "expect worse answers" in warnings[0]
+    prompt, notes = engine.prompt("What is the name in table 317?", enormous)
+    assert "table_317" in [table.name for table in prompt.schema.tables]
+    assert len(prompt.ids) <= engine.located.options.max_length
+    assert notes[0].startswith("the model was shown")
+    assert "table_317" in notes[0]
+    wide = parse("create table wide (" + ", ".join(f"column_number_{i} integer" for i in range(900)) + ");")
+    with pytest.raises(UserError, match="table wide alone takes"):
+        engine.ask("How many?", wide)
 
 
 def test_an_untrained_base_model_answers_too(tiny, monkeypatch):

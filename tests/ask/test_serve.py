@@ -37,10 +37,10 @@ def fail(sql):
 class Limited(Scripted):
     """A model that has no room for the table `too_large`."""
 
-    def encode(self, question, schema):
+    def prompt(self, question, schema, target=None):
         if schema.table("too_large"):
             raise UserError("the schema takes 9,000 tokens; the model reads 4,096", "name the tables")
-        return super().encode(question, schema)
+        return super().prompt(question, schema, target)
 
 
 @pytest.fixture(scope="module")

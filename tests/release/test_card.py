@@ -126,7 +126,7 @@ def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path):
     with redirect_stdout(io.StringIO()) as printed:
         exec(compile(snippet, "card", "exec"), namespace)
     engine = Engine.load(str(release))
-    assert namespace["ids"] == engine.encode(QUESTION, EXAMPLE)[0]
+    assert namespace["ids"] == engine.prompt(QUESTION, EXAMPLE)[0].ids
     engine._constraints = None  # the snippet is plain transformers: it knows of no grammar
     answer = engine.generate_batch([Prompt(namespace["ids"], QUESTION, EXAMPLE)])[0][0].text
     assert printed.getvalue().startswith(answer[:8])

@@ -27,7 +27,8 @@ from text2sql.ask.fit import Target, fit_query
 from text2sql.ask.question import check_question
 from text2sql.ask.unknown import unknown_names
 from text2sql.errors import UserError
-from text2sql.model.prompt import VALUES_KEPT, encode_prompt, render
+from text2sql.model.prompt import VALUES_KEPT, ddl, encode_prompt, render
+from text2sql.model.relevant_tables import choose_tables
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema, Table
 from text2sql.sql import parse, shallow
@@ -162,12 +163,11 @@ class Engine:
         """
         warnings = check_question(question)
         started = time.perf_counter()
-        ids, notes = self.encode(question, schema)
-        prompt = Prompt(ids, question, schema, target.read if target else frozenset())
+        prompt, notes = self.prompt(question, schema, target)
         generations = self.generate_batch([prompt], candidates)[0]
         answer = self.finish(question, schema, generations, execute=execute, run=run, target=target)
         notices, seconds = (*warnings, *notes, *answer.warnings), time.perf_counter() - started
-        return dataclasses.replace(answer, warnings=notices, seconds=seconds, prompt_tokens=len(ids))
+        return dataclasses.replace(answer, warnings=notices, seconds=seconds, prompt_tokens=len(prompt.ids))
 
     def finish(
         self,
@@ -202,26 +202,42 @@ class Engine:
         tokens = len(generation.token_ids) + generation.finished
         return None if calibration is None else calibration.confidence(generation.score, tokens)
 
-    def encode(self, question: str, schema: Schema) -> tuple[list[int], list[str]]:
-        """The prompt's token ids, and a warning if it is longer than any in training.
+    def prompt(self, question: str, schema: Schema, target: Target | None = None) -> tuple[Prompt, list[str]]:
+        """The prompt of a question, and notes on it.
+
+        Where the schema is longer than any prompt in training, the tables that the question is about are shown.
 
         Raises:
-            UserError: the schema is empty, or does not fit the model.
+            UserError: the schema is empty, or not even one table fits the model.
         """
         if not schema.tables:
             raise UserError("the schema has no table", "give one with at least one CREATE TABLE")
-        options = self.located.options
-        ids = encode_prompt(self.tokenizer, render(schema, question, options.prompt, options.template))
-        positions = self.model.config.max_position_embeddings - options.max_new_tokens
-        if len(ids) > positions:
+        read = target.read if target else frozenset()
+        whole = Prompt(self._encode(question, schema), question, schema, read)
+        longest, positions = self.located.options.max_length, self.model.config.max_position_embeddings
+        longest = min(longest, positions - self.located.options.max_new_tokens)
+        if len(whole.ids) <= longest:
+            return whole, []
+        sizes = {table.name: self._tokens_of(table) for table in schema.tables}
+        empty = self._encode(question, dataclasses.replace(schema, tables=()))
+        part = choose_tables(question, schema, sizes, longest - len(empty))
+        prompt = Prompt(self._encode(question, part), question, part, read)
+        if len(prompt.ids) > longest:
             raise UserError(
-                f"the schema of {len(schema.tables):,} tables takes {len(ids):,} tokens; the model reads {positions:,}",
-                "name the tables that the question is about: --tables customers,orders",
+                f"table {part.tables[0].name} alone takes {len(prompt.ids):,} tokens; the model reads {longest:,}",
+                "ask about a view with the columns that matter",
             )
-        if len(ids) > options.max_length:
-            longer = f"the schema takes {len(ids):,} tokens; in training none took more than {options.max_length:,}"
-            return ids, [f"{longer}: expect worse answers, or name the tables that matter"]
-        return ids, []
+        names = ", ".join(table.name for table in part.tables)
+        of = f"{len(part.tables)} of the schema's {len(schema.tables):,} tables"
+        return prompt, [f"the model was shown {of}, those that the question seems to be about: {names}"]
+
+    def _encode(self, question: str, schema: Schema) -> list[int]:
+        options = self.located.options
+        return encode_prompt(self.tokenizer, render(schema, question, options.prompt, options.template))
+
+    def _tokens_of(self, table: Table) -> int:
+        """The tokens of a table in a prompt, with its line break."""
+        return len(self.tokenizer(ddl(table, self.located.options.prompt) + "\n", add_special_tokens=False).input_ids)
 
     def generate_batch(self, prompts: Sequence[Prompt], candidates: int = 1) -> list[list[Generation]]:
         """For each prompt the most likely answer and `candidates - 1` sampled ones, all prompts in one batch.

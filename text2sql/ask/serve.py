@@ -29,7 +29,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from text2sql.ask.engine import Answer, Engine, Prompt, result_dict
+from text2sql.ask.engine import Answer, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
 from text2sql.ask.question import check_question
 from text2sql.errors import UserError
@@ -149,12 +149,12 @@ class Batcher:
         prompts, encoded = [], []
         for waiting in batch:
             try:
-                ids, notes = self.engine.encode(waiting.question, waiting.place.schema)
+                prompt, notes = self.engine.prompt(waiting.question, waiting.place.schema, waiting.place.target)
             except Exception as error:
                 waiting.answer.set_exception(error)
                 continue
-            prompts.append(Prompt(ids, waiting.question, waiting.place.schema, waiting.place.target.read))
-            encoded.append((waiting, notes, len(ids)))
+            prompts.append(prompt)
+            encoded.append((waiting, notes, len(prompt.ids)))
         try:
             generations = self.engine.generate_batch(prompts) if prompts else []
         except Exception as error:

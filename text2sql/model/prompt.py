@@ -77,7 +77,7 @@ def render(schema: Schema, question: str, options: PromptOptions, template: str)
     It depends on nothing but its arguments, and everything before the question depends on the schema alone. The
     question is followed by the values of the schema that it names, if `options.values` asks for them.
     """
-    tables = "\n".join(_ddl(table, options) for table in schema.tables)
+    tables = "\n".join(ddl(table, options) for table in schema.tables)
     frame = FRAMES[template]
     asked = " ".join(question.split())
     if mentioned := mentioned_values(asked, schema, options.values):
@@ -132,7 +132,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> lis
     return tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
 
 
-def _ddl(table: Table, options: PromptOptions) -> str:
+def ddl(table: Table, options: PromptOptions) -> str:
     """CREATE TABLE, one line a column, keys as PostgreSQL writes them, what is known of a column behind `--`."""
     single = table.primary_key[0] if len(table.primary_key) == 1 else None
     lines = []
