@@ -99,7 +99,8 @@ class Preflight:
         bits = self.full.quantization.bits
         quantized = getattr(self.trainer.model, "is_loaded_in_4bit", False) == (bits == 4)
         float32 = all(p.dtype == torch.float32 for p in self.trainer.model.parameters() if p.requires_grad)
-        found = f"{total:,} parameters in {bits or 'no'} bits, {trainable:,} trainable in float32, {describe_device()}"
+        form = f"in {bits} bits" if bits else "not quantized"
+        found = f"{total:,} parameters, {form}, {trainable:,} trainable in float32, {describe_device()}"
         return Check("model", quantized and float32, found, "check conf/quantization and the bitsandbytes installation")
 
     def learns(self) -> Check:
