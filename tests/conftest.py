@@ -1,16 +1,22 @@
 """Shared fixtures: a miniature data set in Spider's layout, and the real Spider where SPIDER_ARCHIVE names it."""
 
+import fcntl
+import itertools
 import json
 import os
 import random
+import shutil
 import sqlite3
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import dvc  # noqa: F401 its loggers keep the streams of the first import: these last, a single test's do not
 import pytest
 
 from text2sql.model.process import prepare
+from text2sql.postgres import server as postgres_server
 
 prepare()  # as stages do: otherwise torch's threads spin, and two test processes slow each other down
 
@@ -21,6 +27,72 @@ def same_chance():
     random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_initdb():
+    """initdb takes four fifths of the start of a server: it runs once a process, and each server copies its files."""
+    run = postgres_server._run
+    place = Path(tempfile.mkdtemp(prefix="text2sql-template-"))
+    shutil.chown(place, postgres_server._identity().get("user"))
+
+    def copy_cluster(command, root):
+        program, *words = map(str, command)
+        if Path(program).name != "initdb":
+            return run(command, root)
+        settings = [setting for flag, setting in itertools.pairwise(words) if flag == "-c"]
+        if not any(place.iterdir()):
+            plain = [word for word in words if word != "-c" and word not in settings]
+            run([program, *plain[: plain.index("-D")], "-D", place / "data", *plain[plain.index("-D") + 2 :]], root)
+        target = Path(words[words.index("-D") + 1])
+        run(["cp", "-a", place / "data", target], root)
+        with (target / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, _, value in (s.partition("=") for s in settings))
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_server, "_run", copy_cluster)
+        yield
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; the test is skipped, saying so, where there is none. No longer than a module: while it runs,
+    its thread has an event loop, and `asyncio.run` refuses."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here: `.ci/browser` installs it as root")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes of the test run. No test may change it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory) -> Path:
+    """A release of the tiny model with its base model and params.yaml."""
+    from tests.tiny_release import make_release
+
+    return made_once(tmp_path_factory, "tiny", make_release) / "models/release"
 
 
 SHOP = """

@@ -14,7 +14,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from tiny_release import make_release
 from typer.testing import CliRunner
 
 from text2sql.cli import app
@@ -38,10 +37,10 @@ create table orders (id integer primary key, customer_id integer references cust
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(tmp_path_factory, tiny_release):
     """A folder as a reader of the documentation has it before them."""
     folder = tmp_path_factory.mktemp("workplace")
-    make_release(folder)
+    shutil.copytree(tiny_release.parent.parent, folder, dirs_exist_ok=True)
     (folder / "shop.sql").write_text(SHOP)
     shutil.copytree(ROOT / "examples", folder / "examples")
     connection = sqlite3.connect(folder / "shop.sqlite")

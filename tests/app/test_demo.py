@@ -1,31 +1,24 @@
 """The demo in a real browser: every domain, a pasted schema, hostile questions and queries, two visitors at once."""
 
 import re
-import shutil
 import socket
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psycopg
 import pytest
-from scripted import Scripted
 
-from app.databases import PASTED, TITLES, Databases
+from app.databases import MOST_TABLES, PASTED, TITLES, Databases
 from app.demo import LARGEST_REQUEST, build_page, run_demo, serve
+from tests.scripted import Scripted
 from text2sql.data.mini.domain import load_folder
 from text2sql.errors import UserError
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
-]
+pytestmark = pytest.mark.browser
 DOMAINS = {domain.db_id: domain for domain in load_folder("demo")}
 ANSWERS = {question: sql for domain in DOMAINS.values() for question, sql in domain.questions} | {
     "Throw it all away": "drop table customers",
-    "Wait for ever": "select pg_sleep(60)",
-    "Count without end": "with recursive t as (select 1 as n union all select n + 1 from t) select max(n) from t",
     "Read a file": "select pg_read_file('/etc/passwd')",
     "<img src=x onerror=alert(1)>": "select '<script>alert(1)</script>' as \"<b>x</b>\"",
     "How many books did each author write?": "select name, count(*) from authors join books "
@@ -52,30 +45,41 @@ def address(databases):
     page.close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
+@contextmanager
+def opened(browser, address, **viewport):
+    """A visitor's page, which causes no error, dialog or request to elsewhere."""
+    context = browser.new_context(**viewport)
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+    page.on("request", lambda r: problems.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
+    page.goto(address)
+    page.wait_for_selector("#samples button")
+    yield page
+    context.close()
+    assert problems == []
 
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
+
+@pytest.fixture(scope="module")
+def page(browser, address):
+    """One page for all tests that do not mind what was asked before."""
+    with opened(browser, address) as page:
+        yield page
 
 
 @pytest.fixture
-def page(browser, address):
-    opened = browser.new_page()
-    problems = []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    opened.on(
-        "request", lambda r: problems.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None
-    )
-    opened.goto(address)
-    opened.wait_for_selector("#samples button")
-    yield opened
-    opened.close()
-    assert problems == [], "errors, dialogs or requests to elsewhere"
+def new_page(browser, address):
+    with opened(browser, address) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    """What the page's scripts do, without a browser."""
+    from gradio_client import Client
+
+    return Client(address, verbose=False)
 
 
 def ask(page, question):
@@ -83,26 +87,26 @@ def ask(page, question):
     done = page.locator("[data-answer]").get_attribute("data-answer") if page.locator("[data-answer]").count() else "0"
     page.fill("#question textarea", question)
     page.click("#ask")
-    page.wait_for_selector(f"[data-answer]:not([data-answer='{done}']), #notice .error", timeout=15_000)
+    page.wait_for_selector(f"[data-answer]:not([data-answer='{done}']), #notice .error")
 
 
 def table(page):
     return [row.locator("td").all_inner_texts() for row in page.locator("#rows .scroll tbody tr").all()]
 
 
-@pytest.mark.parametrize("key", TITLES)
-def test_every_sample_question_of_every_domain(page, key):
-    page.get_by_text(TITLES[key], exact=True).click()
-    page.wait_for_function(
-        "q => document.querySelector('#samples button')?.innerText.trim() === q", arg=DOMAINS[key].questions[0][0]
-    )
-    shown = page.locator("#samples button").all_inner_texts()
-    assert [text.strip() for text in shown] == [question for question, _ in DOMAINS[key].questions]
-    page.locator("#samples button").last.click()
-    page.wait_for_selector("#rows tbody tr, #notice .error, #rows .error")
-    assert page.locator(".error").count() == 0, page.locator(".error").all_inner_texts()
-    assert table(page)
-    assert "SELECT" in page.locator("#sql .cm-content").inner_text()
+def test_the_sample_questions_of_every_domain(page):
+    for key, title in reversed(TITLES.items()):  # the first one is chosen already
+        page.get_by_text(title, exact=True).click()
+        page.wait_for_function(
+            "q => document.querySelector('#samples button')?.innerText.trim() === q", arg=DOMAINS[key].questions[0][0]
+        )
+        shown = page.locator("#samples button").all_inner_texts()
+        assert [text.strip() for text in shown] == [question for question, _ in DOMAINS[key].questions]
+        page.locator("#samples button").last.click()
+        page.wait_for_selector("#rows tbody tr, #notice .error, #rows .error")
+        assert page.locator(".error").count() == 0, page.locator(".error").all_inner_texts()
+        assert table(page)
+        assert "SELECT" in page.locator("#sql .cm-content").inner_text()
 
 
 def test_all_gold_queries_have_rows(databases):
@@ -113,7 +117,8 @@ def test_all_gold_queries_have_rows(databases):
                 assert result.rows, question
 
 
-def test_pasted_schema(page):
+def test_pasted_schema(new_page):
+    page = new_page
     page.get_by_text("Your schema", exact=True).click()
     page.wait_for_selector("#pasted textarea")
     ask(page, "How many books did each author write?")
@@ -122,35 +127,29 @@ def test_pasted_schema(page):
     page.click("#run")
     page.wait_for_selector("#rows .error")
     assert 'relation "books" does not exist' in page.locator("#rows .error").inner_text()
+    page.fill("#pasted textarea", "hello")
+    page.click("#ask")
+    page.wait_for_selector("#notice .error")
+    assert "has no CREATE TABLE" in page.locator("#notice .error").inner_text()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("", "has no CREATE TABLE"), ("hello", "has no CREATE TABLE"), ("CREATE TABLE (", "can be read")],
-)
-def test_pasted_nonsense(page, text, said):
-    page.get_by_text("Your schema", exact=True).click()
-    page.wait_for_selector("#pasted textarea")
-    page.fill("#pasted textarea", text)
-    ask(page, "How many?")
-    assert said in page.locator("#notice .error").inner_text()
+@pytest.mark.parametrize(("text", "said"), [("", "has no CREATE TABLE"), ("CREATE TABLE (", "can be read")])
+def test_pasted_nonsense(client, text, said):
+    assert said in "".join(client.predict("How many?", "Your schema", text, api_name="/ask")[1:3])
 
 
 @pytest.mark.parametrize(
     ("question", "said"),
     [
         ("Throw it all away", "not a query"),
-        ("Wait for ever", "forbidden"),
-        ("Count without end", "timeout|resources"),
         ("Read a file", "forbidden"),
         ("drop table customers", "that is SQL already"),
         ("   ", "the question is empty"),
         ("Invented column", "no table of the query has a column nickname"),
     ],
 )
-def test_hostile_questions(page, databases, question, said):
-    ask(page, question)
-    assert re.search(said, page.locator("#notice").inner_text() + page.locator("#rows").inner_text())
+def test_hostile_questions(client, databases, question, said):
+    assert said in "".join(client.predict(question, TITLES["ecommerce"], "", api_name="/ask")[1:3])
     assert len(databases.execute(databases.domains["ecommerce"], "select * from customers").rows) == 30
 
 
@@ -167,15 +166,6 @@ def test_long_results_are_cut(page):
     assert re.search("more than 200 rows|first 100 shown", page.locator("#rows").inner_text())
 
 
-def test_the_history_is_there_after_a_reload(page):
-    ask(page, "How many customers are there?")
-    page.wait_for_timeout(300)  # the browser keeps it
-    page.reload()
-    page.get_by_text("History").click()
-    page.wait_for_selector("#history summary")
-    assert "How many customers are there?" in page.locator("#history summary").first.inner_text()
-
-
 def test_confidence_and_bars(page):
     ask(page, "How many orders has each status?")
     assert page.locator(".confidence").inner_text().strip() == "88% sure"
@@ -183,51 +173,49 @@ def test_confidence_and_bars(page):
     assert page.locator(".bars caption").inner_text() == "n by status"
 
 
-def test_edited_query_and_history(page):
+def test_edited_query_and_history(new_page):
+    page = new_page
     ask(page, "How many customers are there?")
     page.locator("#sql .cm-content").fill("select max(price) as top from products")
     page.click("#run")
     page.wait_for_function("document.querySelector('#rows th')?.innerText === 'top'")
     assert table(page) == [["249.0"]]
+    kept = page.evaluate("JSON.stringify(localStorage)")
     ask(page, "Which three products are the most expensive?")
-    page.get_by_text("History").click()
-    page.wait_for_selector("#history summary")
-    summaries = page.locator("#history summary").all_inner_texts()
-    assert [s.rpartition(" ")[0] for s in summaries] == [
-        "Which three products are the most expensive?",
-        "How many customers are there?",
-    ]
+    page.wait_for_function("kept => JSON.stringify(localStorage) !== kept", arg=kept)
+    for _ in ("now", "after a reload"):
+        page.get_by_text("History").click()
+        page.wait_for_selector("#history summary")
+        summaries = page.locator("#history summary").all_inner_texts()
+        assert [s.rpartition(" ")[0] for s in summaries] == [
+            "Which three products are the most expensive?",
+            "How many customers are there?",
+        ]
+        page.reload()
 
 
-@pytest.mark.parametrize("width", [390, 320])
-def test_a_phone_needs_no_sideways_scrolling(browser, address, width):
-    context = browser.new_context(viewport={"width": width, "height": 800}, is_mobile=True, has_touch=True)
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector("#samples button")
-    ask(page, "For each customer, show the name and the number of orders.")
-    page.wait_for_selector("#rows tbody tr")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
+def test_a_phone_needs_no_sideways_scrolling(browser, address):
+    phone = {"viewport": {"width": 320, "height": 800}, "is_mobile": True, "has_touch": True}
+    with opened(browser, address, **phone) as page:
+        ask(page, "For each customer, show the name and the number of orders.")
+        page.wait_for_selector("#rows tbody tr")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_two_visitors_at_once_get_their_own_answers(address):
     from gradio_client import Client
 
     def visit(title):
-        client, questions = Client(address, verbose=False), dict(DOMAINS[title].questions)
-        seconds = []
-        for question in questions:
-            started = time.perf_counter()
+        client = Client(address, verbose=False)
+        for number, (question, _) in enumerate(DOMAINS[title].questions[:4], 1):
             sql, *_, past = client.predict(question, TITLES[title], "", api_name="/ask")
-            seconds.append(time.perf_counter() - started)
-            assert past.count("<details>") == len(seconds), "history is one's own"
+            assert past.count("<details>") == number, "history is one's own"
             assert "SELECT" in sql
-        return statistics.median(seconds)
+        return title
 
+    titles = ["finance", "retail"]
     with ThreadPoolExecutor(2) as visitors:
-        medians = list(visitors.map(visit, ["finance", "retail"]))
-    assert max(medians) < 6
+        assert list(visitors.map(visit, titles)) == titles
 
 
 def pasted_databases(databases):
@@ -253,7 +241,7 @@ UNUSUAL = {
     "a column twice": "CREATE TABLE t (id int, id int);",
     "long names": f"CREATE TABLE {'t' * 80} (id int, {'c' * 70} text, {'c' * 70}x text);",
     "a table twice": "CREATE TABLE t (id int); CREATE TABLE t (id int);",
-    "thousands of tables": "".join(f"CREATE TABLE t{i} (id int primary key);\n" for i in range(3000)),
+    "many tables": "".join(f"CREATE TABLE t{i} (id int primary key);\n" for i in range(MOST_TABLES + 1)),
     "thousands of columns": f"CREATE TABLE t ({', '.join(f'c{i} int' for i in range(2000))});",
     "a key to a unique column": "CREATE TABLE a (code text UNIQUE); CREATE TABLE b (c text REFERENCES a (code));",
     "a key to nothing": "CREATE TABLE t (a int REFERENCES nowhere (id));",
@@ -261,7 +249,7 @@ UNUSUAL = {
     "odd names": 'CREATE TABLE "a""b" ("c;d" int, "e\n" text);',
     "no text": "CREATE TABLE t (id int, \ud800 text);",
     "a NUL": "CREATE TABLE t (id int, \0 text);",
-    "nesting": f"CREATE TABLE t (id int DEFAULT {'(' * 20000}1{')' * 20000});",
+    "nesting": f"CREATE TABLE t (id int DEFAULT {'(' * 5000}1{')' * 5000});",
 }
 
 

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
-from schemas import parse
-from scripted import Scripted
-from tiny_release import make_release
 from typer.testing import CliRunner
 
+from tests.schemas import parse
+from tests.scripted import Scripted
 from text2sql.ask.engine import Engine, Prompt, choose_text, format_sql, query_problems, schema
 from text2sql.ask.place import open_place
 from text2sql.ask.question import check_question
@@ -61,8 +60,8 @@ def dsn():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_release(tmp_path_factory.mktemp("tiny"))
+def tiny(tiny_release):
+    return tiny_release
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +446,8 @@ def test_an_mlflow_alias_moves(tiny, tmp_path, monkeypatch):
 def test_a_hub_name_brings_safetensors_only(tiny, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **k: asked.update(k, name=name) or str(tiny))
+    download = "huggingface_hub.snapshot_download"
+    monkeypatch.setattr(download, lambda name, **k: asked.update(k, name=name) or str(tiny))
     assert Engine.load("user/name").located.adapter == tiny
     assert asked["name"] == "user/name"
     assert not any("bin" in pattern or "*.py" in pattern or pattern == "*" for pattern in asked["allow_patterns"])

@@ -49,8 +49,7 @@ def test_a_question_that_is_no_text_does_not_end_the_conversation(monkeypatch):
 
 @pytest.mark.parametrize(("least", "answered"), [(0.0, True), (0.8, True), (0.9, False)])
 def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answered):
-    from scripted import Scripted
-
+    from tests.scripted import Scripted
     from text2sql.ask.terminal import AskOptions, print_answer
     from text2sql.schema import Column, Schema, Table
 

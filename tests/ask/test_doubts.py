@@ -1,8 +1,8 @@
 """What is doubted in a query, and what is not."""
 
 import pytest
-from schemas import parse
 
+from tests.schemas import parse
 from text2sql.ask.doubts import doubts
 
 SHOP = parse("""

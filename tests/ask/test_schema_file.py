@@ -1,8 +1,8 @@
 """Schema files: one table of cases, `text -> the prompt's DDL`, and what is said of those that cannot be read."""
 
 import pytest
-from schemas import parse
 
+from tests.schemas import parse
 from text2sql.ask.schema_file import LARGEST, read
 from text2sql.errors import UserError
 from text2sql.schema import Table, quote

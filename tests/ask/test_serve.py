@@ -15,10 +15,9 @@ import openai
 import psutil
 import pytest
 import uvicorn
-from schemas import parse
-from scripted import Scripted
-from tiny_release import make_release
 
+from tests.schemas import parse
+from tests.scripted import Scripted
 from text2sql.ask.place import Place
 from text2sql.ask.serve import Batcher, QueueFull, ServeOptions, build_app, check_address, named_places
 from text2sql.errors import UserError
@@ -173,11 +172,10 @@ def test_mcp(address):
 
 
 @pytest.fixture
-def serve_command(tmp_path):
+def serve_command(tiny_release):
     """Starts `text2sql serve` as its users do, with the tiny model and the example's database."""
-    release = make_release(tmp_path)
     return [
-        sys.executable, "-m", "text2sql.cli", "serve", "--model", str(release), "--run", "--sqlite",
+        sys.executable, "-m", "text2sql.cli", "serve", "--model", str(tiny_release), "--run", "--sqlite",
         f"shop={EXAMPLES / 'shop.sqlite'}",
     ]  # fmt: skip
 
@@ -195,14 +193,14 @@ def test_the_process_answers_and_ends_on_sigterm(serve_command):
         assert 0 < done.usage.completion_tokens <= 16
         servers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait() == 0
     finally:
         process.kill()
     log = process.communicate()[1]
     assert "/v1/chat/completions 200" in log
     assert QUESTION not in log
     assert "Traceback" not in log
-    assert not psutil.wait_procs(servers, timeout=30)[1], "PostgreSQL is still there"
+    assert not psutil.wait_procs(servers, timeout=300)[1], "PostgreSQL is still there"
 
 
 def wait_until_open(port, process):

@@ -4,7 +4,9 @@ import subprocess
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from tests.ask.pooler import pooler
 from text2sql.ask.servers import QueryRefused, Remote, check_reads_only, hide
 from text2sql.errors import UserError
 from text2sql.postgres.server import server
@@ -89,6 +91,19 @@ def test_of_a_large_table_not_all_values_are_known(dsn, monkeypatch, rows, read)
         names = remote.catalog(10).schema.table("customers").columns[1].samples
         assert names == ("Ann", "Bob")
         assert remote.read == read
+
+
+def test_through_a_pooler_that_refuses_options(dsn):
+    """Limits are set once the connection is there; none can come in its startup packet."""
+    path = f"{conninfo_to_dict(dsn)['host']}/.s.PGSQL.{conninfo_to_dict(dsn)['port']}"
+    with pooler(path) as port:
+        address = f"host=127.0.0.1 port={port} dbname=shop user=postgres"
+        with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
+            psycopg.connect(address, options="-c statement_timeout=1")
+        with Remote(f"postgresql://postgres@127.0.0.1:{port}/shop", seconds=0.5) as remote:
+            assert "customers" in {table.name for table in remote.schema().tables}
+            assert remote.execute("select count(*) from customers").rows == [(2,)]
+            assert remote.execute("select count(*) from generate_series(1, 10000000000)").error == "timeout"
 
 
 def test_a_misspelt_hidden_column_is_refused(shop):

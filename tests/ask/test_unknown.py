@@ -1,8 +1,8 @@
 """Names that the schema does not have: each query beside what is said of it."""
 
 import pytest
-from schemas import parse
 
+from tests.schemas import parse
 from text2sql.ask.unknown import unknown_names
 
 SCHEMA = parse(

@@ -8,10 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests import processes
 from tests.bucket.emulators import KINDS, Emulator
+from tests.conftest import made_once
+from text2sql import bucket as product
 
 MAKE = """
 import json, random, yaml
@@ -74,11 +78,19 @@ def own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
 
 
+@pytest.fixture(autouse=True)
+def quick_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of DVC that the product runs start in a tenth of a second."""
+    monkeypatch.setattr(product, "subprocess", SimpleNamespace(run=processes.run, PIPE=subprocess.PIPE))
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after its first run, committed; copied by every test."""
-    root = tmp_path_factory.mktemp("made") / "project"
-    root.mkdir()
+    return made_once(tmp_path_factory, "project", make_project)
+
+
+def make_project(root: Path) -> None:
     (root / "make.py").write_text(MAKE)
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "params.yaml").write_text("seed: 1\n")
@@ -87,7 +99,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in (["init", "-q"], ["config", "-q", "core.analytics", "false"], ["repro", "-q"]):
         assert dvc(root, *command) == 0
     commit(root, "first run")
-    return root
 
 
 @pytest.fixture

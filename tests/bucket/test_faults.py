@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.bucket.conftest import clone, commit, dvc, git
 from tests.bucket.emulators import Emulator, Gate, whole
 from text2sql.bucket import configure, open_cache, probe, pull_outputs, push_outputs, settle, verify_clone
@@ -141,18 +142,10 @@ def test_nothing_needs_the_remote(alice: Path, monkeypatch: pytest.MonkeyPatch) 
             listener.accept()
 
 
-def command(root: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """`text2sql ...` or `dvc ...` as a process of its own."""
-    module = "text2sql.cli" if words[0] == "text2sql" else "dvc"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *words[1:]],
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def command(root: Path, *words: str) -> BaseProcess:
+    """`dvc ...` as a process of its own."""
+    said = str(root.with_suffix(".log"))
+    return processes.start(["dvc", *words], said, said, cwd=root)
 
 
 @pytest.mark.parametrize("cut_after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2_000_000, 7_500_000))])
@@ -161,13 +154,13 @@ def test_server_killed_in_a_push(
 ) -> None:
     """It is started again: the push that waits for it completes by itself, and the bucket has all, whole."""
     gate.cut_after = cut_after
-    pushing = command(alice, "dvc", "push", "-q")
-    while gate.cut_after is not None and pushing.poll() is None:
+    pushing = command(alice, "push", "-q")
+    while gate.cut_after is not None and pushing.is_alive():
         time.sleep(0.02)
     assert gate.cut_after is None, "it was killed"
     emulator.start()
     whole(emulator, bucket)
-    pushing.communicate(timeout=120)
+    pushing.join(120)
     assert dvc(alice, "push") == 0
     whole(emulator, bucket)
     bob = clone(alice, tmp_path / "bob")
@@ -181,12 +174,12 @@ def test_server_killed_in_a_pull(
     assert dvc(alice, "push") == 0
     bob = clone(alice, tmp_path / "bob")
     gate.passed, gate.cut_after = 0, 3_000_000
-    pulling = command(bob, "dvc", "pull", "-q")
-    while gate.cut_after is not None and pulling.poll() is None:
+    pulling = command(bob, "pull", "-q")
+    while gate.cut_after is not None and pulling.is_alive():
         time.sleep(0.02)
     assert gate.cut_after is None, "it was killed"
     pulling.kill()
-    pulling.communicate()
+    pulling.join()
     monkeypatch.chdir(bob)
     here = open_cache({})
     for path, facts in here.listing().items():
@@ -203,10 +196,10 @@ def test_client_killed_while_it_reads_the_listings(
     assert dvc(alice, "push") == 0
     bob = clone(alice, tmp_path / "bob")
     gate.stall, gate.stalled_after = ".dir", 1
-    pulling = command(bob, "dvc", "pull", "-q")
+    pulling = command(bob, "pull", "-q")
     assert gate.stalled.wait(120)
     pulling.kill()
-    pulling.communicate()
+    pulling.join()
     gate.stall = None
     monkeypatch.chdir(bob)
     pull_outputs()
@@ -227,11 +220,11 @@ def test_server_that_stays_away(alice: Path, gate: Gate, emulator: Emulator, mon
 
 @pytest.mark.slow
 def test_client_killed_in_a_push(alice: Path, bucket: str, emulator: Emulator, gate: Gate) -> None:
-    pushing = command(alice, "dvc", "push", "-q")
-    while gate.passed < 1_000_000 and pushing.poll() is None:
+    pushing = command(alice, "push", "-q")
+    while gate.passed < 1_000_000 and pushing.is_alive():
         time.sleep(0.005)
     pushing.kill()
-    pushing.communicate()
+    pushing.join()
     whole(emulator, bucket)
     assert dvc(alice, "push") == 0
     whole(emulator, bucket)
@@ -247,10 +240,10 @@ def test_two_clones_push_at_once(alice: Path, bucket: str, emulator: Emulator, t
     assert dvc(bob, "repro", "-q") == 0
     carol = tmp_path / "carol"
     subprocess.run(["cp", "-r", str(alice), str(carol)], check=True)
-    with ThreadPoolExecutor() as pool:
-        runs = [command(root, "dvc", "push", "-q") for root in (alice, bob, carol)]
-        outputs = list(pool.map(lambda run: run.communicate(timeout=120)[0], runs))
-    assert [run.returncode for run in runs] == [0, 0, 0], outputs
+    runs = [command(root, "push", "-q") for root in (alice, bob, carol)]
+    for run in runs:
+        run.join(120)
+    assert [run.exitcode for run in runs] == [0, 0, 0], [path.read_text() for path in tmp_path.glob("*.log")]
     whole(emulator, bucket)
     assert len(emulator.objects(bucket)) == 22
 

@@ -123,10 +123,10 @@ WRONG = [
 
 
 def test_a_different_result_is_never_verified(shop):
+    outcomes = run(shop, [query for query, _ in WRONG])
     for query, reason in WRONG:
-        outcome = run(shop, [query])[query]
-        assert outcome.status == "rejected"
-        assert reason in outcome.reason
+        assert outcomes[query].status == "rejected"
+        assert reason in outcomes[query].reason
 
 
 COLUMNS = ["c.age", "c.zip", "c.vip", "c.joined", "c.city", "c.score", "r.v", "r.n", "r.t", "c.age + 1", "'5'"]
@@ -135,11 +135,12 @@ VALUES = ["5", "2.5", "'5'", "'abc'", "'-3'", "'2020-01-31'", "NULL", "c.age", "
 
 def test_any_comparison_is_right_or_rejected_before_it_runs(shop):
     """Affinity is the rule most easily got wrong: whatever is compared with whatever, no result may differ."""
-    conditions = [
-        f"{column} {operator} {value}" for column in COLUMNS for value in VALUES for operator in ("=", "<", "IS NOT")
+    conditions = [f"{column} = {value}" for column in COLUMNS for value in VALUES]
+    # The other operators take turns: each meets every column, and every value.
+    others = ["{} < {}", "{} IS NOT {}", "{} BETWEEN {} AND 40", "{} IN ({}, 34)"]
+    conditions += [
+        others[(i + j) % 4].format(column, value) for i, column in enumerate(COLUMNS) for j, value in enumerate(VALUES)
     ]
-    conditions += [f"{column} BETWEEN {value} AND 40" for column in COLUMNS for value in VALUES]
-    conditions += [f"{column} IN ({value}, 34)" for column in COLUMNS for value in VALUES]
     queries = [f"SELECT c.id, r.id FROM customer AS c, reading AS r WHERE {condition}" for condition in conditions]
     outcomes = run(shop, queries)
     wrong = [(q, o) for q, o in outcomes.items() if o.status == "rejected" and o.postgres is not None]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import made_once
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.sources import ModelOptions, obtain
 
@@ -14,9 +15,7 @@ NF4 = QuantizationOptions(bits=4, type="nf4", double=True, compute_dtype="float3
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("tiny") / "base"
-    obtain(TINY, target)
-    return target
+    return made_once(tmp_path_factory, "tiny-base", lambda folder: obtain(TINY, folder / "base")) / "base"
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from contextlib import redirect_stdout
 
 import pytest
 from huggingface_hub import ModelCard
-from tiny_release import make_release, tiny_params
 
+from tests.tiny_release import tiny_params
 from text2sql.ask.engine import Engine, Prompt
 from text2sql.config import compose
 from text2sql.errors import UserError
@@ -115,8 +115,9 @@ def test_no_card_without_a_score(stage):
         render_card(metrics, params(), prompt="p")
 
 
-def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path):
-    release = make_release(tmp_path)
+def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path, tiny_release):
+    shutil.copytree(tiny_release.parent, tmp_path / "models")
+    release = tmp_path / "models/release"
     for path in (tmp_path / "models/base").glob("tokenizer*"):
         shutil.copy(path, release)
     snippet = re.search(

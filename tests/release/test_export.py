@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tiny_release import make_release
 from typer.testing import CliRunner
 
 from text2sql.cli import app
@@ -28,10 +28,10 @@ QUESTIONS = ("How many customers are there?", "Name them all.", "Is there a [/IN
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> Path:
     """A release with its base model, test questions and their database."""
     root = tmp_path_factory.mktemp("workspace")
-    make_release(root)
+    shutil.copytree(tiny_release.parent.parent, root, dirs_exist_ok=True)
     options = PromptOptions(style="ddl", samples=0)
     rows = [{"id": f"test-{n}", "db_id": "shop", "question": text} for n, text in enumerate(QUESTIONS)]
     write_jsonl(root / "data/splits/test.jsonl", [{**r, "sql": "SELECT count(*) FROM customers"} for r in rows])
@@ -104,8 +104,6 @@ def test_a_worse_export_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage, said: str) -> None:
-    import shutil
-
     shutil.copytree(workspace, tmp_path / "copy")
     damage(tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")

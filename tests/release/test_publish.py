@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from fake_hub import fake_hub
 from huggingface_hub import HfApi, ModelCard
 from safetensors.numpy import save_file
-from test_card import METRICS, params
 from typer.testing import CliRunner
 
+from tests.fake_hub import fake_hub
+from tests.release.test_card import METRICS, params
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree, write_json, write_text

@@ -1,0 +1,58 @@
+"""A connection pooler as far as a client notices: PgBouncer refuses a connection whose startup packet has `options`."""
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ENCRYPTION = (80877103, 80877104)  # requests for SSL and GSSAPI, which come before the startup packet
+
+
+def serve(client: socket.socket, path: str) -> None:
+    """One connection: its startup, then whatever either side says."""
+    while True:
+        head = client.recv(8, socket.MSG_WAITALL)
+        if len(head) < 8:
+            return client.close()
+        size, code = struct.unpack("!II", head)
+        if code not in ENCRYPTION:
+            break
+        client.sendall(b"N")
+    startup = head + client.recv(size - 8, socket.MSG_WAITALL)
+    if b"\0options\0" in startup:
+        said = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
+        client.sendall(b"E" + struct.pack("!I", len(said) + 4) + said)
+        return client.close()
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(path)
+    server.sendall(startup)
+    threading.Thread(target=forward, args=(server, client), daemon=True).start()
+    return forward(client, server)
+
+
+def forward(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while content := source.recv(65536):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        target.close()
+
+
+@contextmanager
+def pooler(path: str) -> Iterator[int]:
+    """The port of a pooler before the server whose Unix socket is `path`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(client, path), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
