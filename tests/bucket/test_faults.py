@@ -264,7 +264,6 @@ def test_full_disk(alice: Path, bucket: str, tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     if "rc=" not in run.stdout:

@@ -32,7 +32,7 @@ def test_spinning(tmp_path, folder, given, shown):
 
 IMPORT_ALL = """
 import importlib, logging, os, pkgutil, warnings
-import torch, transformers, trl, peft, bitsandbytes, mlflow, gradio, psycopg, sqlglot, hydra, rich
+import torch, transformers, trl, peft, bitsandbytes, mlflow, psycopg, sqlglot, rich
 before = dict(os.environ), list(warnings.filters), logging.getLogger("bitsandbytes").level, logging.getLogger().level
 import text2sql
 for module in pkgutil.walk_packages(text2sql.__path__, "text2sql."):

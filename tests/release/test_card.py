@@ -108,6 +108,11 @@ def test_spider_is_cited_where_it_was_used():
     assert "yu2018spider" not in render_card(METRICS, params(), prompt="p")
 
 
+def test_ones_own_data_say_nothing_of_others():
+    assert "the scores say nothing of other schemas" in render_card(METRICS, params("data=custom"), prompt="p")
+    assert "other schemas" not in render_card(METRICS, params(), prompt="p")
+
+
 @pytest.mark.parametrize("stage", ["score", "split"])
 def test_no_card_without_a_score(stage):
     metrics = {k: v for k, v in METRICS.items() if k != stage}
