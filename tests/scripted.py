@@ -16,7 +16,7 @@ class Scripted(Engine):
 
     title = "a script"
     #: an answer of no tokens and score -i: 88 %, 73 %, 50 % ...
-    located = SimpleNamespace(calibration=Calibration(2.0, 1.0, 0.0))
+    located = SimpleNamespace(calibration=Calibration(2.0, 1.0, 0.0), notice="")
 
     def __init__(self, answers: dict[str, str | list[str]], seconds: float = 0.0) -> None:
         self.answers, self.pause = answers, seconds

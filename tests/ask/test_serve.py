@@ -15,11 +15,13 @@ import openai
 import psutil
 import pytest
 import uvicorn
+from typer.testing import CliRunner
 
 from tests.schemas import parse
 from tests.scripted import Scripted
 from text2sql.ask.place import Place
 from text2sql.ask.serve import Batcher, QueueFull, ServeOptions, build_app, check_address, named_places
+from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
@@ -171,26 +173,22 @@ def test_mcp(address):
     assert wrong
 
 
-@pytest.fixture
-def serve_command(tiny_release):
-    """Starts `text2sql serve` as its users do, with the tiny model and the example's database."""
-    return [
-        sys.executable, "-m", "text2sql.cli", "serve", "--model", str(tiny_release), "--run", "--sqlite",
-        f"shop={EXAMPLES / 'shop.sqlite'}",
-    ]  # fmt: skip
+#: `text2sql serve` on the example's database
+SERVE_COMMAND = [
+    sys.executable, "-m", "tests.ask.scripted_serve", "--run", "--sqlite", f"shop={EXAMPLES / 'shop.sqlite'}",
+]  # fmt: skip
 
 
-def test_the_process_answers_and_ends_on_sigterm(serve_command):
+def test_the_process_answers_and_ends_on_sigterm():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([*serve_command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*SERVE_COMMAND, "--port", str(port)], stderr=subprocess.PIPE, text=True)
     try:
         wait_until_open(port, process)
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
         done = client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION))
-        assert done.usage.prompt_tokens > 100
-        assert 0 < done.usage.completion_tokens <= 16
+        assert "SELECT" in done.choices[0].message.content
         servers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
@@ -212,13 +210,13 @@ def wait_until_open(port, process):
     raise AssertionError(process.communicate()[1])
 
 
-def test_mcp_on_the_standard_streams(serve_command):
+def test_mcp_on_the_standard_streams():
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
     async def talk():
         server = StdioServerParameters(
-            command=serve_command[0], args=[*serve_command[1:], "--mcp"], env=dict(os.environ)
+            command=SERVE_COMMAND[0], args=[*SERVE_COMMAND[1:], "--mcp"], env=dict(os.environ)
         )
         async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
             await session.initialize()
@@ -245,12 +243,12 @@ def test_beyond_loopback_only_with_a_token(host):
         check_address(ServeOptions({}, "m", host=host), None)
 
 
-def test_a_port_in_use():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(UserError, match="--port"):
-            check_address(ServeOptions({}, "m", port=taken.getsockname()[1]), None)
+def test_a_port_in_use_is_said_before_the_model_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--model", "models/none", "--sqlite", str(EXAMPLES / "shop.sqlite")]
+        done = CliRunner().invoke(app, ["serve", *words, "--port", str(taken.getsockname()[1])])
+    assert isinstance(done.exception, UserError)
+    assert "--port" in str(done.exception)
 
 
 def test_names():
