@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = workspace(Path(scratch), INPUTS)
         write_jsonl(folder / SPLITS / "test.jsonl", empty)
-        write_jsonl(folder / PROMPTS, prompts)
+        write_jsonl(folder / PROMPTS / "test.jsonl", prompts)
         run(folder, "predict")
         levels = {row["id"]: row["hardness"] for row in empty}
         answers = [{**row, "hardness": levels[row["id"]]} for row in read_jsonl(folder / PREDICTIONS)]

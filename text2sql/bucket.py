@@ -45,36 +45,28 @@ LOGIN = (
     "a public bucket: `text2sql remote gs://NAME/FOLDER --anonymous`"
 )
 #: What DVC, gcsfs, Google's libraries and the operating system say; what that is; what to do. The first fit counts.
-PROBLEMS = [
-    (
-        r"No space left on device|Errno 28|Disk quota exceeded",
-        "the disk is full",
-        "make room, then run this again: it goes on",
+PROBLEMS = {
+    r"No space left on device|Errno 28|Disk quota exceeded": (
+        "the disk is full", "make room, then run this again: it goes on"
     ),
-    (r"Anonymous c(aller|redentials)", "no credentials were found, and it is not public", LOGIN),
-    (
-        r"DefaultCredentialsError|MalformedError|RefreshError|Unauthorized|\b401\b|Invalid Credentials",
-        "credentials are missing, broken or expired",
-        LOGIN,
+    r"Anonymous c(aller|redentials)": ("no credentials were found, and it is not public", LOGIN),
+    r"DefaultCredentialsError|MalformedError|RefreshError|Unauthorized|\b401\b|Invalid Credentials": (
+        "credentials are missing, broken or expired", LOGIN
     ),
-    (
-        r"Forbidden|\b403\b|PermissionError|does not have storage\.",
+    r"Forbidden|\b403\b|PermissionError|does not have storage\.": (
         "permission denied",
         "ask its owner for roles/storage.objectUser (to push) or roles/storage.objectViewer (to pull) on the bucket",
     ),
-    (
-        r"ConnectionError|ClientConnector|ServerDisconnected|ClientOSError|Cannot connect|TransportError|Time(d )?out"
-        r"|RetryError|\b(408|429|50[0234])\b",
-        "cannot be reached",
-        "check network and proxy, then run this again: what has arrived is kept",
+    r"ConnectionError|ClientConnector|ServerDisconnected|ClientOSError|Cannot connect|TransportError|Time(d )?out"
+    r"|RetryError|\b(408|429|50[0234])\b": (
+        "cannot be reached", "check network and proxy, then run this again: what has arrived is kept"
     ),
-    (
-        r"NotFound|FileNotFoundError|\b404\b",
+    r"NotFound|FileNotFoundError|\b404\b": (
         "not found",
         "check the name; a new bucket: `gcloud storage buckets create gs://NAME --location=REGION "
         "--uniform-bucket-level-access` (docs/STORAGE.md)",
     ),
-]
+}  # fmt: skip
 
 Place = Literal["workspace", "cache", "remote", "release"]
 State = Literal["missing", "changed", "corrupt", "unexpected"]
@@ -123,7 +115,7 @@ def explained(url: str) -> Iterator[None]:
 
 def explain(text: str, url: str) -> UserError | None:
     """The `UserError` for error output `text` of a command that used `url`; None if it names no known problem."""
-    for pattern, what, remedy in PROBLEMS:
+    for pattern, (what, remedy) in PROBLEMS.items():
         if match := re.search(f".*(?:{pattern}).*", text):
             return UserError(f"{url}: {what} ({match[0].strip()[:160]})", remedy)
     return None

@@ -588,12 +588,15 @@ def _log_score(client: MlflowClient, run_id: str, params: dict[str, Any]) -> Non
     client.log_artifacts(run_id, str(PLOTS), PLOTS.name)
 
 
+def accuracy_in_words(score: Mapping[str, Any]) -> str:
+    """`62.0 % of 50 test questions right (95 %: 48.2 to 74.1)`, from metrics/score.json."""
+    low, high = (f"{100 * bound:.1f}" for bound in score["ci95"])
+    return f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right (95 %: {low} to {high})"
+
+
 def _description(score: Mapping[str, Any], params: dict[str, Any], version: str | None = None) -> str:
     """What the adapter is, how good it is, and what to type, in Markdown."""
-    low, high = score["ci95"]
-    accuracy = f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right"
-    interval = f"95 %: {100 * low:.1f} to {100 * high:.1f}"
-    said = f"**{accuracy}** ({interval}). {params['model']['name']} trained on {params['data']['name']}."
+    said = f"**{accuracy_in_words(score)}**. {params['model']['name']} trained on {params['data']['name']}."
     if version is None:
         return said
     address = f"models:/{_registered(params)}/{version}"

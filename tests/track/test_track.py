@@ -117,7 +117,7 @@ def test_models_rank_by_accuracy_and_versions_say_what_they_are(store):
     assert scores == [("mini test", MODEL)] * 9
     assert models[0].params["train.learning_rate"] == "0.001"
     said = store.get_model_version(MODEL, "2").description
-    assert "60.0 % of 1 test questions right** (95 %: 10.0 to 70.0). tiny trained on mini" in said
+    assert "60.0 % of 1 test questions right (95 %: 10.0 to 70.0)**. tiny trained on mini" in said
     assert f'load_model("models:/{MODEL}/2")' in said
 
 
