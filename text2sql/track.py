@@ -232,7 +232,7 @@ def _create(client: MlflowClient, group: str, params: Mapping[str, Any], **tags:
 
 
 class TrainingRun:
-    """The curves of a training, into MLflow's active run or (`run_id` is empty: off, or away) nowhere."""
+    """The curves of a training, into MLflow's active run; without `run_id` (off, or away) into nothing. Never raises."""
 
     def __init__(self, run_id: str = "", last_step: int = -1) -> None:
         self.run_id = run_id
@@ -240,11 +240,14 @@ class TrainingRun:
         self._last_step = last_step
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Points of curves at a step, which MLflow's threads send."""
+        """Points of curves at a step, which MLflow's threads send; the first error ends the curves, with a warning."""
         if self.run_id and step > self._last_step:
             import mlflow
 
-            mlflow.log_metrics(dict(values), step=step, synchronous=False)
+            run_id, self.run_id = self.run_id, ""
+            with _warned():
+                mlflow.log_metrics(dict(values), step=step, synchronous=False)
+                self.run_id = run_id
 
     def callback(self, examples: int, memory_bytes: Callable[[], int]) -> TrainerCallback:
         """The curves of a transformers Trainer, with speed and memory.

@@ -329,6 +329,19 @@ def test_losses_that_a_locked_database_refused_are_in_the_run(clone, database, m
     assert [step for step, _ in curve(client, run)] == list(range(5))
 
 
+def test_an_error_of_mlflow_ends_the_curves_and_no_training(store, monkeypatch, capsys):
+    import mlflow
+
+    def broken(*_, **__):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(mlflow, "log_metrics", broken)
+    digest = train(steps=range(3))
+    assert capsys.readouterr().err.count("a defect") == 1
+    (run,) = runs(store)
+    assert (run.data.tags["adapter_sha256"], run.info.status, len(curve(store, run))) == (digest, "FINISHED", 3)
+
+
 def test_a_database_of_another_mlflow_is_left_alone(clone, database, capsys):
     copy_database(database, clone)
     with sqlite3.connect(clone / "mlflow.db") as connection:

@@ -119,7 +119,7 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
         return known
     nullable = replace(NUMERIC, classes=frozenset({"integer"}), nullable=type_.nullable)
     if type_.pg in DATE_TYPES:
-        field = "hour" if type_.pg == "time" else "year"
+        field = "HOUR" if type_.pg == "time" else "YEAR"
         return with_type(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
     if type_.pg not in ("text", "unknown"):
         raise Rejected(f"arithmetic with {type_.pg}")
