@@ -232,7 +232,7 @@ def _create(client: MlflowClient, group: str, params: Mapping[str, Any], **tags:
 
 
 class TrainingRun:
-    """The curves of a training, into MLflow's active run; without `run_id` (off, or away) into nothing. Never raises."""
+    """The curves of a training, into MLflow's active run; without `run_id` (off, away) into nothing. Never raises."""
 
     def __init__(self, run_id: str = "", last_step: int = -1) -> None:
         self.run_id = run_id
