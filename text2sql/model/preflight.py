@@ -6,6 +6,7 @@ Each check says, when it fails, what to do about it. Each builds on those before
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -145,6 +146,8 @@ class Preflight:
         return Check("loads", passed, found, "training here is not deterministic: an interrupted run will not be exact")
 
     def _resume(self) -> None:
+        del self.trainer  # which refers to itself: a GPU may not hold two models
+        gc.collect()
         self.trainer = self._build()
         self.trainer.train(resume_from_checkpoint=str(self.scratch / f"checkpoint-{SAVED}"))
 
@@ -216,6 +219,8 @@ class Preflight:
         largest = max(([pack(group) for group in groups] for groups in cut), key=_tokens)
         self.trainer.model.set_attn_implementation(self.trainer.attention)
         self.trainer.model.train()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()  # the model was built more than once
         self.trainer.training_step(self.trainer.model, collate(largest), torch.tensor(1))
         peak, limit = peak_memory_bytes(), MEMORY_SHARE * total_memory_bytes()
         if not on_gpu:
