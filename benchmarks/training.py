@@ -83,7 +83,7 @@ def measure(name: str, rows: list[dict[str, Any]], dtype: str, bits: int | None)
         examples = read_examples(Path(file.name), load_tokenizer(BASE))
     quantization = QuantizationOptions(bits=bits, type="nf4", double=True, compute_dtype=dtype)  # type: ignore[arg-type]
     lora = LoraOptions(r=16, lora_alpha=32.0)
-    trainer = (partial(ours, OURS[name]) if name in OURS else partial(stock, name))(examples, quantization, lora)
+    trainer = (partial(ours, OURS[name]) if name in OURS else partial(stock, STOCK[name]))(examples, quantization, lora)
     answers: list[int] = []
     count = trainer._get_num_items_in_batch
 
@@ -125,7 +125,13 @@ def ours(size: int, examples: list[TrainingExample], quantization: QuantizationO
     return build_trainer(Recipe(0, quantization, lora, options), BASE, planned, [], Path(tempfile.mkdtemp()))
 
 
-def stock(name: str, examples: list[TrainingExample], quantization: QuantizationOptions, lora: LoraOptions) -> Any:
+def stock(
+    options: dict[str, Any],
+    examples: list[TrainingExample],
+    quantization: QuantizationOptions,
+    lora: LoraOptions,
+    base: Path = BASE,
+) -> Any:
     """TRL's trainer with its own options only, on the same tokens and the same model."""
     import torch
     from datasets import Dataset
@@ -140,12 +146,11 @@ def stock(name: str, examples: list[TrainingExample], quantization: Quantization
         "use_cpu": not torch.cuda.is_available(), "bf16": quantization.compute_dtype == "bfloat16",
         "disable_tqdm": True, "gradient_checkpointing": False, "max_length": None, "seed": 0,
     }  # fmt: skip
-    options = STOCK[name]
     accumulation = BATCH // options["per_device_train_batch_size"]
-    model = add_adapter(load_model(BASE, quantization), lora)
+    model = add_adapter(load_model(base, quantization), lora)
     trainer = SFTTrainer(
         model=model,
-        processing_class=load_tokenizer(BASE),
+        processing_class=load_tokenizer(base),
         train_dataset=Dataset.from_dict(
             {
                 "input_ids": [[*e.prompt, *e.answer] for e in examples],

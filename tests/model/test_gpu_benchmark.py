@@ -1,5 +1,6 @@
 """benchmarks/gpu.py is ready for a machine with a GPU: the same code, on the tiny model, on whatever there is."""
 
+import json
 import runpy
 import sys
 
@@ -7,19 +8,31 @@ import pytest
 import torch
 
 
-def test_measures_the_small_model_on_any_device(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--small", "--steps", "2"])
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
+    monkeypatch.syspath_prepend("benchmarks")
     runpy.run_path("benchmarks/gpu.py", run_name="__main__")
-    report = capsys.readouterr().out.splitlines()[-1]
-    assert ": 32 examples, 2 steps, " in report
-    for figure in ("examples/s", "tokens/s", "GB", "three epochs of Spider"):
-        assert figure in report
+
+
+def test_measures_the_small_model_on_any_device(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "--small", "--out", tmp_path / "gpu.json")
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert parts["equality"]["gradient_error"] < 1e-4 or torch.cuda.is_available()
+    assert parts["steps"]["steps"] == 4
+    assert parts["steps"]["band"] == 0 or torch.cuda.is_available()
+    for size in ("speed-1.5b", "speed-7b"):
+        losses = [figures["loss"] for figures in parts[size].values()]
+        assert len(losses) in (3, 4)
+        assert max(losses) - min(losses) < 0.1
+    assert parts["predict"]["same_as_cpu"] == 1
+    lines = capsys.readouterr().out.splitlines()
+    for part in ("equality", "steps", "speed-7b, SFTTrainer, packing", "speed-1.5b, ours", "predict"):
+        assert any(line.startswith(part) for line in lines)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_says_what_it_needs(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gpu.py"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_path("benchmarks/gpu.py", run_name="__main__")
+        run(monkeypatch)
     assert end.value.code == 1
     assert "no CUDA GPU here: run with --small" in capsys.readouterr().err
