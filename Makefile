@@ -41,7 +41,7 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 
 # The release where there is one, else the base model without training: 500 MB are downloaded once.
 ask: MODEL = $(if $(wildcard models/release/manifest.json),models/release,qwen2.5-coder-0.5b)
-ask: QUESTION = How many orders has each customer from Portugal?
+ask: QUESTION = What are the names and prices of the products that cost more than 50?
 ask: environment ## an answer without training, on examples/shop.sqlite; then your questions: make ask QUESTION="..."
 	@echo "? $(QUESTION)"
 	@text2sql ask "$(QUESTION)" --sqlite examples/shop.sqlite --model $(MODEL) --run $$([ -t 0 ] && echo --more)
