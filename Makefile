@@ -44,7 +44,7 @@ ask: MODEL = $(if $(wildcard models/release/manifest.json),models/release,qwen2.
 ask: QUESTION = What are the names and prices of the products that cost more than 50?
 ask: environment ## an answer without training, on examples/shop.sqlite; then your questions: make ask QUESTION="..."
 	@echo "? $(QUESTION)"
-	@text2sql ask "$(QUESTION)" --sqlite examples/shop.sqlite --model $(MODEL) --run $$([ -t 0 ] && echo --more)
+	@text2sql ask "$(QUESTION)" --sqlite examples/shop.sqlite --model $(MODEL) --candidates 8 --run $$([ -t 0 ] && echo --more)
 
 repro: environment ## set up and run the pipeline
 	dvc repro

@@ -6,7 +6,8 @@ from tests.schemas import parse
 from text2sql.ask.doubts import doubts
 
 SHOP = parse("""
-create table customers (id integer primary key, name text, city text, joined date);
+create table customers (id integer primary key, name text, city text, joined date,
+                        state text check (state in ('new', 'gone')));
 create table orders (id integer primary key, customer_id integer references customers (id), total numeric);
 create table visits (id integer primary key, customer_id integer references customers (id), note text);
 """)
@@ -31,6 +32,8 @@ QUESTION = "Which customers from New York joined after 2019 and paid more than 1
         ("id > 99", "99 is neither"),
         ("id = 2", None),
         ("city = name", None),
+        ("state = 'gone'", None),
+        ("state = 'lost'", "'lost'"),
         ("street = 'Boston'", None),  # `unknown` tells of a column that is none
     ],
 )

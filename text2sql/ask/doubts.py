@@ -54,7 +54,7 @@ def _literals(scope: Scope, question: str, schema: Schema) -> Iterator[str]:
             continue
         named = [c for t in schema.tables if t.name in tables for c in t.columns if c.name == column.name]
         for literal in _compared(comparison):
-            if named and not any(literal.name in known.samples for known in named):
+            if named and not any(literal.name in (*known.samples, *known.choices) for known in named):
                 is_pattern = isinstance(comparison, exp.Like | exp.ILike)
                 if not _is_asked_for(literal, named[0], question, is_pattern):
                     yield f"{literal.sql('postgres')} is neither in the question nor a known value of {column.name}"
