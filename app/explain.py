@@ -58,7 +58,7 @@ def _parts(select: exp.Select) -> list[str]:
         if condition := select.args.get(key):
             parts.append(f"{word} {_condition(condition.this)}")
     if order := select.args.get("order"):
-        parts.append(_and([_order(item) for item in order.expressions]))
+        parts.append(_and([_order(item, select) for item in order.expressions]))
     if limit := select.args.get("limit"):
         number = limit.expression.name
         parts.append("only the first" if number == "1" else f"only the first {number}")
@@ -104,8 +104,9 @@ def _condition(condition: exp.Expression) -> str:
     return condition.sql("postgres")
 
 
-def _order(item: exp.Expression) -> str:
-    value = _value(item.this)
+def _order(item: exp.Expression, select: exp.Select) -> str:
+    named = {value.alias: value for value in select.expressions if value.alias}
+    value = _value(named.get(item.this.name, item.this))
     return f"highest {value} first" if item.args.get("desc") else f"lowest {value} first"
 
 

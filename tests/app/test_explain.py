@@ -19,7 +19,7 @@ from app.explain import explain
             "select c.name, sum(total) as s from customers as c join orders on c.id = customer_id group by c.name "
             "having count(*) >= 2 order by s desc, c.name limit 3",
             "Name and total total of customers and orders, for each name, if number is at least 2, "
-            "highest s first and lowest name first, only the first 3.",
+            "highest total total first and lowest name first, only the first 3.",
         ),
         (
             "select * from t where a between 1 and 2 or (b in ('x', 'y') and c is null and d is not null)",

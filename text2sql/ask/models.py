@@ -141,7 +141,7 @@ def untrained(name: str) -> Located:
     base = cached(f"{name}-{options.model.sha256[:16]}", lambda target: obtain(options.model, target))
     accuracy = UNTRAINED_ACCURACY.get(name)
     worth = "" if accuracy is None else f"; so it answers {100 * accuracy:.1f} % of Spider's dev questions right"
-    return Located(name, base, None, options, notice=f"{name} is untrained{worth}")
+    return Located(f"{name}, untrained", base, None, options, notice=f"{name} is untrained{worth}")
 
 
 def open_folder(folder: Path, title: str) -> Located:
