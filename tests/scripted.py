@@ -6,7 +6,7 @@ import threading
 import time
 from types import SimpleNamespace
 
-from text2sql.ask import Engine
+from text2sql.ask.engine import Engine, Prompt
 from text2sql.model.generation import Generation
 from text2sql.scoring.confidence import Calibration
 
@@ -22,9 +22,9 @@ class Scripted(Engine):
         self.answers, self.pause = answers, seconds
         self._lock = threading.Lock()
 
-    def encode(self, question, schema):
+    def prompt(self, question, schema, target=None):
         assert schema.tables
-        return question, []
+        return Prompt(question, question, schema), []
 
     def generate_batch(self, prompts, candidates=1):
         with self._lock:
