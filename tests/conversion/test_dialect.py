@@ -12,9 +12,7 @@ from tests.conversion.dialect_cases import CASES
 from tests.postgres.shop import SCRIPT
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.dialect import RULES, RULES_FOR_FIRST_ROWS, Rejected, convert_query
-from text2sql.conversion.dialect.writer import postgres_text
 from text2sql.conversion.examination import convert_script
-from text2sql.sql import parse_one
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +145,6 @@ def test_any_comparison_is_right_or_rejected_before_it_runs(shop):
     wrong += [(q, o) for q, o in outcomes.items() if "different" in o.generated]
     assert wrong == []
     assert sum(outcome.postgres is not None for outcome in outcomes.values()) > 0.8 * len(outcomes)
-
-
-def test_the_text_of_a_converted_tree_parses_again():
-    for cases in CASES.values():
-        for _, postgres in cases:
-            assert postgres_text(parse_one(postgres))
 
 
 def test_rules_are_all_there():

@@ -19,6 +19,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def whole_training(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory):
+    """See `tiny_training.Whole`."""
+    from tests.model.tiny_training import read_whole, train_whole
+
+    return read_whole(made_once(tmp_path_factory, "whole-training", lambda folder: train_whole(tiny_base, folder)))
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_base: Path):
     from text2sql.model.base import load_tokenizer
 

@@ -1,50 +1,17 @@
 """A step of few operations computes what PEFT's layers, transformers' norms and torch's loss compute."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
 
+from tests.model.random_models import BASES, LORA, adapted
 from text2sql.model.base import QuantizationOptions, load_model
 from text2sql.model.fused import RmsNorm, TokenLoss, fuse
-from text2sql.model.lora import LoraOptions, add_adapter
-
-SIZE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2}  # fmt: skip
-BASES = {"llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE)),
-         "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZE, sliding_window=None)),
-         "qwen2": lambda: with_biases(Qwen2ForCausalLM(Qwen2Config(**SIZE)))}  # fmt: skip
-
-
-def with_biases(model):
-    """Biases of fresh layers are zero, which would hide that one is forgotten."""
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter)
-    return model
-
-
-def lora(**changes):
-    return LoraOptions(**{"r": 4, "lora_alpha": 6.0, **changes})
-
-
-def adapted(base="llama", **changes):
-    torch.manual_seed(0)
-    model = add_adapter(BASES[base](), lora(**changes))
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_(0, 0.2)
-    return model
+from text2sql.model.lora import add_adapter
 
 
 def loss_and_gradients(model, dtype):
@@ -93,7 +60,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is():
 
 @pytest.mark.parametrize("changes", [{"lora_dropout": 0.1}, {"use_dora": True}])
 def test_other_kinds_of_layers_stay_as_they_are(changes):
-    assert fuse(adapted(**changes)) == 0
+    assert fuse(adapted(options=dataclasses.replace(LORA, **changes))) == 0
 
 
 def test_a_fused_model_still_saves_and_merges(tmp_path):
@@ -137,8 +104,8 @@ def test_rms_norm():
 def test_4_bit_weights_are_those_that_peft_multiplies_by(tiny_base):
     quantization = QuantizationOptions(bits=4, type="nf4", double=True, compute_dtype="float32")
     torch.manual_seed(0)
-    stock = add_adapter(load_model(tiny_base, quantization), lora()).train()
-    fused = add_adapter(load_model(tiny_base, quantization), lora())
+    stock = add_adapter(load_model(tiny_base, quantization), LORA).train()
+    fused = add_adapter(load_model(tiny_base, quantization), LORA)
     for name, parameter in stock.named_parameters():
         if parameter.requires_grad:
             parameter.data.normal_(0, 0.1)

@@ -74,8 +74,8 @@ def prompts_of(schemas, questions, seed=0):
 )
 def test_tokens_are_those_of_one_at_a_time(model, schemas, questions, batch):
     prompts = prompts_of(schemas, questions)
-    alone = plain(model, Tokenizer(), prompts, GenerationOptions(batch_size=1, max_new_tokens=24))
-    together = generate(model, Tokenizer(), prompts, GenerationOptions(batch_size=batch, max_new_tokens=24))
+    alone = plain(model, Tokenizer(), prompts, GenerationOptions(batch_size=1, max_new_tokens=12))
+    together = generate(model, Tokenizer(), prompts, GenerationOptions(batch_size=batch, max_new_tokens=12))
     assert [g.token_ids for g in together] == [g.token_ids for g in alone]
     assert [(g.text, g.finished) for g in together] == [(g.text, g.finished) for g in alone]
 

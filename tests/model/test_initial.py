@@ -3,14 +3,14 @@
 import dataclasses
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.bucket.conftest import commit, dvc
 from tests.model.conftest import NF4, UNQUANTIZED
-from tests.model.test_training import LORA, TRAIN, VALIDATION, recipe
+from tests.model.tiny_training import LORA, TRAIN, VALIDATION, recipe
 from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.files import digest, write_json
@@ -21,12 +21,9 @@ from text2sql.stage import validate
 
 
 @pytest.fixture(scope="module")
-def adapter(tiny_base, tmp_path_factory):
-    """An adapter that has learned a little, and its validation loss."""
-    folder = tmp_path_factory.mktemp("initial")
-    trainer = train(recipe(), tiny_base, TRAIN, VALIDATION, folder / "checkpoints")
-    save_adapter(trainer.model, folder / "adapter")
-    return folder / "adapter", trainer.evaluate()["eval_loss"]
+def adapter(whole_training):
+    """An adapter that has learned a little."""
+    return whole_training.adapter
 
 
 def manifest(base_sha256, kind="mini", accuracy=0.5):
@@ -40,8 +37,8 @@ def put(adapter, target, *about):
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-def test_training_goes_on_from_the_weights(adapter, tiny_base, tmp_path, quantized):
-    folder, loss = adapter
+def test_training_goes_on_from_the_weights(whole_training, tiny_base, tmp_path, quantized):
+    folder = whole_training.adapter
     options = recipe(NF4 if quantized else UNQUANTIZED, learning_rate=1e-12, epochs=1.0)
     trainer = train(options, tiny_base, TRAIN, VALIDATION, tmp_path, initial=folder)
     save_adapter(trainer.model, tmp_path / "adapter")
@@ -49,7 +46,7 @@ def test_training_goes_on_from_the_weights(adapter, tiny_base, tmp_path, quantiz
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-9) for name in before)
     if not quantized:
-        assert trainer.evaluate()["eval_loss"] == pytest.approx(loss, abs=1e-4)
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(whole_training.validation_loss, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +61,15 @@ def test_training_goes_on_from_the_weights(adapter, tiny_base, tmp_path, quantiz
 def test_an_adapter_of_another_shape_is_refused(adapter, tiny_base, tmp_path, change, said, remedy):
     options = recipe(lora=dataclasses.replace(LORA, **change))
     with pytest.raises(UserError, match=said) as error:
-        train(options, tiny_base, TRAIN, VALIDATION, tmp_path, initial=adapter[0])
+        train(options, tiny_base, TRAIN, VALIDATION, tmp_path, initial=adapter)
     assert remedy in error.value.remedy
 
 
 def test_an_adapter_of_another_base_model_is_refused(adapter, tiny_base, tmp_path):
-    put(adapter[0], tmp_path / "own", digest(tiny_base))
-    put(adapter[0], tmp_path / "other", "0" * 64)
+    put(adapter, tmp_path / "own", digest(tiny_base))
+    put(adapter, tmp_path / "other", "0" * 64)
     with initial_adapter(str(tmp_path / "own"), tiny_base) as initial:
-        assert checksums(initial) == checksums(adapter[0])
+        assert checksums(initial) == checksums(adapter)
     with pytest.raises(UserError, match="another base model"), initial_adapter(str(tmp_path / "other"), tiny_base):
         pass
     with initial_adapter(None, tiny_base) as initial:
@@ -95,8 +92,8 @@ def test_auto_takes_the_release_unless_it_learned_a_database_of_ones_own(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     folders = {name: RELEASE if name == "release" else KEPT / name for name in there}
     for name, about in there.items():
-        put(adapter[0], folders[name], digest(tiny_base), *about)
-    put(adapter[0], KEPT / "of another base model", "0" * 64, "mini", 1.0)
+        put(adapter, folders[name], digest(tiny_base), *about)
+    put(adapter, KEPT / "of another base model", "0" * 64, "mini", 1.0)
     with initial_adapter("auto", tiny_base) as initial:
         assert (initial and initial.resolve()) == (taken and folders[taken].resolve())
 
@@ -104,20 +101,14 @@ def test_auto_takes_the_release_unless_it_learned_a_database_of_ones_own(
 def test_the_release_of_a_commit(adapter, tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    put(adapter[0], RELEASE, digest(tiny_base))
-    dvc = (sys.executable, "-m", "dvc")
-    git = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
-    for command in (
-        ("git", "init", "-q"),
-        (*dvc, "init", "-q"),
-        (*dvc, "add", "-q", str(RELEASE)),
-        (*git, "add", "-A"),
-        (*git, "commit", "-qm", "one"),
-    ):
-        subprocess.run(command, check=True)
+    put(adapter, RELEASE, digest(tiny_base))
+    subprocess.run(["git", "init", "-q"], check=True)
+    for command in (["init", "-q"], ["add", "-q", str(RELEASE)]):
+        assert dvc(tmp_path, *command) == 0
+    commit(tmp_path, "one")
     shutil.rmtree(RELEASE)
     with initial_adapter("git:HEAD", tiny_base) as initial:
-        assert checksums(initial) == checksums(adapter[0])
+        assert checksums(initial) == checksums(adapter)
     with pytest.raises(UserError, match="no such revision"), initial_adapter("git:nowhere", tiny_base):
         pass
 
@@ -130,7 +121,7 @@ def test_what_names_no_adapter_is_refused_at_once(name):
 
 def test_a_folder_of_another_rank_is_refused_by_the_first_stage(adapter):
     params = parse_yaml(compose(["model=tiny"]))
-    params["train"]["init"] = str(adapter[0])
+    params["train"]["init"] = str(adapter)
     params["lora"] |= {"r": 4, "lora_alpha": 8.0}
     validate(params)
     params["lora"]["r"] = 16

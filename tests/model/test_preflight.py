@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.model.test_training import examples, recipe
+from tests.model.tiny_training import examples, recipe
 from text2sql.errors import UserError
 from text2sql.model import packing
 from text2sql.model.device import peak_memory_bytes

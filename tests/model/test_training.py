@@ -15,38 +15,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 
-from tests.model.conftest import NF4, UNQUANTIZED
+from tests.model.conftest import NF4
+from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, examples, recipe
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.model import checkpoint
-from text2sql.model.lora import LoraOptions, save_adapter
+from text2sql.model.lora import save_adapter
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import TrainingExample, collate, pack
-from text2sql.model.recipe import Recipe, TrainOptions
 from text2sql.model.training import Watch, train
-
-LORA = LoraOptions(r=4, lora_alpha=8.0, lora_dropout=0.1)
-OPTIONS = TrainOptions(
-    epochs=2.0, learning_rate=5e-3, schedule="cosine", warmup=0.1, weight_decay=0.0, max_grad_norm=1.0, batch_size=8,
-    pack_size=4, pack_tokens=4096, max_length=256, max_left_out=0.0, optimizer="auto", gradient_checkpointing=False,
-    log_every=1, evaluate_every=0, save_every=3, checkpoint_copy=None, explosion=3.0, processes=1, fsdp=False,
-    price_per_hour=0.0,
-)  # fmt: skip
-
-
-def recipe(quantization=UNQUANTIZED, lora=LORA, **changes):
-    return Recipe(7, quantization, lora, dataclasses.replace(OPTIONS, **changes))
-
-
-def examples(count, eos=2):
-    def example(n):
-        db = n % 4
-        return TrainingExample(f"db{db}", (1, *range(20 + db, 40 + db), 50 + n), (60 + n % 5, 70 + db, eos))
-
-    return [example(n) for n in range(count)]
-
-
-TRAIN, VALIDATION = examples(32), examples(6)
 
 
 @pytest.fixture
@@ -61,31 +38,13 @@ def run(tiny_base, tmp_path):
     return run
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_base, tmp_path_factory):
-    """The adapter's checksums of a training that nothing stops."""
-    folder = tmp_path_factory.mktemp("whole")
-    save_adapter(train(recipe(), tiny_base, TRAIN, VALIDATION, folder).model, folder / "adapter")
-    return sha256_tree(folder / "adapter")
-
-
-class Stop(TrainerCallback):
-    """Stands for anything that ends a training: raises after a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-def test_same_bytes_twice_and_with_validation_in_between(run, whole):
+def test_same_bytes_twice_and_with_validation_in_between(run, whole_training):
     validated, trainer = run(recipe(evaluate_every=2))
     assert trainer.state.global_step == trainer.planned.steps == 8
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0]
     assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 4
+    whole = sha256_tree(whole_training.adapter)
     assert set(whole) == {"adapter_config.json", "adapter_model.safetensors"}
     assert validated == whole
 
@@ -102,7 +61,7 @@ def test_interrupted_training_ends_with_the_same_bytes(run, tmp_path):
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == list(range(1, 9))
 
 
-def test_half_written_checkpoints_are_passed_over(run, whole, tmp_path):
+def test_half_written_checkpoints_are_passed_over(run, whole_training, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(recipe(), "cut", [Stop(7)])
     newest = tmp_path / "cut" / "checkpoint-6"
@@ -112,11 +71,11 @@ def test_half_written_checkpoints_are_passed_over(run, whole, tmp_path):
     shutil.copytree(newest, without_seal)
     (without_seal / checkpoint.SEAL).unlink()
     resumed, _ = run(recipe(), "cut")
-    assert resumed == whole
+    assert resumed == sha256_tree(whole_training.adapter)
     assert checkpoint.is_whole(tmp_path / "cut" / "checkpoint-6")
 
 
-def test_goes_on_from_a_copy_on_another_machine(run, whole, tmp_path):
+def test_goes_on_from_a_copy_on_another_machine(run, whole_training, tmp_path):
     copies = recipe(checkpoint_copy=str(tmp_path / "bucket"))
     with pytest.raises(KeyboardInterrupt):
         run(copies, "cut", [Stop(7)])
@@ -124,7 +83,7 @@ def test_goes_on_from_a_copy_on_another_machine(run, whole, tmp_path):
     (tmp_path / "cut").mkdir()
     resumed, trainer = run(copies, "cut")
     assert trainer.earlier_seconds > 0
-    assert resumed == whole
+    assert resumed == sha256_tree(whole_training.adapter)
     checkpoint.forget_copies(tmp_path / "cut", str(tmp_path / "bucket"))
     assert not list((tmp_path / "bucket").rglob("*.safetensors"))
 
@@ -253,7 +212,7 @@ import dataclasses, sys
 from pathlib import Path
 from tests.model import fsdp_on_cpu
 from tests.model.conftest import NF4, UNQUANTIZED
-from tests.model.test_training import LORA, TRAIN, VALIDATION, Stop, recipe
+from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, recipe
 from text2sql.model.lora import save_adapter
 from text2sql.model.launch import is_first
 from text2sql.model.training import train

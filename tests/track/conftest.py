@@ -3,20 +3,23 @@
 import subprocess
 
 import pytest
-from workspace import copy_database, make_adapter
 
+from tests.conftest import made_once
+from tests.track.workspace import copy_database, make_adapter
 from text2sql import track
 
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
     """An empty database of the installed MLflow, copied by the tests, as making one takes seconds."""
-    folder = tmp_path_factory.mktemp("database")
+    return made_once(tmp_path_factory, "database", make_database) / "mlflow.db"
+
+
+def make_database(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.chdir(folder)
         track.connect()
-    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ SCREENSHOTS=docs/images makes it save what it saw there.
 import json
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,28 +13,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from workspace import copy_database, finish, params, runs, score, train, until
 
+from tests.track.workspace import copy_database, finish, params, runs, score, train, until
 from text2sql import track
 from text2sql.track import training_run
 
 SCREENSHOTS = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
 # One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
 FONT = "* { font-family: 'DejaVu Sans', sans-serif !important }"
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium; the test is skipped, saying so, where there is none."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium here: `.ci/browser` installs it as root")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +38,7 @@ def served(tmp_path_factory, database):
         server = subprocess.Popen(command, cwd=root, env=clean, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(f"{address}/health"), 200)
+        until(lambda: answers(f"{address}/health"))
         yield root, address
     finally:
         server.terminate()

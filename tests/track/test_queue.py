@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from workspace import runs
 
+from tests.track.workspace import runs
 from text2sql.track import ADAPTER, adapter_sha256
 
 PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = """
-from workspace import *
+from tests.track.workspace import *
 from text2sql.config import read_params
 rate = read_params()["train"]["learning_rate"]
 with training_run(f"rate {rate}") as run:
@@ -25,7 +25,7 @@ with training_run(f"rate {rate}") as run:
     finish(f"rate {rate}", [1], rate, f"weights of {rate}")
 """
 SCORE = """
-from workspace import *
+from tests.track.workspace import *
 score(adapter_sha256(ADAPTER))
 """
 PIPELINE = """

@@ -96,7 +96,7 @@ def score(adapter, accuracy=0.4, **changes):
     return read_json(METRICS / "score.json")
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it took too long"
