@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from text2sql.files import digest, read_jsonl, sha256_tree, write_json, write_te
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.prompt import FRAMES, Frame, encode_prompt
 from text2sql.progress import track
-from text2sql.release.gguf_file import llama_cpp, quantize, write_gguf
+from text2sql.release.gguf_file import LlamaCpp, quantize, write_gguf
 from text2sql.release.manifest import read_manifest
 from text2sql.scoring.predictions import judge_predictions
 from text2sql.scoring.versus import Difference, difference
@@ -129,7 +130,7 @@ def write_and_answer(
         full.unlink()
     room = max(map(len, prompts)) + limit + 1
     write_text(target / "Modelfile", modelfile(name, frame, tokenizer.eos_token, room))
-    with llama_cpp(target / name, room) as runner:
+    with closing(LlamaCpp(target / name, room)) as runner:
         read = [runner.tokenize(row["prompt"]) for row in rows]
         texts = {}
         for at in track(sorted(range(len(rows)), key=read.__getitem__), "answering"):  # neighbours share their schema

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,8 @@ def _library() -> Any:
 
 
 class LlamaCpp:
-    """A GGUF file, answering greedily; the tokens that a prompt shares with the one before stay in the cache."""
+    """A GGUF file with room for `context` tokens, answering greedily, until it is closed. The tokens that a prompt shares
+    with the one before stay in the cache."""
 
     def __init__(self, path: Path, context: int) -> None:
         self.llama = _library()
@@ -202,13 +202,3 @@ class LlamaCpp:
             part = list(tokens[start : start + BATCH])
             self.context.decode(self.llama.llama_batch_get_one(part, len(self.cached)))
             self.cached += part
-
-
-@contextmanager
-def llama_cpp(path: Path, context: int) -> Iterator[LlamaCpp]:
-    """`path` loaded, with room for `context` tokens."""
-    loaded = LlamaCpp(path, context)
-    try:
-        yield loaded
-    finally:
-        loaded.close()
