@@ -157,8 +157,8 @@ def _library() -> Any:
 
 
 class LlamaCpp:
-    """A GGUF file with room for `context` tokens, answering greedily, until it is closed. The tokens that a prompt shares
-    with the one before stay in the cache."""
+    """A GGUF file with room for `context` tokens, answering greedily, until it is closed. The tokens that a prompt
+    shares with the one before stay in the cache."""
 
     def __init__(self, path: Path, context: int) -> None:
         self.llama = _library()
