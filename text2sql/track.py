@@ -136,11 +136,11 @@ def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClie
 
     root = repository_root()
     mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
-    client = mlflow.MlflowClient()
     (root / "mlruns").mkdir(exist_ok=True)
-    # Processes that create the same database or experiment at the same time fail: they take turns.
+    # Processes that create the same database (a client does) or experiment at the same time fail: they take turns.
     with (root / "mlruns" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         if experiment and client.get_experiment_by_name(experiment) is None:
             location = None if uri else str(root / "mlruns" / experiment)  # the root's, also from a copy that DVC runs
