@@ -22,6 +22,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -340,8 +341,8 @@ def _warned() -> Iterator[None]:
         yield
     except Exception as error:
         what = (str(error).strip().splitlines() or [""])[0][:300]
-        _say(f"MLflow is away ({type(error).__name__}: {what})")
-        _say("`python -m text2sql.track sync` logs what is here now when MLflow is back")
+        _say(f"MLflow did not take it ({type(error).__name__}: {what})")
+        _say("`python -m text2sql.track sync` logs what is here now, when that is mended")
 
 
 def _say(text: str) -> None:
@@ -509,7 +510,8 @@ def _best(versions: Sequence[ModelVersion]) -> tuple[ModelVersion, str] | None:
 
 
 def _registered(params: dict[str, Any]) -> str:
-    return f"text2sql-{params['data']['name']}-{params['model']['name']}"
+    """The registry's name of what was trained: it takes no dot (qwen2.5), slash, colon, per cent or quote."""
+    return re.sub(r"[./:%\"']", "-", f"text2sql-{params['data']['name']}-{params['model']['name']}")
 
 
 def _log_model(run_id: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:

@@ -22,6 +22,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 MODEL = "text2sql-mini-tiny"
 
 
+@pytest.mark.parametrize("model", sorted(file.stem for file in Path("conf/model").glob("*.yaml")))
+def test_the_registry_takes_the_name_of_each_model(model):
+    from mlflow.utils.validation import _validate_model_name
+
+    _validate_model_name(track._registered({"data": {"name": "mini"}, "model": {"name": model}}))
+
+
 def test_flat_names_nested_parameters():
     values = {"a": {"b": 1.0, "c": {"d": None}}, "e": ["x"], "f": "text", "g": True}
     assert flat(values) == {"a.b": "1.0", "a.c.d": "null", "e": '["x"]', "f": "text", "g": "true"}
@@ -286,7 +293,7 @@ def test_an_unreachable_server_is_a_warning(store, clone, capsys):
         taken.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         score(train(tracking__uri=uri), tracking__uri=uri)
-        assert "MLflow is away" in capsys.readouterr().err
+        assert "MLflow did not take it" in capsys.readouterr().err
     log_workspace(params(), uri=f"sqlite:///{clone / 'mlflow.db'}")
     (run,) = runs(store)
     assert len(curve(store, run)) == 3
@@ -299,13 +306,13 @@ def test_a_server_that_never_answers_is_left_after_seconds(clone, monkeypatch, c
     with socket.create_server(("127.0.0.1", 0)) as silent:
         digest = train(tracking__uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert len(digest) == 64
-    assert capsys.readouterr().err.count("MLflow is away") == 2  # at the start and at the end
+    assert capsys.readouterr().err.count("MLflow did not take it") == 2  # at the start and at the end
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_a_training(clone, capsys):
     Path("mlruns").write_text("in the way")
     assert len(train()) == 64
-    assert "MLflow is away" in capsys.readouterr().err
+    assert "MLflow did not take it" in capsys.readouterr().err
 
 
 def test_losses_that_a_locked_database_refused_are_in_the_run(clone, database, monkeypatch):

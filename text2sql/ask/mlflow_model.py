@@ -1,6 +1,6 @@
 """A registered adapter as MLflow loads it: questions and schemas in, SQL out.
 
-    model = mlflow.pyfunc.load_model("models:/text2sql-mini-qwen2.5-coder-0.5b@best")
+    model = mlflow.pyfunc.load_model("models:/text2sql-mini-qwen2-5-coder-0-5b@best")
     model.predict({"question": "How many customers are there?", "schema": "CREATE TABLE customers (id int)"})
 
 MLflow keeps this file with the model and runs it to load the model; `text2sql` must be installed there. The base model
