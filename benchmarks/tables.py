@@ -1,19 +1,24 @@
-"""How many of the gold queries' tables `choose_tables` finds in a part of the prompt's tokens, on Spider.
+"""How many of the tables that gold queries read `choose_tables` finds in a part of the prompt's tokens, on Spider.
 
     python -m benchmarks.tables                 # dev
-    python -m benchmarks.tables --split train   # what the weights were chosen on
+    python -m benchmarks.tables --split train   # what the weights were fitted to
+    python -m benchmarks.tables --fit           # fits them: WEIGHTS and CONSTANT of relevant_tables
 
-Needs the outputs of the stages databases and convert for `data=spider`. Tokens are those of models/base. A question
-counts as complete when each table of its gold query is among the chosen ones; where these tables alone take more than
-the given share of the tokens, no choice could be complete, and the question is only counted.
+Needs the outputs of the stages databases and convert for `data=spider`. Tokens are those of models/base. A part of the
+tokens is meant over all questions together, as a query that reads two tables of three cannot be answered from half of
+their tokens. How probable a chosen table must be beside the most probable one is set so that the
+tokens come to that part.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlglot import exp
 
@@ -21,50 +26,101 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.prompt import PromptOptions, ddl
-from text2sql.model.relevant_tables import choose_tables
+from text2sql.model.relevant_tables import LEAST, WEIGHTS, choose_tables, evidence
 from text2sql.schema import Column, Schema, Table, read_index
 from text2sql.sql import parse_one
 
 DATA = Path("data/postgres")
+#: questions of a database to which the weights are fitted, at most: none should decide alone
+FITTED = 60
 
 
-def gold_tables(sql: str, schema: Schema) -> set[str]:
-    """The tables of the schema that a query reads."""
-    names = {table.name for table in parse_one(sql).find_all(exp.Table)}
-    return names & {table.name for table in schema.tables}
+class Case(NamedTuple):
+    """A question, its schema, the tokens of each table, and the tables of its gold query."""
+
+    question: str
+    schema: Schema
+    sizes: Mapping[str, int]
+    gold: set[str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=("dev", "train"), default="dev")
-    parser.add_argument("--share", type=float, default=0.5, help="of the whole schema's tokens (0.5)")
+    parser.add_argument("--share", type=float, default=0.5, help="of all schemas' tokens (0.5)")
+    parser.add_argument("--fit", action="store_true", help="fit the weights to the training questions")
     options = parser.parse_args()
     if not (DATA / "examples.jsonl").is_file():
         raise UserError("there are no examples", "run `dvc exp run convert -S data=spider` first")
-    schemas = read_index(DATA / "schema_index.json")
+    cases = read_cases("train" if options.fit else options.split)
+    if options.fit:
+        fit(cases)
+        return
+    print(f"{options.split}: {len(cases):,} questions on schemas of two tables and more")
+    low, high = 0.0, 1.0  # of `least`: the higher, the fewer tokens
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (low, middle) if chosen(cases, middle)["tokens"] <= options.share else (middle, high)
+    for least in (LEAST, high):
+        shares = chosen(cases, least)
+        print(
+            f"tables at least {least:.3f} times as probable as the first, {shares['tokens']:.1%} of the tokens: "
+            f"{shares['tables']:.1%} of the gold queries' tables, {shares['questions']:.1%} of questions with all"
+        )
+    print(f"a schema of 500 tables: {seconds_for(500):.2f} s the first time, {seconds_for(500):.2f} s then")
+
+
+def read_cases(split: str) -> list[Case]:
+    """The questions of a split with a PostgreSQL query, on schemas of two tables and more."""
+    schemas, form = read_index(DATA / "schema_index.json"), PromptOptions("ddl", 0, comments=True)
     tokenizer = load_tokenizer(Path("models/base"))
-    form = PromptOptions("ddl", 0, comments=True)
     sizes = {
         db_id: {table.name: len(tokenizer(ddl(table, form))["input_ids"]) for table in schema.tables}
         for db_id, schema in schemas.items()
     }
-    figures: Counter[str] = Counter()
+    cases = []
     for example in read_jsonl(DATA / "examples.jsonl"):
-        schema, size = schemas.get(example["db_id"]), sizes.get(example["db_id"], {})
-        if not example["id"].startswith(options.split) or not example["postgres"] or schema is None or len(size) < 2:
-            continue
-        budget = int(options.share * sum(size.values()))
-        gold = gold_tables(example["postgres"], schema)
-        chosen = {table.name for table in choose_tables(example["question"], schema, size, budget).tables}
-        fits = sum(size[name] for name in gold) <= budget
-        figures += Counter(questions=1, fit=fits, complete=fits and gold <= chosen)
-        if fits:
-            figures += Counter(tables=len(gold), chosen=len(gold & chosen))
-    print(f"{options.split}: {figures['questions']:,} questions on schemas of two tables and more")
-    print(f"the gold query's tables fit {options.share:.0%} of the schema's tokens: {figures['fit']:,} questions")
-    print(f"of these, tables among the chosen: {figures['chosen'] / figures['tables']:.1%}")
-    print(f"of these, questions with all their tables: {figures['complete'] / figures['fit']:.1%}")
-    print(f"a schema of 500 tables: {seconds_for(500):.2f} s the first time, {seconds_for(500):.2f} s then")
+        size = sizes.get(example["db_id"], {})
+        if example["id"].startswith(split) and example["postgres"] and len(size) > 1:
+            gold = {table.name for table in parse_one(example["postgres"]).find_all(exp.Table)} & size.keys()
+            cases.append(Case(example["question"], schemas[example["db_id"]], size, gold))
+    return cases
+
+
+def chosen(cases: Sequence[Case], least: float) -> dict[str, float]:
+    """Shares: of the schemas' tokens that are chosen, of the gold tables among them, of questions that have all."""
+    counts: Counter[str] = Counter()
+    for case in cases:
+        part = choose_tables(case.question, case.schema, case.sizes, sum(case.sizes.values()), least)
+        names = {table.name for table in part.tables}
+        counts["tokens"] += sum(case.sizes[name] for name in names)
+        counts["tables"] += len(case.gold & names)
+        counts["questions"] += case.gold <= names
+    whole = {
+        "tokens": sum(sum(case.sizes.values()) for case in cases),
+        "tables": sum(len(case.gold) for case in cases),
+        "questions": len(cases),
+    }
+    return {name: counts[name] / total for name, total in whole.items()}
+
+
+def fit(cases: list[Case]) -> None:
+    """Print the weights of a logistic regression: which tables of a schema does the gold query read?"""
+    from sklearn.linear_model import LogisticRegression
+
+    random.Random(0).shuffle(cases)
+    count: Counter[str] = Counter()
+    rows, labels = [], []
+    for case in cases:
+        count[case.schema.db_id] += 1
+        if count[case.schema.db_id] <= FITTED:
+            for name, values in evidence(case.question, case.schema).items():
+                rows.append(values)
+                labels.append(name in case.gold)
+    model = LogisticRegression(max_iter=1000).fit(rows, labels)
+    for name, weight in zip(WEIGHTS, model.coef_[0], strict=True):
+        print(f"    {name!r}: {weight:.2f},")
+    print(f"CONSTANT = {model.intercept_[0]:.2f}")
 
 
 def seconds_for(count: int) -> float:

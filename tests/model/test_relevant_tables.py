@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text2sql.model.relevant_tables import choose_tables, relevance
+from text2sql.model.relevant_tables import WEIGHTS, choose_tables, evidence, probabilities
 from text2sql.schema import Column, ForeignKey, Schema, Table
 
 
@@ -49,4 +49,23 @@ def test_a_part_of_the_schema_within_the_budget(question, budget):
     assert 1 <= len(names) <= max(1, budget // 10)
     assert names == [each.name for each in SHOP.tables if each.name in names]
     assert all(key.referred_table in names for each in part.tables for key in each.foreign_keys)
-    assert all(score >= 0 for score in relevance(question, SHOP).values())
+    assert all(0 < probable < 1 for probable in probabilities(question, SHOP).values())
+    assert all(len(values) == len(WEIGHTS) for values in evidence(question, SHOP).values())
+
+
+def test_what_is_improbable_is_left_out_of_a_large_budget():
+    chosen = choose_tables("Which product is the most expensive?", SHOP, SIZES, 1000)
+    assert "products" in {each.name for each in chosen.tables}
+    assert "audit" not in {each.name for each in chosen.tables}
+    assert choose_tables("Wie viele?", SHOP, SIZES, 1000) == SHOP  # nothing tells the tables apart
+
+
+@pytest.mark.parametrize(
+    ("question", "table"),
+    [("All movies?", "movie"), ("Who is enrolled?", "enrollment"), ("Name of the directors", "director")],
+)
+def test_words_meet_without_their_endings(question, table):
+    schema = Schema("s", tuple(Table(name, name, (Column("id", "id", "integer"),)) for name in ("x", table, "y")))
+    assert [each.name for each in choose_tables(question, schema, dict.fromkeys(("x", table, "y"), 1), 1).tables] == [
+        table
+    ]

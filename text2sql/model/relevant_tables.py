@@ -1,9 +1,9 @@
 """The tables that a question is about, for schemas that do not fit a prompt.
 
-A table's words are those of its name, its columns, its comments and its allowed values; rare words count more (BM25:
-Robertson and Zaragoza, 2009, without its term for length). A value of the database that the question names counts for
-its table. Tables that lie on the shortest path of foreign keys between two chosen ones come along, as a query must join
-through them.
+A table is more probable if the question has the words of its name and of its columns, where words that few tables have
+count more; if the question names a value of it; and if it joins two tables of which this is so. A logistic regression
+on the gold queries of Spider's training questions weighs them (`python -m benchmarks.tables --fit`). Tables on the
+shortest path of foreign keys between two chosen ones come along, as a query must join through them.
 """
 
 from __future__ import annotations
@@ -12,61 +12,179 @@ import dataclasses
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from text2sql.model.value_linking import COMMON, mentioned_values
 from text2sql.schema import Schema, Table
 
-#: what a word counts where it stands (chosen on Spider's training questions: benchmarks/tables.py)
-NAME, COLUMN, REMARK, VALUE, NEIGHBOUR = 3.0, 2.0, 0.5, 4.0, 0.3
+#: what speaks for a table, in the order of `evidence`, with its weight, and a constant (`benchmarks.tables --fit`)
+WEIGHTS = {
+    "strength": 2.91,
+    "strongest": 1.04,
+    "name": 0.9,
+    "columns": 0.08,
+    "unique columns": 2.3,
+    "value": 1.0,
+    "neighbour": 0.46,
+    "joins": 0.69,
+    "joins, few columns": 0.92,
+}
+CONSTANT = -3.49
+#: a table that is less probable than this share of the most probable one is not shown; alike ones all are
+LEAST = 0.05
 #: values of the question that are looked for
-VALUES = 6
+VALUES = 12
+#: what a word of a comment or an allowed value counts beside one of a column's name
+REMARK = 0.5
+#: what a word counts that is one of the question's but for its ending
+NEAR = 0.7
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
 
-def stems(text: str) -> list[str]:
-    """The words of a sentence or a name, without the endings of plurals, of verbs, and common words.
+def stems(text: str) -> tuple[str, ...]:
+    """The words of a sentence or a name without endings, and without common words.
 
-    >>> stems("orderItems"), stems("Which stories were bought by the buyers?"), stems("HTTP_codes2")
-    (['order', 'item'], ['story', 'bought', 'buyer'], ['http', 'code', '2'])
+    >>> stems("orderItems"), stems("Which movies were directed?"), stems("a movie's director"), stems("HTTP_codes2")
+    (('ord', 'item'), ('mov', 'direct'), ('mov', 'direct'), ('http', 'cod', '2'))
     """
-    return [_stem(word) for word in (match.lower() for match in _WORD.findall(text)) if word not in COMMON]
+    return tuple(_stem(word) for word in map(str.lower, _WORD.findall(text)) if word not in COMMON and word != "s")
 
 
+@lru_cache(maxsize=10_000)
 def _stem(word: str) -> str:
-    for ending, replacement in (("ies", "y"), ("sses", "ss"), ("s", ""), ("ing", ""), ("ed", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            return word[: -len(ending)] + replacement
-    return word
+    """`word` without plural's s, a verb's or doer's ending, and the vowel before it: a few of Porter's rules (1980)."""
+    if len(word) < 4:
+        return word
+    word = re.sub(r"(?<=ss|ch|sh|.x|.z)es$|(?<=i)es$|(?<![sui])s$", "", word)
+    word = re.sub(r"(?<=...)(ing|ed|er|or|ment|ion)$", "", word)
+    return re.sub(r"(?<=...)[yei]{1,2}$", "", re.sub(r"(?<=..)([^ls])\1$", r"\1", word))
 
 
-def relevance(question: str, schema: Schema) -> dict[str, float]:
-    """How much each table of `schema` has to do with `question`, 0 or more."""
-    weights, rarity = _table_words(schema)
-    asked = set(stems(question))
-    scores = {name: sum(rarity[word] * words[word] for word in asked & words.keys()) for name, words in weights.items()}
-    for match in mentioned_values(question, schema, VALUES):
-        scores[match.table] += VALUE
-    own = dict(scores)
-    for name, others in _neighbours(schema).items():
-        scores[name] += NEIGHBOUR * max((own[other] for other in others), default=0.0)
-    return scores
+class Naming(NamedTuple):
+    """How much of a table the question names."""
+
+    #: the share of its name's words, rare ones counting more (0 to 1)
+    name: float
+    #: for each column the share of its words times their rarity, the best first
+    columns: list[float]
+    #: columns that are named wholly and end in a word that no other table has
+    unique: int
+    #: whether a value of it is named
+    value: bool
+
+    @property
+    def strength(self) -> float:
+        """All of these in one number, for comparing tables."""
+        return 2 * (self.name >= NEAR) + self.name + max(self.columns, default=0) / 2 + 2 * self.value
 
 
-def choose_tables(question: str, schema: Schema, sizes: Mapping[str, int], budget: int) -> Schema:
-    """The most relevant tables of `schema` that fit a budget together with the tables that join them, in its order.
+@dataclasses.dataclass(frozen=True)
+class TableWords:
+    """The words of a schema's tables."""
+
+    #: of each table's name
+    names: Mapping[str, Sequence[str]]
+    #: of each table's columns, of their allowed values, and of the comments word by word, with what they count
+    columns: Mapping[str, Sequence[tuple[Sequence[str], float]]]
+    #: how rare a word is among the names, and among all words of the tables
+    rarity_of_name: Mapping[str, float]
+    rarity: Mapping[str, float]
+
+
+def probabilities(question: str, schema: Schema) -> dict[str, float]:
+    """For each table of `schema` how probably a query that answers `question` reads it."""
+    return {
+        name: 1 / (1 + math.exp(-CONSTANT - sum(map(math.prod, zip(values, WEIGHTS.values(), strict=True)))))
+        for name, values in evidence(question, schema).items()
+    }
+
+
+def evidence(question: str, schema: Schema) -> dict[str, list[float]]:
+    """What speaks for each table of `schema`, in the order of `WEIGHTS`."""
+    matched, near = namings(question, schema), neighbours(schema)
+    best = max((match.strength for match in matched.values()), default=0.0) or 1.0
+    best_name = max((match.name for match in matched.values()), default=0.0) or 1.0
+    listed = {}
+    for table in schema.tables:
+        match = matched[table.name]
+        around = [matched[name].strength / best for name in near[table.name]]
+        joins = sum(share > 0.5 for share in around) >= 2
+        values = [match.strength / best, match.strength == best, match.name / best_name, sum(match.columns)]
+        values += [match.unique, match.value, max(around, default=0.0), joins, joins and len(table.columns) <= 3]
+        listed[table.name] = [float(value) for value in values]
+    return listed
+
+
+def namings(question: str, schema: Schema) -> dict[str, Naming]:
+    """How much of each table `question` names."""
+    words, asked = words_of(schema), set(stems(question))
+    named = {word: _nearness(word, asked) for word in words.rarity}
+    with_value = {match.table for match in mentioned_values(question, schema, VALUES)}
+    alone = max(words.rarity.values(), default=0.0)
+    matched = {}
+    for table in schema.tables:
+        columns, unique = [], 0
+        for parts, weight in words.columns[table.name]:
+            share = _share(parts, words.rarity, named)
+            columns.append(weight * share * share * sum(words.rarity[part] for part in parts))
+            unique += weight == 1 and share >= NEAR and words.rarity[parts[-1]] == alone
+        name = _share(words.names[table.name], words.rarity_of_name, named)
+        matched[table.name] = Naming(name, sorted(columns, reverse=True), unique, table.name in with_value)
+    return matched
+
+
+def _nearness(word: str, asked: set[str]) -> float:
+    """1 for a word of the question, less for one that begins one or that one begins (`enroll`, `enrolled_in`)."""
+    if word in asked:
+        return 1.0
+    begins = len(word) > 3 and any(len(w) > 3 and (w.startswith(word) or word.startswith(w)) for w in asked)
+    return NEAR if begins else 0.0
+
+
+def _share(parts: Sequence[str], rarity: Mapping[str, float], named: Mapping[str, float]) -> float:
+    """The share of `parts` that are named, by their rarity."""
+    total = sum(rarity[part] for part in parts)
+    return sum(rarity[part] * named[part] for part in parts) / total if total else 0.0
+
+
+@lru_cache(maxsize=16)
+def words_of(schema: Schema) -> TableWords:
+    """The words of all tables; a word is rare by how few tables have it."""
+    names = {table.name: stems(table.name) for table in schema.tables}
+    columns = {table.name: list(_column_words(table)) for table in schema.tables}
+    count = Counter(w for name in names for w in {*names[name], *(p for parts, _ in columns[name] for p in parts)})
+    count_of_name = Counter(word for parts in names.values() for word in set(parts))
+    total = len(schema.tables)
+    return TableWords(
+        names,
+        columns,
+        {word: math.log(1 + total / n) for word, n in count_of_name.items()},
+        {word: math.log(1 + (total + 1) / n) for word, n in count.items()},
+    )
+
+
+def _column_words(table: Table) -> Iterator[tuple[Sequence[str], float]]:
+    yield from ((parts, 1.0) for column in table.columns if (parts := stems(column.name)))
+    yield from ((parts, REMARK) for c in table.columns for choice in c.choices if (parts := stems(choice)))
+    yield from (((word,), REMARK) for each in (table, *table.columns) for word in set(stems(each.comment)))
+
+
+def choose_tables(question: str, schema: Schema, sizes: Mapping[str, int], budget: int, least: float = LEAST) -> Schema:
+    """The most probable tables of `schema` that fit a budget together with the tables that join them, in its order.
 
     Args:
         sizes: tokens of each table in a prompt.
-        budget: tokens of all chosen tables. The most relevant table is chosen even where it alone takes more.
+        budget: tokens of all chosen tables. The most probable table is chosen even where it alone takes more.
+        least: a table less probable than this share of the most probable one is chosen only to join others.
     """
-    scores = relevance(question, schema)
-    neighbours = _neighbours(schema)
+    probable, near = probabilities(question, schema), neighbours(schema)
+    enough = least * max(probable.values())
     chosen: dict[str, None] = {}
-    for name in sorted(scores, key=lambda name: -scores[name]):
-        if name not in chosen:
-            added = {**chosen, **dict.fromkeys([name, *_path(name, chosen, neighbours)])}
+    for name in sorted(probable, key=lambda name: -probable[name]):
+        if name not in chosen and probable[name] >= enough:
+            added = {**chosen, **dict.fromkeys([name, *_path(name, chosen, near)])}
             if not chosen or sum(sizes[each] for each in added) <= budget:
                 chosen = added
     return part_of(schema, chosen)
@@ -101,26 +219,7 @@ def _path(start: str, ends: Mapping[str, None], neighbours: Mapping[str, set[str
 
 
 @lru_cache(maxsize=16)
-def _table_words(schema: Schema) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """For each table its words with their weights, and for each word how rare it is among the tables."""
-    weights = {table.name: dict(_weighted_words(table)) for table in schema.tables}
-    count = Counter(word for words in weights.values() for word in words)
-    total = len(schema.tables)
-    return weights, {word: math.log(1 + (total - n + 0.5) / (n + 0.5)) for word, n in count.items()}
-
-
-def _weighted_words(table: Table) -> Iterator[tuple[str, float]]:
-    """Each word once or more, the heaviest weight last."""
-    for column in table.columns:
-        yield from ((word, REMARK) for word in stems(" ".join((column.comment, *column.choices))))
-    yield from ((word, REMARK) for word in stems(table.comment))
-    for column in table.columns:
-        yield from ((word, COLUMN) for word in stems(column.name))
-    yield from ((word, NAME) for word in stems(table.name))
-
-
-@lru_cache(maxsize=16)
-def _neighbours(schema: Schema) -> dict[str, set[str]]:
+def neighbours(schema: Schema) -> dict[str, set[str]]:
     """The tables that a foreign key connects with each table."""
     neighbours: dict[str, set[str]] = {table.name: set() for table in schema.tables}
     for table in schema.tables:
