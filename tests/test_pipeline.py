@@ -151,7 +151,13 @@ def test_an_archive_with_a_primer(tmp_path):
     train = [pair for name in names[:3] for pair in pairs[name]]
     made = write_layout(tmp_path / "made", dict.fromkeys(names, SHOP), {"train_spider": train, "dev": pairs[names[3]]})
     shutil.make_archive(str(tmp_path / "data/raw/spider_data"), "zip", made)
-    options = ["data=spider", "model=tiny", "data.source.primer=2", "data.split.validation_databases=1"]
+    options = [
+        "data=spider",
+        "model=tiny",
+        "data.source.primer=2",
+        "data.split.validation_databases=1",
+        "train.epochs=1.5",
+    ]
     (tmp_path / "params.yaml").write_text(compose([*options, "tracking=none"], ROOT / CONF))
     for name in ("source", "databases", "convert", "split", "base_model", "prompts", "train"):
         _in_folder(tmp_path, importlib.import_module(f"stages.{name}").main)
