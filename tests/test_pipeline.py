@@ -157,6 +157,7 @@ def test_an_archive_with_a_primer(tmp_path):
         "data.source.primer=2",
         "data.split.validation_databases=1",
         "train.epochs=1.5",
+        "train.batch_size=8",
     ]
     (tmp_path / "params.yaml").write_text(compose([*options, "tracking=none"], ROOT / CONF))
     for name in ("source", "databases", "convert", "split", "base_model", "prompts", "train"):
