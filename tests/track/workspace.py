@@ -57,7 +57,7 @@ def finish(fingerprint, steps, val_loss, content, measured=None):
         PLOTS / "loss.csv",
         "step,train_loss,val_loss\n"
         + "".join(f"{s},{loss(s)},\n" for s in steps)
-        + f"{max(steps, default=0)},,{val_loss}\n",
+        + f"{max(steps, default=40)},,{val_loss}\n",
     )
     figures = {"train_loss": 0.1, "val_loss": val_loss, "seconds": 6.0, "device": "cpu", "fingerprint": fingerprint}
     write_json(METRICS / "train.json", figures | (measured or {}))
