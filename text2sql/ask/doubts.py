@@ -9,12 +9,10 @@ import re
 from collections.abc import Iterator
 
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
-from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
-from sqlglot.optimizer.scope import Scope, traverse_scope
+from sqlglot.optimizer.scope import Scope
 
+from text2sql.ask.unknown import query_scopes
 from text2sql.schema import Column, Schema, kind_of
-from text2sql.sql import parse_one, shallow
 
 #: whole numbers up to this one are mostly written as words, or not at all ("both", "a dozen", "more than one")
 WORDS = 12
@@ -32,14 +30,8 @@ def doubts(sql: str, question: str, schema: Schema) -> list[str]:
     >>> doubts("select 1 from shops where city = 'Rome' or city = 'Paris'", "Which shops are in Italy?", shops)
     ["'Paris' is neither in the question nor a known value of city"]
     """
-    try:
-        with shallow():
-            tree = normalize_identifiers(parse_one(sql), dialect="postgres")
-            scopes = list(traverse_scope(tree)) if isinstance(tree, exp.Query) else []
-    except SqlglotError:
-        return []
     sentences: dict[str, None] = {}
-    for scope in scopes:
+    for scope in query_scopes(sql):
         sentences |= dict.fromkeys(_literals(scope, question, schema))
         sentences |= dict.fromkeys(_joins(scope, schema))
     return list(sentences)

@@ -16,21 +16,25 @@ from text2sql.sql import parse_one, shallow
 SYSTEM = {"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"}
 
 
+def query_scopes(sql: str) -> list[Scope]:
+    """The scopes of a query with the names that PostgreSQL reads, inner ones first; none where `sql` is no query."""
+    try:
+        with shallow():
+            tree = normalize_identifiers(parse_one(sql), dialect="postgres")
+            return list(traverse_scope(tree)) if isinstance(tree, exp.Query) else []
+    except SqlglotError:
+        return []
+
+
 def unknown_names(sql: str, schema: Schema) -> list[str]:
     """Sentences on tables and columns of `sql` that are not in `schema`, each once, in the order of the query.
 
     >>> unknown_names("select nme from shops", Schema("s", ()))
     ['there is no table shops']
     """
-    try:
-        with shallow():
-            tree = normalize_identifiers(parse_one(sql), dialect="postgres")
-            scopes = list(traverse_scope(tree)) if isinstance(tree, exp.Query) else []
-    except SqlglotError:
-        return []
     tables = {t.name: {c.name for c in t.columns} for t in schema.tables}
     found: dict[str, None] = {}
-    for scope in scopes:
+    for scope in query_scopes(sql):
         for source in scope.sources.values():
             if isinstance(source, exp.Table) and source.name and source.name not in tables:
                 found[f"there is no table {quote(source.name)}"] = None
