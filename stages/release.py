@@ -4,7 +4,9 @@ The folder is complete in itself: adapter, tokenizer, card, and in the manifest 
 adapter cannot be asked correctly.
 
 Where the release before was better, or was scored on other data, a copy of it goes to models/kept/ of the repository:
-an experiment must not replace hours of training by random weights without a word.
+an experiment must not replace hours of training by random weights without a word. With `data=custom` the adapter that
+the training went on from (`train.init`) answers the test questions too; where the new one answers worse, the release
+that is there stays.
 
 Reads models/adapter/, the metrics and the data folders. Writes models/release/.
 """
@@ -17,13 +19,12 @@ from typing import Any
 
 from text2sql.config import read_params
 from text2sql.files import read_json, repository_root, write_json, write_text
+from text2sql.release.before import ADAPTER, BASE, against_initial
 from text2sql.release.card import render_card
 from text2sql.release.manifest import describe_release, keep_better, make_manifest
 from text2sql.stage import run
 from text2sql.track import record
 
-ADAPTER = Path("models/adapter")
-BASE = Path("models/base")
 #: the base model's tokenizer goes along, so that the folder can be asked without looking for it
 TOKENIZER = "tokenizer*"
 TARGET = Path("models/release")
@@ -40,6 +41,11 @@ def read_options(params: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> str:
     params = read_options(read_params())
+    change = against_initial(params)
+    compared = "" if change is None else f"; {change.in_words('the adapter that it went on from')}"
+    if change is not None and change.change < 0 and (TARGET / "manifest.json").exists():
+        record()
+        return f"{TARGET}/ stays as it was: the new adapter, in {ADAPTER}/, answers worse{compared}"
     # Only metrics that are the same every time may shape the release: dvc.lock pins its bytes.
     metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
     replaced = keep_better(TARGET, params, metrics["score"], repository_root() / KEPT)
@@ -54,7 +60,7 @@ def main() -> str:
     size = sum(path.stat().st_size for path in TARGET.rglob("*"))
     if replaced:
         print(f"notice: {replaced}", flush=True)
-    return f"{describe_release(manifest)}: {TARGET}/ ({size / 1e6:.1f} MB)"
+    return f"{describe_release(manifest)}: {TARGET}/ ({size / 1e6:.1f} MB){compared}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.text import Text
 from text2sql.config import read_params
 from text2sql.errors import UserError
 from text2sql.files import read_json
-from text2sql.track import ADAPTER, METRICS, PLOTS, RELEASE, accuracy_in_words, flat, record
+from text2sql.track import ADAPTER, METRICS, PLOTS, RELEASE, accuracy_in_words, flat, is_released, record
 
 #: columns of the table: metrics/brief/ has these
 FIGURES = {"accuracy": "accuracy", "strict": "strict", "valid_sql": "valid", "val_loss": "val loss", "minutes": "min"}
@@ -36,11 +36,13 @@ def workspace_summary() -> str:
         UserError: it has not been run.
     """
     params, score = read_params(), read_json(METRICS / "score.json")
+    same = not ADAPTER.is_dir() or is_released()
+    parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
     return "\n".join(
         (
             f"{params['model']['name']} trained on {params['data']['name']}: {accuracy_in_words(score)}, "
             f"{100 * score['valid_sql']:.1f} % valid SQL",
-            f"  release   {RELEASE}/ (adapter, tokenizer, card); the adapter alone: {ADAPTER}/",
+            f"  release   {RELEASE}/ ({parts}); the adapter alone: {ADAPTER}/",
             f"  report    {PLOTS / 'report.html'}",
             "  ask       text2sql ask --schema examples/shop.sql",
             "  demo      make demo",

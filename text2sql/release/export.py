@@ -71,10 +71,7 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
             "files": sha256_tree(partial),
             "questions": change.n,
             "prompts_with_the_same_tokens": alike,
-            "execution_accuracy": {
-                "adapter": (len(change.both_right) + len(change.lost)) / change.n,
-                "export": (len(change.both_right) + len(change.gained)) / change.n,
-            },
+            "execution_accuracy": {"adapter": change.accuracy_there, "export": change.accuracy_here},
             "gained": change.gained,
             "lost": change.lost,
             "p": change.p,
@@ -176,12 +173,7 @@ def verdict(target: Path, change: Difference, alike: int, questions: int, anyway
     Raises:
         UserError: it is worse by more than `TOLERATED`, and that is not wanted `anyway`.
     """
-    right = len(change.both_right)
-    adapter, exported = (right + len(change.lost)) / change.n, (right + len(change.gained)) / change.n
-    said = (
-        f"{target}: {exported:.1%} of {change.n} questions right, the adapter {adapter:.1%} "
-        f"({len(change.gained)} gained, {len(change.lost)} lost, p = {change.p:.2g})"
-    )
+    said = f"{target}: {change.in_words('the adapter')}"
     if alike < questions:
         said += f"; {questions - alike} of {questions} prompts are read as other tokens than in training"
     if change.change >= -TOLERATED:

@@ -56,6 +56,23 @@ class Difference:
         """The p-value of McNemar's exact test."""
         return mcnemar(len(self.gained), len(self.lost))
 
+    @property
+    def accuracy_here(self) -> float:
+        """Of the questions compared, 0 to 1."""
+        return (len(self.both_right) + len(self.gained)) / self.n
+
+    @property
+    def accuracy_there(self) -> float:
+        """Of the questions compared, 0 to 1."""
+        return (len(self.both_right) + len(self.lost)) / self.n
+
+    def in_words(self, there: str) -> str:
+        """`58.3% of 12 questions right, THERE 41.7% (3 gained, 1 lost, p = 0.62)`, p by McNemar's exact test."""
+        return (
+            f"{self.accuracy_here:.1%} of {self.n} questions right, {there} {self.accuracy_there:.1%} "
+            f"({len(self.gained)} gained, {len(self.lost)} lost, p = {self.p:.2g})"
+        )
+
 
 def mcnemar(gained: int, lost: int) -> float:
     """McNemar's exact test (two-sided binomial, p = 1/2): how probable a split of the changed verdicts at least as
