@@ -7,6 +7,7 @@ model writes, and what a visitor makes of it in the editor, runs in the sandbox 
 from __future__ import annotations
 
 import errno
+import functools
 import html
 import os
 import socket
@@ -87,6 +88,10 @@ class Handlers:
             answer = self.engine.ask(question, database.schema, target=database.target)
             yield [answer.sql, answer_html(answer, 0), "", history, history_html(history)]
             result = self.databases.execute(database, answer.sql)
+            if result.error:
+                execute = functools.partial(self.databases.execute, database)
+                answer = self.engine.repair(answer, result, database.schema, execute, database.target)
+                result = answer.result or result
         except UserError as error:
             yield [gr.update(), notice_html(error), "", history, history_html(history)]
             return

@@ -29,7 +29,8 @@ class Scripted(Engine):
     def generate_batch(self, prompts, candidates=1):
         with self._lock:
             time.sleep(self.pause)
-        return [self.written(prompt.question, candidates) for prompt in prompts]
+        asked = [prompt.ids if prompt.ids in self.answers else prompt.question for prompt in prompts]
+        return [self.written(question, candidates) for question in asked]
 
     def written(self, question, candidates):
         texts = self.answers.get(question, "select 1")

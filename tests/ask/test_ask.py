@@ -78,6 +78,8 @@ ANSWERS = {
     "Nonsense?": "I am sorry",
     "Wrong column?": "select nme from customers",
     "Please delete all of it": "delete from customers",
+    "Mended?": "select nme from customers",
+    'Mended? -- SELECT nme FROM customers -- column "nme" does not exist': "select name from customers order by 1",
     "None?": ["select nme from customers", "select nam from customers"],
     "Two?": ["select nme from customers", "select count(*) from customers", "select count(id) from customers"],
 }
@@ -166,6 +168,20 @@ def test_an_answer_that_writes_is_not_run(ask, sqlite_file, dsn):
 def test_candidates_that_fail_lose(ask, dsn):
     value = json.loads(ask("Two?", "--dsn", dsn, "--candidates", "3", "--json").stdout)
     assert "COUNT(*)" in value["sql"]
+
+
+@pytest.mark.parametrize("place", ["sqlite", "dsn"])
+def test_a_query_that_the_server_refuses_is_written_once_more(ask, place, sqlite_file, dsn):
+    where = f"--{place}", {"sqlite": sqlite_file, "dsn": dsn}[place]
+    value = json.loads(ask("Mended?", *where, "--run", "--json").stdout)
+    assert (value["rows"], value["error"], value["candidates"]) == ([["Ann"], ["Bob"]], None, 2)
+    assert value["warnings"] == [
+        'the server refused a first query (column "nme" does not exist); this one was written after that',
+    ]
+    candidates = json.loads(ask("Mended?", *where, "--candidates", "2", "--json").stdout)
+    assert candidates["sql"] == value["sql"]
+    assert "rows" not in candidates
+    assert "name" not in json.loads(ask("Mended?", *where, "--json").stdout)["sql"]  # nobody asked the server
 
 
 def test_where_no_candidate_runs_it_is_said(ask, dsn):

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 Execute = Callable[[str], Result]
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
+#: classes of SQLSTATE in which the server refuses the query itself: names and types, values, rows of a subquery
+REFUSALS = ("42", "22", "21")
 #: answers of less confidence are more probably wrong than right
 UNSURE = 0.5
 
@@ -154,7 +156,7 @@ class Engine:
         Args:
             candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
                 where `execute` can tell.
-            execute: runs a query safely, see `text2sql.postgres.sandbox`.
+            execute: runs a query safely, see `text2sql.postgres.sandbox`; a query that it refuses is written once more.
             run: attach the result of the answer.
             target: the server that the SQL is for; texts are held to the values of the tables that it says were read.
 
@@ -179,7 +181,54 @@ class Engine:
         run: bool = False,
         target: Target | None = None,
     ) -> Answer:
-        """The answer out of what the model wrote: chosen, made to fit the server, formatted, and run if it is to be."""
+        """The answer out of what the model wrote: chosen, made to fit the server, formatted, and run if it is to be.
+
+        Where the server refuses it, the model is asked once more (`repair`).
+        """
+        answer = self._choose(question, schema, generations, execute, run, target)
+        if execute is not None and answer.result is not None and answer.result.error:
+            answer = self.repair(answer, answer.result, schema, execute, target)
+        return answer if run else dataclasses.replace(answer, result=None)
+
+    def repair(
+        self, answer: Answer, refusal: Result, schema: Schema, execute: Execute, target: Target | None = None
+    ) -> Answer:
+        """A query that runs in place of one that the server refuses, or `answer` itself.
+
+        The model is asked once more, the refused query and the server's message behind the question as an SQL comment:
+        a form that no adapter was trained on.
+        """
+        if (refusal.sqlstate or "")[:2] not in REFUSALS:
+            return answer
+        started = time.perf_counter()
+        refused = " ".join(f"-- {answer.sql} -- {refusal.message}".split())
+        try:
+            prompt, _ = self.prompt(f"{answer.question} {refused}", schema, target)
+        except UserError:  # no room for the query beside the schema
+            return answer
+        generations = self.generate_batch([dataclasses.replace(prompt, question=answer.question)])[0]
+        second = self._choose(answer.question, schema, generations, execute, True, target)
+        if second.result is None or second.result.error:
+            return answer
+        said = f"the server refused a first query ({refusal.message}); this one was written after that"
+        return dataclasses.replace(
+            second,
+            warnings=(said, *second.warnings),
+            seconds=answer.seconds + time.perf_counter() - started,
+            candidates=answer.candidates + 1,
+            completion_tokens=answer.completion_tokens + second.completion_tokens,
+        )
+
+    def _choose(
+        self,
+        question: str,
+        schema: Schema,
+        generations: Sequence[Generation],
+        execute: Execute | None,
+        run: bool,
+        target: Target | None,
+    ) -> Answer:
+        """`finish` without a second round; the result is there whenever the query was executed."""
         fitted = {g.text: fit_query(g.text, schema, target or Target()) for g in generations}
         execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
         text, result = choose_text(generations, execute_fitted)
@@ -192,9 +241,8 @@ class Engine:
         confidence = self.confidence(next(each for each in generations if each.text == text))
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
-        shown = result if run else None
         written = sum(len(generation.token_ids) + generation.finished for generation in generations)
-        return Answer(question, format_sql(sql), tuple(warnings), shown, 0.0, len(generations), confidence, 0, written)
+        return Answer(question, format_sql(sql), tuple(warnings), result, 0.0, len(generations), confidence, 0, written)
 
     def confidence(self, generation: Generation) -> float | None:
         """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""
