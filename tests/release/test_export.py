@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import gbnf_to_lark
+from llguidance.hf import from_tokenizer
 from typer.testing import CliRunner
 
+from tests.model.test_constraint import ACCEPTED
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.files import read_json, write_jsonl, write_text
-from text2sql.model.base import load_tokenizer
-from text2sql.model.prompt import FRAMES, PromptOptions, encode_prompt, render
-from text2sql.release.export import MERGED, template, verdict, write_and_answer, write_export
-from text2sql.release.gguf_file import QUANTIZATIONS
+from text2sql.model.base import QuantizationOptions, load_tokenizer
+from text2sql.model.inference import load_for_inference
+from text2sql.model.prompt import FRAMES, PromptOptions, ddl, encode_prompt, render
+from text2sql.release.export import GRAMMAR, MERGED, template, verdict, write_and_answer, write_export
+from text2sql.release.gguf_file import QUANTIZATIONS, LlamaCpp, write_gguf
 from text2sql.release.manifest import read_manifest
 from text2sql.schema import Column, Schema, Table
 from text2sql.scoring.versus import Difference
@@ -57,7 +64,12 @@ def test_every_form(workspace: Path, monkeypatch: pytest.MonkeyPatch, form: str)
     assert set(facts["execution_accuracy"]) == {"adapter", "export"}
     assert set(facts["files"]) == {path.name for path in folder.iterdir()} - {"export.json"}
     if form != MERGED:
-        assert 'TEMPLATE """[INST] {{ .Prompt }} [/INST]"""' in (folder / "Modelfile").read_text()
+        written = (folder / "Modelfile").read_text()
+        template_ = re.search(r'TEMPLATE """(.*?)"""', written, re.DOTALL)[1]
+        filled = re.sub(r"{{ (if .System|end) }}", "", template_).replace("{{ .Prompt }}", QUESTIONS[0])
+        options = PromptOptions(style="ddl", samples=0)
+        filled = filled.replace("{{ .System }}", ddl(SHOP.tables[0], options))
+        assert filled == render(SHOP, QUESTIONS[0], options, "mistral")
     with pytest.raises(UserError, match="is there already"):
         write_export(Path("models/release"), folder, form)
 
@@ -73,6 +85,44 @@ def test_the_export_answers_as_the_adapter(
     assert all(before)
     assert after == before
     assert alike == len(rows)
+
+
+@pytest.fixture(scope="module")
+def matcher(workspace: Path) -> LLMatcher:
+    """The grammar of an export, read by another engine than llama.cpp's."""
+    tokenizer = from_tokenizer(load_tokenizer(workspace / "models/base"))
+    return LLMatcher(tokenizer, gbnf_to_lark(GRAMMAR.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("queries", "whole"),
+    [
+        (ACCEPTED, True),
+        (["DELETE FROM shop", "SELECT name FROM shop; DROP TABLE shop", "SELECT pg_sleep(9)", "SELECT", ""], False),
+    ],
+)
+def test_the_grammar_has_what_adapters_are_trained_on(
+    workspace: Path, matcher, queries: list[str], whole: bool
+) -> None:
+    tokenizer = load_tokenizer(workspace / "models/base")
+    for query in queries:
+        trial, tokens = matcher.deep_copy(), tokenizer(query, add_special_tokens=False)["input_ids"]
+        assert (trial.try_consume_tokens(tokens) == len(tokens) and trial.is_accepting()) == whole, query
+
+
+@LLAMA
+def test_llama_cpp_is_held_to_the_grammar(workspace: Path, tmp_path: Path, matcher) -> None:
+    """Random weights write anything, and under the grammar the beginning of a query."""
+    base = workspace / "models/base"
+    plain = QuantizationOptions(bits=None, type=None, double=False, compute_dtype="auto")
+    write_gguf(load_for_inference(base, plain, None), base, tmp_path / "tiny.gguf", "", bos=True)
+    with closing(LlamaCpp(tmp_path / "tiny.gguf", context=200)) as runner:
+        prompt = runner.tokenize("[INST] How many? [/INST]")
+        assert matcher.deep_copy().try_consume_tokens(runner.answer(prompt, 40)) < 40
+        runner.sampler = runner.llama.LlamaSampler(runner.llama.LlamaSamplerChainParams())
+        runner.sampler.add_grammar(runner.vocab, GRAMMAR.read_text(), "root")
+        runner.sampler.add_greedy()
+        assert matcher.deep_copy().try_consume_tokens(runner.answer(prompt, 40)) == 40
 
 
 def test_the_chat_template_is_the_prompt_s_frame(workspace: Path) -> None:

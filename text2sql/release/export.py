@@ -1,9 +1,10 @@
 """`text2sql export`: a release as one model that needs neither PEFT nor this package, scored before it is handed out.
 
 `merged` is a folder of safetensors in bfloat16 for transformers, vLLM and the like; `F16`, `Q8_0` and `Q4_K_M` are GGUF
-files for llama.cpp, with a `Modelfile` for Ollama. Rounding and quantization change answers, and so does another
-tokenizer or another prompt. So the same questions are answered by the adapter as it was trained and by the exported
-file in the program that will run it, both greedily and without constraint, and the two are compared in pairs.
+files for llama.cpp, with a `Modelfile` for Ollama and a grammar of queries (select.gbnf). Rounding and quantization
+change answers, and so does another tokenizer or another prompt. So the same questions are answered by the adapter as it
+was trained and by the exported file in the program that will run it, both greedily and without constraint, and the two
+are compared in pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from text2sql.config import typed
 from text2sql.errors import UserError
 from text2sql.files import digest, read_jsonl, sha256_tree, write_json, write_text
 from text2sql.model.base import QuantizationOptions, load_tokenizer
-from text2sql.model.prompt import FRAMES, Frame, encode_prompt
+from text2sql.model.prompt import FRAMES, QUESTION, SCHEMA, Frame, encode_prompt
 from text2sql.progress import track
 from text2sql.release.gguf_file import LlamaCpp, quantize, write_gguf
 from text2sql.release.manifest import read_manifest
@@ -32,6 +33,7 @@ PROMPTS, SPLIT, DUMPS = Path("data/prompts"), Path("data/splits"), Path("data/po
 #: what has to be as it was when the release was made, for the comparison to mean something
 SAME = (BASE, PROMPTS)
 MANIFEST = "export.json"
+GRAMMAR = Path(__file__).with_name("select.gbnf")
 #: more of the questions lost than this, in net, and the export is refused
 TOLERATED = 0.01
 WORKERS = 2
@@ -125,6 +127,7 @@ def write_and_answer(
     if form != "F16":
         quantize(full, target / name, form)
         full.unlink()
+    shutil.copy(GRAMMAR, target)
     room = max(map(len, prompts)) + limit + 1
     write_text(target / "Modelfile", modelfile(name, frame, tokenizer.eos_token, room))
     with closing(LlamaCpp(target / name, room)) as runner:
@@ -195,9 +198,14 @@ def template(frame: Frame) -> str:
 def modelfile(name: str, frame: Frame, stop: str, context: int) -> str:
     """Ollama's description of the model: greedy, framed as in training, with room for the longest test prompt.
 
+    The tables may be the system message, and the question the user's; without one the user's message holds both.
+
     >>> print(modelfile("m.gguf", Frame("<u>", "</u>", special=True), "<end>", 900))
     FROM ./m.gguf
-    TEMPLATE \"\"\"<u>{{ .Prompt }}</u>\"\"\"
+    TEMPLATE \"\"\"<u>{{ if .System }}PostgreSQL schema:
+    {{ .System }}
+    <BLANKLINE>
+    Question: {{ end }}{{ .Prompt }}</u>\"\"\"
     PARAMETER temperature 0
     PARAMETER repeat_penalty 1
     PARAMETER num_ctx 2048
@@ -206,7 +214,8 @@ def modelfile(name: str, frame: Frame, stop: str, context: int) -> str:
     """
     return (
         f"FROM ./{name}\n"
-        f'TEMPLATE """{frame.head}{{{{ .Prompt }}}}{frame.tail}"""\n'
+        f'TEMPLATE """{frame.head}{{{{ if .System }}}}{SCHEMA}{{{{ .System }}}}{QUESTION}{{{{ end }}}}'
+        f'{{{{ .Prompt }}}}{frame.tail}"""\n'
         "PARAMETER temperature 0\n"
         "PARAMETER repeat_penalty 1\n"
         f"PARAMETER num_ctx {max(2048, context)}\n"
