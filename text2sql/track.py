@@ -663,8 +663,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m text2sql.track", description="the record of adapters in MLflow")
     parser.add_argument("command", choices=["sync"], help="log the workspace's adapter, with curves, score and release")
     parser.add_argument("--uri", help="an MLflow server other than that of params.yaml")
+    parser.add_argument("--traces", action="store_true", help="each scored question as a trace, too: minutes")
+    given = parser.parse_args(arguments)
     try:
-        print(f"the run of {ADAPTER}: {sync(parser.parse_args(arguments).uri)}")
+        address = sync(given.uri)
+        print(f"the run of {ADAPTER}: {address}")
+        if given.traces:
+            from text2sql.traces import log_traces
+
+            *_, experiment, _, run_id = address.split("/")
+            print(f"{log_traces(experiment, run_id)} questions traced")
     except UserError as error:
         sys.exit(f"tracking: {error}")
 

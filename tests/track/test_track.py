@@ -15,7 +15,7 @@ import pytest
 from tests.track.workspace import copy_database, curve, loss, params, runs, score, train
 from text2sql import track
 from text2sql.errors import UserError
-from text2sql.files import write_json, write_text
+from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.track import adapter_sha256, fetch, flat, log_workspace, main, training_run
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -255,6 +255,28 @@ def test_sync_logs_a_finished_run_once(store, capsys):
     assert run.data.params["predict.batch_size"] == "16"
     assert len(store.search_model_versions(f"name = '{MODEL}'")) == 1
     assert f"runs/{run.info.run_id}" in capsys.readouterr().out
+
+
+def test_scored_questions_as_traces(store, capsys):
+    score(train())
+    write_json(Path("params.yaml"), params())
+    write_jsonl(track.PROMPTS / "test.jsonl", [{"id": "q", "prompt": "Question: How many?"}])
+    main(["sync", "--traces"])
+    main(["sync", "--traces"])
+    assert [line for line in capsys.readouterr().out.splitlines() if "traced" in line] == [
+        "1 questions traced", "0 questions traced",
+    ]  # fmt: skip
+    (run,) = runs(store)
+    (trace,) = store.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+    (span,) = trace.data.spans
+    assert span.inputs == {"question": "How many?", "prompt": "Question: How many?"}
+    assert span.outputs == {"sql": "SELECT 1"}
+    assert {a.name: a.value for a in trace.info.assessments} == {
+        "sql": "SELECT 1", "verdict_suite": True, "verdict_strict": True,
+    }  # fmt: skip
+    write_json(track.METRICS / "predict.json", {"adapter_sha256": "another"})
+    with pytest.raises(SystemExit, match="no score of this adapter to trace"):
+        main(["sync", "--traces"])
 
 
 def test_sync_completes_a_run_that_was_cut_off(store, monkeypatch, capsys):
