@@ -25,6 +25,8 @@ ANSWERS = {question: sql for domain in DOMAINS.values() for question, sql in dom
     "on author_id = authors.id group by name",
     "A thousand rows": "select generate_series(1, 1000)",
     "How many orders has each status?": "select status, count(*) as n from orders group by status order by status",
+    "Mended column": "select nickname from customers",
+    'Mended column -- SELECT nickname FROM customers -- column "nickname" does not exist': "select 2",
     "Invented column": "select nickname from customers",
 }
 
@@ -145,6 +147,7 @@ def test_pasted_nonsense(client, text, said):
         ("Read a file", "forbidden"),
         ("drop table customers", "that is SQL already"),
         ("   ", "the question is empty"),
+        ("Mended column", "the server refused a first query"),
         ("Invented column", "no table of the query has a column nickname"),
     ],
 )
@@ -169,7 +172,7 @@ def test_long_results_are_cut(page):
 def test_confidence_and_bars(page):
     ask(page, "How many orders has each status?")
     assert (
-        page.locator(".explained").inner_text() == "Status and number of orders, for each status, lowest status first."
+        page.locator(".explained").inner_text() == "Status and number of orders, for each status, in order of status."
     )
     assert page.locator(".confidence").inner_text().strip() == "88% sure"
     assert page.locator(".bars tr").count() == len(table(page)) > 1
