@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.ask.answerable import cannot_answer
 from text2sql.ask.doubts import doubts
 from text2sql.ask.fit import Target, fit_query
 from text2sql.ask.question import check_question
@@ -64,12 +65,15 @@ class Answer:
     #: read by the model, and written by it, those of all candidates
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    #: why the database hardly has the answer, judged by the question's words; None for most questions
+    unanswerable: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON has it; values that JSON does not know as text."""
         value = {"question": self.question, "sql": self.sql, "warnings": list(self.warnings)}
         value |= {"seconds": round(self.seconds, 3), "candidates": self.candidates}
         value |= {} if self.confidence is None else {"confidence": round(self.confidence, 3)}
+        value |= {} if self.unanswerable is None else {"unanswerable": self.unanswerable}
         return value if self.result is None else value | result_dict(self.result)
 
 
@@ -233,7 +237,9 @@ class Engine:
         execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
         text, result = choose_text(generations, execute_fitted)
         sql, changes = fitted[text]
-        warnings = [*query_problems(text, schema), *doubts(text, question, schema), *changes]
+        unanswerable = cannot_answer(question, schema)
+        warnings = [unanswerable] if unanswerable else []
+        warnings += [*query_problems(text, schema), *doubts(text, question, schema), *changes]
         if result is not None and result.error:
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
@@ -242,7 +248,16 @@ class Engine:
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
         written = sum(len(generation.token_ids) + generation.finished for generation in generations)
-        return Answer(question, format_sql(sql), tuple(warnings), result, 0.0, len(generations), confidence, 0, written)
+        return Answer(
+            question,
+            format_sql(sql),
+            tuple(warnings),
+            result,
+            candidates=len(generations),
+            confidence=confidence,
+            completion_tokens=written,
+            unanswerable=unanswerable,
+        )
 
     def confidence(self, generation: Generation) -> float | None:
         """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""

@@ -117,6 +117,9 @@ def print_answer(answer: Answer, options: AskOptions) -> None:
     if answer.confidence is not None and answer.confidence < options.min_confidence:
         what = f"no answer: its confidence is {answer.confidence:.0%}, and {options.min_confidence:.0%} is asked for"
         raise UserError(what, "name tables or columns as the schema does, or lower --min-confidence")
+    if answer.unanswerable and options.min_confidence:
+        what = f"no answer: {answer.unanswerable}"
+        raise UserError(what, "name tables or columns as the schema does, or leave out --min-confidence")
     if options.as_json:
         print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
         return

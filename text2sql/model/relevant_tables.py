@@ -120,7 +120,7 @@ def evidence(question: str, schema: Schema) -> dict[str, list[float]]:
 def namings(question: str, schema: Schema) -> dict[str, Naming]:
     """How much of each table `question` names."""
     words, asked = words_of(schema), set(stems(question))
-    named = {word: _nearness(word, asked) for word in words.rarity}
+    named = {word: nearness(word, asked) for word in words.rarity}
     with_value = {match.table for match in mentioned_values(question, schema, VALUES)}
     alone = max(words.rarity.values(), default=0.0)
     matched = {}
@@ -135,7 +135,7 @@ def namings(question: str, schema: Schema) -> dict[str, Naming]:
     return matched
 
 
-def _nearness(word: str, asked: set[str]) -> float:
+def nearness(word: str, asked: set[str]) -> float:
     """1 for a word of the question, less for one that begins one or that one begins (`enroll`, `enrolled_in`)."""
     if word in asked:
         return 1.0
