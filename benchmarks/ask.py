@@ -1,8 +1,9 @@
-"""Seconds to an answer: `text2sql ask` from its start, the next questions, and two visitors of the demo at once.
+"""Seconds to an answer: `text2sql ask` from its start, the next ones, of 500 tables, two visitors of the demo at once.
 
     python benchmarks/ask.py [--model models/release]
 
-The schema has ten tables. The first figure is of a fresh process, imports and loading included; the others are medians.
+The schema has ten tables, or ten and 490 others. The first figure is of a fresh process, imports and loading included;
+the others are medians.
 """
 
 from __future__ import annotations
@@ -37,6 +38,25 @@ CREATE TABLE payments (id int PRIMARY KEY, order_id int REFERENCES orders, paid 
 CREATE TABLE reviews (id int PRIMARY KEY, product_id int REFERENCES products, customer_id int REFERENCES customers,
                       stars int, written date);
 """
+AREAS = """warehouse billing payroll fleet legal marketing quality energy training recruiting insurance security hotel
+kitchen garden clinic laboratory library theatre stadium airport harbour railway factory farm""".split()  # noqa: SIM905
+THINGS = (
+    "shifts",
+    "tasks",
+    "notes",
+    "alerts",
+    "budgets",
+    "files",
+    "rooms",
+    "tools",
+    "audits",
+    "plans",
+    "visits",
+    "keys",
+)
+#: 500 names; 490 of them and the ten tables above make 500 tables
+OTHERS = [f"{area}_{thing}" for area in AREAS for thing in THINGS] + [f"{area}_{y}" for area in AREAS for y in range(8)]
+OTHER = "CREATE TABLE {name} (id int PRIMARY KEY, label text, opened date, closed date, weight numeric, remark text);"
 QUESTIONS = [
     "How many customers are there?",
     "What are the names of the products that cost more than 100?",
@@ -47,11 +67,11 @@ QUESTIONS = [
 ]
 
 
-def ask(model: str) -> tuple[float, list[float]]:
-    """Seconds to the first answer of a fresh process, and of each later answer."""
+def ask(model: str, others: int = 0) -> tuple[float, list[float]]:
+    """Seconds to the first answer of a fresh process, and of each later answer, with so many other tables."""
     with tempfile.TemporaryDirectory() as folder:
         schema = Path(folder) / "shop.sql"
-        schema.write_text(SCHEMA)
+        schema.write_text(SCHEMA + "\n".join(OTHER.format(name=name) for name in OTHERS[:others]))
         command = [sys.executable, "-m", "text2sql.cli", "ask", "--schema", str(schema), "--model", model, "--json"]
         started = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -123,6 +143,8 @@ def main() -> None:
     first, later = ask(model)
     print(f"first answer, from the start of the process   {first:6.1f} s")
     print(f"next answers, ten tables, median              {statistics.median(later):6.1f} s (at most {max(later):.1f})")
+    _, later = ask(model, 490)
+    print(f"next answers, 500 tables, median              {statistics.median(later):6.1f} s (at most {max(later):.1f})")
     answer, memory = demo(model)
     print(f"demo, two visitors at once, median            {answer:6.1f} s")
     print(f"demo, memory with PostgreSQL                  {memory / 1e9:6.2f} GB")
