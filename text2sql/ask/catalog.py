@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -156,36 +157,22 @@ def _catalog(
     kinds, about = {}, {}
     for oid, _, _, _, relkind, name, not_null, is_array, type_, comment, about_table, labels in columns:
         shown_type = _SHOWN_TYPES.get(type_, type_) + ("[]" if is_array else "")
-        allowed = tuple(labels) or choices.get((oid, name), ())
-        by_table[oid].append(
-            Column(name, name, shown_type, not_null, (oid, name) in single, comment=comment, choices=allowed)
-        )
-        about[oid] = about_table
-        kinds[oid] = "view" if relkind in ("v", "m") else "table"
+        allowed, is_unique = tuple(labels) or choices.get((oid, name), ()), (oid, name) in single
+        by_table[oid].append(Column(name, name, shown_type, not_null, is_unique, comment=comment, choices=allowed))
+        kinds[oid], about[oid] = "view" if relkind in ("v", "m") else "table", about_table
+    readable = {oid: {column.name for column in by_table[oid]} for oid in places}
     tables = []
     for oid, (_, name, _) in places.items():
-        readable = {column.name for column in by_table[oid]}
-        usable = [key for key in keys if key[0] == oid and key[3] and set(key[3]) <= readable]
-        primary = next((tuple(key[3]) for key in usable if key[1] == "p"), ())
-        unique = dict.fromkeys(tuple(key[3]) for key in usable if key[1] == "u" and len(key[3]) > 1)
+        usable = [key[1:] for key in keys if key[0] == oid and key[3] and set(key[3]) <= readable[oid]]
+        primary = next((tuple(names) for type_, _, names, _ in usable if type_ == "p"), ())
+        unique = dict.fromkeys(tuple(names) for type_, _, names, _ in usable if type_ == "u" and len(names) > 1)
         foreign = dict.fromkeys(
-            ForeignKey(tuple(key[3]), shown[key[2]], tuple(key[4]))
-            for key in usable
-            if key[1] == "f" and key[2] in shown and set(key[4]) <= {c.name for c in by_table[key[2]]}
+            ForeignKey(tuple(names), shown[target], tuple(referred))
+            for type_, target, names, referred in usable
+            if type_ == "f" and set(referred) <= readable.get(target, set())
         )
-        tables.append(
-            Table(
-                shown[oid],
-                name,
-                tuple(by_table[oid]),
-                primary,
-                tuple(foreign),
-                0,
-                tuple(unique),
-                kinds[oid],
-                about[oid],
-            )
-        )
+        key_parts = {"primary_key": primary, "foreign_keys": tuple(foreign), "unique": tuple(unique)}
+        tables.append(Table(shown[oid], name, tuple(by_table[oid]), **key_parts, kind=kinds[oid], comment=about[oid]))
     notes = [
         f"{schema}.{name} is shown as {shown_name}: another schema has a table of that name too"
         for shown_name, (schema, name) in relations.items()
@@ -196,9 +183,7 @@ def _catalog(
 
 def _shown_names(places: Mapping[int, tuple[str, str, bool]]) -> dict[int, str]:
     """The name of each table in prompts: bare where only one has it or it is in the search path."""
-    count: dict[str, int] = {}
-    for _, name, _ in places.values():
-        count[name] = count.get(name, 0) + 1
+    count = Counter(name for _, name, _ in places.values())
     shown = {oid: name for oid, (_, name, visible) in places.items() if visible or count[name] == 1}
     taken = set(shown.values())
     for oid, (schema, name, _) in places.items():
@@ -225,24 +210,19 @@ def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
     known = {t.name for t in schema.tables} | {f"{t.name}.{c.name}" for t in schema.tables for c in t.columns}
     if unknown := sorted(set(hidden) - known):
         raise UserError(f"{unknown[0]} is to be hidden, but is not in the schema", "write table.column or table")
-    gone = set(hidden)
 
     def stays(table: str, columns: Sequence[str]) -> bool:
-        return table not in gone and not any(f"{table}.{c}" in gone for c in columns)
+        return not {table, *(f"{table}.{column}" for column in columns)} & set(hidden)
 
-    tables = [
-        dataclasses.replace(
+    def shown(table: Table) -> Table:
+        keys = [k for k in table.foreign_keys if stays(k.referred_table, k.referred_columns)]
+        return dataclasses.replace(
             table,
             columns=tuple(c for c in table.columns if stays(table.name, [c.name])),
             primary_key=table.primary_key if stays(table.name, table.primary_key) else (),
             unique=tuple(key for key in table.unique if stays(table.name, key)),
-            foreign_keys=tuple(
-                k
-                for k in table.foreign_keys
-                if stays(table.name, k.columns) and stays(k.referred_table, k.referred_columns)
-            ),
+            foreign_keys=tuple(k for k in keys if stays(table.name, k.columns)),
         )
-        for table in schema.tables
-        if table.name not in gone
-    ]
+
+    tables = map(shown, schema.tables)
     return dataclasses.replace(schema, tables=tuple(t for t in tables if t.columns))

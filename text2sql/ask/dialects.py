@@ -1,4 +1,4 @@
-"""A schema out of the CREATE TABLE statements of MySQL, SQL Server and SQLite, read by sqlglot's parsers.
+"""Schemas in the CREATE TABLE statements of MySQL, SQL Server and SQLite, read by sqlglot's parsers.
 
 Only tables, columns and keys are taken; types become PostgreSQL's, names lower-case.
 """
@@ -17,7 +17,7 @@ from sqlglot.tokens import Token, TokenType
 from text2sql.schema import Column, ForeignKey, Schema, Table
 from text2sql.sql import parse_one
 
-#: in the order of trying; brackets around names are both SQL Server's and SQLite's
+#: in the order in which they are tried; SQL Server and SQLite both put names in brackets
 DIALECTS = {"mysql": "MySQL", "tsql": "SQL Server or SQLite", "sqlite": "SQLite"}
 #: SQL Server's tools end a batch with GO on a line of its own
 _GO = re.compile(r"^[ \t]*GO[ \t]*\d*[ \t]*;?[ \t]*$", re.MULTILINE | re.IGNORECASE)
@@ -42,7 +42,7 @@ TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class DialectReading:
-    """A script in the dialect that understands most of it; `problems` name what was not understood."""
+    """What a dialect reads of a script; `problems` name the statements that it does not understand."""
 
     schema: Schema
     problems: list[str]
@@ -58,18 +58,13 @@ def parse_dialect(text: str, db_id: str) -> DialectReading | None:
 
     The dialects are tried in the order of `DIALECTS` until one reads all; otherwise the best one is taken.
     """
-    readings = {}
+    readings: list[DialectReading] = []
     for dialect in DIALECTS:
-        tables, problems = readings[dialect] = read_dialect(text, dialect)
-        if tables and not problems:
+        readings.append(read_dialect(text, db_id, dialect))
+        if readings[-1].schema.tables and not readings[-1].problems:
             break
-    dialect = max(readings, key=lambda d: len(readings[d][0]) - len(readings[d][1]))
-    tables, problems = readings[dialect]
-    if not tables:
-        return None
-    how = f"not PostgreSQL: read as {DIALECTS[dialect]}; names are lower-case and types PostgreSQL's from here on"
-    notes = (how, *(f"not read: {problem}" for problem in problems))
-    return DialectReading(check_keys(Schema(db_id, tuple(tables.values()), notes)), problems)
+    best = max(readings, key=lambda reading: reading.score)
+    return best if best.schema.tables else None
 
 
 def tsql_text(text: str) -> str:
@@ -77,15 +72,15 @@ def tsql_text(text: str) -> str:
     return re.sub(r"\b(?:non)?clustered\b", "", _GO.sub(";", text), flags=re.IGNORECASE)
 
 
-def read_dialect(text: str, dialect: str) -> tuple[dict[str, Table], list[str]]:
-    """The tables of `text` by name, and a line for each statement that `dialect` does not understand."""
+def read_dialect(text: str, db_id: str, dialect: str) -> DialectReading:
+    """The tables of `text`, and a line for each statement that `dialect` does not understand."""
     tables: dict[str, Table] = {}
     problems: list[str] = []
     try:
-        found = list(definitions(tsql_text(text) if dialect == "tsql" else text, dialect))
+        statements = list(definitions(tsql_text(text) if dialect == "tsql" else text, dialect))
     except SqlglotError as error:
-        return {}, [first_line(error)]
-    for statement in found:
+        return DialectReading(Schema(db_id, ()), [first_line(error)])
+    for statement in statements:
         title = " ".join(statement.split())[:60]
         try:
             tree = parse_one(statement, dialect)
@@ -93,7 +88,7 @@ def read_dialect(text: str, dialect: str) -> tuple[dict[str, Table], list[str]]:
             problems.append(f"{title} ({first_line(error)})")
             continue
         if isinstance(tree, exp.Create) and isinstance(tree.this, exp.Schema):
-            table = table_of(tree.this)
+            table = with_parts(Table(name_of(tree.this.this), tree.this.this.name, ()), tree.this.expressions)
             if table.name in tables:
                 problems.append(f"{title} (a second table of that name)")
             tables.setdefault(table.name, table)
@@ -102,7 +97,9 @@ def read_dialect(text: str, dialect: str) -> tuple[dict[str, Table], list[str]]:
                 tables[name] = with_parts(tables[name], tree.args.get("actions") or [])
         elif isinstance(tree, exp.Create) or tree.this.upper() != "ALTER":  # other ALTERs concern no key
             problems.append(title)
-    return tables, problems
+    how = f"not PostgreSQL: read as {DIALECTS[dialect]}; names are lower-case and types PostgreSQL's from here on"
+    notes = (how, *(f"not read: {problem}" for problem in problems))
+    return DialectReading(check_keys(Schema(db_id, tuple(tables.values()), notes)), problems)
 
 
 def first_line(error: SqlglotError) -> str:
@@ -115,36 +112,26 @@ def definitions(text: str, dialect: str) -> Iterator[str]:
     tokens = sqlglot.tokenize(text, read=dialect)
     i = 0
     while i < len(tokens):
-        head = [t.token_type for t in tokens[i : i + 4]]
-        if head[:1] == [TokenType.CREATE] and TokenType.TABLE in head[1:]:
-            end = closing(tokens, i)
-        elif head[:2] == [TokenType.ALTER, TokenType.TABLE]:
-            end = (
-                next((j for j in range(i, len(tokens)) if tokens[j].token_type == TokenType.SEMICOLON), len(tokens)) - 1
-            )
-        else:
-            i += 1
-            continue
-        yield text[tokens[i].start : tokens[end].end + 1]
-        i = end + 1
+        head = [token.token_type for token in tokens[i : i + 4]]
+        creates = head[0] == TokenType.CREATE and TokenType.TABLE in head
+        if creates or head[:2] == [TokenType.ALTER, TokenType.TABLE]:
+            last = end_of(tokens, i, creates)
+            yield text[tokens[i].start : tokens[last].end + 1]
+            i = last
+        i += 1
 
 
-def closing(tokens: list[Token], start: int) -> int:
-    """Where the first parenthesis behind `start` is closed; before the next semicolon where there is none."""
+def end_of(tokens: list[Token], start: int, creates: bool) -> int:
+    """The last token of the definition at `start`: a CREATE TABLE's closing parenthesis, or that before a semicolon."""
     depth = 0
     for i in range(start, len(tokens)):
-        kind = tokens[i].token_type
-        depth += (kind == TokenType.L_PAREN) - (kind == TokenType.R_PAREN)
-        if kind == TokenType.R_PAREN and depth == 0:
+        token_type = tokens[i].token_type
+        depth += (token_type == TokenType.L_PAREN) - (token_type == TokenType.R_PAREN)
+        if depth == 0 and creates and token_type == TokenType.R_PAREN:
             return i
-        if kind == TokenType.SEMICOLON and depth == 0:
+        if depth == 0 and token_type == TokenType.SEMICOLON:
             return i - 1
     return len(tokens) - 1
-
-
-def table_of(schema: exp.Schema) -> Table:
-    """A table out of the tree of its CREATE TABLE."""
-    return with_parts(Table(name_of(schema.this), schema.this.name, ()), schema.expressions)
 
 
 def with_parts(table: Table, parts: Iterable[exp.Expression]) -> Table:
@@ -152,45 +139,36 @@ def with_parts(table: Table, parts: Iterable[exp.Expression]) -> Table:
     for part in parts:
         if isinstance(part, exp.ColumnDef | exp.Identifier):  # SQLite's columns need no type: a bare identifier
             table = dataclasses.replace(table, columns=(*table.columns, column_of(part)))
-        keys = list(part.find_all(exp.PrimaryKey, exp.ForeignKey))
-        for constraint in part.args.get("constraints") or () if isinstance(part, exp.ColumnDef) else ():
-            if isinstance(constraint.kind, exp.PrimaryKeyColumnConstraint):
-                table = dataclasses.replace(table, primary_key=(name_of(part),))
-            elif isinstance(constraint.kind, exp.Reference):
-                key = reference_of((name_of(part),), constraint.kind)
-                table = dataclasses.replace(table, foreign_keys=(*table.foreign_keys, key))
-        for key in keys:
-            names = tuple(name_of(column) for column in key.expressions)
-            if isinstance(key, exp.PrimaryKey):
-                table = dataclasses.replace(table, primary_key=names)
-            elif reference := key.args.get("reference"):
-                foreign = (*table.foreign_keys, reference_of(names, reference))
-                table = dataclasses.replace(table, foreign_keys=foreign)
+        for node in part.find_all(exp.PrimaryKey, exp.PrimaryKeyColumnConstraint, exp.Reference):
+            listed = (node.find_ancestor(exp.ForeignKey) or node).expressions
+            columns = tuple(map(name_of, listed)) or (name_of(part),)
+            if isinstance(node, exp.Reference):
+                keys = (*table.foreign_keys, reference_of(columns, node))
+                table = dataclasses.replace(table, foreign_keys=keys)
+            else:
+                table = dataclasses.replace(table, primary_key=columns)
     return table
 
 
 def reference_of(columns: tuple[str, ...], reference: exp.Expression) -> ForeignKey:
     """A foreign key; without named columns it refers to the primary key, which `check_keys` fills in."""
     target = reference.this
-    if isinstance(target, exp.Schema):
-        referred = tuple(name_of(part) for part in target.expressions)
-        return ForeignKey(columns, name_of(target.this), referred)
-    return ForeignKey(columns, name_of(target), ())
+    table = target.this if isinstance(target, exp.Schema) else target
+    return ForeignKey(columns, name_of(table), tuple(map(name_of, target.expressions)))
 
 
 def column_of(part: exp.ColumnDef | exp.Identifier) -> Column:
     """A column out of its definition."""
-    constraints = [constraint.kind for constraint in part.args.get("constraints") or ()]
-    kinds = [type(constraint) for constraint in constraints]
-    declared = part.args.get("kind")
-    is_enum = isinstance(declared, exp.DataType) and declared.this == exp.DataType.Type.ENUM
+    constraints = {type(c.kind): c.kind for c in part.args.get("constraints") or ()}
+    declared, comment = part.args.get("kind"), constraints.get(exp.CommentColumnConstraint)
+    is_enum = isinstance(declared, exp.DataType) and declared.this == Type.ENUM
     return Column(
         name_of(part),
         part.name,
         postgres_type(declared),
-        not_null=exp.NotNullColumnConstraint in kinds,
-        unique=exp.UniqueColumnConstraint in kinds,
-        comment=next((c.name for c in constraints if isinstance(c, exp.CommentColumnConstraint)), ""),
+        not_null=exp.NotNullColumnConstraint in constraints,
+        unique=exp.UniqueColumnConstraint in constraints,
+        comment=comment.name if comment else "",
         choices=tuple(value.name for value in declared.expressions) if is_enum else (),
     )
 

@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 FORM = "write it as postgresql://user@host:5432/database, special characters in the password as %40 for @"
-_URL = re.compile(r"(?:jdbc:)?(?P<scheme>[a-z][a-z0-9]*)(?:\+\w+)?:(?P<rest>//.*)", re.IGNORECASE | re.DOTALL)
-#: what stands before the host ends at the first @ where that leaves a host, otherwise at the last one
-_PARTS = [
-    re.compile(
-        rf"//(?:(?P<user>[^:@/?]*)(?::(?P<password>{password}))?@)?"
-        rf"(?P<hosts>[^@/?]*)(?:/(?P<dbname>[^/?@]*))?(?:\?(?P<query>{query}))?",
-        re.DOTALL,
-    )
-    for password, query in ((r"[^@/?]*", r"[^@]*"), (r".*", r".*"))
-]
+#: A password may hold `@`, `/`, `:` and `?` as they are: the user's part ends at the last @, which hosts cannot have.
+_URL = re.compile(
+    r"(?:jdbc:)?(?P<scheme>[a-z][a-z0-9]*)(?:\+\w+)?://"
+    r"(?:(?P<user>[^:/?]*)(?::(?P<password>.*))?@)?(?P<hosts>[^@?]*)(?:\?(?P<query>.*))?",
+    re.IGNORECASE | re.DOTALL,
+)
 #: parameters of JDBC's URLs by libpq's name for them
 _RENAMED = {"applicationname": "application_name", "logintimeout": "connect_timeout"}
 _SCHEMAS = ("schema", "currentschema")
@@ -64,26 +60,23 @@ def parse_dsn(dsn: str) -> Address:
     from psycopg import ProgrammingError, pq
     from psycopg.conninfo import conninfo_to_dict
 
-    url = _URL.match(dsn.strip())
-    if url is None:
-        try:
-            return Address(dict(conninfo_to_dict(dsn)))
-        except ProgrammingError:  # its message quotes the address, password included
-            raise UserError("the DSN cannot be read", FORM) from None
-    if url["scheme"].lower() not in ("postgres", "postgresql"):
+    url = _URL.fullmatch(dsn.strip())
+    if url and url["scheme"].lower() not in ("postgres", "postgresql"):
         remedy = "give the tables as --schema FILE: its CREATE TABLE statements are read in that dialect too"
         raise UserError(f"only PostgreSQL is reached by --dsn, not {url['scheme']}", remedy)
-    parts = next((m for m in (form.fullmatch(url["rest"]) for form in _PARTS) if m), None)
-    hosts = _hosts(parts["hosts"]) if parts else None
-    if parts is None or hosts is None:
+    try:
+        parameters: dict[str, Any] = dict(conninfo_to_dict(f"postgresql://{url['hosts']}" if url else dsn))
+    except ProgrammingError:  # its message quotes the address, password included
+        raise UserError("the DSN cannot be read", FORM) from None
+    if url is None:
+        return Address(parameters)
+    if not re.fullmatch(r"[\d,]*", parameters.get("port", "")):  # `//me:password/database`: no message may show it
         raise UserError("the DSN cannot be read", FORM)
-    parameters: dict[str, Any] = {
-        name: unquote(parts[name]) for name in ("user", "password", "dbname") if parts[name]
-    } | hosts
+    parameters |= {name: unquote(url[name]) for name in ("user", "password") if url[name]}
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     schemas: list[str] = []
     unknown = []
-    for name, value in parse_qsl(parts["query"] or "", keep_blank_values=True):
+    for name, value in parse_qsl(url["query"] or "", keep_blank_values=True):
         key = _RENAMED.get(name.lower(), name)
         if name.lower() in _SCHEMAS:
             schemas += [schema.strip() for schema in value.split(",") if schema.strip()]
@@ -95,23 +88,6 @@ def parse_dsn(dsn: str) -> Address:
             unknown.append(name)
     notes = (f"passed over in the DSN: {', '.join(unknown)}",) if unknown else ()
     return Address(parameters, tuple(schemas), notes)
-
-
-def _hosts(text: str) -> dict[str, str] | None:
-    """`host:port,host:port` as libpq's lists of hosts and ports; None if a port is no number."""
-    hosts, ports = [], []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?", part)
-        if match is None:
-            return None
-        hosts.append(unquote(match[1]).strip("[]"))
-        ports.append(match[2] or "")
-    parameters = {}
-    if any(hosts):
-        parameters["host"] = ",".join(hosts)
-    if any(ports):
-        parameters["port"] = ",".join(ports)
-    return parameters
 
 
 def connect_server(address: Address) -> psycopg.Connection:
@@ -138,9 +114,8 @@ def _refusal(address: Address, message: str) -> UserError:
     password = str(address.parameters.get("password") or "")
     if "password" in message or "authentication" in message or "no pg_hba.conf" in message:
         role = address.parameters.get("user") or "this user"
-        return UserError(
-            f"{place} does not let {role} in", "mend the password or role: PGPASSWORD or ~/.pgpass hold it too"
-        )
+        remedy = "mend the password or role: PGPASSWORD or ~/.pgpass hold it too"
+        return UserError(f"{place} does not let {role} in", remedy)
     if "does not exist" in message:
         return UserError(f"{place}: {message.rpartition('FATAL:')[2].strip()}", "mend the DSN")
     reason = "" if password and password in message else f": {message.splitlines()[-1].strip()}"

@@ -1,4 +1,4 @@
-"""What a model wrote, made to fit the server that it is for: its schemas' names, its version, and whole last days.
+"""The model's SQL, rewritten for the server: table names with their schema, the server's version, whole last days.
 
 The model sees bare table names and learned on one version of PostgreSQL. Each change is made on the parsed query; a
 query that needs none stays as it was written.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
@@ -30,7 +30,7 @@ TableName = tuple[str | None, str]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where SQL is for: the server's version as 160004 (None: PostgreSQL of today), and tables with a schema's name."""
+    """The server that SQL is for: its version as 160004 (None: today's PostgreSQL), and tables named with a schema."""
 
     version: int | None = None
     relations: Relations = dataclasses.field(default_factory=dict)
@@ -46,31 +46,31 @@ def fit_query(sql: str, schema: Schema, target: Target) -> tuple[str, list[str]]
     >>> fit_query("select 1 from visits where at between '2024-01-01' and '2024-12-31'", visits, Target())[0]
     "SELECT 1 FROM visits WHERE (at >= '2024-01-01' AND at < '2025-01-01')"
     """
-    try:
-        with shallow():
-            tree = parse_one(sql)
-            if not isinstance(tree, exp.Query):
-                return sql, []
-            before = tree.copy()
-            notes = _include_last_days(tree, schema)
-            if target.version is not None and target.version < VERSION_16:
-                _write_for_15(tree)
-            if target.relations:
-                _rename_tables(tree, {(None, shown): name for shown, name in target.relations.items()})
-            return (sql if tree == before else tree.sql("postgres")), notes
-    except SqlglotError:
-        return sql, []
+    notes: list[str] = []
+
+    def fit(tree: exp.Expression) -> None:
+        notes.extend(_include_last_days(tree, schema))
+        if target.version is not None and target.version < VERSION_16:
+            _write_for_15(tree)
+        _rename_tables(tree, {(None, shown): name for shown, name in target.relations.items()})
+
+    return _rewritten(sql, fit), notes
 
 
 def with_shown_names(sql: str, relations: Relations) -> str:
     """`sql` with the tables' shown names instead of those with a schema: the inverse of `fit_query`, for a copy."""
-    if not relations:
-        return sql
+    names = {name: (None, shown) for shown, name in relations.items()}
+    return _rewritten(sql, lambda tree: _rename_tables(tree, names))
+
+
+def _rewritten(sql: str, change: Callable[[exp.Expression], None]) -> str:
+    """`sql` with its tree changed; as it was written where nothing changes, or where it is no query."""
     try:
         with shallow():
             tree = parse_one(sql)
             before = tree.copy()
-            _rename_tables(tree, {name: (None, shown) for shown, name in relations.items()})
+            if isinstance(tree, exp.Query):
+                change(tree)
             return sql if tree == before else tree.sql("postgres")
     except SqlglotError:
         return sql

@@ -2,7 +2,7 @@
 
 The script's definitions are executed one by one in an empty database; the schema is then read from the catalog, as a
 server's is. Rows, settings, roles, triggers and policies are passed over: they change no table. What the server refuses
-is noted, and nothing else is lost for it.
+is noted, and the rest of the script goes on.
 
 The script is untrusted. Its role owns the empty database and nothing else: it is no superuser, so it can neither reach
 files and programs nor other databases. Only definitions are executed, no query, each under a limit of time.
@@ -46,7 +46,7 @@ _IS_FILLED = re.compile(
     | (unlogged\s+)?table\s+(if\s+not\s+exists\s+)?[\w."]+\s*(\([^()]*\)\s*)?as\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
-#: refused statements that a reader of the schema misses something by
+#: statements whose refusal leaves the schema incomplete
 _CHANGES_SCHEMA = re.compile(
     r"create\s+(or\s+replace\s+)?(unlogged\s+|foreign\s+|materialized\s+|recursive\s+)?(table|type|domain|view)\b"
     r"|alter\s+table\b(?!.*\b(owner\s+to|tablespace|trigger|row\s+level|cluster\s+on|replica)\b)",
@@ -66,13 +66,15 @@ FOREIGN_TYPES = set(
 
 @dataclasses.dataclass
 class Loading:
-    """What became of a script's definitions: tables that were created, those refused, and why."""
+    """What became of a script's definitions: tables created, tables refused with the server's message, and notes."""
 
     #: names of the types that the script itself defines
     types: frozenset[str]
     tables: int = 0
     refused_tables: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    #: what a statement that is to be tried again misses, in the server's words
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -112,15 +114,11 @@ def load_script(connection: psycopg.Connection, text: str) -> Loading:
         elif _DEFINITION.match(statement) and _execute(connection, statement, loading):
             pending.append(statement)
     connection.execute("reset search_path")
-    pending = _execute_all(connection, pending, loading)
-    keys: list[tuple[str, str]] = []
-    for statement in pending:  # tables that refer to each other in a circle, or to one that is not there
-        if (tree := _parsed_table(statement)) is not None:
-            keys += _cut_keys(tree)
-    tables = [tree.sql("postgres") if (tree := _parsed_table(s, cut=True)) else s for s in pending]
-    for statement in _execute_all(connection, tables, loading):
-        _give_up(connection, statement, loading)
-    for statement, title in keys:
+    # What is left: tables that refer to each other in a circle, or to a table that is not there.
+    tables = [_without_keys(statement) for statement in _execute_all(connection, pending, loading)]
+    for statement in _execute_all(connection, [table for table, _ in tables], loading):
+        _note(statement, loading.missing[statement], loading)
+    for statement, title in (key for _, keys in tables for key in keys):
         try:
             connection.execute(statement.encode())
         except psycopg.Error:
@@ -155,6 +153,7 @@ def _execute(connection: psycopg.Connection, statement: str, loading: Loading) -
             if (repaired := _supply(connection, text, message, loading)) is None:
                 later = (error.sqlstate or "")[:2] in ("42", "3F") and error.sqlstate != "42601"
                 if later and _CHANGES_SCHEMA.match(text):
+                    loading.missing[statement] = message
                     return True
                 _note(statement, message, loading)
                 return False
@@ -196,25 +195,15 @@ def _supply(connection: psycopg.Connection, text: str, message: str, loading: Lo
 
 
 def _note(statement: str, message: str, loading: Loading) -> None:
-    """Remember a refused definition, if a reader of the schema misses something by it."""
+    """Remember a refused definition, if the schema is incomplete without it."""
     if _CREATES_TABLE.match(statement):
         loading.refused_tables.append(message)
     if _CHANGES_SCHEMA.match(statement):
         loading.notes.append(f"not read: {' '.join(statement.split())[:60]} ({message})")
 
 
-def _give_up(connection: psycopg.Connection, statement: str, loading: Loading) -> None:
-    """Note why a definition is refused at last."""
-    import psycopg
-
-    try:
-        connection.execute(statement.encode())
-    except psycopg.Error as error:
-        _note(statement, error.diag.message_primary or str(error), loading)
-
-
-def _parsed_table(statement: str, cut: bool = False) -> exp.Create | None:
-    """The tree of a CREATE TABLE that has foreign keys, or (`cut`) the same without them; None for what is none.
+def _without_keys(statement: str) -> tuple[str, list[tuple[str, str]]]:
+    """A CREATE TABLE without its foreign keys; of each key the statement that adds it, and its name.
 
     sqlglot does not know two phrases: NOT DEFERRABLE, which is the default, and VIRTUAL of a generated column.
     """
@@ -223,31 +212,21 @@ def _parsed_table(statement: str, cut: bool = False) -> exp.Create | None:
     try:
         tree = parse_one(text)
     except SqlglotError:
-        return None
-    if not isinstance(tree, exp.Create) or not _CREATES_TABLE.match(statement) or not tree.find(exp.Reference):
-        return None
-    if cut:
-        _cut_keys(tree)
-    return tree
-
-
-def _cut_keys(tree: exp.Create) -> list[tuple[str, str]]:
-    """Take the foreign keys out of a CREATE TABLE: for each, the statement that adds it, and its name."""
+        return statement, []
     table = tree.find(exp.Table)
+    nodes = [(node, node.find_ancestor(exp.ColumnDef, exp.ForeignKey)) for node in tree.find_all(exp.Reference)]
+    references = [(node, holder) for node, holder in nodes if holder is not None]
+    if table is None or not references or not _CREATES_TABLE.match(statement):
+        return statement, []
     keys = []
-    for node in list(tree.find_all(exp.Reference)):
-        holder = node.find_ancestor(exp.ColumnDef, exp.ForeignKey)
-        if table is None or holder is None:
-            continue
+    for node, holder in references:
         columns = [holder.this] if isinstance(holder, exp.ColumnDef) else holder.expressions
         names = ", ".join(column.sql("postgres") for column in columns)
-        reference = node.copy()
-        reference.set("options", [])
-        target = reference.this.sql("postgres")
+        target = node.this.sql("postgres")
         add = f"alter table {table.sql('postgres')} add foreign key ({names}) references {target}"
         keys.append((add, f"{table.name}({names}) refers to {target}"))
         if isinstance(holder, exp.ColumnDef):
             (node.find_ancestor(exp.ColumnConstraint) or node).pop()
         else:
             (holder.find_ancestor(exp.Constraint) or holder).pop()
-    return keys
+    return tree.sql("postgres"), keys

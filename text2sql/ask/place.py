@@ -92,7 +92,7 @@ def check_file(place: str, expected: PlaceType | None) -> None:
         UserError: it is an address, is missing, or is no SQLite database where one is expected.
     """
     if is_dsn(place):
-        raise UserError(f"--{expected} takes a file, and this is the address of a server", "give it as --dsn")
+        raise UserError(f"--{expected} takes a file, and this is the address of a server", "give the address as --dsn")
     if expected == "sqlite":
         if not Path(place).is_file():
             raise UserError(f"there is no file {place}", "give the path of an SQLite database")

@@ -52,9 +52,8 @@ def read_schema_file(path: Path, server: Server | None = None) -> Catalog:
     if content.startswith(b"SQLite format 3\0"):
         raise UserError(f"{path} is an SQLite database", f"give it as --sqlite {path}")
     if content.startswith(b"PGDMP"):
-        raise UserError(
-            f"{path} is a dump in pg_dump's own format", f"make it text: pg_restore -s -f schema.sql {path}"
-        )
+        remedy = f"make it text: pg_restore -s -f schema.sql {path}"
+        raise UserError(f"{path} is a dump in pg_dump's own format", remedy)
     if len(content) > LARGEST:
         remedy = "give the tables only: `pg_dump --schema-only`"
         raise UserError(f"{path} is larger than {LARGEST // 1_000_000} MB: it holds more than a schema", remedy)
@@ -80,13 +79,14 @@ def parse_schema(text: str, db_id: str = "schema", where: str = "the schema", se
         raise UserError(f"{where} holds NUL characters: it is no text", NO_TABLE)
     with _running(server) as running, scratch_database(running) as connection:
         loading = load_script(connection, text)
-        if loading.tables and (not loading.refused_tables or ONLY_POSTGRESQL.search(text)):
-            return _with_notes(read_catalog(connection, db_id), loading.notes)
-        other = None if ONLY_POSTGRESQL.search(text) else parse_dialect(text, db_id)
+        is_whole = loading.tables and not loading.refused_tables
+        other = None if is_whole or ONLY_POSTGRESQL.search(text) else parse_dialect(text, db_id)
         if other is not None and other.score > loading.tables - len(loading.refused_tables):
             return Catalog(other.schema, {})
         if loading.tables:
-            return _with_notes(read_catalog(connection, db_id), loading.notes)
+            catalog = read_catalog(connection, db_id)
+            schema = dataclasses.replace(catalog.schema, notes=(*catalog.schema.notes, *loading.notes))
+            return dataclasses.replace(catalog, schema=schema)
     problems = [note for note in loading.notes if note.startswith("not read")] + (other.problems if other else [])
     if not problems:
         raise UserError(f"{where} has no CREATE TABLE", NO_TABLE)
@@ -104,9 +104,3 @@ def _running(given: Server | None) -> Iterator[Server]:
 
     with server() as started:
         yield started
-
-
-def _with_notes(catalog: Catalog, notes: list[str]) -> Catalog:
-    """`catalog` with more notes on its schema."""
-    schema = dataclasses.replace(catalog.schema, notes=(*catalog.schema.notes, *notes))
-    return dataclasses.replace(catalog, schema=schema)

@@ -29,7 +29,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -48,16 +47,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Remote", "hide"]
 
-#: declared volatile, but without side effects
+#: functions that PostgreSQL declares volatile, but that have no side effects
 HARMLESS = ["random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv7", "uuidv4"]
-#: declared stable, but run a query that they get as text
+#: functions that PostgreSQL declares stable, but that run a query given as text
 INDIRECT = "^(query|cursor|table|schema|database)_to_xml|^ts_stat$|^ts_rewrite$"
-#: rows looked at for the sample values of a column, and characters kept of one value
+#: rows read for the sample values of a column, and characters kept of a value
 SAMPLED_ROWS = 1000
 SAMPLE_CHARACTERS = 200
-#: how long after its own timeout the server may take to say so
+#: seconds that the server may take, beyond its timeout, to report the timeout
 GRACE_SECONDS = 1.0
-#: bytes of a result that are read at most
+#: largest result, in bytes
 MAX_BYTES = 64 * 2**20
 
 _FUNCTIONS = re.compile(r":(?:funcid|opfuncid|aggfnoid|winfnoid|tsmhandler) (\d+)")
@@ -114,9 +113,7 @@ class Remote:
         self._connect()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._connection is not None:
             self._connection.close()
 
@@ -161,8 +158,7 @@ class Remote:
         Raises:
             UserError: there is no such table, or a hidden one does not exist.
         """
-        catalog = self.catalog(samples, hidden)
-        return catalog.schema
+        return self.catalog(samples, hidden).schema
 
     def catalog(self, samples: int = 0, hidden: Sequence[str] = ()) -> Catalog:
         """As `schema`, with the schemas of the tables, and notes on what the role could do beside reading."""
@@ -217,8 +213,8 @@ class Remote:
             check_reads_only(sql)
             with self.transaction() as connection:
                 self._check_functions(connection, sql)
-                reader = _RowReader(connection.pgconn, started + self._seconds + GRACE_SECONDS)
-                result = reader.read(sql.encode(), self._max_rows)
+                deadline = started + self._seconds + GRACE_SECONDS
+                result = read_rows(connection.pgconn, sql, self._max_rows, deadline)
         except (QueryRefused, UnicodeEncodeError) as error:
             return Result(error="refused", message=str(error))
         except TimeoutError as error:
@@ -237,24 +233,17 @@ class Remote:
         trees = "".join(self._print_tree(connection, sql))
         if set(_COMMANDS.findall(trees)) != {SELECT_COMMAND}:
             raise QueryRefused("only queries are run")
-        types = _TYPES.findall(trees)
-        trees += "".join(row[0] for row in connection.execute(_CHECKS, {"types": types}))
+        trees += "".join(row[0] for row in connection.execute(_CHECKS, {"types": _TYPES.findall(trees)}))
         operators = [oid for one, several in _OPERATORS.findall(trees) for oid in (one, *several.split()) if oid]
-        parameters = {
-            "functions": _FUNCTIONS.findall(trees),
-            "operators": operators,
-            "harmless": HARMLESS,
-            "indirect": INDIRECT,
-            "trusted": self._trusted,
-        }
+        called = {"functions": _FUNCTIONS.findall(trees), "operators": operators}
+        parameters = called | {"harmless": HARMLESS, "indirect": INDIRECT, "trusted": self._trusted}
         refused = connection.execute(_REFUSED_FUNCTIONS, parameters).fetchone()
         if refused is not None:
             schema, name, system, trusted_by = refused
             if system:
                 raise QueryRefused(f"{name}() may do more than read")
-            raise QueryRefused(
-                f"{schema}.{name}() is not one of PostgreSQL's own functions: --trust {trusted_by} if it only reads"
-            )
+            reason = f"is not one of PostgreSQL's own functions: --trust {trusted_by} if it only reads"
+            raise QueryRefused(f"{schema}.{name}() {reason}")
 
     def _print_tree(self, connection: psycopg.Connection, sql: str) -> list[str]:
         """The query's tree after the rewriting of views, as the server prints it. The query is parsed, not planned:
@@ -302,82 +291,67 @@ def check_reads_only(sql: str) -> None:
             raise QueryRefused(f"only queries are run, not {node.key.upper()}")
 
 
-class _RowReader:
-    """Reads the rows of one query as they come, up to a deadline, a number of rows and of bytes."""
+def read_rows(connection: PGconn, sql: str, max_rows: int, deadline: float) -> Result:
+    """The rows of a query as they come, up to a number of rows, of bytes, and a deadline (`time.perf_counter`).
 
-    def __init__(self, pgconn: PGconn, deadline: float) -> None:
-        self.pgconn, self.deadline = pgconn, deadline
-        self.received = 0
+    Raises:
+        TimeoutError: the deadline passed; the query is cancelled.
+        psycopg.Error: the query failed.
+    """
+    from psycopg import pq
+    from psycopg.errors import error_from_result
 
-    def read(self, sql: bytes, max_rows: int) -> Result:
-        """The rows.
+    connection.send_query_params(sql.encode(), None)
+    connection.set_single_row_mode()
+    columns: tuple[str, ...] = ()
+    readers: list[Callable[[bytes], Any]] = []
+    rows: list[tuple[Any, ...]] = []
+    failure: psycopg.Error | None = None
+    for answer in _answers(connection, deadline):
+        if answer is None:
+            _stop(connection)
+            return Result(columns, [], "too_many_rows", f"the result is larger than {MAX_BYTES // 2**20} MB")
+        if answer.status not in (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_OK):
+            failure = error_from_result(answer)
+            continue  # to the end of the answers: the connection is then free for the rollback
+        if not columns:
+            columns = tuple(_text_value(answer.fname(i) or b"") for i in range(answer.nfields))
+            readers = [READERS.get(answer.ftype(i), _text_value) for i in range(answer.nfields)]
+        for number in range(answer.ntuples):  # one, or none at the end
+            values = (answer.get_value(number, i) for i in range(len(readers)))
+            rows.append(tuple(None if v is None else read(v) for v, read in zip(values, readers, strict=True)))
+        if len(rows) > max_rows:
+            _stop(connection)
+            return Result(columns, rows[:max_rows], "too_many_rows", f"only the first {max_rows:,} rows are shown")
+    if failure is not None:
+        raise failure
+    return Result(columns, rows)
 
-        Raises:
-            TimeoutError: the deadline passed; the query is cancelled.
-            psycopg.Error: the query failed.
-        """
-        from psycopg import pq
-        from psycopg.errors import error_from_result
 
-        self.pgconn.send_query_params(sql, None)
-        self.pgconn.set_single_row_mode()
-        columns: tuple[str, ...] = ()
-        readers: list[Callable[[bytes], Any]] = []
-        rows: list[tuple[Any, ...]] = []
-        failure: psycopg.Error | None = None
-        for answer in self._answers():
-            if answer.status not in (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_OK):
-                failure = error_from_result(answer)
-                continue  # to the end of the answers: the connection is then free for the rollback
-            if not columns:
-                columns = tuple((answer.fname(i) or b"").decode(errors="replace") for i in range(answer.nfields))
-                readers = [READERS.get(answer.ftype(i), _text_value) for i in range(answer.nfields)]
-            rows += [_row(answer, number, readers) for number in range(answer.ntuples)]
-            if len(rows) > max_rows:
-                self._stop()
-                return Result(columns, rows[:max_rows], "too_many_rows", f"only the first {max_rows:,} rows are shown")
-            if self.received > MAX_BYTES:
-                return self._too_large(columns, rows)
-        if failure is not None:
-            raise failure
-        return self._too_large(columns, rows) if self.received > MAX_BYTES else Result(columns, rows)
-
-    def _too_large(self, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Result:
-        self._stop()
-        return Result(columns, rows[:0], "too_many_rows", f"the result is larger than {MAX_BYTES // 2**20} MB")
-
-    def _answers(self) -> Iterator[PGresult]:
-        """The server's answers one by one; none more once `MAX_BYTES` have come, even within one row."""
-        while True:
-            while self.pgconn.is_busy():
-                if not self._wait():
-                    self._stop()
-                    raise TimeoutError("the query did not end within its time")
-                waiting = array.array("i", [0])
-                fcntl.ioctl(self.pgconn.socket, termios.FIONREAD, waiting)
-                self.received += waiting[0]
-                if self.received > MAX_BYTES:
-                    return
-                self.pgconn.consume_input()
-            if (answer := self.pgconn.get_result()) is None:
+def _answers(connection: PGconn, deadline: float) -> Iterator[PGresult | None]:
+    """The server's answers one by one; None as the last one when `MAX_BYTES` have come, even within one row."""
+    poll, waiting, received = select.poll(), array.array("i", [0]), 0
+    poll.register(connection.socket, select.POLLIN)
+    while True:
+        while connection.is_busy():
+            if not poll.poll(1000 * max(0.0, deadline - time.perf_counter())):
+                _stop(connection)
+                raise TimeoutError("the query did not end within its time")
+            fcntl.ioctl(connection.socket, termios.FIONREAD, waiting)
+            received += waiting[0]
+            if received > MAX_BYTES:
+                yield None
                 return
-            yield answer
-
-    def _wait(self) -> bool:
-        """Whether the server said something before the deadline."""
-        poll = select.poll()
-        poll.register(self.pgconn.socket, select.POLLIN)
-        return bool(poll.poll(max(0.0, self.deadline - time.perf_counter()) * 1000))
-
-    def _stop(self) -> None:
-        """Cancel the query and close the connection: what is still under way is not read."""
-        self.pgconn.get_cancel().cancel()
-        self.pgconn.finish()
+            connection.consume_input()
+        if (answer := connection.get_result()) is None:
+            return
+        yield answer
 
 
-def _row(answer: PGresult, number: int, readers: list[Callable[[bytes], Any]]) -> tuple[Any, ...]:
-    values = (answer.get_value(number, i) for i in range(len(readers)))
-    return tuple(None if v is None else read(v) for v, read in zip(values, readers, strict=True))
+def _stop(connection: PGconn) -> None:
+    """Cancel the query and close the connection: what is still under way is not read."""
+    connection.get_cancel().cancel()
+    connection.finish()
 
 
 def _text_value(value: bytes) -> str:

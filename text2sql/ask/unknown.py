@@ -33,15 +33,15 @@ def unknown_names(sql: str, schema: Schema) -> list[str]:
     ['there is no table shops']
     """
     tables = {t.name: {c.name for c in t.columns} for t in schema.tables}
-    found: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     for scope in query_scopes(sql):
         for source in scope.sources.values():
             if isinstance(source, exp.Table) and source.name and source.name not in tables:
-                found[f"there is no table {quote(source.name)}"] = None
+                sentences[f"there is no table {quote(source.name)}"] = None
         # a scope's columns include those of its subqueries that may come from outside: they are judged in theirs
         for column in (c for c in scope.columns if c.find_ancestor(exp.Query) is scope.expression):
-            found |= dict.fromkeys(problems(column, scope, tables))
-    return list(found)
+            sentences |= dict.fromkeys(problems(column, scope, tables))
+    return list(sentences)
 
 
 def problems(column: exp.Column, scope: Scope, tables: dict[str, set[str]]) -> Iterator[str]:
