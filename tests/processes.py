@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-HEAVY = ["dvc.cli", "dvc.api", "dvc_gs", "gcsfs", "google.cloud.storage", "text2sql.cli"]
+HEAVY = ["dvc.cli", "dvc.api", "dvc_gs", "gcsfs", "google.cloud.storage", "text2sql.cli", "mlflow", "pandas"]
 FORKS.set_forkserver_preload(HEAVY)
 
 

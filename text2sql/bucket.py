@@ -85,7 +85,7 @@ class Finding:
     def remedy(self) -> str:
         """What to type."""
         if self.place == "cache" and self.state == "corrupt":
-            return f"rm -f .dvc/cache/{object_name(self.oid)} && dvc pull (or dvc repro)"
+            return f"rm -f .dvc/cache/files/md5/{self.oid[:2]}/{self.oid[2:]} && dvc pull (or dvc repro)"
         return {
             "workspace": "`dvc pull` brings it back as it was; `dvc repro` if the change was meant",
             "cache": "`dvc pull`, or `dvc repro` to make it again",
@@ -155,6 +155,7 @@ def probe(url: str, write: bool = False, anonymous: bool = False, settings: dict
 def _credentials(key: str | None, anonymous: bool) -> Any:
     """As Google's tools find them, or of the file `key`; none at all will do for a public bucket."""
     import google.auth
+    from google.auth import exceptions
     from google.auth.credentials import AnonymousCredentials
     from google.oauth2.service_account import Credentials
 
@@ -167,9 +168,8 @@ def _credentials(key: str | None, anonymous: bool) -> Any:
             return Credentials.from_service_account_file(key, scopes=scopes)
         return google.auth.default(scopes=scopes)[0]
     except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or error  # without the file's name a second time
-        raise UserError(f"credentials: {key} is no key of a service account ({cause})", LOGIN) from error
-    except google.auth.exceptions.DefaultCredentialsError:
+        raise exceptions.MalformedError(f"{key} is no key of a service account: {error}") from None
+    except exceptions.DefaultCredentialsError:
         if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
             raise
         return AnonymousCredentials()
@@ -281,7 +281,7 @@ class Store:
 
     def path(self, oid: str) -> str:
         """The path of an object."""
-        return f"{self.root}/{object_name(oid)}"
+        return f"{self.root}/files/md5/{oid[:2]}/{oid[2:]}"
 
     def listing(self) -> dict[str, dict[str, Any]]:
         """The facts of every object that is there, by its path."""
@@ -297,17 +297,10 @@ class Store:
             return hashlib.file_digest(stream, "md5").hexdigest()
 
 
-def object_name(oid: str) -> str:
-    """Path of an object in a cache or remote of DVC."""
-    return f"files/md5/{oid[:2]}/{oid[2:]}"
-
-
 def open_cache(settings: dict[str, str]) -> Store:
     """This clone's cache; `settings` are DVC's."""
-    import fsspec
-
     folder = Path(".dvc", settings.get("cache.dir", "cache")).resolve()
-    return Store(fsspec.filesystem("file"), folder.as_posix(), str(folder))
+    return Store(*filesystem(str(folder)), str(folder))
 
 
 def open_remote(settings: dict[str, str], write: bool = False) -> Store:
@@ -319,8 +312,7 @@ def open_remote(settings: dict[str, str], write: bool = False) -> Store:
     if not (name := settings.get("core.remote")):
         raise UserError("this clone has no DVC remote", "make remote BUCKET=gs://NAME/FOLDER")
     options = {key.rpartition(".")[2]: text for key, text in settings.items() if key.startswith(f"remote.{name}.")}
-    fs, root = filesystem(options["url"], write, options)
-    return Store(fs, root, options["url"])
+    return Store(*filesystem(options["url"], write, options), options["url"])
 
 
 def filesystem(url: str, write: bool = False, settings: dict[str, str] | None = None) -> tuple[AbstractFileSystem, str]:

@@ -147,7 +147,7 @@ def publish(
     if dry_run:
         typer.echo(f"dry run: {len(files)} files would go to {repo}")
         return
-    address = hub.upload(repo, files, kind="space" if space else "model", private=private)
+    address = hub.upload(repo, files, repo_type="space" if space else "model", private=private)
     typer.echo(f"{len(files)} files are at {address}")
 
 

@@ -54,7 +54,7 @@ def run(main: Callable[[], str], arguments: bool = False) -> None:
         sys.exit(f"{name}: a stage takes no arguments but --help; parameters are in params.yaml (`make params`)")
     try:
         check()
-        made = main()
+        summary = main()
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def run(main: Callable[[], str], arguments: bool = False) -> None:
         if refusal := refusal_of_the_machine(error):
             sys.exit(f"{name}: {refusal}")
         raise
-    print(f"{name}: {made} ({time.perf_counter() - started:.1f} s)", flush=True)
+    print(f"{name}: {summary} ({time.perf_counter() - started:.1f} s)", flush=True)
 
 
 def check() -> None:

@@ -197,13 +197,6 @@ def _identity() -> dict[str, str]:
     }
 
 
-def _stages(file: str) -> Any:
-    """The stages of dvc.yaml or dvc.lock."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.load(file).stages
-
-
 def _inputs() -> dict[str, str]:
     """`input.PATH` -> hash in dvc.lock of each input of the stage that runs.
 
@@ -213,8 +206,11 @@ def _inputs() -> dict[str, str]:
     stage = os.environ.get("DVC_STAGE")
     if not stage or not Path("dvc.lock").exists():
         return {}
-    hashes = {out.path: out.md5 for entry in _stages("dvc.lock").values() for out in entry.get("outs", [])}
-    return {f"input.{dep}": hashes[dep] for dep in _stages("dvc.yaml")[stage].deps if dep in hashes}
+    from omegaconf import OmegaConf
+
+    locked = OmegaConf.load("dvc.lock").stages.values()
+    hashes = {out.path: out.md5 for entry in locked for out in entry.get("outs", [])}
+    return {f"input.{dep}": hashes[dep] for dep in OmegaConf.load("dvc.yaml").stages[stage].deps if dep in hashes}
 
 
 def _parameters(params: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, str]:
@@ -296,6 +292,7 @@ def training_run(fingerprint: str, params: dict[str, Any] | None = None) -> Iter
         run = _begin(settings, fingerprint, params)
     try:
         yield run
+        tags = {"adapter_sha256": adapter_sha256(ADAPTER)}  # `log_workspace` finds the run by it
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
         tags = {"error": f"{type(error).__name__}: {error}"}
@@ -308,7 +305,7 @@ def training_run(fingerprint: str, params: dict[str, Any] | None = None) -> Iter
                 mlflow.set_tags(tags)
                 mlflow.end_run(status)  # MLflow's threads send what they have first
             if status == "FINISHED":
-                _say(f"`mlflow ui` shows this run at {log_workspace(params, run_id=run.run_id or None)}")
+                _say(f"`mlflow ui` shows this run at {log_workspace(params)}")
 
 
 def _begin(settings: Tracking, fingerprint: str, params: dict[str, Any]) -> TrainingRun:
@@ -366,11 +363,12 @@ def record(params: dict[str, Any] | None = None) -> str | None:
     return None
 
 
-def log_workspace(params: dict[str, Any], run_id: str | None = None, uri: str | None = None) -> str:
+def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
     """Log what the run of the workspace's adapter lacks: parameters, curves, figures, files, the registered version.
 
+    The run is the one with the adapter's hash, or a new one.
+
     Args:
-        run_id: the run, if it is known; otherwise the one with the adapter's hash, or a new one.
         uri: a server other than that of params.yaml.
 
     Returns:
@@ -379,39 +377,26 @@ def log_workspace(params: dict[str, Any], run_id: str | None = None, uri: str | 
     settings = section(Tracking, "tracking", params)
     client = connect(uri or settings.uri, settings.experiment)
     group, adapter = _group(client, settings), adapter_sha256(ADAPTER)
-    run_id = run_id or _run_of(client, group, adapter, params)
-    _log(client, run_id, _parameters(params, TRAINING_SECTIONS), adapter_sha256=adapter)
+    run_id = scored_in = _run_of(client, group, adapter, params)
     _log_training(client, run_id, adapter, params)
-    target = run_id
-    if is_scored(adapter, params):
-        target = _scoring_run(client, group, run_id, params)
-        _log_score(client, target, params)
+    if is_scored(adapter):
+        scored_in = _scoring_run(client, group, run_id, params)
+        _log_score(client, scored_in, params)
     if is_released():
         for name in sorted(BESIDE):
-            client.log_artifact(target, str(RELEASE / name))
-    for finished in {run_id, target}:
+            client.log_artifact(scored_in, str(RELEASE / name))
+    for finished in {run_id, scored_in}:
         if client.get_run(finished).info.status != "FINISHED":
             client.set_terminated(finished, "FINISHED")
     # `mlflow ui` opens a page on agents: this one has the run, and the way to all others.
     return f"{uri or settings.uri or 'http://127.0.0.1:5000'}/#/experiments/{group}/runs/{run_id}"
 
 
-def is_scored(adapter: str, params: dict[str, Any]) -> bool:
-    """Whether predictions and score in the workspace are those of this adapter, which metrics/predict.json names.
-
-    A training may make the same bytes again, after which DVC skips predict and score: unless their options changed.
-    """
+def is_scored(adapter: str) -> bool:
+    """Whether predictions and score in the workspace are those of this adapter, which metrics/predict.json names."""
     predicted = METRICS / "predict.json"
     needed = (predicted, SPLIT, PREDICTIONS, METRICS / "score.json", PLOTS / "verdicts.csv")
-    if not all(path.exists() for path in needed) or read_json(predicted).get("adapter_sha256") != adapter:
-        return False
-    if os.environ.get("DVC_STAGE") != "train":
-        return True
-    from omegaconf import OmegaConf
-
-    lock = _stages("dvc.lock")
-    used: list[Any] = [OmegaConf.to_container(lock[name].params["params.yaml"]) for name in SCORING_SECTIONS]
-    return all(flat(values).items() <= flat(params).items() for values in used)
+    return all(path.exists() for path in needed) and read_json(predicted).get("adapter_sha256") == adapter
 
 
 def is_released() -> bool:
@@ -446,21 +431,20 @@ def _trained() -> dict[str, Any]:
 
 
 def _log_training(client: MlflowClient, run_id: str, adapter: str, params: dict[str, Any]) -> None:
-    """Losses, figures and data sets of the training, and the adapter as a registered version."""
+    """Parameters, losses, figures and data sets of the training, and the adapter as a registered version."""
     import pandas
     from mlflow.entities import Metric
 
+    _log(client, run_id, _parameters(params, TRAINING_SECTIONS), adapter_sha256=adapter)
     losses = pandas.read_csv(PLOTS / "loss.csv") if (PLOTS / "loss.csv").exists() else pandas.DataFrame()
-    for column, name in COLUMNS.items():
-        if column not in losses:
-            continue
-        there, now = {point.step for point in client.get_metric_history(run_id, name)}, int(time.time() * 1000)
+    now = int(time.time() * 1000)
+    for column in [column for column in COLUMNS if column in losses]:
+        there = {point.step for point in client.get_metric_history(run_id, COLUMNS[column])}
         curve = losses[["step", column]].dropna().itertuples(index=False)
-        points = [Metric(name, value, now, step) for step, value in curve if step not in there]
+        points = [Metric(COLUMNS[column], value, now, step) for step, value in curve if step not in there]
         for start in range(0, len(points), 1000):  # the most that MLflow takes at once
             client.log_batch(run_id, points[start : start + 1000])
-    train = _trained()
-    if train:
+    if train := _trained():
         _log_new(client, run_id, {"training/minutes": train["seconds"] / 60})
         client.log_artifact(run_id, str(METRICS / "train.json"))
     for name, context in CONTEXTS.items():
@@ -652,10 +636,9 @@ def sync(uri: str | None = None) -> str:
         raise UserError(f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back")
     if section(Tracking, "tracking", params).kind == "none" and uri is None:
         raise UserError("tracking.kind is none", "name a server with --uri, or `text2sql params` with tracking=local")
-    address = log_workspace(params, uri=uri)
-    if not is_scored(adapter_sha256(ADAPTER), params):
-        _say(f"{METRICS / 'score.json'} is not of this adapter and was left out: `dvc repro score`")
-    return address
+    if not is_scored(adapter_sha256(ADAPTER)):
+        _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
+    return log_workspace(params, uri)
 
 
 def main(arguments: list[str] | None = None) -> None:

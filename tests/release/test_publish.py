@@ -159,7 +159,7 @@ def test_dry_run_lists_and_uploads_nothing(release, hub, monkeypatch):
 
 def test_the_demo_goes_up_as_a_space(hub):
     files = space_files("me/shop")
-    upload("me/shop", files, kind="space", api=HfApi(hub.url, token="hf_writer"))
+    upload("me/shop", files, repo_type="space", api=HfApi(hub.url, token="hf_writer"))
     there = hub.repositories["spaces/me/shop"]
     header = ModelCard(there["README.md"].decode()).data.to_dict()
     assert header["sdk"] == "gradio"

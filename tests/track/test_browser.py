@@ -35,6 +35,7 @@ def served(tmp_path_factory, database):
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     with (root / "ui.log").open("w") as log:
         clean = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        clean["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else seven more processes
         server = subprocess.Popen(command, cwd=root, env=clean, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:

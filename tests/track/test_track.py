@@ -1,7 +1,6 @@
 """What the stages record arrives in MLflow once, whole and in the right run, whatever is away, locked or killed."""
 
 import json
-import os
 import shutil
 import socket
 import sqlite3
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.track.workspace import copy_database, curve, loss, params, runs, score, train
+from tests import processes
+from tests.track.workspace import copy_database, curve, loss, params, runs, score, train, until
 from text2sql import track
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
@@ -225,17 +225,15 @@ def test_predictions_of_another_adapter_are_not_this_ones(store):
     assert "score/execution_accuracy" not in run.data.metrics
 
 
-@pytest.mark.parametrize(("options", "skipped"), [({"batch_size": 16}, True), ({"batch_size": 8}, False)])
-def test_a_training_that_makes_the_same_bytes_has_the_score_that_dvc_skips(store, monkeypatch, options, skipped):
-    """The score is in the workspace already, unless predict and score have other options now."""
-    score(train("f1"))
-    stages = {"predict": {"predict": options}, "score": {"score": {"workers": 2}}}
-    lock = {"stages": {name: {"params": {"params.yaml": values}} for name, values in stages.items()}}
-    write_json(Path("dvc.lock"), lock)
-    write_text(Path("dvc.yaml"), "stages: {train: {deps: []}}\n")
-    monkeypatch.setenv("DVC_STAGE", "train")
+def test_a_training_that_makes_the_same_bytes_has_the_score_that_dvc_skips(store):
+    """The score is in the workspace already; where predict and score have other options, their stage logs it again."""
+    adapter = train("f1")
+    score(adapter)
     train("f2")
-    assert ("score/execution_accuracy" in runs(store)[-1].data.metrics) == skipped
+    assert [run.data.metrics["score/execution_accuracy"] for run in runs(store)] == [0.4, 0.4]
+    train("f3", predict__batch_size=8)
+    score(adapter, 0.5, predict__batch_size=8)
+    assert [run.data.metrics["score/execution_accuracy"] for run in runs(store)] == [0.4, 0.4, 0.5]
 
 
 # --- MLflow away -----------------------------------------------------------------------------------------------------
@@ -383,37 +381,19 @@ def test_a_database_of_another_mlflow_is_left_alone(clone, database, capsys):
 
 # --- Real processes --------------------------------------------------------------------------------------------------
 
-SCRIPT = """
-import mlflow, os, sys, time
-from pathlib import Path
-from tests.track.workspace import *
-name, first, last, end = sys.argv[1:]
-os.environ["DVC_ROOT"] = str(Path.cwd())
-os.makedirs(f"copy-{name}", exist_ok=True)
-os.chdir(f"copy-{name}")
-with training_run(name, params(tracking__system_seconds=0.2)) as run:
-    for step in range(int(first), int(last)):
-        run.metrics({"loss/train_nats": loss(step)}, step=step)
-        time.sleep(0.1)
-    mlflow.flush_async_logging()
-    print("trained", flush=True)
-    time.sleep(60 if end == "hang" else 0)
-    digest = finish(name, range(int(last)), 0.5, name)
-score(digest)
-"""
-
 
 def start(*arguments):
-    """A training and its score in a process and a copy of their own."""
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    """A training and its score (tests/track/worker.py) in a process and a copy of the clone of their own."""
+    log = f"{arguments[0]}.log"
+    return processes.start(["tests.track.worker", *map(str, arguments)], log, log)
 
 
 def test_two_workers_on_a_fresh_database(clone):
     """Both make the database: one does, the other waits, and each ends with its own finished run."""
     workers = [start(name, 0, 8, "finish") for name in ("left", "right")]
-    assert [w.wait() for w in workers] == [0, 0]
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0], [log.read_text() for log in clone.glob("*.log")]
     client = track.connect()
     recorded = runs(client)
     assert sorted(r.data.tags["fingerprint"] for r in recorded) == ["left", "right"]
@@ -426,14 +406,16 @@ def test_two_workers_on_a_fresh_database(clone):
 
 def test_a_killed_training_is_marked_by_the_next_and_continued(store, monkeypatch):
     worker = start("f1", 0, 5, "hang")
-    assert worker.stdout.readline() == "trained\n"
+    until(lambda: "trained" in Path("f1.log").read_text() or not worker.is_alive())
     worker.kill()
-    worker.wait()
+    worker.join()
     monkeypatch.setenv("DVC_EXP_NAME", "another")
     train("f2", content="two")
     assert [run.info.status for run in runs(store)] == ["KILLED", "FINISHED"]
     monkeypatch.delenv("DVC_EXP_NAME")
-    assert start("f1", 3, 8, "finish").wait() == 0
+    resumed = start("f1", 3, 8, "finish")
+    resumed.join()
+    assert resumed.exitcode == 0, Path("f1.log").read_text()
     first, _ = runs(store)
     assert first.info.status == "FINISHED"
     assert [step for step, _ in curve(store, first)] == list(range(8))

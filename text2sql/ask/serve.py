@@ -14,28 +14,33 @@ import json
 import logging
 import os
 import queue
+import re
 import signal
 import socket
 import sys
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from pydantic import BaseModel, ValidationError
 
-from text2sql.ask.engine import Answer, Engine, result_dict
+from text2sql.ask.engine import Answer, Engine, Prompt, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
 from text2sql.ask.question import check_question
 from text2sql.errors import UserError
+from text2sql.postgres.compare import Result
 
 if TYPE_CHECKING:
     from mcp.server.fastmcp import FastMCP
+
+    from text2sql.model.generation import Generation
 
 TOKEN = "TEXT2SQL_TOKEN"
 PREFIX = "text2sql/"
@@ -71,12 +76,8 @@ def named_places(given: Mapping[PlaceType, Sequence[str]]) -> dict[str, tuple[st
     places: dict[str, tuple[str, PlaceType]] = {}
     for place_type, values in given.items():
         for value in values:
-            name, equals, place = value.partition("=")
-            if (
-                not equals
-                or not name.replace("-", "").replace("_", "").isalnum()
-                or name in ("host", "dbname", "service")
-            ):
+            name, _, place = value.partition("=")
+            if not re.fullmatch(r"[\w-]+=.*", value, re.DOTALL) or name in ("host", "dbname", "service"):
                 name, place = "default", value
             if name in places:
                 raise UserError(f"two databases are called {name}", "name them: --sqlite shop=shop.sqlite")
@@ -99,6 +100,16 @@ class Waiting:
     run: bool
     answer: Future[Answer] = dataclasses.field(default_factory=Future)
     started: float = dataclasses.field(default_factory=time.perf_counter)
+
+
+@contextmanager
+def reported_to(questions: Iterable[Waiting]) -> Iterator[None]:
+    """What goes wrong in the block is told to those who asked, and the thread at the model goes on."""
+    try:
+        yield
+    except Exception as error:
+        for waiting in questions:
+            waiting.answer.set_exception(error)
 
 
 class Batcher:
@@ -125,56 +136,56 @@ class Batcher:
             raise QueueFull from None
         return waiting.answer
 
+    async def answer(self, question: str, place: Place, run: bool, seconds: float) -> Answer:
+        """The answer, within so many seconds.
+
+        Raises:
+            QueueFull, UserError: see `submit`.
+            TimeoutError: the answer took longer; the question leaves the queue.
+        """
+        import asyncio
+
+        return await asyncio.wait_for(asyncio.wrap_future(self.submit(question, place, run)), seconds)
+
     def close(self) -> None:
-        """End the thread, after what it is at."""
+        """End the thread, after the batch that it answers."""
         self._queue.put(None)
         self._thread.join(timeout=10)
 
     def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            ended = False
+        ended = False
+        while not ended:
+            batch = [self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
-                if (following := self._queue.get()) is None:
-                    ended = True
-                    break
-                batch.append(following)
-            # who has hung up or waited too long has cancelled
-            self._answer([waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()])
-            if ended:
-                return
+                batch.append(self._queue.get())
+            ended = None in batch
+            # a client that has hung up or waited too long has cancelled its question
+            self._answer([w for w in batch if w is not None and w.answer.set_running_or_notify_cancel()])
 
-    def _answer(self, batch: list[Waiting]) -> None:
-        """Answer a batch; what is wrong with one question is told to it alone."""
-        prompts, encoded = [], []
+    def _answer(self, batch: Iterable[Waiting]) -> None:
+        """Answer a batch; an error of one question is told to its client alone."""
+        asked = []
         for waiting in batch:
-            try:
+            with reported_to([waiting]):
                 prompt, notes = self.engine.prompt(waiting.question, waiting.place.schema, waiting.place.target)
-            except Exception as error:
-                waiting.answer.set_exception(error)
-                continue
-            prompts.append(prompt)
-            encoded.append((waiting, notes, len(prompt.ids)))
-        try:
-            generations = self.engine.generate_batch(prompts) if prompts else []
-        except Exception as error:
-            for waiting, _, _ in encoded:
-                waiting.answer.set_exception(error)
+                asked.append((waiting, prompt, notes))
+        if not asked:
             return
-        for (waiting, notes, tokens), written in zip(encoded, generations, strict=True):
-            place = waiting.place
-            try:
-                execute = place.execute if waiting.run else None
-                answer = self.engine.finish(
-                    waiting.question, place.schema, written, execute=execute, run=waiting.run, target=place.target
-                )
-                warnings = (*check_question(waiting.question), *notes, *answer.warnings)
-                seconds = time.perf_counter() - waiting.started
-                waiting.answer.set_result(
-                    dataclasses.replace(answer, warnings=warnings, seconds=seconds, prompt_tokens=tokens)
-                )
-            except Exception as error:
-                waiting.answer.set_exception(error)
+        with reported_to([waiting for waiting, _, _ in asked]):
+            generations = self.engine.generate_batch([prompt for _, prompt, _ in asked])
+            for (waiting, prompt, notes), written in zip(asked, generations, strict=True):
+                with reported_to([waiting]):
+                    waiting.answer.set_result(self._finished(waiting, prompt, notes, written))
+
+    def _finished(self, waiting: Waiting, prompt: Prompt, notes: list[str], written: list[Generation]) -> Answer:
+        place, question = waiting.place, waiting.question
+        execute = place.execute if waiting.run else None
+        answer = self.engine.finish(
+            question, place.schema, written, execute=execute, run=waiting.run, target=place.target
+        )
+        warnings = (*check_question(question), *notes, *answer.warnings)
+        seconds = time.perf_counter() - waiting.started
+        return dataclasses.replace(answer, warnings=warnings, seconds=seconds, prompt_tokens=len(prompt.ids))
 
 
 def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
@@ -242,29 +253,25 @@ def watch(app: FastAPI, token: str | None) -> None:
     requests = Counter("text2sql_requests", "Requests by path and status", ["path", "status"], registry=registry)
     seconds = Histogram("text2sql_request_seconds", "Seconds to the answer", ["path"], registry=registry)
 
-    def is_allowed(request: Request) -> bool:
-        given = request.headers.get("authorization", "")
-        return (
-            not token
-            or request.url.path == "/health"
-            or hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
-        )
+    def refusal(request: Request) -> Response | None:
+        given, expected = request.headers.get("authorization", ""), f"Bearer {token}"
+        if token and request.url.path != "/health" and not hmac.compare_digest(given.encode(), expected.encode()):
+            return failure(401, "the bearer token is missing or wrong", "authentication_error")
+        if request.method == "POST" and "content-length" not in request.headers:
+            return failure(411, "the length of the body is missing")
+        if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
+            return failure(413, f"more than {LARGEST_BODY:,} bytes")
+        return None
 
     @app.middleware("http")
     async def watched(request: Request, proceed: Callable[[Request], Any]) -> Response:
         started = time.perf_counter()
-        if not is_allowed(request):
-            response: Response = failure(401, "the bearer token is missing or wrong", "authentication_error")
-        elif request.method == "POST" and "content-length" not in request.headers:
-            response = failure(411, "the length of the body is missing")
-        elif int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-            response = failure(413, f"more than {LARGEST_BODY:,} bytes")
-        else:
-            response = await proceed(request)
+        response = refusal(request) or await proceed(request)
         path = request.url.path if request.url.path in PATHS else "other"
+        elapsed = time.perf_counter() - started
         requests.labels(path, response.status_code).inc()
-        seconds.labels(path).observe(time.perf_counter() - started)
-        log.info("%s %d %.0f ms", path, response.status_code, 1000 * (time.perf_counter() - started))
+        seconds.labels(path).observe(elapsed)
+        log.info("%s %d %.0f ms", path, response.status_code, 1000 * elapsed)
         return response
 
     @app.get("/metrics")
@@ -274,10 +281,8 @@ def watch(app: FastAPI, token: str | None) -> None:
 
 def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions, token: str | None) -> FastAPI:
     """The HTTP server: /v1/chat/completions, /v1/models, /mcp, /health, /metrics."""
-    import asyncio
-
     protocol = build_mcp(batcher, places, options)
-    mounted = protocol.streamable_http_app()
+    mcp_app = protocol.streamable_http_app()  # makes the session manager, too
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -299,16 +304,16 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
         try:
-            body = json.loads(await request.body())
-            question = last_question(body)
-            model = str(body.get("model") or "")
+            body = ChatRequest.model_validate_json(await request.body())
+            question, model = last_question(body), body.model or ""
             place = places.get(model.removeprefix(PREFIX))
             if place is None and (len(places) > 1 or model not in ("", "text2sql")):
                 return failure(404, f"there is no model {model}: see /v1/models")
-            waiting = batcher.submit(question, place or next(iter(places.values())), options.run)
-            answer = await asyncio.wait_for(asyncio.wrap_future(waiting), options.timeout)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            return failure(400, "the body is not JSON")
+            place = place or next(iter(places.values()))
+            answer = await batcher.answer(question, place, options.run, options.timeout)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return failure(400, f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}")
         except UserError as error:
             return failure(400, str(error))
         except QueueFull:
@@ -318,59 +323,72 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
         except Exception as error:
             log.error("%s while answering", type(error).__name__)  # its message may have values
             return failure(500, f"the server failed: {type(error).__name__}", "server_error")
-        if body.get("stream"):
+        if body.stream:
             return StreamingResponse(chunks(answer, model), media_type="text/event-stream")
         return JSONResponse(completion_of(answer, model))
 
-    app.mount("/", mounted)
+    app.mount("/", mcp_app)
     return app
 
 
 PATHS = {"/v1/chat/completions", "/v1/models", "/health", "/metrics", "/mcp"}
 
 
-def last_question(body: Any) -> str:
-    """The last message of the user in a chat request.
+class Part(BaseModel):
+    """A part of a message: a text, or another type without one."""
+
+    type: str = ""
+    text: str = ""
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    role: str
+    content: str | list[Part] | None = None
+
+
+class ChatRequest(BaseModel):
+    """What of a chat request counts here; other fields are passed over."""
+
+    messages: list[Message]
+    model: str | None = None
+    stream: bool | None = False
+
+
+def last_question(body: ChatRequest) -> str:
+    """The text of the user's last message.
 
     Raises:
         UserError: there is none.
     """
-    messages = body.get("messages") if isinstance(body, dict) else None
-    asked = (
-        [m for m in messages or () if isinstance(m, dict) and m.get("role") == "user"]
-        if isinstance(messages, list)
-        else []
-    )
-    content = asked[-1].get("content") if asked else None
-    if isinstance(content, list):  # parts of a message: those of text
-        content = " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict) and p.get("type") == "text")
-    if not isinstance(content, str):
+    contents = [message.content for message in body.messages if message.role == "user"]
+    if not contents or contents[-1] is None:
         raise UserError("messages has no message of role user with a text", "send the question as the last one")
-    return content
+    content = contents[-1]
+    return content if isinstance(content, str) else " ".join(part.text for part in content if part.type == "text")
 
 
 def answer_text(answer: Answer) -> str:
-    """SQL in a block of its own, its rows as a table, and warnings."""
+    """The SQL as a code block, its rows as a table, and warnings."""
     parts = [f"```sql\n{answer.sql};\n```"]
     if (result := answer.result) is not None:
-        parts.append(f"{result.error}: {result.message}" if result.error else "\n".join(markdown_rows(answer)))
+        parts.append(f"{result.error}: {result.message}" if result.error else "\n".join(markdown_rows(result)))
     parts += [f"warning: {warning}" for warning in answer.warnings]
     return "\n\n".join(parts)
 
 
-def markdown_rows(answer: Answer) -> Iterator[str]:
+def markdown_rows(result: Result) -> Iterator[str]:
     """The rows of a result as lines of a Markdown table."""
-    if answer.result is None:
-        return
 
     def line(cells: Sequence[object]) -> str:
         texts = ("" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
         return f"| {' | '.join(texts)} |"
 
-    yield line(answer.result.columns)
-    yield line(["---"] * len(answer.result.columns))
-    yield from map(line, answer.result.rows[:SHOWN_ROWS])
-    if (more := len(answer.result.rows) - SHOWN_ROWS) > 0:
+    yield line(result.columns)
+    yield line(["---"] * len(result.columns))
+    yield from map(line, result.rows[:SHOWN_ROWS])
+    if (more := len(result.rows) - SHOWN_ROWS) > 0:
         yield f"\n{more:,} more rows"
 
 
@@ -435,8 +453,7 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
     async def ask(question: str, database: str = "") -> str:
         """Write the PostgreSQL query that answers a question in English."""
         try:
-            waiting = batcher.submit(question, place_of(database), options.run)
-            answer = await asyncio.wait_for(asyncio.wrap_future(waiting), options.timeout)
+            answer = await batcher.answer(question, place_of(database), options.run, options.timeout)
         except QueueFull:
             raise UserError("too many questions wait", "try again") from None
         return json.dumps(answer.to_dict(), ensure_ascii=False)

@@ -113,11 +113,13 @@ def listing(files: Files) -> list[tuple[str, int]]:
     return sorted(sizes.items())
 
 
-def upload(repo: str, files: Files, *, kind: str = "model", private: bool = False, api: HfApi | None = None) -> str:
+def upload(
+    repo: str, files: Files, *, repo_type: str = "model", private: bool = False, api: HfApi | None = None
+) -> str:
     """Upload `files` to the hub's `repo` ("user/name"), making it; returns its address.
 
     Args:
-        kind: "model" or "space".
+        repo_type: "model" or "space".
         private: makes a new repository private; an existing one stays what it is.
         api: the client, for another endpoint than HF_ENDPOINT or the hub.
 
@@ -131,14 +133,14 @@ def upload(repo: str, files: Files, *, kind: str = "model", private: bool = Fals
     api = api or HfApi(library_name="sql-codegen-slm")
     if "/" not in repo:
         raise UserError(f"{repo} is no place on the hub", "give it as user/name")
-    sdk = {"space_sdk": "gradio"} if kind == "space" else {}
+    sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
     try:
         api.whoami()
         with tempfile.TemporaryDirectory() as staged:
             lay_out(files, Path(staged))
-            created = api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **sdk)
+            created = api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True, **sdk)
             api.upload_folder(
-                repo_id=repo, repo_type=kind, folder_path=staged, commit_message="Publish with sql-codegen-slm"
+                repo_id=repo, repo_type=repo_type, folder_path=staged, commit_message="Publish with sql-codegen-slm"
             )
         return str(created)
     except LocalTokenNotFoundError:

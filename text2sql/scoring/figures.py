@@ -57,10 +57,10 @@ def features(sql: str) -> list[str]:
         tree = parse_one(sql)
     except sqlglot.errors.SqlglotError:
         return ["unknown"]
-    found = [name for name, nodes in FEATURES.items() if name != "nesting" and tree.find(*nodes)]
+    present = [name for name, nodes in FEATURES.items() if name != "nesting" and tree.find(*nodes)]
     if any(select.find_ancestor(exp.Select) for select in tree.find_all(exp.Select)):
-        found.append("nesting")
-    return sorted(found, key=list(FEATURES).index) or ["plain"]
+        present.append("nesting")
+    return sorted(present, key=list(FEATURES).index) or ["plain"]
 
 
 def shares(rows: Sequence[Row]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def by(rows: Iterable[Row], groups: Callable[[Row], Iterable[str]], order: Seque
     for row in rows:
         for name in groups(row):
             members[name].append(row)
-    return {name: shares(found) for name, found in members.items() if found}
+    return {name: shares(group) for name, group in members.items() if group}
 
 
 def count_errors(rows: Iterable[Row]) -> dict[str, int]:

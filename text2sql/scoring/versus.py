@@ -114,8 +114,8 @@ def against(revision: str, verdict: str, n_examples: int) -> str:
     here = from_csv(_text(VERDICTS_CSV)) if VERDICTS_CSV.exists() else None
     if here is None:
         raise UserError(f"{VERDICTS_CSV} is missing", "run `dvc repro score` first")
-    found = difference(here, from_csv(_text(VERDICTS_CSV, revision)), verdict)
-    if found.n == 0:
+    diff = difference(here, from_csv(_text(VERDICTS_CSV, revision)), verdict)
+    if diff.n == 0:
         raise UserError(f"{revision} and this folder have no scored question in common", "compare runs of one data set")
     ours = {row["id"]: row for row in read_jsonl(PREDICTIONS)}
     try:
@@ -124,7 +124,7 @@ def against(revision: str, verdict: str, n_examples: int) -> str:
         print(f"the queries of {revision} are not shown: {error.what}")
         theirs = {}
     console = Console(soft_wrap=True, highlight=False)
-    for name, ids in (("gained", found.gained), ("lost", found.lost)):
+    for name, ids in (("gained", diff.gained), ("lost", diff.lost)):
         console.rule(f"{name}: {len(ids)}", align="left")
         for key in ids[:n_examples]:
             row = ours.get(key, {})
@@ -133,11 +133,11 @@ def against(revision: str, verdict: str, n_examples: int) -> str:
                 console.print(Text(f"  {label}   {sql}"))
             if key in theirs:
                 console.print(Text(f"  there  {theirs[key]['predicted']}"))
-    unpaired = len(found.only_here) + len(found.only_there)
+    unpaired = len(diff.only_here) + len(diff.only_there)
     return (
-        f"against {revision}: {len(found.gained)} gained, {len(found.lost)} lost, {len(found.both_right)} right and "
-        f"{len(found.both_wrong)} wrong in both; accuracy {found.change:+.1%} on {found.n} questions, McNemar's exact "
-        f"test p = {found.p:.2g}" + (f"; {unpaired} questions are scored in one run only" if unpaired else "")
+        f"against {revision}: {len(diff.gained)} gained, {len(diff.lost)} lost, {len(diff.both_right)} right and "
+        f"{len(diff.both_wrong)} wrong in both; accuracy {diff.change:+.1%} on {diff.n} questions, McNemar's exact "
+        f"test p = {diff.p:.2g}" + (f"; {unpaired} questions are scored in one run only" if unpaired else "")
     )
 
 
