@@ -334,24 +334,24 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
 PATHS = {"/v1/chat/completions", "/v1/models", "/health", "/metrics", "/mcp"}
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A part of a message: a text, or another type without one."""
 
     type: str = ""
     text: str = ""
 
 
-class Message(BaseModel):
+class ChatMessage(BaseModel):
     """A message of a chat."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
 
 class ChatRequest(BaseModel):
     """What of a chat request counts here; other fields are passed over."""
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = False
 
