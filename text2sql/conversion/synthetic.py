@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlglot import exp
 
 from text2sql.conversion.databases.infer import text_form
-from text2sql.conversion.databases.sqlite import SqliteDatabase, Value, sqlite_name
+from text2sql.conversion.databases.sqlite import COLLATIONS, SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.conversion.dialect import Rejected, parse_query
 from text2sql.conversion.dialect.comparisons import COMPARISONS
 from text2sql.conversion.dialect.scope import Origin, bind
@@ -57,20 +57,35 @@ class _Wishes:
 def fill(source: SqliteDatabase, schema: Schema, queries: Iterable[str]) -> SqliteDatabase:
     """A database in memory with the tables of `source` and rows generated for `queries`."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    filled = SqliteDatabase(Path(":memory:"), connection)
-    definitions = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
-    for (definition,) in source.connection.execute(definitions):
-        connection.execute(definition)
+    connection.execute(
+        "PRAGMA ignore_check_constraints = ON"
+    )  # a CHECK may compute without end, or call what is missing
+    filled = SqliteDatabase(Path(":memory:"), connection, known=source.tables())
+    for table in source.tables():
+        connection.execute(_definition(source, table))
     chance = random.Random(schema.db_id)  # a text seeds it the same way on every machine
     for number, query in enumerate(queries):
         for table, values in _rows(query, schema, number, chance):
             names = ", ".join(sqlite_name(column.source) for column in table.columns)
             marks = ", ".join("?" * len(values))
             insert = f"INSERT OR IGNORE INTO {sqlite_name(table.source)} ({names}) VALUES ({marks})"
-            with suppress(sqlite3.IntegrityError):  # a key or a CHECK that this row would break
+            with suppress(sqlite3.IntegrityError):  # a key that this row would break
                 connection.execute(insert, values)
     connection.commit()
     return filled
+
+
+def _definition(source: SqliteDatabase, table: SourceTable) -> str:
+    """The CREATE TABLE of a table. One that computes values, or that needs an order which is missing here, becomes a
+    plain table with the same columns, which rows can be put into."""
+    if table.computed or any(column.collation not in COLLATIONS for column in table.columns):
+        parts = [
+            f"{sqlite_name(c.name)} {c.declared}{f' COLLATE {c.collation}' if c.collation in COLLATIONS[1:] else ''}"
+            for c in table.columns
+        ]
+        return f"CREATE TABLE {sqlite_name(table.name)} ({', '.join(parts)})"
+    query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return source.connection.execute(query, (table.name,)).fetchone()[0]
 
 
 def without_constraints(schema: Schema) -> Schema:

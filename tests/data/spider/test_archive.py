@@ -200,6 +200,17 @@ def test_a_database_that_needs_an_extension_is_not_damaged(layout):
     assert verify_layout(layout)["missing_databases"] == {}
 
 
+def test_a_check_without_end_is_no_damage(layout, monkeypatch):
+    monkeypatch.setattr("text2sql.conversion.databases.probe.MOST_SECONDS", 0.2)
+    connection = sqlite3.connect(layout / "database/shop/shop.sqlite")
+    spin = "instr(hex(zeroblob(2000000)), hex(zeroblob(1000000)) || 'b')"
+    connection.executescript(
+        f"create table t (a check ({spin})); pragma ignore_check_constraints = 1; insert into t values (1)"
+    )
+    connection.close()
+    assert verify_layout(layout)["missing_databases"] == {}
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4096])
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.conversion.databases import probe
 from text2sql.errors import UserError
 from text2sql.sql import parse_one
 
 #: how long to wait for another process's lock, in seconds
 LOCK_SECONDS = 2.0
-#: of a view, a virtual table or a generated column: what a file of a kilobyte can make SQLite compute has no end
-MOST_SECONDS, MOST_ROWS, MOST_BYTES = 10.0, 5_000_000, 2**26
-LONGEST_VALUE = 2**22
-#: collations that every SQLite has, and how it says that it lacks an application's collation or function
-_COLLATIONS = ("", "NOCASE", "RTRIM")
-_MISSING = re.compile(r"(?:no such|unknown) (collation sequence|function): ([^()]+)")
+#: collations that every SQLite has
+COLLATIONS = ("", "NOCASE", "RTRIM")
 Value = int | float | str | bytes | None
 
 
@@ -56,6 +51,8 @@ class SourceTable:
     primary_key: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...]
     foreign_keys: tuple[SourceKey, ...]
+    #: whether its definition makes SQLite compute values: a view's, a virtual table's, one with generated columns
+    computed: bool = False
 
 
 @dataclass
@@ -66,9 +63,12 @@ class SqliteDatabase:
     connection: sqlite3.Connection
     notes: list[str] = field(default_factory=list)
 
+    #: the tables, where they are known without looking
+    known: list[SourceTable] | None = None
+
     def __post_init__(self) -> None:
         self._foreign_text = 0
-        self._tables: list[SourceTable] | None = None
+        self._seconds = 0.0  # of processor time, spent on what the file computes
         self.connection.text_factory = self._decode
 
     def _decode(self, value: bytes) -> str:
@@ -82,13 +82,13 @@ class SqliteDatabase:
     def tables(self) -> list[SourceTable]:
         """All tables in the order of their creation, then views; SQLite's own and shadow tables are left out, and with
         a note whatever cannot be read: for want of an application's function or collation, or because it never ends."""
-        if self._tables is None:
+        if self.known is None:
             kinds = {row[1]: row[2] for row in self._pragma("table_list") if row[0] == "main"}
             query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY type, rowid"
             names = [name for (name,) in self.connection.execute(query) if not name.lower().startswith("sqlite_")]
             readable = (self._readable(name, kinds.get(name, "table")) for name in names if kinds.get(name) != "shadow")
-            self._tables = [table for table in readable if table is not None]
-        return self._tables
+            self.known = [table for table in readable if table is not None]
+        return self.known
 
     def _readable(self, name: str, kind: str) -> SourceTable | None:
         """The table of that name, None with a note if it cannot be read."""
@@ -100,36 +100,26 @@ class SqliteDatabase:
                 self._read_through("*", name)
                 self._note(f"{kind} {name}: carried over as a table with the rows that it shows")
         except sqlite3.OperationalError as error:
-            if kind == "table" and not _MISSING.match(str(error)) and "no query solution" not in str(error):
+            if kind == "table" and not probe.MISSING.match(str(error)) and "no query solution" not in str(error):
                 raise
             self._note(f"{kind} {name}: left out, it cannot be read: {error}")
             return None
         return table
 
     def _read_through(self, columns: str, table: str) -> None:
-        """Read rows that SQLite computes, and forget them.
+        """Try whether rows that SQLite computes can be read.
 
         Raises:
             sqlite3.OperationalError: an error of SQLite, or they exceed the limits.
         """
-        deadline, rows, size = time.monotonic() + MOST_SECONDS, 0, 0
-        self.connection.set_progress_handler(lambda: time.monotonic() > deadline, 200)
-        before = self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
-        try:
-            for row in self.connection.execute(f"SELECT {columns} FROM {sqlite_name(table)}"):
-                rows, size = rows + 1, size + sum(len(v) if isinstance(v, str | bytes) else 8 for v in row)
-                if rows > MOST_ROWS or size > MOST_BYTES:
-                    raise sqlite3.OperationalError(f"over {MOST_ROWS:,} rows or {MOST_BYTES:,} bytes")
-                if time.monotonic() > deadline:
-                    raise sqlite3.OperationalError("interrupted")
-        except sqlite3.OperationalError as error:
-            text = f"no end in {MOST_SECONDS:g} s" if "interrupted" in str(error) else str(error)
-            raise sqlite3.OperationalError(text) from None
-        except sqlite3.DataError as error:  # one value over the limit
-            raise sqlite3.OperationalError(str(error)) from None
-        finally:
-            self.connection.set_progress_handler(None, 0)
-            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+        left = probe.MOST_SECONDS_OF_A_FILE - self._seconds
+        if left <= 0:
+            raise sqlite3.OperationalError("what the file computes takes too long in all")
+        query = f"SELECT {columns} FROM {sqlite_name(table)}"
+        tried = probe.try_query(self.path, query, min(left, probe.MOST_SECONDS))
+        self._seconds += tried.seconds
+        if tried.error:
+            raise sqlite3.OperationalError(tried.error)
 
     def rows(self, table: SourceTable) -> Iterator[tuple[Value, ...]]:
         """The rows of a table in their stored order."""
@@ -173,14 +163,15 @@ class SqliteDatabase:
 
     def _table(self, name: str, kind: str) -> SourceTable:
         collations = self._collations(name)
-        columns, key = [], []
+        columns, key, computed = [], [], kind != "table"
         for _, column, declared, not_null, _, place, hidden in self._pragma("table_xinfo", name):
+            computed = computed or hidden in (2, 3)
             if hidden == 1 or (hidden in (2, 3) and not self._generated(name, column)):
                 continue  # 1: of a virtual table, a command channel, not data
             columns.append(SourceColumn(column, declared or "", bool(not_null), collations.get(column, "")))
             if place:
                 key.append((place, column))
-            if collations.get(column, "") not in _COLLATIONS:
+            if collations.get(column, "") not in COLLATIONS:
                 self._note(f"column {name}.{column}: the order of {collations[column]} is not carried over")
         unique = []
         for _, index, is_unique, origin, partial in self._pragma("index_list", name):
@@ -195,6 +186,7 @@ class SqliteDatabase:
             primary_key=tuple(column for _, column in sorted(key)),
             unique=tuple(sorted(set(unique))),
             foreign_keys=self._foreign_keys(name),
+            computed=computed,
         )
 
     def _generated(self, table: str, column: str) -> bool:
@@ -277,7 +269,7 @@ def open_source(path: Path) -> Iterator[SqliteDatabase]:
     """
     connection = connect_sqlite(path)
     try:
-        problem = _quick_check(path)
+        problem = probe.integrity(path)
         if problem != "ok":
             raise UserError(f"{path} is damaged: {problem}", "restore it from a copy")
         yield SqliteDatabase(path, connection)
@@ -285,33 +277,3 @@ def open_source(path: Path) -> Iterator[SqliteDatabase]:
         raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None
     finally:
         connection.close()
-
-
-def _quick_check(path: Path) -> str:
-    """What SQLite's quick check says first, `ok` if nothing is wrong. An application's collations and functions, which
-    are missing here, are no damage: stand-ins take their place, on this connection only. Neither is a generated column
-    that swells, which the check computes."""
-    generated = (
-        "SELECT 1 FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table' AND c.hidden = 2"
-    )
-    with closing(connect_sqlite(path)) as connection:
-        if connection.execute(generated).fetchone():
-            deadline = time.monotonic() + MOST_SECONDS
-            connection.set_progress_handler(lambda: time.monotonic() > deadline, 200)
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
-        while True:
-            try:
-                answer = connection.execute("PRAGMA quick_check(1)").fetchone()
-                return answer[0] if answer else "no answer"
-            except sqlite3.DataError:  # a value over the limit
-                return "ok"
-            except sqlite3.OperationalError as error:
-                if "interrupted" in str(error):
-                    return "ok"
-                missing = _MISSING.match(str(error))
-                if missing is None:
-                    raise
-                if missing[1] == "function":
-                    connection.create_function(missing[2], -1, lambda *_: None, deterministic=True)
-                else:
-                    connection.create_collation(missing[2], lambda a, b: (a > b) - (a < b))

@@ -59,12 +59,13 @@ def read_database(path: Path) -> dict[str, int]:
     Raises:
         UserError: the file is no database or is damaged.
     """
+    from text2sql.conversion.databases.probe import integrity  # with sqlglot
+
     remedy = "replace the file by an intact copy, or remove it: its examples are then reported as missing"
     try:
+        if (problem := integrity(path)) != "ok":
+            raise UserError(f"{path} is damaged: {problem}", remedy)
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            problems = [row[0] for row in _select(connection, "PRAGMA quick_check(1)") or [("ok",)]]
-            if problems != ["ok"]:
-                raise UserError(f"{path} is damaged: {problems[0]}", remedy)
             names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             quoted = {name: '"' + name.replace('"', '""') + '"' for (name,) in names}
             counts = {name: _select(connection, f"SELECT count(*) FROM {q}") for name, q in quoted.items()}
