@@ -105,6 +105,14 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT id FROM customer WHERE city COLLATE NOCASE IN ('OSLO', 'rome')",
             "SELECT id FROM customer WHERE lower(city) IN (lower('OSLO'), lower('rome'))",
         ),
+        (
+            "SELECT id FROM sensor WHERE name IN (SELECT city FROM customer)",
+            "SELECT id FROM sensor WHERE lower(name) IN (SELECT lower(city) FROM customer)",
+        ),
+        (
+            "SELECT id FROM customer WHERE city IN (SELECT name FROM sensor)",
+            "SELECT id FROM customer WHERE city IN (SELECT name FROM sensor)",
+        ),
     ],
     "dates": [
         (

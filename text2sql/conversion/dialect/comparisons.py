@@ -273,8 +273,9 @@ def _in_query(node: exp.In, query: exp.Expression) -> exp.Expression:
     columns = query.meta.get("columns") or query.this.meta.get("columns") or []
     if isinstance(node.this, exp.Tuple) or len(columns) != 1:
         return node
-    a, b = type_of(node.this), columns[0][1]
-    if a.pg == b.pg or (_number(a) and _number(b) and "boolean" not in (a.pg, b.pg)):
+    a, b = type_of(node.this), replace(columns[0][1], collation="")  # the left side's collation decides
+    folded = a.collation == "NOCASE" and a.textual and b.textual
+    if not folded and (a.pg == b.pg or (_number(a) and _number(b) and "boolean" not in (a.pg, b.pg))):
         return node
     stand_in = with_type(exp.column("stand_in"), b)
     compared = comparison(exp.EQ, node.this, stand_in)
