@@ -116,6 +116,33 @@ COPY public.customers (id, name) FROM stdin;
         "a(id integer key, b_id integer -> b.id, n integer, twice integer)\nb(id integer key, a_id integer -> a.id)\n"
         "c(id integer, a_id integer)\nv(n integer)",
     ),
+    "types of extensions in a dump": (
+        """CREATE TABLE public.p (id bigint, at public.geography(Point,4326), e public.vector(3));
+           ALTER TABLE ONLY public.p ADD PRIMARY KEY (id);""",
+        "p(id bigint key, at text, e text)",
+    ),
+    "defaults, CHECKs and generated columns that call an extension": (
+        """create table notes (id uuid default extensions.uuid_generate_v4() primary key, n int check (f(n)) not null);
+           CREATE TABLE places (id serial, lon float, g geometry(Point) GENERATED ALWAYS AS (ST_Point(lon, 0)) STORED,
+               owner uuid REFERENCES auth.users NOT NULL DEFAULT auth.uid(), PRIMARY KEY (id));
+           ALTER TABLE notes ADD place int REFERENCES places;""",
+        "notes(id uuid key, n integer, place integer -> places.id)\n"
+        "places(id integer key, lon double precision, g text, owner uuid)",
+    ),
+    "clauses that our server does not have": (
+        """CREATE TABLE a (id int PRIMARY KEY, name text COLLATE "xx_YY.utf8", n int DEFAULT nextval('s')) TABLESPACE x;
+           CREATE TABLE b (id int, r tstzrange, room int, EXCLUDE USING gist (room WITH =, r WITH &&)) USING columnar;
+           CREATE TABLE c (a_id int REFERENCES a (id), t text ENCODE zstd) WITH (own = 3) DISTKEY (a_id);
+           CREATE FOREIGN TABLE d (id int OPTIONS (key 'true')) SERVER s;""",
+        "a(id integer key, name text, n integer)\nb(id integer, r tstzrange, room integer)\n"
+        "c(a_id integer -> a.id, t text)\nd(id integer)",
+    ),
+    "mysql's clauses that its parser does not know": (
+        """CREATE TABLE `a` (`id` int(11) unsigned NOT NULL, `p` decimal(8,2) unsigned zerofill, KEY `k` (`p`(4)),
+           PRIMARY KEY (`id`));
+           CREATE TABLE jobs (id NUMBER, a NUMBER(6) REFERENCES a (id), CONSTRAINT j PRIMARY KEY (id) ENABLE);""",
+        "a(id integer key, p numeric)\njobs(id numeric key, a numeric -> a.id)",
+    ),
     "sql server": (
         """CREATE TABLE [dbo].[Users] ([Id] INT IDENTITY(1,1) PRIMARY KEY, [Name] NVARCHAR(50), [Paid] MONEY)
            GO
@@ -166,6 +193,11 @@ def test_what_the_author_wrote():
 )
 def test_another_dialect_is_said(name, said):
     assert parse(CASES[name][0]).notes[0].count(said)
+
+
+def test_what_a_table_was_read_without_is_said():
+    (note,) = parse("CREATE TABLE a (id uuid DEFAULT uuid_generate_v4())").notes
+    assert note == ("a: read without defaults, checks and storage (function uuid_generate_v4() does not exist)")
 
 
 def test_postgres_needs_no_note():

@@ -14,6 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
+from text2sql.ask.bare_table import bare_table
 from text2sql.schema import Column, ForeignKey, Schema, Table
 from text2sql.sql import parse_one
 
@@ -83,7 +84,7 @@ def read_dialect(text: str, db_id: str, dialect: str) -> DialectReading:
     for statement in statements:
         title = " ".join(statement.split())[:60]
         try:
-            tree = parse_one(statement, dialect)
+            tree = parse_definition(statement, dialect)
         except SqlglotError as error:
             problems.append(f"{title} ({first_line(error)})")
             continue
@@ -100,6 +101,20 @@ def read_dialect(text: str, db_id: str, dialect: str) -> DialectReading:
     how = f"not PostgreSQL: read as {DIALECTS[dialect]}; names are lower-case and types PostgreSQL's from here on"
     notes = (how, *(f"not read: {problem}" for problem in problems))
     return DialectReading(check_keys(Schema(db_id, tuple(tables.values()), notes)), problems)
+
+
+def parse_definition(statement: str, dialect: str) -> exp.Expression:
+    """The tree of a definition; of a CREATE TABLE with a clause that the parser does not know, without such clauses.
+
+    Raises:
+        SqlglotError: that is not understood either.
+    """
+    try:
+        return parse_one(statement, dialect)
+    except SqlglotError:
+        if (bare := bare_table(statement)) is None:
+            raise
+        return parse_one(bare, dialect)
 
 
 def first_line(error: SqlglotError) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.ask.bare_table import bare_table
 from text2sql.postgres.script import script_statements
 from text2sql.sql import parse_one
 
@@ -52,10 +53,14 @@ _CHANGES_SCHEMA = re.compile(
     r"|alter\s+table\b(?!.*\b(owner\s+to|tablespace|trigger|row\s+level|cluster\s+on|replica)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-_DEFINES_TYPE = re.compile(r'create\s+(?:type|domain)\s+(?:[\w"]+\.)?"?(\w+)', re.IGNORECASE)
+_DEFINES = re.compile(
+    r'create\s+(?:or\s+replace\s+)?(?:type|domain|function|collation)\s+(?:[\w"]+\.)?"?(\w+)', re.IGNORECASE
+)
+#: types, functions, collations and the like in the server's messages
+_MISSING_NAME = re.compile(r'(?:type|function|collation|access method|server) "?(?:[\w.]+\.)?(\w+)')
 _MISSING_SCHEMA = re.compile(r'schema "(.+)" does not exist')
 _MISSING_TYPE = re.compile(r'type "?([\w.]+)(?:\[\])*"? does not exist')
-_TYPE_MODIFIER = re.compile(r'type modifier is not allowed for type "(\w+)"')
+_TYPE_MODIFIER = re.compile(r'type modifier is not allowed for type "(?:[\w.]+\.)?(\w+)"')
 #: types of other databases: a table that needs one is no PostgreSQL table
 FOREIGN_TYPES = set(
     """datetime datetime2 smalldatetime datetimeoffset tinyint mediumint int1 int3 unsigned nvarchar nchar ntext number
@@ -68,9 +73,11 @@ FOREIGN_TYPES = set(
 class Loading:
     """What became of a script's definitions: tables created, tables refused with the server's message, and notes."""
 
-    #: names of the types that the script itself defines
-    types: frozenset[str]
+    #: names of the types, functions and collations that the script itself defines
+    defined: frozenset[str]
     tables: int = 0
+    #: how many of them are no PostgreSQL as they are written
+    repaired: int = 0
     refused_tables: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     #: what a statement that is to be tried again misses, in the server's words
@@ -106,7 +113,7 @@ def load_script(connection: psycopg.Connection, text: str) -> Loading:
     import psycopg
 
     statements = [_without_rows(statement) for statement, _ in script_statements(text)]
-    loading = Loading(frozenset(m[1].lower() for s in statements if (m := _DEFINES_TYPE.match(s))))
+    loading = Loading(frozenset(m[1].lower() for s in statements if (m := _DEFINES.match(s))))
     pending: list[str] = []
     for statement in statements:
         if _SET_CONFIG.match(statement):
@@ -117,7 +124,9 @@ def load_script(connection: psycopg.Connection, text: str) -> Loading:
     # What is left: tables that refer to each other in a circle, or to a table that is not there.
     tables = [_without_keys(statement) for statement in _execute_all(connection, pending, loading)]
     for statement in _execute_all(connection, [table for table, _ in tables], loading):
-        _note(statement, loading.missing[statement], loading)
+        message = loading.missing[statement]
+        if _execute(connection, _bared(statement, message, loading) or statement, loading):
+            _note(statement, message, loading)
     for statement, title in (key for _, keys in tables for key in keys):
         try:
             connection.execute(statement.encode())
@@ -150,7 +159,11 @@ def _execute(connection: psycopg.Connection, statement: str, loading: Loading) -
             connection.execute(text.encode())
         except psycopg.Error as error:
             message = error.diag.message_primary or str(error).splitlines()[0]
-            if (repaired := _supply(connection, text, message, loading)) is None:
+            repaired = _supply(connection, text, message, loading)
+            if repaired is None and not _may_come(error.sqlstate or "", message, loading):
+                repaired = _bared(text, message, loading)
+                loading.repaired += repaired is not None and error.sqlstate == "42601"
+            if repaired is None:
                 later = (error.sqlstate or "")[:2] in ("42", "3F") and error.sqlstate != "42601"
                 if later and _CHANGES_SCHEMA.match(text):
                     loading.missing[statement] = message
@@ -186,12 +199,31 @@ def _supply(connection: psycopg.Connection, text: str, message: str, loading: Lo
     # a type of the script itself may still come: only what no statement defines is an extension's
     if not missing or name[-1] in FOREIGN_TYPES or not re.match(r"create|alter", text, re.IGNORECASE):
         return None
-    if name[-1] in loading.types:
+    if name[-1] in loading.defined:
         return None
     with contextlib.suppress(psycopg.errors.DuplicateObject):
         connection.execute(sql.SQL("create domain {} as text").format(sql.Identifier(*name)))
         loading.notes.append(f"type {missing[1]} is an extension's: shown as text")
     return text
+
+
+def _may_come(sqlstate: str, message: str, loading: Loading) -> bool:
+    """Whether the rest of the script may define what is missing: a table, or a name that it does define."""
+    missing = _MISSING_NAME.match(message)
+    return sqlstate in ("42P01", "3F000") or (missing is not None and missing[1].lower() in loading.defined)
+
+
+def _bared(text: str, message: str, loading: Loading) -> str | None:
+    """A refused CREATE TABLE without what no schema shows, with a note; None if there is nothing to leave out, or if
+    another database's types say that the table is none of PostgreSQL's."""
+    missing = _MISSING_TYPE.match(message)
+    bare = bare_table(text) if _CREATES_TABLE.match(text) and not missing else None
+    if bare is None or bare == text:
+        return None
+    name = bare.split(" (")[0].removeprefix("CREATE TABLE ")
+    note = f"{name}: read without defaults, checks and storage ({message})"
+    loading.notes += [note] if note not in loading.notes else []
+    return bare
 
 
 def _note(statement: str, message: str, loading: Loading) -> None:

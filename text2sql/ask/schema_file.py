@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 LARGEST = 4_000_000
 ONLY_POSTGRESQL = re.compile(
     r"PostgreSQL database dump|pg_catalog\.|alter table only|\bowner to\b|\bserial\b|\bjsonb\b|\btimestamptz\b"
-    r"|character varying|create extension|::\w+|\bfrom stdin\b|set search_path",
+    r"|character varying|create extension|::\w+|\bfrom stdin\b|set search_path|\bnextval\('|\busing gi(st|n)\b"
+    r"|\b(ts|tstz|date|int4|int8|num)range\b|\b(bytea|inet|tsvector|citext|bigserial)\b|plpgsql|create policy"
+    r"|uuid_generate_v4|gen_random_uuid|\b(dist|sort)key\b|\bencode (az64|zstd|lzo|raw)\b",
     re.IGNORECASE,
 )
 NO_TABLE = "give the tables as CREATE TABLE statements"
@@ -79,9 +81,10 @@ def parse_schema(text: str, db_id: str = "schema", where: str = "the schema", se
         raise UserError(f"{where} holds NUL characters: it is no text", NO_TABLE)
     with _running(server) as running, scratch_database(running) as connection:
         loading = load_script(connection, text)
-        is_whole = loading.tables and not loading.refused_tables
+        is_whole = loading.tables and not loading.refused_tables and not loading.repaired
         other = None if is_whole or ONLY_POSTGRESQL.search(text) else parse_dialect(text, db_id)
-        if other is not None and other.score > loading.tables - len(loading.refused_tables):
+        understood = loading.tables - loading.repaired - len(loading.refused_tables)
+        if other is not None and other.score > understood:
             return Catalog(other.schema, {})
         if loading.tables:
             catalog = read_catalog(connection, db_id)
