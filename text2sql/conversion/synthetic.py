@@ -7,6 +7,7 @@ the query, others miss it by a value or hold NULL. Types, keys and what the sche
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from sqlglot import exp
 
-from text2sql.conversion.databases.infer import text_form
+from text2sql.conversion.databases.infer import NUMERIC_TYPES, STORAGE, text_form
 from text2sql.conversion.databases.sqlite import COLLATIONS, SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.conversion.dialect import Rejected, parse_query
 from text2sql.conversion.dialect.comparisons import COMPARISONS
@@ -57,9 +58,8 @@ class _Wishes:
 def fill(source: SqliteDatabase, schema: Schema, queries: Iterable[str]) -> SqliteDatabase:
     """A database in memory with the tables of `source` and rows generated for `queries`."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    connection.execute(
-        "PRAGMA ignore_check_constraints = ON"
-    )  # a CHECK may compute without end, or call what is missing
+    # a CHECK may compute without end, or call what is missing
+    connection.execute("PRAGMA ignore_check_constraints = ON")
     filled = SqliteDatabase(Path(":memory:"), connection, known=source.tables())
     for table in source.tables():
         connection.execute(_definition(source, table))
@@ -100,53 +100,50 @@ def _rows(query: str, schema: Schema, number: int, chance: random.Random) -> Ite
     except Rejected:
         return  # it will be reported as such; it asks for nothing
     wishes = _wishes(tree)
-    shared: dict[Cell, Value] = {}
+    rows = _RowSet(wishes, chance)
     for place in range(SETS):
-        if place % 2 == 0:
-            shared = {}
+        shared = rows.shared if place % 2 else {}
+        rows = _RowSet(wishes, chance, 1000 + number * SETS + place, place < SETS // 2, shared)
         for key, origin in wishes.origins.items():
-            if origin.table is None:
-                continue
-            values: list[Value] = []
-            for column in origin.table.columns:
-                cell = wishes.leader((key, column.name))
-                wanted = wishes.values.get(cell, wishes.values.get((key, column.name)))
-                joined = cell in wishes.leaders.values()
-                alone = column.unique or origin.table.primary_key == (column.name,)
-                if alone and not joined and wanted is None:
-                    values.append(_fit(column, 1000 + number * SETS + place) or _any(column, chance))
-                    continue
-                values.append(_value(column, wanted, joined, cell, shared, place, number, chance))
-            yield origin.table, values
+            if origin.table is not None:
+                yield origin.table, [rows.value(key, origin.table, column) for column in origin.table.columns]
 
 
-def _value(
-    column: Column,
-    wanted: Value,
-    joined: bool,
-    cell: Cell,
-    shared: dict[Cell, Value],
-    place: int,
-    number: int,
-    chance: random.Random,
-) -> Value:
-    """The value of one column of one row."""
-    if joined and cell in shared:
-        value = _fit(column, shared[cell])
-        if value is not None:
-            return value
-    fitting = _fit(column, wanted) if wanted is not None else None
-    if fitting is not None and (place < 2 or chance.random() < 0.5):
-        value = fitting
-    elif joined:
-        value = _fit(column, 1000 + number * SETS + place) or _any(column, chance)
-    elif column.has_nulls and not column.not_null and chance.random() < 0.12:
-        return None
-    else:
-        value = _any(column, chance, unique=1000 + number * SETS + place)
-    if joined:
-        shared[cell] = value
-    return value
+@dataclass
+class _RowSet:
+    """A row for each table of a query. `ordinal` makes values of their own; in a `fitting` set each literal that the
+    query asks for is there; `shared` are the values of joined columns, for this set and the next."""
+
+    wishes: _Wishes
+    chance: random.Random
+    ordinal: int = 0
+    fitting: bool = True
+    shared: dict[Cell, Value] = field(default_factory=dict)
+
+    def value(self, key: int, table: Table, column: Column) -> Value:
+        """The value of a column in the row of the item of FROM with this id."""
+        cell = self.wishes.leader((key, column.name))
+        wanted = self.wishes.values.get(cell, self.wishes.values.get((key, column.name)))
+        joined = cell in self.wishes.leaders.values()
+        if wanted is None and not joined and (column.unique or table.primary_key == (column.name,)):
+            return self._distinct(column)
+        known = _fit(column, self.shared[cell]) if joined and cell in self.shared else None
+        if known is not None:
+            return known
+        value = _fit(column, wanted)
+        if value is None or not (self.fitting or self.chance.random() < 0.5):
+            if joined:
+                value = self._distinct(column)
+            elif column.has_nulls and not column.not_null and self.chance.random() < 0.12:
+                return None
+            else:
+                value = _any(column, self.chance, unique=self.ordinal)
+        if joined:
+            self.shared[cell] = value
+        return value
+
+    def _distinct(self, column: Column) -> Value:
+        return _fit(column, self.ordinal) or _any(column, self.chance)
 
 
 def _fit(column: Column, value: Value) -> Value:
@@ -154,24 +151,8 @@ def _fit(column: Column, value: Value) -> Value:
     if value is None:
         return None
     type_ = column.type
-    if type_ in ("integer", "bigint", "smallint", "numeric", "double precision", "boolean"):
-        try:
-            number = float(value) if not isinstance(value, bytes) else None
-        except ValueError:
-            return None
-        if number is None or number != number or abs(number) >= 2**31:
-            return None
-        if type_ == "boolean":
-            return int(number != 0)
-        whole = number.is_integer()
-        if type_ in ("integer", "bigint", "smallint") and not whole:
-            return None
-        fitted: Value = int(number) if whole and column.affinity != "real" else number
-        if column.storage and (
-            type(fitted).__name__.replace("int", "integer").replace("float", "real") not in column.storage
-        ):
-            return str(fitted) if column.storage == ("text",) and column.form == "integer" else None
-        return fitted if fitted or column.has_zeros else None
+    if type_ in (*NUMERIC_TYPES, "boolean"):
+        return _fit_number(column, value)
     text = str(value)
     if type_ in ("date", "timestamp", "time"):
         return text if text_form(text) == type_ else None
@@ -182,9 +163,25 @@ def _fit(column: Column, value: Value) -> Value:
     return text if text or column.has_blanks else None
 
 
+def _fit_number(column: Column, value: Value) -> Value:
+    try:
+        number = math.nan if isinstance(value, bytes) else float(value)
+    except ValueError:
+        return None
+    if math.isnan(number) or abs(number) >= 2**31:
+        return None
+    if column.type == "boolean":
+        return int(number != 0)
+    if column.type in ("integer", "bigint", "smallint") and not number.is_integer():
+        return None
+    fitted: Value = int(number) if number.is_integer() and column.affinity != "real" else number
+    if column.storage and not any(isinstance(fitted, STORAGE[name]) for name in column.storage):
+        return str(fitted) if column.storage == ("text",) and column.form == "integer" else None
+    return fitted if fitted or column.has_zeros else None
+
+
 def _any(column: Column, chance: random.Random, unique: int = 0) -> Value:
     """Some value of the column's type; small ranges, so that values meet."""
-    numbers = [1, 2, 3, 4, 5, 7, 10, unique]
     if column.type in ("date", "timestamp"):
         day = date(2000, 1, 1) + timedelta(days=chance.randrange(6000))
         return day.isoformat() if column.type == "date" else f"{day.isoformat()} {chance.randrange(10, 24)}:30:00"
@@ -192,15 +189,11 @@ def _any(column: Column, chance: random.Random, unique: int = 0) -> Value:
         return f"{chance.randrange(10, 24)}:15:00"
     if column.type == "boolean":
         return chance.randrange(2)
-    if column.type in ("numeric", "double precision") and (not column.storage or "real" in column.storage):
-        return (
-            _fit(column, chance.choice(numbers) + 0.5)
-            if chance.random() < 0.5
-            else _fit(column, chance.choice(numbers))
-        )
     if column.type == "text" and not (column.storage and column.form in ("integer", "number")):
         return _fit(column, chance.choice([*WORDS, f"{WORDS[unique % len(WORDS)]} {unique}"]))
-    return _fit(column, chance.choice(numbers))
+    is_real = column.type in ("numeric", "double precision") and (not column.storage or "real" in column.storage)
+    half = 0.5 if is_real and chance.random() < 0.5 else 0
+    return _fit(column, chance.choice([1, 2, 3, 4, 5, 7, 10, unique]) + half)
 
 
 # --- what a query asks for -------------------------------------------------------------------------------------------
@@ -209,11 +202,15 @@ def _any(column: Column, chance: random.Random, unique: int = 0) -> Value:
 def _wishes(tree: exp.Expression) -> _Wishes:
     wishes = _Wishes()
     for select in tree.find_all(exp.Select):
-        for origin in select.meta["scope"].origins:
-            wishes.origins[id(origin)] = origin
+        wishes.origins |= {id(origin): origin for origin in select.meta["scope"].origins}
     for node in tree.walk():
-        if isinstance(node, exp.In):
-            _wish_in(node, wishes)
+        if isinstance(node, exp.In):  # a column takes the first item of a list, and what a query selects
+            query = node.args.get("query")
+            inner = query.unnest() if query is not None else None
+            if isinstance(inner, exp.Select) and len(inner.expressions) == 1:
+                _wish(node.this, inner.expressions[0].unalias(), exp.EQ, wishes)
+            elif node.expressions:
+                _wish(node.this, node.expressions[0], exp.EQ, wishes)
         elif isinstance(node, exp.Between):
             _wish(node.this, node.args["low"], exp.EQ, wishes)
         elif isinstance(node, (*COMPARISONS, exp.Like)):
@@ -244,21 +241,9 @@ def _wish(one: exp.Expression, other: exp.Expression, operator: type[exp.Express
         wishes.values.setdefault(wishes.leader(cell), _near(literal, operator))
 
 
-def _wish_in(node: exp.In, wishes: _Wishes) -> None:
-    """A column in a list takes its first item, in a query the value of what that selects."""
-    query = node.args.get("query")
-    inner = query.unnest() if query is not None else None
-    if isinstance(inner, exp.Select) and len(inner.expressions) == 1:
-        _wish(node.this, inner.expressions[0].unalias(), exp.EQ, wishes)
-    elif node.expressions:
-        _wish(node.this, node.expressions[0], exp.EQ, wishes)
-
-
 def _near(literal: Value, operator: type[exp.Expression]) -> Value:
     """A value for which the comparison with `literal` holds."""
     if operator is exp.Like:
         return str(literal).replace("%", "").replace("_", "a")
     step = {exp.GT: 1, exp.LT: -1, exp.NEQ: 1}.get(operator, 0)
-    if isinstance(literal, int | float):
-        return literal + step
-    return literal
+    return literal + step if isinstance(literal, int | float) else literal

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from text2sql.conversion.databases.encode import encoder
-from text2sql.conversion.databases.infer import Facts, affinity, column_type, declared_type, unify
+from text2sql.conversion.databases.infer import Facts, affinity, column_type, common_type, declared_type
 from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower
-from text2sql.conversion.databases.sqlite import SourceTable, SqliteDatabase, Value, sqlite_name
+from text2sql.conversion.databases.sqlite import SourceColumn, SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table
 
-#: names that every PostgreSQL schema has already, as far as a table of ours could hide or meet them
+ColumnName = tuple[str, str]  # of SQLite: (table, column)
+#: PostgreSQL's limit of columns of a table
 _LARGEST_COLUMNS = 1600
 
 
@@ -22,32 +24,27 @@ def describe(source: SqliteDatabase, db_id: str, samples: int = 3) -> Schema:
         samples: distinct values kept of each column; of one that is not text at most `OTHER_SAMPLES`.
     """
     tables = source.tables()
-    facts = {table.name: _scan(source, table, samples) for table in tables}
-    types = _types(tables, _blanks_as_null(tables, facts))
-    for (table, column), type_ in types.items():
-        if type_ != "text" and facts[table][column].blank:
-            facts[table][column] = facts[table][column].without_blanks()
+    facts = {(table.name, name): fact for table in tables for name, fact in _scan(source, table, samples).items()}
+    types = _types(tables, facts)
+    facts = {key: fact.without_blanks() if types[key] != "text" and fact.blank else fact for key, fact in facts.items()}
     names = assign(table.name for table in tables)
-    columns = {t.name: assign((c.name for c in t.columns), SYSTEM_COLUMNS) for t in tables}
-    notes: list[str] = []
     described = []
     for table in tables:
         if len(table.columns) > _LARGEST_COLUMNS:
-            notes.append(f"table {table.name}: left out, PostgreSQL takes {_LARGEST_COLUMNS} columns at most")
-            continue
-        notes += _name_notes(table, names, columns[table.name])
-        described.append(_table(source, table, names, columns, facts[table.name], types, notes))
+            source.note(f"table {table.name}: left out, PostgreSQL takes {_LARGEST_COLUMNS} columns at most")
+        else:
+            described.append(_table(source, table, names[table.name], facts, types))
     by_source = {table.source: table for table in described}
-    final = [_with_foreign_keys(source, t, by_source, tables, notes) for t in described]
-    return Schema(db_id, tuple(final), tuple(source.notes + notes))
+    final = [_with_foreign_keys(source, table, by_source) for table in described]
+    return Schema(db_id, tuple(final), tuple(source.notes))
 
 
 def _scan(source: SqliteDatabase, table: SourceTable, samples: int) -> dict[str, Facts]:
     """What the values of each column are, by column name; reads the table in blocks."""
     facts = {column.name: Facts() for column in table.columns}
     for block in blocks(source.rows(table)):
-        for column, values in zip(table.columns, zip(*block, strict=True), strict=True):
-            facts[column.name].add(values, samples)
+        for fact, values in zip(facts.values(), zip(*block, strict=True), strict=True):
+            fact.add(values, samples)
     return facts
 
 
@@ -58,30 +55,28 @@ def blocks(rows: Iterable[tuple[Value, ...]], size: int = 20_000) -> Iterator[li
         yield block
 
 
-def _blanks_as_null(tables: list[SourceTable], facts: dict[str, dict[str, Facts]]) -> dict[str, dict[str, Facts]]:
-    """`facts` with NULL for the empty texts of columns whose other values are all numbers, dates, times or booleans:
-    one blank must not make a column of temperatures a column of texts."""
-    result = {name: dict(columns) for name, columns in facts.items()}
+def _types(tables: list[SourceTable], facts: Mapping[ColumnName, Facts]) -> dict[ColumnName, str]:
+    """The type of each (table, column), the same along each foreign key."""
+    types, known = {}, {}
     for table in tables:
         for column in table.columns:
-            known = facts[table.name][column.name].without_blanks()
-            if known.storage and column_type(column.declared, known) not in ("text", "bytea"):
-                result[table.name][column.name] = known
-    return result
-
-
-def _types(tables: list[SourceTable], facts: dict[str, dict[str, Facts]]) -> dict[tuple[str, str], str]:
-    """The type of each (table, column), the same along each foreign key."""
-    declared = {(t.name, c.name): c.declared for t in tables for c in t.columns}
-    known = {key: facts[key[0]][key[1]] for key in declared}
-    own = {key: column_type(declared[key], known[key]) for key in declared}
-    groups: dict[tuple[str, str], set[tuple[str, str]]] = {key: {key} for key in declared}
+            key = (table.name, column.name)
+            # NULL for the empty texts of columns whose other values are all numbers, dates, times or booleans: one
+            # blank must not make a column of temperatures a column of texts.
+            filled = facts[key].without_blanks()
+            is_typed = bool(filled.storage) and column_type(column.declared, filled) not in ("text", "bytea")
+            known[key] = filled if is_typed else facts[key]
+            types[key] = column_type(column.declared, known[key])
+    groups = {key: {key} for key in types}
     for table in tables:
-        for left, right in _key_pairs(table, tables):
-            joined = groups[left] | groups[right]
-            groups.update(dict.fromkeys(joined, joined))
-    distinct = {id(group): group for group in groups.values()}.values()
-    return unify(own, known, [group for group in distinct if len(group) > 1])  # type: ignore[arg-type]
+        for columns, referred, referred_columns in _resolve(table, tables):
+            for left, right in zip(columns, referred_columns, strict=True):
+                joined = groups[table.name, left] | groups[referred, right]
+                groups.update(dict.fromkeys(joined, joined))
+    return {
+        key: common_type([(types[k], known[k]) for k in group]) if len(group) > 1 else types[key]
+        for key, group in groups.items()
+    }
 
 
 def _resolve(table: SourceTable, tables: list[SourceTable]) -> Iterator[tuple[tuple[str, ...], str, tuple[str, ...]]]:
@@ -101,63 +96,40 @@ def _resolve(table: SourceTable, tables: list[SourceTable]) -> Iterator[tuple[tu
             yield tuple(own[lower(n)] for n in key.columns), referred.name, tuple(exact[lower(n)] for n in wanted)
 
 
-def _key_pairs(table: SourceTable, tables: list[SourceTable]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-    for columns, referred, referred_columns in _resolve(table, tables):
-        for left, right in zip(columns, referred_columns, strict=True):
-            yield (table.name, left), (referred, right)
-
-
-def _name_notes(table: SourceTable, names: dict[str, str], columns: dict[str, str]) -> list[str]:
-    """Renamings beyond lower case."""
-    notes = []
-    if names[table.name] != lower(table.name):
-        notes.append(f"table {table.name}: named {names[table.name]}")
-    for source, name in columns.items():
-        if name != lower(source):
-            notes.append(f"column {table.name}.{source}: named {name}")
-    return notes
-
-
 def _table(
     source: SqliteDatabase,
     table: SourceTable,
-    names: dict[str, str],
-    columns: dict[str, dict[str, str]],
-    facts: dict[str, Facts],
-    types: dict[tuple[str, str], str],
-    notes: list[str],
+    name: str,
+    all_facts: Mapping[ColumnName, Facts],
+    types: Mapping[ColumnName, str],
 ) -> Table:
     """A table with its columns and the primary and unique keys that its rows obey."""
-    own = columns[table.name]
+    names = assign((column.name for column in table.columns), SYSTEM_COLUMNS)
+    for what, original, given in (("table", table.name, name), *(("column", *pair) for pair in names.items())):
+        if given != lower(original):  # a renaming beyond lower case
+            where = original if what == "table" else f"{table.name}.{original}"
+            source.note(f"{what} {where}: named {given}")
     key = table.primary_key
     if key and (problem := _breaks_key(source, table, key, types, nulls=True)):
-        notes.append(f"table {table.name}: primary key ({', '.join(key)}) not enforced, {problem}")
+        source.note(f"table {table.name}: primary key ({', '.join(key)}) not enforced, {problem}")
         key = ()
     unique = []
     for candidate in table.unique:
         if candidate == key:
             continue
         if problem := _breaks_key(source, table, candidate, types, nulls=False):
-            notes.append(f"table {table.name}: unique ({', '.join(candidate)}) not enforced, {problem}")
+            source.note(f"table {table.name}: unique ({', '.join(candidate)}) not enforced, {problem}")
         else:
             unique.append(candidate)
+    facts = [all_facts[table.name, column.name] for column in table.columns]
     described = []
-    for column in table.columns:
-        fact, type_ = facts[column.name], types[table.name, column.name]
-        if fact.with_nul:
-            notes.append(f"column {table.name}.{column.name}: NUL in {fact.with_nul} texts, replaced by U+FFFD")
-        if fact.storage and type_ == "text" and declared_type(column.declared) != "text":
-            held = ", ".join(fact.storage)
-            notes.append(
-                f"column {table.name}.{column.name}: declared {column.declared or 'without a type'}, holds {held}"
-            )
-        if fact.blanks_as_null:
-            notes.append(f"column {table.name}.{column.name}: {fact.blanks_as_null} empty texts, NULL in PostgreSQL")
-        if column.not_null and fact.nulls:
-            notes.append(f"column {table.name}.{column.name}: NOT NULL not enforced, {fact.nulls} NULLs")
+    for column, fact in zip(table.columns, facts, strict=True):
+        type_ = types[table.name, column.name]
+        for problem in _column_notes(column, fact, type_):
+            source.note(f"column {table.name}.{column.name}: {problem}")
         described.append(
             Column(
-                name=own[column.name],
+                name=names[column.name],
                 source=column.name,
                 type=type_,
                 not_null=(column.not_null and not fact.nulls) or column.name in key,
@@ -165,94 +137,91 @@ def _table(
                 samples=tuple(fact.samples)[: None if type_ == "text" else OTHER_SAMPLES],
                 affinity=affinity(column.declared),
                 storage=fact.storage,
-                form=fact.form if fact.texts else "text",
-                prefix=fact.prefixes[0] if fact.texts else "",
+                form=fact.form if fact.stored["text"] else "text",
+                prefix=fact.prefixes[0] if fact.stored["text"] else "",
                 has_nulls=bool(fact.nulls) or not fact.rows,
                 has_blanks=bool(fact.blank or fact.blanks_as_null) or not fact.rows,
                 has_zeros=bool(fact.zeros) or not fact.rows,
                 collation=column.collation,
             )
         )
-    rows = next(iter(facts.values())).rows if facts else 0
-    several = tuple(tuple(own[c] for c in candidate) for candidate in unique if len(candidate) > 1)
-    named_key = tuple(own[c] for c in key)
-    return Table(names[table.name], table.name, tuple(described), named_key, (), rows, several, table.kind)
+    several = tuple(tuple(names[c] for c in candidate) for candidate in unique if len(candidate) > 1)
+    rows = facts[0].rows if facts else 0
+    return Table(name, table.name, tuple(described), tuple(names[c] for c in key), (), rows, several, table.kind)
 
 
-def _with_foreign_keys(
-    source: SqliteDatabase, table: Table, described: dict[str, Table], tables: list[SourceTable], notes: list[str]
-) -> Table:
+def _column_notes(column: SourceColumn, fact: Facts, type_: str) -> Iterator[str]:
+    """What is not carried over as declared."""
+    if fact.with_nul:
+        yield f"NUL in {fact.with_nul} texts, replaced by U+FFFD"
+    if fact.storage and type_ == "text" and declared_type(column.declared) != "text":
+        yield f"declared {column.declared or 'without a type'}, holds {', '.join(fact.storage)}"
+    if fact.blanks_as_null:
+        yield f"{fact.blanks_as_null} empty texts, NULL in PostgreSQL"
+    if column.not_null and fact.nulls:
+        yield f"NOT NULL not enforced, {fact.nulls} NULLs"
+
+
+def _with_foreign_keys(source: SqliteDatabase, table: Table, described: Mapping[str, Table]) -> Table:
     """`table` with its foreign keys; those that the rows violate, or that refer to no key, are not enforced."""
-    declared = next(t for t in tables if t.name == table.source)
-    resolved = list(dict.fromkeys(_resolve(declared, tables)))
+    declared = next(t for t in source.tables() if t.name == table.source)
+    resolved = list(dict.fromkeys(_resolve(declared, source.tables())))
     if len(resolved) < len(set(declared.foreign_keys)):
-        notes.append(f"table {table.source}: a foreign key refers to a table or column that does not exist")
+        source.note(f"table {table.source}: a foreign key refers to a table or column that does not exist")
     keys = []
-    for columns, referred_name, referred_columns in resolved:
-        referred = described.get(referred_name)
-        if referred is None:
+    for names, referred_name, referred_names in resolved:
+        if (referred := described.get(referred_name)) is None:
             continue
-        own = tuple(_column(table, name).name for name in columns)
-        theirs = tuple(_column(referred, name).name for name in referred_columns)
-        problem = _breaks_reference(source, table, columns, referred, referred_columns, theirs)
-        if problem:
-            target = f"{referred_name} ({', '.join(referred_columns)})"
-            notes.append(
-                f"table {table.source}: foreign key ({', '.join(columns)}) to {target} not enforced, {problem}"
-            )
-        keys.append(ForeignKey(own, referred.name, theirs, enforced=not problem))
-    return Table(**{**table.__dict__, "foreign_keys": tuple(keys)})
+        columns, theirs = _columns(table, names), _columns(referred, referred_names)
+        if problem := _breaks_reference(source, table, columns, referred, theirs):
+            target = f"{referred_name} ({', '.join(referred_names)})"
+            source.note(f"table {table.source}: foreign key ({', '.join(names)}) to {target} not enforced, {problem}")
+        own = tuple(column.name for column in columns)
+        keys.append(ForeignKey(own, referred.name, tuple(column.name for column in theirs), enforced=not problem))
+    return replace(table, foreign_keys=tuple(keys))
 
 
-def _column(table: Table, source: str) -> Column:
-    return next(column for column in table.columns if column.source == source)
+def _columns(table: Table, sources: Iterable[str]) -> list[Column]:
+    by_source = {column.source: column for column in table.columns}
+    return [by_source[source] for source in sources]
 
 
 def _breaks_key(
-    source: SqliteDatabase, table: SourceTable, key: tuple[str, ...], types: dict[tuple[str, str], str], nulls: bool
+    source: SqliteDatabase, table: SourceTable, key: tuple[str, ...], types: Mapping[ColumnName, str], nulls: bool
 ) -> str:
     """Why `key` cannot be a key of the rows as PostgreSQL has them, or an empty text."""
-    kinds = [types[table.name, column] for column in key]
     seen = set()
-    for row in _key_rows(source, table.name, key, kinds):
-        if None in row:
-            if nulls:
-                return "it holds NULL"
-            continue
-        if row in seen:
+    for row in _key_rows(source, table.name, [(column, types[table.name, column]) for column in key]):
+        if None in row and nulls:
+            return "it holds NULL"
+        if None not in row and row in seen:
             return f"duplicate ({', '.join(map(str, row))[:60]})"
         seen.add(row)
     return ""
 
 
 def _breaks_reference(
-    source: SqliteDatabase,
-    table: Table,
-    columns: tuple[str, ...],
-    referred: Table,
-    referred_columns: tuple[str, ...],
-    names: tuple[str, ...],
+    source: SqliteDatabase, table: Table, columns: Sequence[Column], referred: Table, theirs: Sequence[Column]
 ) -> str:
     """Why a foreign key cannot be enforced, or an empty text."""
-    keys = {frozenset(referred.primary_key), *(frozenset(key) for key in referred.unique)}
+    keys = {frozenset(key) for key in (referred.primary_key, *referred.unique)}
     keys |= {frozenset({column.name}) for column in referred.columns if column.unique}
-    if frozenset(names) not in keys:
-        return f"{', '.join(referred_columns)} is no key there"
-    theirs = [_column(referred, name).type for name in referred_columns]
-    existing = set(_key_rows(source, referred.source, referred_columns, theirs))
-    own = [_column(table, name).type for name in columns]
-    if own != theirs:
+    if frozenset(column.name for column in theirs) not in keys:
+        return f"{', '.join(column.source for column in theirs)} is no key there"
+    if [column.type for column in columns] != [column.type for column in theirs]:
         return "the types differ"
-    orphans = {r for r in _key_rows(source, table.source, columns, own) if None not in r and r not in existing}
+    existing = set(_key_rows(source, referred.source, [(column.source, column.type) for column in theirs]))
+    rows = _key_rows(source, table.source, [(column.source, column.type) for column in columns])
+    orphans = {row for row in rows if None not in row and row not in existing}
     return f"{len(orphans)} values are not there" if orphans else ""
 
 
 def _key_rows(
-    source: SqliteDatabase, table: str, columns: tuple[str, ...], types: list[str]
+    source: SqliteDatabase, table: str, columns: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[str | None, ...]]:
-    """The values of some columns as PostgreSQL will have them, for comparison among each other."""
-    encoders = [encoder(type_) for type_ in types]
-    blanks = ["" if type_ != "text" else None for type_ in types]
-    names = ", ".join(sqlite_name(column) for column in columns)
+    """The values of some columns, by name and type, as PostgreSQL will have them, for comparison among each other."""
+    encoders = [encoder(type_) for _, type_ in columns]
+    blanks = ["" if type_ != "text" else None for _, type_ in columns]
+    names = ", ".join(sqlite_name(name) for name, _ in columns)
     for row in source.connection.execute(f"SELECT {names} FROM {sqlite_name(table)}"):
         yield tuple(None if v is None or v == b else e(v) for e, v, b in zip(encoders, row, blanks, strict=True))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 
@@ -22,12 +23,21 @@ SAMPLE_CHARACTERS = 60
 
 INTEGER_TEXT = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z")
 NUMBER_TEXT = re.compile(r"[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*\Z")
-DATE_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 TIMESTAMP_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z?\Z")
+TIME_TEXT = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\Z")
+#: how a text of each form is written, and what refuses one that is not valid
+_FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
+    "integer": (INTEGER_TEXT, str),
+    "number": (NUMBER_TEXT, str),
+    "date": (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z"), date.fromisoformat),
+    "timestamp": (TIMESTAMP_TEXT, datetime.fromisoformat),
+    "time": (TIME_TEXT, time.fromisoformat),
+}
+#: Python's types of SQLite's storage classes
+STORAGE = {"integer": int, "real": float, "text": str, "blob": bytes}
 #: the number that SQLite reads at the start of a text in arithmetic; shorter patterns find the same in most data
 NUMBER_PREFIX = r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
 SHORT_PREFIXES = (r"^\d+", r"^[\d.]+")
-TIME_TEXT = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\Z")
 #: the form of timestamps of which some have fractions of a second: SQLite's functions leave those out
 FRACTIONAL = "fractional timestamp"
 
@@ -52,20 +62,12 @@ def affinity(declared: str) -> str:
 
 def text_form(value: str) -> str:
     """What a text is written like: `integer` and `number`, `date`, `timestamp`, `time` (valid ones), or `text`."""
-    if INTEGER_TEXT.match(value):
-        return "integer"
-    if NUMBER_TEXT.match(value):
-        return "number"
-    for form, pattern, parse in (
-        ("date", DATE_TEXT, date.fromisoformat),
-        ("timestamp", TIMESTAMP_TEXT, datetime.fromisoformat),
-        ("time", TIME_TEXT, time.fromisoformat),
-    ):
+    for form, (pattern, read) in _FORMS.items():
         if pattern.match(value):
             try:
-                parse(value)
+                read(value)
             except ValueError:
-                return "text"
+                break
             return form
     return "text"
 
@@ -84,15 +86,13 @@ def plain_moment(text: str) -> str:
 
 @dataclass
 class Facts:
-    """What the values of a column are. `forms` counts the forms of its texts, `blank` those that are empty,
-    `blanks_as_null` those that have been counted among the NULLs."""
+    """What the values of a column are. `stored` counts them by storage class, `forms` the forms of its texts; `blank`
+    are the empty texts, `blanks_as_null` those that have been counted among the NULLs."""
 
+    stored: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     nulls: int = 0
-    integers: int = 0
-    reals: int = 0
-    texts: int = 0
-    blobs: int = 0
     blank: int = 0
     blanks_as_null: int = 0
     zeros: int = 0
@@ -102,41 +102,31 @@ class Facts:
     fractions: int = 0
     with_nul: int = 0
     with_fraction: int = 0
-    forms: dict[str, int] = field(default_factory=dict)
     samples: dict[str, None] = field(default_factory=dict)
     prefixes: list[str] = field(default_factory=lambda: [*SHORT_PREFIXES, NUMBER_PREFIX])
 
-    def add(self, values: Iterable[Value], samples: int) -> None:
+    def add(self, values: Sequence[Value], samples: int) -> None:
         """Count `values`; keep the first `samples` distinct ones as text."""
-        known: dict[str, str] = {}
+        by_class = {name: [v for v in values if isinstance(v, type_)] for name, type_ in STORAGE.items()}
+        integers, reals = by_class["integer"], by_class["real"]
+        self.stored.update({name: len(of_class) for name, of_class in by_class.items()})
+        self.rows += len(values)
+        self.nulls += values.count(None)
+        self.zeros += integers.count(0) + reals.count(0)
+        self.lowest, self.highest = min([self.lowest, *integers]), max([self.highest, *integers])
+        self.non_finite += sum(not math.isfinite(value) for value in reals)
+        self.fractions += sum(not value.is_integer() or abs(value) >= 2**53 for value in reals)
+        for text, times in Counter(by_class["text"]).items():
+            form = text_form(text)
+            self.forms[form] += times
+            self.blank += times * (not text)
+            self.with_nul += times * ("\0" in text)
+            self.with_fraction += form == "timestamp" and "." in plain_moment(text)
+            self._narrow_prefixes(text)
         for value in values:
-            self.rows += 1
-            if value is None:
-                self.nulls += 1
-                continue
-            if isinstance(value, int):
-                self.integers += 1
-                self.zeros += value == 0
-                self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
-            elif isinstance(value, float):
-                self.reals += 1
-                self.zeros += value == 0
-                self.non_finite += not math.isfinite(value)
-                self.fractions += not value.is_integer() or abs(value) >= 2**53
-            elif isinstance(value, str):
-                self.texts += 1
-                self.blank += not value
-                self.with_nul += "\0" in value
-                form = known.get(value)
-                if form is None:
-                    form = known[value] = text_form(value)
-                    self._narrow_prefixes(value)
-                    self.with_fraction += form == "timestamp" and "." in plain_moment(value)
-                self.forms[form] = self.forms.get(form, 0) + 1
-            else:
-                self.blobs += 1
-                continue
-            if len(self.samples) < samples:
+            if len(self.samples) >= samples:
+                break
+            if value is not None and not isinstance(value, bytes):
                 self.samples.setdefault(sample(value))
 
     def _narrow_prefixes(self, value: str) -> None:
@@ -150,28 +140,26 @@ class Facts:
 
     def without_blanks(self) -> Facts:
         """The same values with NULL for every empty text."""
-        forms = {form: count - (self.blank if form == "text" else 0) for form, count in self.forms.items()}
         return replace(
             self,
-            texts=self.texts - self.blank,
+            stored=self.stored - Counter(text=self.blank),
+            forms=self.forms - Counter(text=self.blank),
             nulls=self.nulls + self.blank,
             blank=0,
             blanks_as_null=self.blank,
-            forms={form: count for form, count in forms.items() if count},
             samples={text: None for text in self.samples if text},
         )
 
     @property
     def storage(self) -> tuple[str, ...]:
         """The storage classes that occur, of integer, real, text and blob."""
-        counts = {"integer": self.integers, "real": self.reals, "text": self.texts, "blob": self.blobs}
-        return tuple(name for name, count in counts.items() if count)
+        return tuple(name for name in STORAGE if self.stored[name])
 
     @property
     def form(self) -> str:
         """The one form that all texts share, `blank` if they are all empty, `integer or text` (each number among them
         is written as PostgreSQL would), or `text`."""
-        if self.texts and self.blank == self.texts:
+        if self.blank and self.blank == self.stored["text"]:
             return "blank"
         forms = set(self.forms)
         if forms == {"timestamp"} and self.with_fraction:
@@ -180,9 +168,7 @@ class Facts:
             return next(iter(forms))
         if forms == {"integer", "number"}:
             return "number"
-        if forms and "number" not in forms:
-            return "integer or text"
-        return "text"
+        return "integer or text" if forms and "number" not in forms else "text"
 
 
 def sample(value: Value) -> str:
@@ -194,9 +180,9 @@ def sample(value: Value) -> str:
 def column_type(declared: str, facts: Facts) -> str:
     """The PostgreSQL type that holds all values, and is the declared one's counterpart where that one does.
 
-    >>> column_type("INT", Facts(rows=2, integers=2, highest=2**40))
+    >>> column_type("INT", Facts(Counter(integer=2), highest=2**40))
     'bigint'
-    >>> column_type("REAL", Facts(rows=2, reals=1, texts=1, forms={"text": 1}))
+    >>> column_type("REAL", Facts(Counter(real=1, text=1), Counter(text=1)))
     'text'
     """
     storage = facts.storage
@@ -225,36 +211,28 @@ def column_type(declared: str, facts: Facts) -> str:
 def declared_type(declared: str) -> str:
     """The counterpart of a declared type, for a column without a value."""
     name = lower(declared).partition("(")[0].strip()
-    for start, counterpart in (("bool", "boolean"), ("datetime", "timestamp"), ("timestamp", "timestamp")):
-        if name.startswith(start):
-            return counterpart
+    if name.startswith("bool"):
+        return "boolean"
+    if name.startswith(("datetime", "timestamp")):
+        return "timestamp"
     if name in ("date", "time"):
         return name
     if name in ("bigint", "int8", "unsigned big int"):
         return "bigint"
-    by_affinity = {"integer": "integer", "real": "double precision", "text": "text", "numeric": "numeric"}
-    if affinity(declared) == "blob":
-        return "bytea" if name else "text"
-    return by_affinity[affinity(declared)]
+    by_affinity = {"real": "double precision", "blob": "bytea" if name else "text"}
+    return by_affinity.get(affinity(declared), affinity(declared))
 
 
-def unify(types: Mapping[str, str], facts: Mapping[str, Facts], groups: Iterable[set[str]]) -> dict[str, str]:
-    """One type for the columns of each group (columns tied together by foreign keys), by name."""
-    result = dict(types)
-    for group in groups:
-        known = {types[name] for name in group if facts[name].storage} or {types[name] for name in group}
-        result.update(dict.fromkeys(group, _common(known, [facts[name] for name in group])))
-    return result
-
-
-def _common(types: set[str], facts: list[Facts]) -> str:
-    """The narrowest type that holds what all of `types` hold."""
+def common_type(columns: Sequence[tuple[str, Facts]]) -> str:
+    """The narrowest type that holds what all of these columns hold, each given by its own type and its values."""
+    facts = [fact for _, fact in columns]
+    types = {type_ for type_, fact in columns if fact.storage} or {type_ for type_, _ in columns}
     if len(types) == 1:
         return next(iter(types))
     if types <= {*NUMERIC_TYPES, "boolean"}:
         return max(types - {"boolean"}, key=NUMERIC_TYPES.index)
     # Texts that are integers, written as PostgreSQL writes them, and whole reals may join integers without changing.
-    if all(set(f.forms) <= {"integer"} and not f.blobs and not f.fractions for f in facts):
-        small = all(f.lowest >= -(2**31) and f.highest < 2**31 and not f.texts for f in facts)
+    if all(set(f.forms) <= {"integer"} and not f.stored["blob"] and not f.fractions for f in facts):
+        small = all(f.lowest >= -(2**31) and f.highest < 2**31 and not f.stored["text"] for f in facts)
         return "integer" if small else "bigint"
     return "text"

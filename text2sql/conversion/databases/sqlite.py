@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -98,11 +100,11 @@ class SqliteDatabase:
                 self.connection.execute(f"SELECT 1 FROM {sqlite_name(name)} LIMIT 1").fetchone()
             else:
                 self._read_through("*", name)
-                self._note(f"{kind} {name}: carried over as a table with the rows that it shows")
+                self.note(f"{kind} {name}: carried over as a table with the rows that it shows")
         except sqlite3.OperationalError as error:
             if kind == "table" and not probe.MISSING.match(str(error)) and "no query solution" not in str(error):
                 raise
-            self._note(f"{kind} {name}: left out, it cannot be read: {error}")
+            self.note(f"{kind} {name}: left out, it cannot be read: {error}")
             return None
         return table
 
@@ -127,7 +129,7 @@ class SqliteDatabase:
         columns = ", ".join(sqlite_name(column.name) for column in table.columns)
         yield from self.connection.execute(f"SELECT {columns} FROM {sqlite_name(table.name)}")
         if self._foreign_text > before:
-            self._note(f"table {table.name}: {self._foreign_text - before} values are not UTF-8, read as Latin-1")
+            self.note(f"table {table.name}: {self._foreign_text - before} values are not UTF-8, read as Latin-1")
 
     def with_nulls(self, blanks: Mapping[str, Sequence[str]]) -> sqlite3.Connection | None:
         """Another connection to the same file, in which these columns of tables hold NULL instead of empty texts: a
@@ -153,7 +155,8 @@ class SqliteDatabase:
         connection.commit()
         return connection
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Add a note, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -172,21 +175,15 @@ class SqliteDatabase:
             if place:
                 key.append((place, column))
             if collations.get(column, "") not in COLLATIONS:
-                self._note(f"column {name}.{column}: the order of {collations[column]} is not carried over")
-        unique = []
+                self.note(f"column {name}.{column}: the order of {collations[column]} is not carried over")
+        unique = set()
         for _, index, is_unique, origin, partial in self._pragma("index_list", name):
             if is_unique and not partial and origin != "pk":
-                places = [row[2] for row in self._pragma("index_info", index)]
-                if None not in places:  # None: an expression
-                    unique.append(tuple(places))
+                unique.add(tuple(row[2] for row in self._pragma("index_info", index)))
+        unique = {names for names in unique if None not in names}  # None: an expression
+        primary_key = tuple(column for _, column in sorted(key))
         return SourceTable(
-            name=name,
-            kind=kind,
-            columns=tuple(columns),
-            primary_key=tuple(column for _, column in sorted(key)),
-            unique=tuple(sorted(set(unique))),
-            foreign_keys=self._foreign_keys(name),
-            computed=computed,
+            name, kind, tuple(columns), primary_key, tuple(sorted(unique)), self._foreign_keys(name), computed
         )
 
     def _generated(self, table: str, column: str) -> bool:
@@ -194,41 +191,33 @@ class SqliteDatabase:
         try:
             self._read_through(sqlite_name(column), table)
         except sqlite3.OperationalError as error:
-            self._note(f"column {table}.{column}: left out, it is generated in SQLite and cannot be read: {error}")
+            self.note(f"column {table}.{column}: left out, it is generated in SQLite and cannot be read: {error}")
             return False
-        self._note(f"column {table}.{column}: generated in SQLite, carried over as values")
+        self.note(f"column {table}.{column}: generated in SQLite, carried over as values")
         return True
 
     def _collations(self, table: str) -> dict[str, str]:
         """The collations of a table's columns other than BINARY, out of its definition: SQLite shows them only through
         an index, which a file that is opened for reading does not get."""
-        definition = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        if not definition or not definition[0] or "COLLATE" not in definition[0].upper():
+        row = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        definition = row[0] or "" if row else ""
+        if "COLLATE" not in definition.upper():
             return {}
-        return _declared_collations(definition[0])
+        try:
+            columns = list(parse_one(definition, "sqlite").find_all(exp.ColumnDef))
+        except SqlglotError:
+            return {}
+        constraints = [(c.name, one) for c in columns for one in c.find_all(exp.CollateColumnConstraint)]
+        named = {name: constraint.this.name.upper() for name, constraint in constraints}
+        return {name: collation for name, collation in named.items() if collation != "BINARY"}
 
     def _foreign_keys(self, table: str) -> tuple[SourceKey, ...]:
-        keys: dict[int, list[tuple[Value, ...]]] = {}
-        for row in self._pragma("foreign_key_list", table):
-            keys.setdefault(int(row[0] or 0), []).append(row)
+        rows: list[Any] = sorted(self._pragma("foreign_key_list", table), key=lambda row: (-row[0], row[1]))
         result = []
-        for number in sorted(keys, reverse=True):  # SQLite lists the last declared first
-            parts = sorted(keys[number], key=lambda row: int(row[1] or 0))
-            referred = tuple(str(row[4]) for row in parts if row[4] is not None)
-            result.append(SourceKey(tuple(str(row[3]) for row in parts), str(parts[0][2]), referred))
+        for _, group in groupby(rows, key=lambda row: row[0]):  # SQLite lists the last declared first
+            _, _, referred, columns, referred_columns, *_ = zip(*group, strict=True)
+            result.append(SourceKey(columns, referred[0], tuple(c for c in referred_columns if c is not None)))
         return tuple(result)
-
-
-def _declared_collations(definition: str) -> dict[str, str]:
-    try:
-        tree = parse_one(definition, "sqlite")
-    except SqlglotError:
-        return {}
-    collations = {}
-    for column in tree.find_all(exp.ColumnDef):
-        for constraint in column.find_all(exp.CollateColumnConstraint):
-            collations[column.name] = constraint.this.name.upper()
-    return {name: collation for name, collation in collations.items() if collation != "BINARY"}
 
 
 def sqlite_name(name: str) -> str:

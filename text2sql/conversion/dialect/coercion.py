@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from sqlglot import exp
@@ -9,13 +10,24 @@ from sqlglot import exp
 from text2sql.conversion.databases.encode import sqlite_text
 from text2sql.conversion.databases.infer import INTEGER_TEXT, NUMBER_PREFIX, NUMBER_TEXT
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.tree import call, cast, is_string, literal_number, number, string, with_type, wrap
+from text2sql.conversion.dialect.tree import (
+    boolean,
+    call,
+    case,
+    cast,
+    coalesce,
+    is_string,
+    literal_number,
+    number,
+    string,
+    where_known,
+    with_type,
+    wrap,
+)
 from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, Type, type_of
 
 #: how PostgreSQL recognises a text that SQLite's numeric affinity makes a number
 NUMBER_PATTERN = r"^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$"
-#: the part of a text that SQLite's arithmetic reads as a number
-PREFIX_PATTERN = NUMBER_PREFIX
 #: to_char's pattern for a real number; it shows 15 digits of a double at most, as SQLite does
 REAL_PATTERN = "FM999999999999990.0999999999999"
 INTEGER_PREFIX_PATTERN = r"^\s*([-+]?\d+)"
@@ -57,8 +69,7 @@ def number_or_null(node: exp.Expression) -> exp.Expression:
     """The numbers among the values of a text column, NULL for the texts."""
     if (known := as_number(node)) is not None:
         return known
-    branch = exp.If(this=is_number(node), true=cast(node, "numeric"))
-    return with_type(exp.Case(ifs=[branch]), replace(NUMERIC, classes=frozenset({"integer", "real"})))
+    return case(is_number(node), cast(node, "numeric"), replace(NUMERIC, classes=frozenset({"integer", "real"})))
 
 
 def stays_text(node: exp.Expression) -> exp.Expression:
@@ -96,6 +107,11 @@ def text_of(node: exp.Expression) -> exp.Expression:
     raise Rejected("text of a number that is an integer in some rows only")
 
 
+def lowered(node: exp.Expression, type_: Type) -> exp.Expression:
+    """`node` as a text in lower case."""
+    return call("lower", text_of(node), type_=type_)
+
+
 def _real_text(node: exp.Expression) -> exp.Expression:
     """A real number as SQLite writes it: 15 digits, and always a point."""
     if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Select) and len(node.this.expressions) == 1:
@@ -111,9 +127,7 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
     """`node` as a number in arithmetic: of a text, the longest prefix that is one, or else 0."""
     type_ = type_of(node)
     if is_string(node):
-        import re
-
-        known = re.match(PREFIX_PATTERN, node.this)
+        known = re.match(NUMBER_PREFIX, node.this)
         return number((text_number(known[1]) or 0) if known else 0)
     if (known := as_number(node)) is not None:
         return known
@@ -123,13 +137,9 @@ def arithmetic_value(node: exp.Expression) -> exp.Expression:
         return with_type(exp.Extract(this=exp.var(field), expression=node.copy()), nullable)
     if type_.pg not in ("text", "unknown"):
         raise Rejected(f"arithmetic with {type_.pg}")
-    prefix = call("substring", node, string(type_.prefix or PREFIX_PATTERN), type_=TEXT)
-    zero = cast(with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), TEXT), "numeric", nullable)
-    zero.meta["type"] = replace(nullable, classes=frozenset({"integer", "real"}))
-    if not type_.nullable:
-        return zero
-    given = exp.Not(this=exp.Is(this=wrap(node), expression=exp.Null()))
-    return with_type(exp.Case(ifs=[exp.If(this=given, true=zero)]), type_of(zero))
+    prefix = call("substring", node, string(type_.prefix or NUMBER_PREFIX), type_=TEXT)
+    number_type = replace(nullable, classes=frozenset({"integer", "real"}))
+    return where_known([node], cast(coalesce(prefix, string("0"), TEXT), "numeric", number_type), number_type)
 
 
 def condition(node: exp.Expression) -> exp.Expression:
@@ -139,7 +149,7 @@ def condition(node: exp.Expression) -> exp.Expression:
         return node
     value = literal_number(node)
     if value is not None:
-        return with_type(exp.Boolean(this=value != 0), replace(BOOLEAN, nullable=False))
+        return boolean(value != 0)
     if isinstance(node, exp.Paren) and type_of(node.this).pg == "boolean":
         return node
     operand = arithmetic_value(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sqlglot import exp
@@ -11,25 +12,28 @@ from text2sql.conversion.dialect.coercion import (
     as_number,
     condition,
     is_number,
+    lowered,
     number_or_null,
     stays_text,
     text_number,
     text_of,
 )
 from text2sql.conversion.dialect.tree import (
-    call,
-    false,
+    boolean,
     is_not_null,
+    is_null,
     is_string,
     number,
-    rewrite,
+    rule,
     string,
     with_type,
     wrap,
 )
-from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
+from text2sql.conversion.dialect.types import DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
+EQUALITIES = (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
+Sides = tuple[exp.Expression, exp.Expression, type[exp.Binary]]
 _NUMBER_FORMS = ("integer", "number", "integer or text")
 _MIRRORED = {exp.LT: exp.GT, exp.GT: exp.LT, exp.LTE: exp.GTE, exp.GTE: exp.LTE}
 
@@ -46,25 +50,27 @@ def comparison(operator: type[exp.Binary], left: exp.Expression, right: exp.Expr
     """`left operator right` with SQLite's meaning."""
     a, b = type_of(left), type_of(right)
     if not a.classes or not b.classes:
-        return operator(this=left.copy(), expression=right.copy())
+        return _compared(operator, left, right)
     if a.pg == "bytea" or b.pg == "bytea":
         if a.pg != b.pg:
             raise Rejected("comparison of a BLOB with another type")
-        return operator(this=left.copy(), expression=right.copy())
+        return _compared(operator, left, right)
     if "NOCASE" in (a.collation, b.collation) and a.textual and b.textual:
-        lowered = [call("lower", text_of(n), type_=replace(TEXT, nullable=type_of(n).nullable)) for n in (left, right)]
-        return operator(this=lowered[0], expression=lowered[1])
+        return operator(
+            this=lowered(left, replace(TEXT, nullable=a.nullable)),
+            expression=lowered(right, replace(TEXT, nullable=b.nullable)),
+        )
     applied = affinity_of(a, b)
     if applied == "numeric" and a.textual and b.textual:
         # A column of numeric affinity that holds texts, such as dates: a literal like '2014' becomes a number.
-        for one, other, order in ((left, right, operator), (right, left, _MIRRORED.get(operator, operator))):
-            if is_string(other) and text_number(other.this) is not None and type_of(one).form not in _NUMBER_FORMS:
+        for one, other, order in _both_ways(operator, left, right):
+            stored, given = type_of(one), type_of(other)
+            if is_string(other) and text_number(other.this) is not None and stored.form not in _NUMBER_FORMS:
                 return _constant(_MIRRORED.get(order, order), other, one)
-            other_kind = type_of(other)
-            if type_of(one).pg in DATE_TYPES and other_kind.pg == "text":  # a date is no number, but these may be
-                if other_kind.form in ("integer", "number") and not other_kind.blanks:
+            if stored.pg in DATE_TYPES and given.pg == "text":  # a date is no number, but these may be
+                if given.form in ("integer", "number") and not given.blanks:
                     return _constant(_MIRRORED.get(order, order), other, one)
-                if operator not in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+                if operator not in EQUALITIES:
                     raise Rejected("order of dates beside texts of which some may be numbers")
     if applied == "text" or (a.textual and b.textual):
         return _texts(operator, left, right)
@@ -72,11 +78,19 @@ def comparison(operator: type[exp.Binary], left: exp.Expression, right: exp.Expr
         return _numbers(operator, left, right)
     if applied == "numeric":
         return _by_numeric_affinity(operator, left, right)
-    if _number(a) and b.textual:  # without affinity a number is less than any text
-        return _constant(operator, left, right)
-    if a.textual and _number(b):
-        return _constant(_MIRRORED.get(operator, operator), right, left)
+    for one, other, order in _both_ways(operator, left, right):
+        if _number(type_of(one)) and type_of(other).textual:  # without affinity a number is less than any text
+            return _constant(order, one, other)
     raise Rejected("comparison of a column that holds numbers and texts")
+
+
+def _compared(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
+    return operator(this=left.copy(), expression=right.copy())
+
+
+def _both_ways(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> Sequence[Sides]:
+    """The comparison as it stands and mirrored, each as (one side, the other side, operator)."""
+    return (left, right, operator), (right, left, _MIRRORED.get(operator, operator))
 
 
 def _number(type_: Type) -> bool:
@@ -92,28 +106,27 @@ def _numbers(operator: type[exp.Binary], left: exp.Expression, right: exp.Expres
                 same = (value.this == "1") == (operator is exp.EQ)
                 return a.copy() if same else with_type(exp.Not(this=wrap(a)), type_of(a))
     if type_of(left).pg == type_of(right).pg == "boolean":
-        return operator(this=left.copy(), expression=right.copy())
-    return operator(this=(as_number(left) or left).copy(), expression=(as_number(right) or right).copy())
+        return _compared(operator, left, right)
+    return _compared(operator, as_number(left) or left, as_number(right) or right)
 
 
 def _texts(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """Both are texts for SQLite; PostgreSQL may hold either as a date or, for a key's sake, as an integer."""
-    a, b = type_of(left), type_of(right)
-    if a.pg == b.pg:
-        return operator(this=left.copy(), expression=right.copy())
-    for one, other, order in ((left, right, operator), (right, left, _MIRRORED.get(operator, operator))):
+    if type_of(left).pg == type_of(right).pg:
+        return _compared(operator, left, right)
+    for one, other, order in _both_ways(operator, left, right):
         stored, given = type_of(one), type_of(other)
         if stored.pg in DATE_TYPES and is_string(other):
             if given.form == stored.pg:
-                return order(this=one.copy(), expression=other.copy())
+                return _compared(order, one, other)
             if stored.pg == "timestamp" and given.form == "date" and order in _AT_MIDNIGHT:
-                return _AT_MIDNIGHT[order](this=one.copy(), expression=other.copy())
-        if stored.numeric and stored.textual and operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
+                return _compared(_AT_MIDNIGHT[order], one, other)
+        if stored.numeric and stored.textual and operator in EQUALITIES:
             if is_string(other) and given.form == "integer":
-                return order(this=one.copy(), expression=exp.Literal.number(other.this))
+                return _compared(order, one, exp.Literal.number(other.this))
             if given.numeric and given.integral:
-                return order(this=one.copy(), expression=other.copy())
-    return operator(this=text_of(left).copy(), expression=text_of(right).copy())
+                return _compared(order, one, other)
+    return _compared(operator, text_of(left), text_of(right))
 
 
 #: the text '2020-01-01' is less than '2020-01-01 00:00:00', which is the same moment
@@ -124,49 +137,42 @@ def _by_numeric_affinity(operator: type[exp.Binary], left: exp.Expression, right
     """Texts that look like numbers become numbers; the others stay texts, and are greater than any number."""
     numbers = as_number(left), as_number(right)
     if numbers[0] is not None and numbers[1] is not None:
-        return operator(this=numbers[0].copy(), expression=numbers[1].copy())
+        return _compared(operator, *numbers)
     if type_of(left).mixed or type_of(right).mixed:
         return _mixed(operator, left, right)
-    one, other = (left, right) if numbers[0] is not None else (right, left)
-    order = operator if one is left else _MIRRORED.get(operator, operator)
-    if is_string(other) or type_of(other).pg in DATE_TYPES:  # a text that is no number
-        return _constant(order, one, other)
+    one, other, order = _both_ways(operator, left, right)[numbers[0] is None]
     stored = type_of(other)
-    if operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
-        if stored.form in ("integer or text", "blank") and type_of(one).integral:
-            return operator(this=text_of(left).copy(), expression=text_of(right).copy())
-        if stored.textual and operator is exp.EQ:
-            return exp.EQ(this=one.copy(), expression=number_or_null(other))
+    if is_string(other) or stored.pg in DATE_TYPES:  # a text that is no number
+        return _constant(order, one, other)
+    if operator in EQUALITIES and stored.form in ("integer or text", "blank") and type_of(one).integral:
+        return _compared(operator, text_of(left), text_of(right))
+    if operator is exp.EQ and stored.textual:
+        return exp.EQ(this=one.copy(), expression=number_or_null(other))
     raise Rejected("comparison of numbers with a column of texts that are not all numbers")
 
 
 def _constant(operator: type[exp.Binary], numeric: exp.Expression, text: exp.Expression) -> exp.Expression:
     """A number beside a text that cannot become one: never equal, and always less."""
     if operator in (exp.EQ, exp.GT, exp.GTE, exp.NullSafeEQ):
-        return false()
+        return boolean(False)
     if operator is exp.NullSafeNEQ:
-        return with_type(exp.Boolean(this=True), replace(BOOLEAN, nullable=False))
-    known = [node for node in (numeric, text) if type_of(node).nullable]
-    conditions = [is_not_null(node) for node in known]
-    return exp.and_(*conditions, copy=False) if conditions else is_not_null(numeric)
+        return boolean(True)
+    conditions = [is_not_null(node) for node in (numeric, text) if type_of(node).nullable]
+    return exp.and_(*conditions, copy=False) if conditions else boolean(True)
 
 
 def _mixed(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """A column that holds numbers and texts, beside a number or a text literal."""
     if not type_of(left).mixed:
         return _mixed(_MIRRORED.get(operator, operator), right, left)
-    value = as_number(right)
-    if type_of(right).mixed:
-        if operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
-            return operator(this=left.copy(), expression=right.copy())
-        raise Rejected("order of two columns that hold numbers and texts")
-    if value is None:
-        if is_string(right) and operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ):
-            return operator(this=left.copy(), expression=right.copy())
-        raise Rejected("order of a column that holds numbers and texts beside a text")
-    equality = operator in (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
-    if equality and "real" not in type_of(left).classes and type_of(value).integral:
-        return operator(this=left.copy(), expression=text_of(value).copy())
+    value, both = as_number(right), type_of(right).mixed
+    if both or value is None:
+        if operator in EQUALITIES and (both or is_string(right)):
+            return _compared(operator, left, right)
+        one_text = "a column that holds numbers and texts beside a text"
+        raise Rejected(f"order of {'two columns that hold numbers and texts' if both else one_text}")
+    if operator in EQUALITIES and "real" not in type_of(left).classes and type_of(value).integral:
+        return _compared(operator, left, text_of(value))
     compared = operator(this=number_or_null(left), expression=value.copy())
     if operator in (exp.GT, exp.GTE, exp.NEQ):
         greater = stays_text(left)
@@ -178,49 +184,41 @@ def _mixed(operator: type[exp.Binary], left: exp.Expression, right: exp.Expressi
     raise Rejected("IS beside a column that holds numbers and texts")
 
 
-def blanks(tree: exp.Expression) -> exp.Expression:
+def _is_blank(column: exp.Expression, literal: exp.Expression) -> bool:
+    """Whether an empty text is meant that is NULL in PostgreSQL's column."""
+    known = isinstance(column, exp.Column) and type_of(column).blanks_are_null
+    return known and is_string(literal) and not literal.this
+
+
+@rule(exp.In, *EQUALITIES, exp.Is)
+def blanks(node: exp.Expression) -> exp.Expression | None:
     """An empty text in a column of numbers, dates or booleans is NULL in PostgreSQL: `x = ''` asks for NULL."""
-
-    def is_blank(column: exp.Expression, literal: exp.Expression) -> bool:
-        known = isinstance(column, exp.Column) and type_of(column).blanks_are_null
-        return known and is_string(literal) and not literal.this
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.In) and any(is_blank(node.this, item) for item in node.expressions):
-            others = [item for item in node.expressions if not is_blank(node.this, item)]
-            missing = exp.Is(this=node.this.copy(), expression=exp.Null())
-            node.set("expressions", others)
-            return exp.Paren(this=exp.or_(node.copy(), missing)) if others else missing
-        if isinstance(node, (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Is)):
-            sides = (node.left, node.right)
-            column = next((a for a, b in (sides, sides[::-1]) if is_blank(a, b)), None)
-            if column is not None:
-                missing = exp.Is(this=column.copy(), expression=exp.Null())
-                return exp.Not(this=missing) if isinstance(node, exp.NEQ | exp.NullSafeNEQ) else missing
+    if isinstance(node, exp.In):
+        others = [item for item in node.expressions if not _is_blank(node.this, item)]
+        if len(others) == len(node.expressions):
+            return None
+        node.set("expressions", others)
+        missing = is_null(node.this)
+        return exp.Paren(this=exp.or_(node.copy(), missing)) if others else missing
+    sides = (node.this, node.expression)
+    column = next((a for a, b in (sides, sides[::-1]) if _is_blank(a, b)), None)
+    if column is None:
         return None
+    return exp.Not(this=is_null(column)) if isinstance(node, exp.NEQ | exp.NullSafeNEQ) else is_null(column)
 
-    return rewrite(tree, change)
 
-
-def affinities(tree: exp.Expression) -> exp.Expression:
+@rule(*COMPARISONS, exp.Between, exp.In, exp.Case)
+def affinities(node: exp.Expression) -> exp.Expression | None:
     """Before SQLite compares, a column's affinity decides whether a text and a number are made alike: `year = '2014'`
     compares numbers, `zip = 5` texts. PostgreSQL compares like with like only, so the side that SQLite would convert
     is converted in the query."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta:
-            return None
-        if isinstance(node, COMPARISONS):
-            return _pair(node)
-        if isinstance(node, exp.Between):
-            return _between(node)
-        if isinstance(node, exp.In):
-            return _in(node)
-        if isinstance(node, exp.Case) and node.this is not None:
-            return _case(node)
-        return None
-
-    return rewrite(tree, change)
+    if isinstance(node, exp.Between):
+        return _between(node)
+    if isinstance(node, exp.In):
+        return _in(node)
+    if isinstance(node, exp.Case):
+        return _case(node) if node.this is not None else None
+    return _pair(node)
 
 
 def _pair(node: exp.Binary) -> exp.Expression:
@@ -254,14 +252,13 @@ def _in(node: exp.In) -> exp.Expression:
         # The items of a list have no affinity of their own.
         plain = item if not type_of(item).affinity else with_type(item.copy(), replace(type_of(item), affinity=""))
         compared = comparison(exp.EQ, node.this, plain)
-        if isinstance(compared, exp.Boolean):
-            continue
-        if not isinstance(compared, exp.EQ):
+        if isinstance(compared, exp.EQ):
+            operands.append(compared.this)
+            kept.append(compared.expression)
+        elif not isinstance(compared, exp.Boolean):
             raise Rejected("IN over a column that holds numbers and texts, or booleans")
-        operands.append(compared.this)
-        kept.append(compared.expression)
     if not kept:
-        return false()
+        return boolean(False)
     if any(operand != operands[0] for operand in operands):
         if not type_of(node.this).textual:
             raise Rejected("IN over values of different types")
@@ -303,45 +300,33 @@ def _case(node: exp.Case) -> exp.Expression | None:
     return exp.Case(ifs=branches, default=node.args.get("default"))
 
 
-def like(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Like, typed=True)
+def like(node: exp.Like) -> exp.Expression:
     """SQLite's LIKE ignores the case of ASCII letters and knows no escape character unless given one; PostgreSQL's
     minds case and takes a backslash for one. ILIKE where the pattern has letters, LIKE where it has none."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if type(node) is not exp.Like:
-            return None
-        operand = text_of(node.this)
-        pattern = text_of(node.expression)
-        escaped = isinstance(node.parent, exp.Escape)
-        if is_string(pattern) and "\\" in pattern.this and not escaped:
-            pattern = string(pattern.this.replace("\\", "\\\\"))
-        caseless = is_string(pattern) and not any(c.isascii() and c.isalpha() for c in pattern.this)
-        type_ = exp.Like if caseless else exp.ILike
-        return type_(this=_beside(operand), expression=_beside(pattern), negate=node.args.get("negate"))
-
-    return rewrite(tree, change)
+    operand, pattern = text_of(node.this), text_of(node.expression)
+    if is_string(pattern) and not isinstance(node.parent, exp.Escape):
+        pattern = string(pattern.this.replace("\\", "\\\\"))
+    caseless = is_string(pattern) and not any(c.isascii() and c.isalpha() for c in pattern.this)
+    type_ = exp.Like if caseless else exp.ILike
+    return type_(this=_beside(operand), expression=_beside(pattern), negate=node.args.get("negate"))
 
 
 def _beside(node: exp.Expression) -> exp.Expression:
     return node.copy() if isinstance(node, exp.DPipe) else wrap(node)
 
 
-def glob(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Glob, typed=True)
+def glob(node: exp.Glob) -> exp.Expression:
     """GLOB minds case, and its wildcards are * ? and [...]: LIKE where it has no brackets, else a regular
     expression."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if not isinstance(node, exp.Glob):
-            return None
-        if not is_string(node.expression):
-            raise Rejected("GLOB with a pattern that is computed")
-        pattern, operand = node.expression.this, _beside(text_of(node.this))
-        if "[" not in pattern:
-            escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            return exp.Like(this=operand, expression=string(escaped.replace("*", "%").replace("?", "_")))
+    if not is_string(node.expression):
+        raise Rejected("GLOB with a pattern that is computed")
+    pattern, operand = node.expression.this, _beside(text_of(node.this))
+    if "[" in pattern:
         return exp.RegexpLike(this=operand, expression=string(glob_to_regex(pattern)))
-
-    return rewrite(tree, change)
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return exp.Like(this=operand, expression=string(escaped.replace("*", "%").replace("?", "_")))
 
 
 def glob_to_regex(pattern: str) -> str:
@@ -363,30 +348,15 @@ def glob_to_regex(pattern: str) -> str:
     return out + "$"
 
 
-def conditions(tree: exp.Expression) -> exp.Expression:
+@rule(exp.And, exp.Or, exp.Not, exp.Where, exp.Having, exp.If, exp.Join, typed=True)
+def conditions(node: exp.Expression) -> exp.Expression | None:
     """SQLite has no boolean type: a number is a condition (0 is false), and a condition is the number 1 or 0."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.And | exp.Or):
-            node.set("this", _operand(node.this))
-            node.set("expression", _operand(node.expression))
-        elif isinstance(node, exp.Not) and type_of(node.this).numeric:
-            return exp.EQ(this=wrap(node.this), expression=number(0))
-        elif isinstance(node, exp.Where | exp.Having | exp.Not):
-            node.set("this", _operand(node.this))
-        elif isinstance(node, exp.If):
-            parent = node.parent
-            if not (isinstance(parent, exp.Case) and parent.this is not None):
-                node.set("this", _operand(node.this))
-        elif isinstance(node, exp.Join) and node.args.get("on") is not None:
-            node.set("on", _operand(node.args["on"]))
-        return None
-
-    return rewrite(tree, change)
-
-
-def _operand(node: exp.Expression) -> exp.Expression:
-    tested = condition(node)
-    if tested is node:
-        return node
-    return tested.copy()
+    if isinstance(node, exp.Not) and type_of(node.this).numeric:
+        return exp.EQ(this=wrap(node.this), expression=number(0))
+    of_value = isinstance(node, exp.If) and isinstance(node.parent, exp.Case) and node.parent.this is not None
+    for key in () if of_value else ("on",) if isinstance(node, exp.Join) else ("this", "expression"):
+        operand = node.args.get(key)
+        tested = condition(operand) if operand is not None else None
+        if tested is not operand:
+            node.set(key, tested.copy())
+    return None

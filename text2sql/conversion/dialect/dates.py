@@ -9,65 +9,53 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.infer import FRACTIONAL
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.tree import call, cast, is_string, number, rewrite, string, with_type, wrap
+from text2sql.conversion.dialect.tree import call, cast, is_string, number, rule, string, with_type, wrap
 from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, TIME, TIMESTAMP, Type, cast_type, type_of
 
 #: strftime's conversions as to_char's
-_PATTERNS = {"Y": "YYYY", "m": "MM", "d": "DD", "H": "HH24", "M": "MI", "S": "SS", "j": "DDD", "f": "SS.MS"}
+_PATTERNS = {"Y": "YYYY", "m": "MM", "d": "DD", "H": "HH24", "M": "MI", "S": "SS", "j": "DDD", "f": "SS.MS", "%": "%"}
 #: CAST(strftime(...) AS INTEGER) as a field of EXTRACT
-_FIELDS = {"Y": "YEAR", "m": "MONTH", "d": "DAY", "H": "HOUR", "M": "MINUTE", "j": "DOY", "w": "DOW", "s": "EPOCH"}
+_FIELDS = {"%Y": "YEAR", "%m": "MONTH", "%d": "DAY", "%H": "HOUR", "%M": "MINUTE", "%j": "DOY", "%w": "DOW"}
+_FIELDS |= {"%s": "EPOCH"}
 _SHIFT = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(second|minute|hour|day|month|year)s?\Z", re.IGNORECASE)
 _COLUMNS = {"date": DATE, "timestamp": TIMESTAMP, "time": TIME}
 
 
-def dates(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Sub, exp.Cast, exp.TimeToStr, exp.CurrentDate, exp.CurrentTimestamp, exp.Date, exp.Anonymous)
+def dates(node: exp.Expression) -> exp.Expression | None:
     """date, time, datetime, strftime, julianday and unixepoch read texts, with modifiers like '+1 day'; PostgreSQL has
     types, intervals, to_char and EXTRACT."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta:
-            return None
-        if isinstance(node, exp.Sub):
-            return _days_between(node)
-        if isinstance(node, exp.Cast) and isinstance(node.this, exp.TimeToStr):
-            return _field(node)
-        if isinstance(node, exp.TimeToStr) and isinstance(node.parent, exp.Cast) and _field(node.parent) is not None:
-            return None  # taken together with the cast
-        if isinstance(node, exp.CurrentDate):
-            return with_type(node.copy(), replace(DATE, nullable=False))
-        if isinstance(node, exp.CurrentTimestamp):
-            return _now("timestamp")
-        parsed = _parse(node)
-        if parsed is None:
-            return None
-        name, arguments, pattern = parsed
-        if name == "julianday" and isinstance(node.parent, exp.Sub) and _both_julian(node.parent):
-            return None  # taken together with the subtraction
-        if name == "strftime":
-            return _strftime(pattern or "", arguments)
-        return _plain(name, arguments)
-
-    return rewrite(tree, change)
+    if isinstance(node, exp.Sub):
+        return _days_between(node)
+    if isinstance(node, exp.Cast):
+        return _field(node) if isinstance(node.this, exp.TimeToStr) else None
+    if isinstance(node, exp.TimeToStr) and isinstance(node.parent, exp.Cast) and _field(node.parent) is not None:
+        return None  # taken together with the cast
+    if isinstance(node, exp.CurrentDate | exp.CurrentTimestamp):
+        return _now("date" if isinstance(node, exp.CurrentDate) else "timestamp")
+    parsed = _parse(node)
+    if parsed is None:
+        return None
+    name, arguments, pattern = parsed
+    if name == "julianday" and isinstance(node.parent, exp.Sub) and _both_julian(node.parent):
+        return None  # taken together with the subtraction
+    return _strftime(pattern, arguments) if name == "strftime" else _plain(name, arguments)
 
 
-def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str | None] | None:
+def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str] | None:
     """The function's name, its time value and modifiers, and strftime's format."""
-    if isinstance(node, exp.TimeToStr):
-        if not is_string(node.args["format"]):
-            raise Rejected("strftime with a format that is computed")
-        value = node.this.this if isinstance(node.this, exp.TsOrDsToTimestamp) else node.this
-        return "strftime", [value], node.args["format"].this
     if isinstance(node, exp.Date):
-        return "date", [a for a in (node.this, *node.expressions) if a is not None], None
-    if isinstance(node, exp.Anonymous):
-        name = node.name.lower()
-        if name == "strftime":
-            if not node.expressions or not is_string(node.expressions[0]):
-                raise Rejected("strftime with a format that is computed")
-            return "strftime", list(node.expressions[1:]), node.expressions[0].this
-        if name in ("date", "time", "datetime", "julianday", "unixepoch"):
-            return name, list(node.expressions), None
-    return None
+        return "date", [a for a in (node.this, *node.expressions) if a is not None], ""
+    if isinstance(node, exp.TimeToStr):
+        value = node.this.this if isinstance(node.this, exp.TsOrDsToTimestamp) else node.this
+        name, arguments = "strftime", [node.args["format"], value]
+    else:
+        name, arguments = node.name.lower(), list(node.expressions)
+    if name != "strftime":
+        return (name, arguments, "") if name in ("date", "time", "datetime", "julianday", "unixepoch") else None
+    if not arguments or not is_string(arguments[0]):
+        raise Rejected("strftime with a format that is computed")
+    return name, arguments[1:], arguments[0].this
 
 
 def _now(pg: str) -> exp.Expression:
@@ -162,15 +150,12 @@ def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
         raise Rejected("strftime of the date of a time of day")
     out = ""
     for part in re.findall(r"%.|[^%]+|%", pattern):
-        if part.startswith("%"):
-            if part == "%%":
-                out += "%"
-            elif part[1:] not in _PATTERNS:
-                raise Rejected(f"strftime with {part}")
-            else:
-                out += _PATTERNS[part[1:]]
-        else:
+        if not part.startswith("%"):
             out += f'"{part}"' if re.search(r"[A-Za-z]", part) else part
+        elif part[1:] in _PATTERNS:
+            out += _PATTERNS[part[1:]]
+        else:
+            raise Rejected(f"strftime with {part}")
     if type_.pg == "time":  # to_char takes no time of day
         moment = cast(moment, "interval", TIMESTAMP)
     single = pattern in ("%Y", "%m", "%d", "%H", "%M", "%S", "%j")
@@ -180,10 +165,10 @@ def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
 def _field(node: exp.Cast) -> exp.Expression | None:
     """CAST(strftime('%Y', x) AS INTEGER) as EXTRACT(YEAR FROM x)."""
     parsed = _parse(node.this)
-    if parsed is None or cast_type(node.to) != "integer" or parsed[2] not in {f"%{k}" for k in _FIELDS}:
+    field = _FIELDS.get(parsed[2]) if parsed else None
+    if field is None or cast_type(node.to) != "integer":
         return None
     moment = _moment(parsed[1], "timestamp")
-    field = _FIELDS[(parsed[2] or "")[1:]]
     if type_of(moment).pg == "time" and field not in ("HOUR", "MINUTE"):
         return None
     type_ = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)

@@ -10,20 +10,20 @@ from typing import Any
 from sqlglot import exp
 
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.coercion import (
-    INTEGER_PREFIX_PATTERN,
-    arithmetic_value,
-    common,
-    text_of,
-)
+from text2sql.conversion.dialect.coercion import INTEGER_PREFIX_PATTERN, arithmetic_value, common, lowered, text_of
 from text2sql.conversion.dialect.tree import (
     call,
+    case,
     cast,
+    coalesce,
+    is_null,
     is_string,
     literal_number,
     number,
-    rewrite,
+    rule,
     string,
+    unwrapped,
+    where_known,
     with_type,
     wrap,
 )
@@ -41,35 +41,28 @@ from text2sql.conversion.dialect.types import (
 )
 
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg)
-_BITS = (exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseNot)
-_SHIFTS = (exp.BitwiseLeftShift, exp.BitwiseRightShift)
+Read = Callable[[exp.Expression], exp.Expression]
+Function = Callable[[Any], exp.Expression]
+_BITS = (exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseNot, exp.BitwiseLeftShift, exp.BitwiseRightShift)
 
 
-def arithmetic(tree: exp.Expression) -> exp.Expression:
+@rule(*_ARITHMETIC, *_BITS)
+def arithmetic(node: exp.Expression) -> exp.Expression | None:
     """In SQLite any text is a number in arithmetic, integers divide to integers, and division by zero gives NULL.
     PostgreSQL wants numbers, divides sums of integers as decimals, and fails on a zero."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta:
-            return None
-        if isinstance(node, exp.Div):
-            return _divide(node)
-        if isinstance(node, exp.Mod):
-            return _modulo(node)
-        if isinstance(node, _BITS + _SHIFTS):
-            for side in ("this", "expression"):
-                if isinstance(node.args.get(side), exp.Expression):
-                    node.set(side, wrap(_integer(_number(node.args[side]))))
-            if isinstance(node, _SHIFTS):  # SQLite's integers have 64 bits
-                node.set("this", cast(node.this, "bigint"))
-        if isinstance(node, _ARITHMETIC):
-            for side in ("this", "expression"):
-                operand = node.args.get(side)
-                if isinstance(operand, exp.Expression) and literal_number(operand) is None:
-                    node.set(side, _number(operand))
-        return None
-
-    return rewrite(tree, change)
+    if isinstance(node, exp.Div):
+        return _divide(node)
+    if isinstance(node, exp.Mod):
+        return _modulo(node)
+    for side in ("this", "expression"):
+        operand = node.args.get(side)
+        if isinstance(operand, exp.Expression) and isinstance(node, _BITS):
+            node.set(side, wrap(_integer(_number(operand))))
+        elif isinstance(operand, exp.Expression) and literal_number(operand) is None:
+            node.set(side, _number(operand))
+    if isinstance(node, exp.BitwiseLeftShift | exp.BitwiseRightShift):  # SQLite's integers have 64 bits
+        node.set("this", cast(node.this, "bigint"))
+    return None
 
 
 def _number(node: exp.Expression) -> exp.Expression:
@@ -79,9 +72,8 @@ def _number(node: exp.Expression) -> exp.Expression:
 
 def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> exp.Expression:
     """The divisor, NULL where it is 0 and `dividend` is not NULL."""
-    value = literal_number(node)
-    inner = node.unnest() if isinstance(node, exp.Paren) else node
-    if (value is not None and value != 0) or (isinstance(inner, exp.Column) and not type_of(inner).zeros):
+    inner = unwrapped(node)
+    if literal_number(node) or (isinstance(inner, exp.Column) and not type_of(inner).zeros):
         return node.copy()
     if isinstance(inner, exp.Count):
         rows = isinstance(inner.this, exp.Star)
@@ -116,13 +108,12 @@ def _divide(node: exp.Div) -> exp.Expression:
         for n in (left, right)
         if not type_of(n).integral
     ]
-    branch = exp.If(this=exp.and_(*whole, copy=False), true=call("div", left, divisor, type_=type_))
-    return with_type(exp.Case(ifs=[branch], default=plain), type_)
+    return case(exp.and_(*whole, copy=False), call("div", left, divisor, type_=type_), type_, plain)
 
 
 def _whole_means_integer(node: exp.Expression) -> bool:
     """Whether a number is an integer for SQLite exactly if it is whole: in columns that make 5 of 5.0."""
-    inner = node.unnest() if isinstance(node, exp.Paren) else node
+    inner = unwrapped(node)
     type_ = type_of(inner)
     return type_.integral or (isinstance(inner, exp.Column) and type_.affinity in ("numeric", "integer"))
 
@@ -145,24 +136,18 @@ def _integer(node: exp.Expression) -> exp.Expression:
     return cast(inner, "bigint")
 
 
-def concatenation(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Concat, exp.DPipe)
+def concatenation(node: exp.Concat | exp.DPipe) -> exp.Expression:
     """|| makes texts of its operands; PostgreSQL does so only beside a text."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.Concat) and "type" not in node.meta:
-            arguments = [_joined(a) for a in node.expressions]
-            return call("concat", *arguments, type_=replace(TEXT, nullable=False))
-        if not isinstance(node, exp.DPipe) or "type" in node.meta:
-            return None
-        left, right = node.left, node.right
-        type_ = replace(TEXT, nullable=type_of(left).nullable or type_of(right).nullable)
-        texts = [text_of(side) for side in (left, right)]
-        # One text is enough for PostgreSQL to take the operator for that of texts.
-        if any(type_of(side).pg in ("text", "unknown") for side in (left, right)):
-            texts = [side if _prints_alike(side) else text for side, text in zip((left, right), texts, strict=True)]
-        return with_type(exp.DPipe(this=texts[0].copy(), expression=texts[1].copy(), safe=True), type_)
-
-    return rewrite(tree, change)
+    operands = node.expressions if isinstance(node, exp.Concat) else [node.left, node.right]
+    texts = [text_of(operand) for operand in operands]
+    # One text is enough for PostgreSQL to take the operator for that of texts.
+    if isinstance(node, exp.Concat) or any(type_of(operand).pg in ("text", "unknown") for operand in operands):
+        texts = [o if _prints_alike(o) else text for o, text in zip(operands, texts, strict=True)]
+    if isinstance(node, exp.Concat):
+        return call("concat", *texts, type_=replace(TEXT, nullable=False))
+    left, right = (text.copy() for text in texts)
+    return with_type(exp.DPipe(this=left, expression=right, safe=True), replace(TEXT, nullable=_nullable(*operands)))
 
 
 def _prints_alike(node: exp.Expression) -> bool:
@@ -170,34 +155,22 @@ def _prints_alike(node: exp.Expression) -> bool:
     return type_.pg in (*DATE_TYPES, "integer", "bigint", "smallint") and isinstance(node, exp.Column | exp.Literal)
 
 
-def _joined(node: exp.Expression) -> exp.Expression:
-    text = text_of(node)
-    return node if _prints_alike(node) else text
-
-
-def casts(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Cast)
+def casts(node: exp.Cast) -> exp.Expression:
     """CAST takes the longest prefix that is a number, or 0, and cuts off decimals; PostgreSQL's fails on other texts,
     and rounds."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if not isinstance(node, exp.Cast) or "type" in node.meta:
-            return None
-        operand, affinity, type_ = node.this, cast_type(node.to), type_of(node.this)
-        target = type_of(node)
-        if affinity == "text":
-            text = text_of(operand)
-            return with_type(text.copy(), target) if text is operand else text
-        if affinity == "blob":
-            raise Rejected("CAST to BLOB")
-        if affinity == "integer":
-            return _cast_integer(operand, type_, target)
-        numeric = _number(operand)
-        if affinity == "real":
-            return cast(numeric, "double precision", target)
-        value = type_of(numeric)
-        return with_type(numeric.copy(), replace(value, affinity="numeric"))
-
-    return rewrite(tree, change)
+    operand, affinity, target = node.this, cast_type(node.to), type_of(node)
+    if affinity == "text":
+        text = text_of(operand)
+        return with_type(text.copy(), target) if text is operand else text
+    if affinity == "blob":
+        raise Rejected("CAST to BLOB")
+    if affinity == "integer":
+        return _cast_integer(operand, type_of(operand), target)
+    numeric = _number(operand)
+    if affinity == "real":
+        return cast(numeric, "double precision", target)
+    return with_type(numeric.copy(), replace(type_of(numeric), affinity="numeric"))
 
 
 def _cast_integer(operand: exp.Expression, type_: Type, target: Type) -> exp.Expression:
@@ -210,12 +183,8 @@ def _cast_integer(operand: exp.Expression, type_: Type, target: Type) -> exp.Exp
         return with_type(operand.copy(), replace(type_, affinity="integer"))
     if type_.pg in ("text", "unknown") and type_.form == "text" and not type_.mixed:
         prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), type_=TEXT)
-        source = with_type(exp.Coalesce(this=prefix, expressions=[string("0")]), replace(TEXT, nullable=False))
-        value = cast(source, "bigint", target)
-        if type_.nullable:
-            given = exp.Not(this=exp.Is(this=wrap(operand), expression=exp.Null()))
-            value = with_type(exp.Case(ifs=[exp.If(this=given, true=value)]), target)
-        return value
+        known = coalesce(prefix, string("0"), replace(TEXT, nullable=False))
+        return where_known([operand], cast(known, "bigint", target), target)
     source = _number(operand)
     value = type_of(source)
     if value.pg in ("integer", "bigint"):
@@ -225,38 +194,27 @@ def _cast_integer(operand: exp.Expression, type_: Type, target: Type) -> exp.Exp
     return cast(call("trunc", source, type_=value), "integer", replace(target, pg="integer"))
 
 
-def branches(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Case, exp.If, exp.Coalesce, exp.Nullif)
+def branches(node: exp.Expression) -> exp.Expression | None:
     """The branches of CASE, iif, coalesce, ifnull and nullif may be of different types in SQLite; in PostgreSQL one
     type holds them all."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta:
-            return None
-        if isinstance(node, exp.Case):
-            slots = [(branch, "true") for branch in node.args["ifs"]]
-            slots += [(node, "default")] if node.args.get("default") is not None else []
-        elif isinstance(node, exp.If) and not isinstance(node.parent, exp.Case):
-            return _iif(node)
-        elif isinstance(node, exp.Coalesce):
-            unified = common([node.this, *node.expressions])
-            return exp.Coalesce(this=unified[0].copy(), expressions=[m.copy() for m in unified[1:]])
-        elif isinstance(node, exp.Nullif):
-            return _nullif(node)
-        else:
-            return None
+    if isinstance(node, exp.Nullif):
+        return _nullif(node)
+    if isinstance(node, exp.Case):
+        slots = [(branch, "true") for branch in node.args["ifs"]]
+        slots += [(node, "default")] if node.args.get("default") is not None else []
         unified = common([owner.args[key] for owner, key in slots])
         for (owner, key), value in zip(slots, unified, strict=True):
             owner.set(key, value if value is owner.args[key] else value.copy())
         return None
-
-    return rewrite(tree, change)
-
-
-def _iif(node: exp.If) -> exp.Expression:
-    default = node.args.get("false")
-    unified = common([node.args["true"], *([default] if default is not None else [])])
-    branch = exp.If(this=node.this.copy(), true=unified[0].copy())
-    return exp.Case(ifs=[branch], default=unified[1].copy() if default is not None else None)
+    if isinstance(node, exp.Coalesce):
+        first, *others = (value.copy() for value in common([node.this, *node.expressions]))
+        return exp.Coalesce(this=first, expressions=others)
+    if isinstance(node.parent, exp.Case):
+        return None
+    values = [value for value in (node.args["true"], node.args.get("false")) if value is not None]
+    first, *others = (value.copy() for value in common(values))
+    return exp.Case(ifs=[exp.If(this=node.this.copy(), true=first)], default=others[0] if others else None)
 
 
 def _nullif(node: exp.Nullif) -> exp.Expression:
@@ -275,29 +233,24 @@ def _nullif(node: exp.Nullif) -> exp.Expression:
 # --- functions -------------------------------------------------------------------------------------------------------
 
 
-def functions(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Func)
+def functions(node: exp.Func) -> exp.Expression | None:
     """Functions that PostgreSQL has under another name, with other arguments, or not at all. One that is in none of
     the tables is rejected."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta:
-            return None
-        key = node.name.lower() if isinstance(node, exp.Anonymous) else type(node)
-        return _FUNCTIONS[key](node) if key in _FUNCTIONS else None
-
-    return rewrite(tree, change)
+    key = node.name.lower() if isinstance(node, exp.Anonymous) else type(node)
+    return _FUNCTIONS[key](node) if key in _FUNCTIONS else None
 
 
 def _nullable(*nodes: exp.Expression | None) -> bool:
     return any(type_of(n).nullable for n in nodes if n is not None)
 
 
-def _of_texts(name: str, type_: Type) -> Callable[[exp.Expression], exp.Expression]:
-    """A function of texts alone, which PostgreSQL calls `name`."""
+def _called(name: str, read: Read, type_: Type, nullable: bool = False) -> Function:
+    """A function that PostgreSQL calls `name`, with operands that `read` makes texts or numbers."""
 
     def function(node: exp.Expression) -> exp.Expression:
         operands = list(node.iter_expressions())
-        return call(name, *map(text_of, operands), type_=replace(type_, nullable=_nullable(*operands)))
+        return call(name, *map(read, operands), type_=replace(type_, nullable=nullable or _nullable(*operands)))
 
     return function
 
@@ -317,7 +270,7 @@ def _substr(node: exp.Substring) -> exp.Expression:
     if size is not None and size < 0:
         raise Rejected("substr with a negative length")
     if length is not None and size is None:
-        length = length if _never_negative(length) else _at_least_zero(length)
+        length = length if _never_negative(length) else call("greatest", length, number(0), type_=type_of(length))
     if begin is None and not _never_negative(start):
         raise Rejected("substr from a place that may be negative")
     if begin is not None and begin < 0:
@@ -333,15 +286,11 @@ def _never_negative(node: exp.Expression) -> bool:
     value = literal_number(node)
     if value is not None:
         return value >= 0
-    node = node.unnest() if isinstance(node, exp.Paren) else node
+    node = unwrapped(node)
     if isinstance(node, exp.Add):
         return _never_negative(node.left) and _never_negative(node.right)
     name = node.name.lower() if isinstance(node, exp.Anonymous) else ""
     return isinstance(node, exp.Length | exp.StrPosition | exp.Count) or name in ("length", "strpos")
-
-
-def _at_least_zero(node: exp.Expression) -> exp.Expression:
-    return call("greatest", node, number(0), type_=type_of(node))
 
 
 def _round(node: exp.Round) -> exp.Expression:
@@ -363,7 +312,7 @@ def _abs(node: exp.Abs) -> exp.Expression:
     return call("abs", operand, type_=replace(type_of(operand), affinity=""))
 
 
-def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
+def _extreme(name: str) -> Function:
     """max(a, b) and min(a, b): NULL if any is NULL, while greatest and least pass over NULLs."""
 
     def function(node: exp.Expression) -> exp.Expression:
@@ -372,27 +321,20 @@ def _extreme(name: str) -> Callable[[exp.Expression], exp.Expression]:
         if len({k.textual for k in kinds if k.classes}) > 1:
             raise Rejected(f"{name} of numbers and texts")
         target = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
-        extreme = call(name, *arguments, type_=target)
-        unknown = [exp.Not(this=exp.Is(this=wrap(a), expression=exp.Null())) for a in arguments if type_of(a).nullable]
-        if not unknown:
-            return extreme
-        return with_type(exp.Case(ifs=[exp.If(this=exp.and_(*unknown, copy=False), true=extreme)]), target)
+        return where_known(arguments, call(name, *arguments, type_=target), target)
 
     return function
 
 
 def _typeof(node: exp.Expression) -> exp.Expression:
     operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
-    type_ = type_of(operand)
-    if not type_.classes:
-        return with_type(string("null"), replace(TEXT, nullable=False))
-    if len(type_.classes) != 1:
+    type_, text = type_of(operand), replace(TEXT, nullable=False)
+    if len(type_.classes) > 1:
         raise Rejected("typeof of values of several types")
-    name = string(next(iter(type_.classes)))
-    if not type_.nullable:
-        return with_type(name, replace(TEXT, nullable=False))
-    missing = exp.If(this=exp.Is(this=wrap(operand), expression=exp.Null()), true=string("null"))
-    return with_type(exp.Case(ifs=[missing], default=name), replace(TEXT, nullable=False))
+    name = string(next(iter(type_.classes), "null"))
+    if not type_.classes or not type_.nullable:
+        return with_type(name, text)
+    return case(is_null(operand), string("null"), text, name)
 
 
 def _format(node: exp.Expression) -> exp.Expression:
@@ -432,7 +374,7 @@ def _formatted(argument: exp.Expression, match: re.Match[str], among_others: boo
             raise Rejected("printf with a precision of a text")
         shown = text_of(argument)
         if width and type_of(argument).nullable:
-            shown = with_type(exp.Coalesce(this=shown.copy(), expressions=[string("")]), TEXT)
+            shown = coalesce(shown, string(""), TEXT)
     elif type_ in "di":
         if precision:
             raise Rejected("printf with a precision of an integer")
@@ -454,20 +396,10 @@ def _formatted(argument: exp.Expression, match: re.Match[str], among_others: boo
 def _or_zero(node: exp.Expression) -> exp.Expression:
     """printf writes 0 for NULL."""
     type_ = type_of(node)
-    if not type_.nullable:
-        return node
-    return with_type(exp.Coalesce(this=node.copy(), expressions=[number(0)]), replace(type_, nullable=False))
+    return coalesce(node, number(0), replace(type_, nullable=False)) if type_.nullable else node
 
 
-def _double(name: str) -> Callable[[exp.Expression], exp.Expression]:
-    def function(node: exp.Expression) -> exp.Expression:
-        arguments = [_number(a) for a in node.iter_expressions()]
-        return call(name, *arguments, type_=replace(DOUBLE, nullable=True))
-
-    return function
-
-
-def _whole(name: str) -> Callable[[exp.Expression], exp.Expression]:
+def _whole(name: str) -> Function:
     def function(node: exp.Expression) -> exp.Expression:
         operand = _number(node.this)
         type_ = type_of(operand)
@@ -484,10 +416,9 @@ def _log(node: exp.Log) -> exp.Expression:
 
 
 def _chr(node: exp.Chr) -> exp.Expression:
-    if len(node.expressions) == 1:
-        return call("chr", _number(node.expressions[0]), type_=replace(TEXT, nullable=False))
-    parts = [call("chr", _number(e), type_=TEXT) for e in node.expressions]
-    return call("concat", *parts, type_=replace(TEXT, nullable=False))
+    text = replace(TEXT, nullable=False)
+    characters = [call("chr", _number(code), type_=text) for code in node.expressions]
+    return characters[0] if len(characters) == 1 else call("concat", *characters, type_=text)
 
 
 def _hex(node: exp.Hex) -> exp.Expression:
@@ -497,17 +428,9 @@ def _hex(node: exp.Hex) -> exp.Expression:
     return call("upper", encoded, type_=replace(TEXT, nullable=type_.nullable))
 
 
-def _inner(node: exp.Anonymous) -> exp.Expression:
-    return node.expressions[0].copy()
-
-
 def _sign(node: exp.Sign) -> exp.Expression:
     operand = _number(node.this)
     return cast(call("sign", operand, type_=type_of(operand)), "integer")
-
-
-def _unicode(node: exp.Unicode) -> exp.Expression:
-    return call("ascii", text_of(node.this), type_=replace(INTEGER, nullable=True))
 
 
 def _random(node: exp.Rand) -> exp.Expression:
@@ -517,37 +440,37 @@ def _random(node: exp.Rand) -> exp.Expression:
 
 
 #: by sqlglot's class, or by the name where it has none
-_FUNCTIONS: dict[type | str, Callable[[Any], exp.Expression]] = {
-    exp.Length: _of_texts("length", INTEGER),
-    exp.Upper: _of_texts("upper", TEXT),
-    exp.Lower: _of_texts("lower", TEXT),
+_FUNCTIONS: dict[type | str, Function] = {
+    exp.Length: _called("length", text_of, INTEGER),
+    exp.Upper: _called("upper", text_of, TEXT),
+    exp.Lower: _called("lower", text_of, TEXT),
     exp.Trim: _trim,
     exp.Substring: _substr,
-    exp.StrPosition: _of_texts("strpos", INTEGER),
-    exp.Replace: _of_texts("replace", TEXT),
+    exp.StrPosition: _called("strpos", text_of, INTEGER),
+    exp.Replace: _called("replace", text_of, TEXT),
     exp.Round: _round,
     exp.Abs: _abs,
     exp.Greatest: _extreme("greatest"),
     exp.Least: _extreme("least"),
     exp.Typeof: _typeof,
     exp.Format: _format,
-    exp.Sqrt: _double("sqrt"),
-    exp.Pow: _double("power"),
-    exp.Exp: _double("exp"),
-    exp.Ln: _double("ln"),
+    exp.Sqrt: _called("sqrt", _number, DOUBLE, nullable=True),
+    exp.Pow: _called("power", _number, DOUBLE, nullable=True),
+    exp.Exp: _called("exp", _number, DOUBLE, nullable=True),
+    exp.Ln: _called("ln", _number, DOUBLE, nullable=True),
     exp.Log: _log,
-    exp.Pi: _double("pi"),
+    exp.Pi: _called("pi", _number, DOUBLE, nullable=True),
     exp.Ceil: _whole("ceil"),
     exp.Floor: _whole("floor"),
     exp.Sign: _sign,
     exp.Chr: _chr,
     exp.Hex: _hex,
-    exp.Unicode: _unicode,
+    exp.Unicode: _called("ascii", text_of, INTEGER, nullable=True),
     exp.Rand: _random,
     "printf": _format,
     "typeof": _typeof,
-    "likely": _inner,
-    "unlikely": _inner,
+    "likely": lambda node: node.expressions[0].copy(),
+    "unlikely": lambda node: node.expressions[0].copy(),
 }
 
 
@@ -557,24 +480,18 @@ def _groups(node: exp.Column) -> bool:
     return counted or isinstance(node.parent, exp.Group) or node.arg_key == "partition_by"
 
 
-def collations(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Column, exp.Collate)
+def collations(node: exp.Column | exp.Collate) -> exp.Expression | None:
     """COLLATE NOCASE folds ASCII letters, in a comparison, a sort key, and where rows are grouped; BINARY is what
     PostgreSQL does anyway."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.Column) and _groups(node) and type_of(node).collation == "NOCASE":
-            operand = node.meta.get("alias", node)
-            return call("lower", text_of(operand), type_=replace(type_of(node), collation=""))
-        if not isinstance(node, exp.Collate):
-            return None
-        name = node.expression.name.upper()
-        if name == "BINARY":
-            return with_type(node.this.copy(), replace(type_of(node.this), collation=""))
-        if name != "NOCASE":
-            raise Rejected(f"collation {name}")
-        compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
-        if compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this"):
-            return with_type(node.this.copy(), replace(type_of(node.this), collation="NOCASE"))
-        return call("lower", text_of(node.this), type_=type_of(node.this))
-
-    return rewrite(tree, change)
+    if isinstance(node, exp.Column):
+        folded = _groups(node) and type_of(node).collation == "NOCASE"
+        return lowered(node.meta.get("alias", node), replace(type_of(node), collation="")) if folded else None
+    name, type_ = node.expression.name.upper(), type_of(node.this)
+    if name not in ("BINARY", "NOCASE"):
+        raise Rejected(f"collation {name}")
+    compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
+    compared = compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this")
+    if name == "BINARY" or compared:
+        return with_type(node.this.copy(), replace(type_, collation="" if name == "BINARY" else name))
+    return lowered(node.this, type_)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from sqlglot import exp
 
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.coercion import arithmetic_value, number_or_null, stays_text, text_of
-from text2sql.conversion.dialect.scope import Bound, NameScope, Origin
-from text2sql.conversion.dialect.tree import call, cast, identifier, number, rewrite, selects, string, with_type
+from text2sql.conversion.dialect.coercion import arithmetic_value, lowered, number_or_null, stays_text, text_of
+from text2sql.conversion.dialect.scope import Bound, Origin
+from text2sql.conversion.dialect.tree import cast, coalesce, identifier, number, rule, selects, string, with_type
 from text2sql.conversion.dialect.types import DOUBLE, TEXT, in_group, type_of
 
 AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat)
@@ -19,64 +20,52 @@ MADE = "aggregate"  # marks a PostgreSQL aggregate that a rule has written
 
 def is_aggregate(node: exp.Expression) -> bool:
     """Whether `node` is an aggregate function over the rows of a group (not a window function)."""
-    aggregates_rows = (
-        isinstance(node, AGGREGATES) or bool(node.meta.get(MADE)) or _named(node) in ("total", "group_concat")
-    )
     parent = node.parent
     while isinstance(parent, exp.Filter):
         parent = parent.parent
-    return aggregates_rows and not isinstance(parent, exp.Window)
+    written = isinstance(node, AGGREGATES) or bool(node.meta.get(MADE)) or _named(node) in ("total", "group_concat")
+    return written and not isinstance(parent, exp.Window)
 
 
 def _named(node: exp.Expression) -> str:
     return node.name.lower() if isinstance(node, exp.Anonymous) and "type" not in node.meta else ""
 
 
-def own(root: exp.Expression, kinds: type | tuple[type, ...] = exp.Expression) -> Iterable[exp.Expression]:
-    """The nodes below `root`, without those of queries inside it."""
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, exp.Query) and node is not root:
-            continue
-        if isinstance(node, kinds):
+def own(root: exp.Expression, classes: Any = exp.Expression) -> Iterator[Any]:
+    """The nodes of these `classes` below `root`, without those of queries inside `root`."""
+    for node in root.walk(bfs=False, prune=lambda node: isinstance(node, exp.Query) and node is not root):
+        if isinstance(node, classes) and (node is root or not isinstance(node, exp.Query)):
             yield node
-        stack.extend(reversed(list(node.iter_expressions())))
 
 
-def clauses(select: exp.Select) -> list[exp.Expression]:
-    """Where aggregates and the columns beside them may stand."""
-    parts = [*select.expressions, select.args.get("having"), select.args.get("order")]
-    return [part for part in parts if part is not None]
+def own_of_result(select: exp.Select, classes: Any = exp.Expression) -> Iterator[Any]:
+    """The nodes where aggregates and the columns beside them may stand: in the result, HAVING and ORDER BY."""
+    for part in _result(select):
+        yield from own(part, classes)
+
+
+def _result(select: exp.Select) -> list[exp.Expression]:
+    return [*select.expressions, *(select.args[key] for key in ("having", "order") if select.args.get(key))]
 
 
 def grouped(select: exp.Select) -> bool:
     """Whether it returns a row for each group (or a single one)."""
-    if select.args.get("group"):
-        return True
-    return any(is_aggregate(node) for part in clauses(select) for node in own(part))
+    return bool(select.args.get("group")) or any(map(is_aggregate, own_of_result(select)))
 
 
-def aggregates(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat, exp.Count, exp.Anonymous)
+def aggregates(node: exp.Expression) -> exp.Expression | None:
     """sum and avg take texts for numbers and conditions for 1 and 0, total is 0.0 where sum is NULL, group_concat
     makes texts of its values."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if "type" in node.meta:
-            return None
-        if isinstance(node, exp.Sum | exp.Avg):
-            return _sum(node)
-        if isinstance(node, exp.Min | exp.Max):
-            return _extreme(node)
-        if isinstance(node, exp.GroupConcat):
-            return _concatenated(node)
-        if isinstance(node, exp.Count):
-            return _count(node)
-        if _named(node) == "total":
-            return _total(node)
-        return None
-
-    return rewrite(tree, change)
+    if isinstance(node, exp.Sum | exp.Avg):
+        return _sum(node)
+    if isinstance(node, exp.Min | exp.Max):
+        return _extreme(node)
+    if isinstance(node, exp.GroupConcat):
+        return _concatenated(node)
+    if isinstance(node, exp.Count):
+        return _count(node)
+    return _total(node) if _named(node) == "total" else None
 
 
 def distinct_without_case(tree: exp.Expression) -> exp.Expression:
@@ -93,7 +82,7 @@ def distinct_without_case(tree: exp.Expression) -> exp.Expression:
         for projection in select.expressions:
             value = projection.unalias()
             if projection in folded:
-                keys.append(call("lower", text_of(value), type_=replace(type_of(value), collation="")))
+                keys.append(lowered(value, replace(type_of(value), collation="")))
                 if not isinstance(projection, exp.Alias):
                     projection.replace(exp.alias_(value.copy(), identifier(value.name), copy=False))
             else:
@@ -118,10 +107,10 @@ def _sum(node: exp.Expression) -> exp.Expression | None:
 
 
 def _total(node: exp.Expression) -> exp.Expression:
-    inner = _sum(exp.Sum(this=node.expressions[0].copy())) or exp.Sum(this=node.expressions[0].copy())
-    inner.parent = node.parent
-    total = exp.Coalesce(this=cast(inner, "double precision"), expressions=[number(0)])
-    return with_type(total, replace(DOUBLE, nullable=False))
+    total = exp.Sum(this=node.expressions[0].copy())
+    total = _sum(total) or total
+    total.parent = node.parent
+    return coalesce(cast(total, "double precision"), number(0), replace(DOUBLE, nullable=False))
 
 
 def _extreme(node: exp.Expression) -> exp.Expression | None:
@@ -135,13 +124,11 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
         raise Rejected("window over a column that holds numbers and texts")
     # Numbers come before texts: the least number if there is one, the greatest text if there is one.
     numbers = cast(type(node)(this=number_or_null(argument)), "text")
+    result = replace(type_, nullable=True, affinity="")
     if isinstance(node, exp.Min):
-        texts = exp.Min(this=argument.copy())
-        extreme = exp.Coalesce(this=numbers, expressions=[texts])
-    else:
-        texts = exp.Filter(this=exp.Max(this=argument.copy()), expression=exp.Where(this=stays_text(argument)))
-        extreme = exp.Coalesce(this=texts, expressions=[numbers])
-    return with_type(extreme, replace(type_, nullable=True, affinity=""))
+        return coalesce(numbers, exp.Min(this=argument.copy()), result)
+    texts = exp.Filter(this=exp.Max(this=argument.copy()), expression=exp.Where(this=stays_text(argument)))
+    return coalesce(texts, numbers, result)
 
 
 def _count(node: exp.Count) -> exp.Expression | None:
@@ -161,7 +148,7 @@ def _concatenated(node: exp.GroupConcat) -> exp.Expression:
     separator = node.args.get("separator")
     separator = string(",") if separator is None else text_of(separator)
     first: exp.Expression = exp.Distinct(expressions=[value.copy()]) if distinct else value.copy()
-    last: exp.Expression = separator.copy()
+    last = separator.copy()
     if order is not None:
         last = exp.Order(this=last, expressions=[o.copy() for o in order.expressions])
     joined = exp.Anonymous(this="string_agg", expressions=[first, last])
@@ -184,25 +171,18 @@ def bare_columns(tree: exp.Expression) -> exp.Expression:
 
 
 def _mend(select: exp.Select) -> None:
+    if select.args.get("group"):
+        _drop_constants(select, select.args["group"])
+    if any(not isinstance(star.parent, exp.Count) for part in select.expressions for star in own(part, exp.Star)):
+        expand_star(select)
     group = select.args.get("group")
-    if group is not None:
-        _drop_constants(select, group)
-        group = select.args.get("group")
-    for part in select.expressions:
-        if any(isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count) for node in own(part)):
-            expand_star(select)
-            break
-    if group is None and not any(is_aggregate(n) for part in clauses(select) for n in own(part)):
+    if not grouped(select):
         return
     bare = _bare(select)
-    if not bare:
-        return
-    if group is None and _as_first_row(select):
+    if not bare or (group is None and _as_first_row(select)):
         return
     extreme = _the_extreme(select)
-    if group is not None:
-        bare = _extend(select, group, bare)
-    for node in bare:
+    for node in bare if group is None else _extend(select, group, bare):
         node.replace(_from_group(node, extreme))
 
 
@@ -210,17 +190,13 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
     """GROUP BY 'x' makes one group, if there are rows; PostgreSQL takes no constants other than places."""
     kept = []
     for item in group.expressions:
-        if isinstance(item, exp.Literal) and not item.is_string:
-            place = int(item.this)
-            if not 1 <= place <= len(select.expressions):
-                raise Rejected("GROUP BY place out of range")
+        is_place = isinstance(item, exp.Literal) and not item.is_string
+        if is_place and not 1 <= int(item.this) <= len(select.expressions):
+            raise Rejected("GROUP BY place out of range")
+        if is_place or not isinstance(item, exp.Literal | exp.Null):
             kept.append(item)
-        elif not isinstance(item, exp.Literal | exp.Null):
-            kept.append(item)
-    if len(kept) == len(group.expressions):
-        return
+    group.set("expressions", kept)
     if kept:
-        group.set("expressions", kept)
         return
     select.set("group", None)
     some = exp.GT(this=exp.Count(this=exp.Star(), big_int=True), expression=number(0))
@@ -230,18 +206,11 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
 
 def expand_star(select: exp.Select) -> None:
     """`*` beside a GROUP BY as the columns that it stands for."""
-    scope: NameScope = select.meta["scope"]
     columns: list[exp.Expression] = []
-    for projection in select.expressions:
-        origins: list[Origin] = []
-        if isinstance(projection, exp.Star):
-            origins = scope.origins
-        elif isinstance(projection, exp.Column) and isinstance(projection.this, exp.Star):
-            origins = [projection.meta["origin"]]
-        if not origins:
-            columns.append(projection)
-        for origin in origins:
-            columns += [_column(select, bound) for bound in origin.columns.values()]
+    for item in select.expressions:
+        of_table = [item.meta["origin"]] if isinstance(item, exp.Column) and item.is_star else []
+        origins = select.meta["scope"].origins if isinstance(item, exp.Star) else of_table
+        columns += [_column(select, b) for o in origins for b in o.columns.values()] if origins else [item]
     select.set("expressions", columns)
 
 
@@ -255,38 +224,27 @@ def _group_keys(select: exp.Select) -> tuple[list[exp.Expression], set[int]]:
         elif isinstance(item, exp.Column) and item.meta.get("alias") is not None:
             item = next((p.unalias() for p in select.expressions if p.alias == item.name), item)
         items.append(item.unnest() if isinstance(item, exp.Paren) else item)
-    columns = {id(item.meta["bound"]) for item in items if isinstance(item, exp.Column) and "bound" in item.meta}
-    return items, columns
+    return items, {id(item.meta["bound"]) for item in items if isinstance(item, exp.Column) and "bound" in item.meta}
 
 
 def _bare(select: exp.Select) -> list[exp.Column]:
     """Columns outside aggregates that the groups do not determine for PostgreSQL."""
     items, columns = _group_keys(select)
-    known = _determined(select, columns, by_joins=False)
-    bare = []
-    for part in clauses(select):
-        for node in own(part, exp.Column):
-            bound = node.meta.get("bound")
-            if bound is None or not node.meta.get("own") or id(bound) in columns or id(bound.origin) in known:
-                continue
-            if not _inside(node, select, items):
-                bare.append(node)
-    bare += [node for node in _outer_references(select) if id(node.meta["bound"]) not in columns
-              and id(node.meta["bound"].origin) not in known]  # fmt: skip
-    return bare
+    determined = _determined(select, columns)
+
+    def is_free(node: exp.Column) -> bool:
+        bound = node.meta.get("bound")
+        return bound is not None and id(bound) not in columns and id(bound.origin) not in determined
+
+    beside = [n for n in own_of_result(select, exp.Column) if n.meta.get("own") and not _inside(n, select, items)]
+    return [*filter(is_free, beside), *filter(is_free, _outer_references(select))]
 
 
 def _outer_references(select: exp.Select) -> list[exp.Column]:
     """Columns of `select` that queries inside its result or HAVING refer to."""
-    origins = {id(origin) for origin in select.meta["scope"].origins}
-    references = []
-    for part in clauses(select):
-        for query in part.find_all(exp.Select):
-            for column in query.find_all(exp.Column):
-                bound = column.meta.get("bound")
-                if bound is not None and id(bound.origin) in origins:
-                    references.append(column)
-    return references
+    queries = (query for part in _result(select) for query in part.find_all(exp.Select))
+    columns = (column for query in queries for column in query.find_all(exp.Column) if column.meta.get("bound"))
+    return [column for column in columns if column.meta["bound"].origin in select.meta["scope"].origins]
 
 
 def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression]) -> bool:
@@ -300,22 +258,10 @@ def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression
     return False
 
 
-def _determined(select: exp.Select, columns: set[int], by_joins: bool) -> set[int]:
-    """The origins (by id) of which a group holds one row only, because a key of theirs is grouped by.
-
-    With `by_joins`, equalities between columns count too, which PostgreSQL does not see.
-    """
-    scope: NameScope = select.meta["scope"]
-    known = set(columns)
-    if by_joins:
-        known = _equal_columns(select, known)
-    determined: set[int] = set()
-    for origin in scope.origins:
-        keys = origin.keys() if by_joins else [origin.table.primary_key] if origin.table else []
-        by_name = {bound.name: bound for bound in origin.columns.values()}
-        if any(key and all(id(by_name[name]) in known for name in key) for key in keys):
-            determined.add(id(origin))
-    return determined
+def _determined(select: exp.Select, columns: set[int]) -> set[int]:
+    """The origins (by id) of which a group holds one row only, because their primary key is grouped by."""
+    keyed = (origin for origin in select.meta["scope"].origins if origin.table and origin.table.primary_key)
+    return {id(origin) for origin in keyed if all(id(b) in columns for b in origin.bounds(origin.table.primary_key))}
 
 
 def _conditions(select: exp.Select) -> Iterable[exp.Expression]:
@@ -330,31 +276,25 @@ def _conditions(select: exp.Select) -> Iterable[exp.Expression]:
 
 def _equalities(select: exp.Select) -> list[tuple[int, int]]:
     """Pairs of bounds (by id) that are equal in every row."""
-    pairs = []
-    for part in _conditions(select):
-        sides = (part.this, part.expression) if isinstance(part, exp.EQ) else ()
-        if sides and all(isinstance(s, exp.Column) and s.meta.get("bound") for s in sides):
-            pairs.append((id(sides[0].meta["bound"]), id(sides[1].meta["bound"])))
-    return pairs
+    sides = [(part.this, part.expression) for part in _conditions(select) if isinstance(part, exp.EQ)]
+    both = [pair for pair in sides if all(isinstance(side, exp.Column) and side.meta.get("bound") for side in pair)]
+    return [(id(left.meta["bound"]), id(right.meta["bound"])) for left, right in both]
 
 
 def _equal_columns(select: exp.Select, columns: set[int]) -> set[int]:
     """`columns` and those that are equal to them, or constant, or in a row that they determine."""
-    scope: NameScope = select.meta["scope"]
-    pairs = _equalities(select)
+    known, before = set(columns), -1
     for part in _conditions(select):
         if isinstance(part, exp.EQ) and isinstance(part.this, exp.Column) and isinstance(part.expression, exp.Literal):
-            columns = columns | {id(part.this.meta.get("bound"))}
-    known, before = set(columns), -1
-    keys = {id(origin): origin.keys() for origin in scope.origins}
+            known.add(id(part.this.meta.get("bound")))
+    pairs = _equalities(select)
     while len(known) != before:
         before = len(known)
-        for a, b in pairs:
-            if a in known or b in known:
-                known |= {a, b}
-        for origin in scope.origins:
-            by_name = {bound.name: bound for bound in origin.columns.values()}
-            if any(all(id(by_name[name]) in known for name in key) for key in keys[id(origin)]):
+        for pair in pairs:
+            if known.intersection(pair):
+                known.update(pair)
+        for origin in select.meta["scope"].origins:
+            if any(all(id(bound) in known for bound in origin.bounds(key)) for key in origin.identifying()):
                 known |= {id(bound) for bound in origin.columns.values()}
     return known
 
@@ -382,23 +322,18 @@ def _swap_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[
     key = origin.table.primary_key if origin.table else ()
     if len(key) != 1:
         return False
-    wanted = next(bound for bound in origin.columns.values() if bound.name == key[0])
+    (wanted,) = origin.bounds(key)
+    equal = [{*pair} for pair in _equalities(select)]
     for item in group.expressions:
         bound = item.meta.get("bound")
-        if bound is None or id(wanted) not in _same_column(select, bound):
+        if bound is None or not any({id(bound), id(wanted)} <= pair for pair in equal):
             continue
-        if any(c.meta.get("bound") is bound for part in clauses(select) for c in part.find_all(exp.Column)):
+        if any(c.meta.get("bound") is bound for part in _result(select) for c in part.find_all(exp.Column)):
             continue
         item.replace(_column(select, wanted))
         added[:] = [n for n in added if n.meta["bound"].origin is not origin]
         return True
     return False
-
-
-def _same_column(select: exp.Select, bound: Bound) -> set[int]:
-    """The bounds (by id) that an equality of the query makes equal to `bound`."""
-    pairs = [pair for pair in _equalities(select) if id(bound) in pair]
-    return {other for pair in pairs for other in pair}
 
 
 def _column(select: exp.Select, bound: Bound) -> exp.Column:
@@ -414,18 +349,13 @@ def _by_primary_key(select: exp.Select, group: exp.Group, origin: Origin, added:
     if not key or len(key) >= sum(n.meta["bound"].origin is origin for n in added):
         return
     added[:] = [n for n in added if n.meta["bound"].origin is not origin]
-    by_name = {bound.name: bound for bound in origin.columns.values()}
-    added += [_column(select, by_name[name]) for name in key]
+    added += [_column(select, bound) for bound in origin.bounds(key)]
 
 
 def _the_extreme(select: exp.Select) -> exp.Expression | None:
     """The one MIN or MAX of the query, whose row the bare columns come from."""
-    extremes = [n for part in clauses(select) for n in own(part, exp.Min | exp.Max) if is_aggregate(n)]
-    distinct = []
-    for node in extremes:
-        if node not in distinct:
-            distinct.append(node)
-    return distinct[0] if len(distinct) == 1 else None
+    extremes = [node for node in own_of_result(select, exp.Min | exp.Max) if is_aggregate(node)]
+    return extremes[0] if extremes and all(node == extremes[0] for node in extremes) else None
 
 
 def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Expression:
@@ -461,31 +391,22 @@ def _as_first_row(select: exp.Select) -> bool:
     """`SELECT name, max(age) FROM t` as `SELECT name, age FROM t ORDER BY age DESC LIMIT 1`, if that is the same:
     with rows for certain, and no other aggregate, HAVING, ORDER or LIMIT."""
     extreme = _the_extreme(select)
-    if extreme is None or any(select.args.get(k) for k in ("having", "order", "limit", "offset", "distinct")):
+    others = ("having", "order", "limit", "offset", "distinct", "where", "joins")
+    if extreme is None or any(select.args.get(key) for key in others) or isinstance(select.parent, exp.SetOperation):
         return False
-    if isinstance(extreme.this, exp.Distinct) or isinstance(extreme.parent, exp.Filter):
+    if isinstance(extreme.this, exp.Distinct) or isinstance(extreme.parent, exp.Filter) or type_of(extreme.this).mixed:
         return False
-    if any(is_aggregate(n) and n != extreme for part in clauses(select) for n in own(part)):
+    if any(is_aggregate(node) and node != extreme for node in own_of_result(select)):
         return False
-    argument = extreme.this
-    if type_of(argument).mixed or isinstance(select.parent, exp.SetOperation):
+    if not all(origin.table is not None and origin.table.rows for origin in select.meta["scope"].origins):
         return False
-    if select.args.get("where") or select.args.get("joins") or not _has_rows(select):
-        return False
-    order = exp.Ordered(this=argument.copy(), desc=isinstance(extreme, exp.Max) or None)
-    for part in list(select.expressions):
-        for node in list(own(part, type(extreme))):
-            if node == extreme:
-                node.replace(argument.copy())
+    order = exp.Ordered(this=extreme.this.copy(), desc=isinstance(extreme, exp.Max) or None)
+    order.meta["nulls_last"] = True
+    for node in [node for node in own_of_result(select, type(extreme)) if node == extreme]:
+        node.replace(order.this.copy())
     select.set("order", exp.Order(expressions=[order]))
     select.set("limit", exp.Limit(expression=number(1)))
-    order.meta["nulls_last"] = True
     return True
-
-
-def _has_rows(select: exp.Select) -> bool:
-    scope: NameScope = select.meta["scope"]
-    return all(origin.table is not None and origin.table.rows > 0 for origin in scope.origins)
 
 
 def having(tree: exp.Expression) -> exp.Expression:
@@ -495,6 +416,6 @@ def having(tree: exp.Expression) -> exp.Expression:
         clause = select.args.get("having")
         if clause is None or select.args.get("group"):
             continue
-        if not any(is_aggregate(n) for part in clauses(select) for n in own(part)):
+        if not grouped(select):
             raise Rejected("HAVING without GROUP BY and without an aggregate")
     return tree

@@ -7,49 +7,42 @@ from sqlglot import exp
 from text2sql.conversion.databases.names import lower
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.scope import Bound
-from text2sql.conversion.dialect.tree import identifier, rewrite, selects, string, wrap
+from text2sql.conversion.dialect.tree import identifier, rule, selects, string, wrap
 
 COMPARISONS = exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE
 
 
-def string_literals(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Column)
+def string_literals(node: exp.Column) -> exp.Expression | None:
     """A name in double quotes that is no column is a text literal for SQLite; for PostgreSQL it is always a name."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        return string(node.meta["text"]) if isinstance(node, exp.Column) and "text" in node.meta else None
-
-    return rewrite(tree, change)
+    return string(node.meta["text"]) if "text" in node.meta else None
 
 
-def names(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Column, exp.Table, exp.Alias, exp.TableAlias, exp.Join)
+def names(node: exp.Expression) -> None:
     """Names have no case in SQLite, whatever the quotes; PostgreSQL folds unquoted ones to lower case. All are written
     in lower case and unquoted, unless PostgreSQL must have quotes."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
-            bound = node.meta.get("bound")
-            node.set("this", identifier(bound.name if bound else lower(node.name)))
-            node.set("db", None)
-            if node.args.get("table"):
-                node.set("table", identifier(bound.origin.name if bound else lower(node.table)))
-        elif isinstance(node, exp.Column):
-            node.set("table", identifier(node.meta["origin"].name))
-        elif isinstance(node, exp.Table):
-            table = node.meta.get("table")
-            node.set("this", identifier(table.name if table else lower(node.name)))
-            node.set("db", None)
-            node.set("indexed", None)
-        elif isinstance(node, exp.Alias):
-            node.set("alias", identifier(lower(node.alias)))
-        elif isinstance(node, exp.TableAlias):
-            if node.this is not None:
-                node.set("this", identifier(lower(node.name)))
-            node.set("columns", [identifier(lower(c.name)) for c in node.args.get("columns") or ()])
-        elif isinstance(node, exp.Join) and node.args.get("using"):
-            node.set("using", [_shared(node, i) for i in node.args["using"]])
-        return None
-
-    return rewrite(tree, change)
+    if isinstance(node, exp.Column) and node.is_star:
+        node.set("table", identifier(node.meta["origin"].name))
+    elif isinstance(node, exp.Column):
+        bound = node.meta.get("bound")
+        node.set("this", identifier(bound.name if bound else lower(node.name)))
+        node.set("db", None)
+        if node.args.get("table"):
+            node.set("table", identifier(bound.origin.name if bound else lower(node.table)))
+    elif isinstance(node, exp.Table):
+        table = node.meta.get("table")
+        node.set("this", identifier(table.name if table else lower(node.name)))
+        node.set("db", None)
+        node.set("indexed", None)
+    elif isinstance(node, exp.Alias):
+        node.set("alias", identifier(lower(node.alias)))
+    elif isinstance(node, exp.TableAlias):
+        if node.this is not None:
+            node.set("this", identifier(lower(node.name)))
+        node.set("columns", [identifier(lower(c.name)) for c in node.args.get("columns") or ()])
+    elif node.args.get("using"):
+        node.set("using", [_shared(node, i) for i in node.args["using"]])
 
 
 def _shared(join: exp.Join, name: exp.Expression) -> exp.Identifier:
@@ -58,21 +51,17 @@ def _shared(join: exp.Join, name: exp.Expression) -> exp.Identifier:
     return identifier(next((c.name for c in columns if lower(c.source) == lower(name.name)), lower(name.name)))
 
 
-def aliases(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Column)
+def aliases(node: exp.Column) -> exp.Expression | None:
     """SQLite knows the result's names in WHERE, GROUP BY, HAVING and inside expressions of ORDER BY; PostgreSQL only
     as a whole item of GROUP BY or ORDER BY. Elsewhere the expression itself is written."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        alias = node.meta.get("alias") if isinstance(node, exp.Column) else None
-        if alias is None or isinstance(node.parent, exp.Group):
-            return None
-        if isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select):
-            return None
-        if isinstance(node.parent, exp.Func | COMPARISONS | exp.Ordered) and not isinstance(alias, exp.Predicate):
-            return alias.copy()
-        return wrap(alias)
-
-    return rewrite(tree, change)
+    alias, parent = node.meta.get("alias"), node.parent
+    if alias is None or isinstance(parent, exp.Group):
+        return None
+    if isinstance(parent, exp.Ordered) and isinstance(parent.parent.parent, exp.Select):
+        return None
+    plain = isinstance(parent, exp.Func | COMPARISONS | exp.Ordered) and not isinstance(alias, exp.Predicate)
+    return alias.copy() if plain else wrap(alias)
 
 
 def joins(tree: exp.Expression) -> exp.Expression:
@@ -81,16 +70,13 @@ def joins(tree: exp.Expression) -> exp.Expression:
     nothing."""
     for select in selects(tree):
         _move_conditions(select.args.get("joins") or [])
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.Join):
-            _plain(node)
-        elif isinstance(node, exp.Select) and all(j.kind == "CROSS" for j in node.args.get("joins") or ()):
-            for join in node.args.get("joins") or ():
+    for join in reversed(list(tree.find_all(exp.Join))):
+        _plain(join)
+    for select in selects(tree):
+        if all(join.kind == "CROSS" for join in select.args.get("joins") or ()):
+            for join in select.args.get("joins") or ():
                 join.set("kind", None)  # pairs throughout: commas, as they are mostly written
-        return None
-
-    return rewrite(tree, change)
+    return tree
 
 
 def _move_conditions(joined: list[exp.Join]) -> None:
@@ -119,27 +105,23 @@ def _bounds(node: exp.Expression) -> list[Bound]:
 
 
 def _plain(join: exp.Join) -> None:
-    on = join.args.get("on")
+    on, method = join.args.get("on"), (join.method or "").upper()
     if isinstance(on, exp.Boolean) and on.this and not join.side:  # what the parser adds
         join.set("on", None)
-    join_kind, conditional = (join.kind or "").upper(), join.args.get("on") is not None or join.args.get("using")
-    if (join.method or "").upper() not in ("", "NATURAL"):
+    conditional = join.args.get("on") is not None or join.args.get("using")
+    if method not in ("", "NATURAL"):
         raise Rejected(f"{join.method} JOIN")
-    if join_kind in ("INNER", "OUTER") or (join_kind == "CROSS" and conditional):
+    if join.kind.upper() in ("INNER", "OUTER") or (join.kind.upper() == "CROSS" and conditional):
         join.set("kind", None)
-    natural = (join.method or "").upper() == "NATURAL"
-    if not conditional and not join.side and not natural:
+    if not conditional and not join.side and not method:
         join.set("kind", "CROSS")
-    if natural or join.args.get("using"):
-        _check_shared(join)
-
-
-def _check_shared(join: exp.Join) -> None:
-    """USING and NATURAL compare columns without a place for a cast."""
+    if not method and not join.args.get("using"):
+        return
+    # USING and NATURAL compare columns without a place for a cast
     scope = join.find_ancestor(exp.Select).meta["scope"]
     for name in join.meta.get("shared", ()):
-        kinds = {o.columns[name].type.pg for o in scope.origins if name in o.columns}
-        if len(kinds) > 1 and not kinds <= {"integer", "bigint", "numeric", "double precision"}:
+        types = {origin.columns[name].type.pg for origin in scope.origins if name in origin.columns}
+        if len(types) > 1 and not types <= {"integer", "bigint", "numeric", "double precision"}:
             raise Rejected(f"USING or NATURAL JOIN over columns of different types: {name}")
 
 
@@ -149,16 +131,13 @@ def derived_names(tree: exp.Expression) -> exp.Expression:
     for bound in _bounds(tree):
         used.setdefault(id(bound.origin), set()).add(bound.name)
     for item in tree.find_all(exp.Subquery, exp.CTE):
-        if item.args.get("alias") and item.args["alias"].args.get("columns"):
-            continue
-        readers = [item]
-        if isinstance(item, exp.CTE):
-            readers = [t for t in tree.find_all(exp.Table) if t.name == item.alias]
-        names = {name for r in readers for name in used.get(id(r.meta.get("origin")), ())}
+        readers = [t for t in tree.find_all(exp.Table) if t.name == item.alias] if isinstance(item, exp.CTE) else [item]
+        names = {name for reader in readers for name in used.get(id(reader.meta.get("origin")), ())}
         first = item.this
         while isinstance(first, exp.SetOperation | exp.Subquery):
             first = first.this
-        if not isinstance(first, exp.Select):
+        listed = item.args.get("alias") and item.args["alias"].args.get("columns")
+        if listed or not isinstance(first, exp.Select):
             continue
         for name, projection in zip(first.meta.get("outputs", ()), list(first.expressions), strict=False):
             if lower(name) in names and projection.alias_or_name != lower(name) and not projection.is_star:
@@ -166,15 +145,12 @@ def derived_names(tree: exp.Expression) -> exp.Expression:
     return tree
 
 
-def parentheses(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Paren, typed=True)
+def parentheses(node: exp.Paren) -> exp.Expression | None:
     """Parentheses around a whole condition, argument or item say nothing."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if isinstance(node, exp.Paren) and not isinstance(node.this, exp.Query):
-            around = exp.Where | exp.Having | exp.Paren | exp.Select | exp.Ordered | exp.Alias | exp.Group
-            whole = isinstance(node.parent, around) or (isinstance(node.parent, exp.Join) and node.arg_key == "on")
-            if whole or (isinstance(node.parent, exp.Connector) and isinstance(node.this, COMPARISONS)):
-                return node.this.copy()
+    if isinstance(node.this, exp.Query):
         return None
-
-    return rewrite(tree, change)
+    around = exp.Where | exp.Having | exp.Paren | exp.Select | exp.Ordered | exp.Alias | exp.Group
+    whole = isinstance(node.parent, around) or (isinstance(node.parent, exp.Join) and node.arg_key == "on")
+    part = isinstance(node.parent, exp.Connector) and isinstance(node.this, COMPARISONS)
+    return node.this.copy() if whole or part else None

@@ -13,12 +13,12 @@ from text2sql.conversion.dialect.grouping import expand_star, grouped, own
 from text2sql.conversion.dialect.tree import (
     cast,
     identifier,
+    is_null,
     literal_number,
     number,
-    rewrite,
+    rule,
     selects,
     with_type,
-    wrap,
 )
 from text2sql.conversion.dialect.types import DATE_TYPES, TEXT, Type, type_of
 
@@ -30,24 +30,26 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
         order = select.args.get("order")
         if not select.args.get("distinct") or order is None:
             continue
-        names = {lower(p.alias_or_name) for p in select.expressions}
-        selected = [p.unalias() for p in select.expressions]
-        if any(p.is_star for p in selected):
-            starred = [p.meta["origin"] for p in selected if isinstance(p, exp.Column) and p.is_star]
-            if not starred or all(b.meta["bound"].origin in starred for b in order.find_all(exp.Column)):
-                continue  # every column is selected
+        starred = [p for p in (p.unalias() for p in select.expressions) if p.is_star]
+        origins = [p.meta["origin"] for p in starred if isinstance(p, exp.Column)]
+        if starred and (not origins or all(c.meta["bound"].origin in origins for c in order.find_all(exp.Column))):
+            continue  # every column is selected
+        if starred:
             expand_star(select)
-            names = {lower(p.alias_or_name) for p in select.expressions}
-            selected = [p.unalias() for p in select.expressions]
+        selected, names = (
+            [p.unalias() for p in select.expressions],
+            {lower(p.alias_or_name) for p in select.expressions},
+        )
         foreign = [o for o in order.expressions if not _is_selected(o.this, selected, names)]
         if not foreign:
             continue
         computed = [o for o in foreign if all(_is_selected(c, selected, names) for c in o.this.find_all(exp.Column))]
         if grouped(select):
-            if _groups_are_distinct(select, selected):
-                select.set("distinct", None)
-                continue
-            raise Rejected("DISTINCT groups sorted by something that is not selected")
+            group = select.args.get("group")
+            if not group or not all(item in selected for item in group.expressions):
+                raise Rejected("DISTINCT groups sorted by something that is not selected")
+            select.set("distinct", None)  # all that is grouped by is selected: no two rows are the same
+            continue
         select.set("distinct", None)
         select.set("group", exp.Group(expressions=[item.copy() for item in selected]))
         for item in foreign:
@@ -58,12 +60,6 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
             item.meta["choices"] = with_type(choices, TEXT)  # of which SQLite takes any
             item.set("this", extreme(this=item.this.copy()))
     return tree
-
-
-def _groups_are_distinct(select: exp.Select, selected: list[exp.Expression]) -> bool:
-    """Whether all that is grouped by is selected, so that DISTINCT has nothing to remove."""
-    group = select.args.get("group")
-    return bool(group) and all(item in selected for item in group.expressions)
 
 
 def _is_selected(node: exp.Expression, selected: list[exp.Expression], names: set[str]) -> bool:
@@ -77,64 +73,42 @@ def _is_selected(node: exp.Expression, selected: list[exp.Expression], names: se
     return False
 
 
-def order_values(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Order, typed=True)
+def order_values(node: exp.Order) -> None:
     """SQLite sorts by storage class: NULLs, numbers, texts. Where PostgreSQL holds the values as another type (texts
     that are integers, for a key's sake; numbers among texts), it sorts by the text, or numbers first."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if not isinstance(node, exp.Order):
-            return None
-        items: list[exp.Expression] = []
-        for item in node.expressions:
-            items += _sorted_by(item)
-        node.set("expressions", items)
-        return None
-
-    return rewrite(tree, change)
+    node.set("expressions", [key for item in node.expressions for key in _sort_keys(item)])
 
 
-def _sorted_by(item: exp.Ordered) -> list[exp.Expression]:
-    type_ = type_of(item.this)
-    if isinstance(item.this, exp.Literal):
+def _sort_keys(item: exp.Ordered) -> list[exp.Expression]:
+    type_, value, descending = type_of(item.this), item.this, item.args.get("desc")
+    if isinstance(value, exp.Literal):
         return [item]
     if type_.collation == "NOCASE" and type_.textual:
-        item.set("this", exp.Lower(this=text_of(item.this).copy()))
-        return [item]
-    if type_.textual and type_.numeric:
-        item.set("this", cast(item.this, "text"))
-        return [item]
-    if not type_.mixed or type_.pg != "text":
-        return [item]
-    column = item.this
-    numbers = exp.Ordered(this=number_or_null(column).copy(), desc=item.args.get("desc"))
-    texts = exp.Ordered(this=column.copy(), desc=item.args.get("desc"))
-    numbers.meta["as_is"] = texts.meta["as_is"] = True
-    if not type_.nullable:
-        return [numbers, texts]
-    missing = with_type(exp.Is(this=wrap(column), expression=exp.Null()), replace(TEXT, nullable=False))
-    nulls = exp.Ordered(this=missing, desc=None if item.args.get("desc") else True)
-    nulls.meta["as_is"] = True
-    return [nulls, numbers, texts]
+        item.set("this", exp.Lower(this=text_of(value).copy()))
+    elif type_.textual and type_.numeric:
+        item.set("this", cast(value, "text"))
+    elif type_.mixed and type_.pg == "text":
+        keys = [exp.Ordered(this=key.copy(), desc=descending) for key in (number_or_null(value), value)]
+        if type_.nullable:
+            missing = with_type(is_null(value), replace(TEXT, nullable=False))
+            keys.insert(0, exp.Ordered(this=missing, desc=None if descending else True))
+        for key in keys:
+            key.meta["as_is"] = True
+        return keys
+    return [item]
 
 
-def null_order(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Ordered, typed=True)
+def null_order(node: exp.Ordered) -> None:
     """NULLs are the least values for SQLite, the greatest for PostgreSQL: NULLS FIRST, or LAST where descending, if
     the sorted value can be NULL at all."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if not isinstance(node, exp.Ordered):
-            return None
-        descending = bool(node.args.get("desc"))
-        node.set("desc", descending or None)
-        nulls_first = node.args.get("nulls_first", not descending)
-        if node.meta.get("nulls_last"):
-            nulls_first = False
-        plain = bool(node.meta.get("as_is")) or not _can_be_null(node)
-        # What PostgreSQL does without a clause is what the generator leaves out.
-        node.set("nulls_first", descending if plain else bool(nulls_first))
-        return None
-
-    return rewrite(tree, change)
+    descending = bool(node.args.get("desc"))
+    node.set("desc", descending or None)
+    nulls_first = node.args.get("nulls_first", not descending) and not node.meta.get("nulls_last")
+    plain = bool(node.meta.get("as_is")) or not _can_be_null(node)
+    # What PostgreSQL does without a clause is what the generator leaves out.
+    node.set("nulls_first", descending if plain else bool(nulls_first))
 
 
 def _can_be_null(node: exp.Ordered) -> bool:
@@ -170,24 +144,24 @@ def _unify(node: exp.SetOperation, position: int, a: Type, b: Type) -> None:
         return
     if not isinstance(node, exp.Union) and not (a.classes & b.classes):
         raise Rejected("INTERSECT or EXCEPT of columns of different types")
+    both_numbers = all(t.numeric or t.pg == "boolean" for t in (a, b))
     for side in (node.left, node.right):
         select = side.unnest() if isinstance(side, exp.Subquery) else side
-        if not isinstance(select, exp.Select) or position >= len(select.expressions):
+        known = isinstance(select, exp.Select) and position < len(select.expressions)
+        projection = select.expressions[position] if known else exp.Star()
+        value = projection.unalias()
+        if isinstance(value, exp.Star | exp.Column) and value.is_star:
             raise Rejected("set operation over columns of different types")
-        projection = select.expressions[position]
-        inner = projection.unalias()
-        if isinstance(inner, exp.Star) or (isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star)):
-            raise Rejected("set operation over columns of different types")
-        both_numbers = all(t.numeric or t.pg == "boolean" for t in (a, b))
-        unified = cast(inner, "integer") if both_numbers and type_of(inner).pg == "boolean" else inner
-        unified = unified if both_numbers else text_of(inner)
-        if unified is inner:
-            continue
-        if isinstance(projection, exp.Alias):
-            projection.set("this", unified.copy())
+        if both_numbers:
+            unified = cast(value, "integer") if type_of(value).pg == "boolean" else value
         else:
-            named = inner.name if isinstance(inner, exp.Column) else ""
-            projection.replace(exp.alias_(unified.copy(), identifier(lower(named))) if named else unified.copy())
+            unified = text_of(value)
+        if unified is not value and isinstance(projection, exp.Alias):
+            projection.set("this", unified.copy())
+        elif unified is not value and isinstance(value, exp.Column):
+            projection.replace(exp.alias_(unified.copy(), identifier(lower(value.name))))
+        elif unified is not value:
+            projection.replace(unified.copy())
 
 
 def _order_by_first_names(node: exp.SetOperation) -> None:
@@ -201,13 +175,9 @@ def _order_by_first_names(node: exp.SetOperation) -> None:
             continue
         if not isinstance(column, exp.Column):
             raise Rejected("a set operation sorted by an expression")
-        wanted = lower(column.name)
-        if column.args.get("table"):
-            column.set("table", None)
-        if wanted not in names:
-            position = _position(node, wanted)
-            item.set("this", number(position))
-            item.this.meta["type"] = type_of(column)
+        column.set("table", None)
+        if lower(column.name) not in names:
+            item.set("this", with_type(number(_position(node, lower(column.name))), type_of(column)))
 
 
 def _position(node: exp.SetOperation, name: str) -> int:
@@ -219,29 +189,21 @@ def _position(node: exp.SetOperation, name: str) -> int:
     raise Rejected("a set operation sorted by a column that it does not return")
 
 
-def limits(tree: exp.Expression) -> exp.Expression:
+@rule(exp.Limit, exp.Offset, typed=True)
+def limits(node: exp.Limit | exp.Offset) -> None:
     """A negative LIMIT is none, a negative OFFSET is 0, and either may be written as a text."""
-
-    def change(node: exp.Expression) -> exp.Expression | None:
-        if not isinstance(node, exp.Limit | exp.Offset):
-            return None
-        value = literal_number(node.expression)
-        if value is None and isinstance(node.expression, exp.Literal):
-            value = int(node.expression.this) if node.expression.this.lstrip("-").isdigit() else None
-        if value is None:
-            if any(own(node, exp.Column)):
-                raise Rejected("LIMIT by a column")
-            return None
-        if value != int(value):
-            raise Rejected("LIMIT that is no integer")
-        owner = node.parent
-        if value < 0 or (isinstance(node, exp.Offset) and value == 0):
-            owner.set("limit" if isinstance(node, exp.Limit) else "offset", None)
-            return None
+    value = literal_number(node.expression)
+    if value is None and isinstance(node.expression, exp.Literal) and node.expression.this.lstrip("-").isdigit():
+        value = int(node.expression.this)
+    if value is None:
+        if any(own(node, exp.Column)):
+            raise Rejected("LIMIT by a column")
+    elif value != int(value):
+        raise Rejected("LIMIT that is no integer")
+    elif value < 0 or (isinstance(node, exp.Offset) and value == 0):
+        node.parent.set("limit" if isinstance(node, exp.Limit) else "offset", None)
+    else:
         node.set("expression", number(int(value)))
-        return None
-
-    return rewrite(tree, change)
 
 
 def first_rows(tree: exp.Expression) -> exp.Expression:

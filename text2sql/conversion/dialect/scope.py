@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -49,10 +49,13 @@ class Origin(_Shared):
     name: str = ""
     columns: dict[str, Bound] = field(default_factory=dict)
     table: Table | None = None
-    #: on the inner side of an outer join: every column may be NULL
-    outer: bool = False
 
-    def keys(self) -> list[tuple[str, ...]]:
+    def bounds(self, names: Iterable[str]) -> list[Bound]:
+        """The columns of these PostgreSQL names."""
+        by_name = {bound.name: bound for bound in self.columns.values()}
+        return [by_name[name] for name in names]
+
+    def identifying(self) -> list[tuple[str, ...]]:
         """The column sets (PostgreSQL names) that identify a row of it."""
         if self.table is None:
             return []
@@ -75,11 +78,8 @@ class NameScope(_Shared):
 
     def find(self, name: str, table: str) -> tuple[Bound | None, bool]:
         """The column of that (lower-case) name in this SELECT or an enclosing one; and whether it is this one's."""
-        candidates = [
-            origin.columns[name]
-            for origin in self.origins
-            if name in origin.columns and (not table or origin.alias == table)
-        ]
+        origins = [o for o in self.origins if name in o.columns and (not table or o.alias == table)]
+        candidates = [origin.columns[name] for origin in origins]
         if len(candidates) > 1 and not table and name not in self.merged:
             raise Rejected(f"column {name} is ambiguous")
         if candidates:
@@ -90,9 +90,7 @@ class NameScope(_Shared):
 
     def cte(self, name: str) -> list[tuple[str, Type]] | None:
         """The columns of the common table expression of that name."""
-        if name in self.ctes:
-            return self.ctes[name]
-        return self.parent.cte(name) if self.parent else None
+        return self.ctes.get(name) or (self.parent.cte(name) if self.parent else None)
 
 
 Columns = list[tuple[str, Type]]
@@ -121,10 +119,9 @@ def _query(node: exp.Expression, parent: NameScope) -> Columns:
 
 
 def _values(node: exp.Values, parent: NameScope) -> Columns:
-    rows = node.expressions
     _walk(node, parent)
-    width = len(rows[0].expressions)
-    return [(f"column{i + 1}", union_type([type_of(row.expressions[i]) for row in rows])) for i in range(width)]
+    columns = zip(*(row.expressions for row in node.expressions), strict=True)
+    return [(f"column{i}", union_type([*map(type_of, column)])) for i, column in enumerate(columns, start=1)]
 
 
 def _set_operation(node: exp.SetOperation, parent: NameScope) -> Columns:
@@ -137,9 +134,9 @@ def _set_operation(node: exp.SetOperation, parent: NameScope) -> Columns:
     node.meta["sides"] = ([t for _, t in left], [t for _, t in right])
     # ORDER BY of a set operation sees the result's columns, by the names that any side gives them.
     result = Origin("")
-    for position, (name, type_) in enumerate(columns):
-        bound = Bound(columns[position][0], type_, result)
-        for side in (name, right[position][0]):
+    for (name, type_), (other, _) in zip(columns, right, strict=True):
+        bound = Bound(name, type_, result)
+        for side in (name, other):
             result.columns.setdefault(lower(side), bound)
     order = NameScope(parent.schema, None, origins=[result])
     for key in ("order", "limit", "offset"):
@@ -169,12 +166,12 @@ def _select(node: exp.Select, parent: NameScope) -> Columns:
     scope = NameScope(parent.schema, parent)
     node.meta["scope"] = scope
     _with(node, scope)
-    source = node.args.get("from_")
-    if source:
+    if source := node.args.get("from_"):
         _add(source.this, scope)
-    for join in node.args.get("joins") or ():
+    joins = node.args.get("joins") or []
+    for join in joins:
         _join(join, scope)
-    for join in node.args.get("joins") or ():
+    for join in joins:
         if join.args.get("on") is not None:  # it may name tables that come later
             _walk(join.args["on"], scope, aliases=True)
     for projection in node.expressions:
@@ -183,9 +180,9 @@ def _select(node: exp.Select, parent: NameScope) -> Columns:
     for projection in node.expressions:
         _walk(projection, scope)
     for key in ("where", "group", "having", "order", "windows", "limit", "offset"):
-        for part in (node.args.get(key),) if not isinstance(node.args.get(key), list) else node.args[key]:
-            if part is not None:
-                _walk(part, scope, aliases=True)
+        part = node.args.get(key)
+        for one in part if isinstance(part, list) else [] if part is None else [part]:
+            _walk(one, scope, aliases=True)
     node.meta["outputs"] = [p.alias_or_name for p in node.expressions]
     return list(_outputs(node, scope))
 
@@ -209,10 +206,8 @@ def _join(join: exp.Join, scope: NameScope) -> None:
 
 
 def _make_outer(origins: list[Origin]) -> None:
-    for origin in origins:
-        origin.outer = True
-        for bound in origin.columns.values():
-            bound.type = replace(bound.type, nullable=True)
+    for bound in (bound for origin in origins for bound in origin.columns.values()):
+        bound.type = replace(bound.type, nullable=True)
 
 
 def _add(item: exp.Expression, scope: NameScope) -> None:
@@ -225,7 +220,7 @@ def _add(item: exp.Expression, scope: NameScope) -> None:
         inner = item.this if isinstance(item, exp.Subquery) else item
         alias = item.args.get("alias")
         names = [c.name for c in alias.args.get("columns") or ()] if alias else []
-        columns = _renamed(_query(inner, NameScope(scope.schema, scope.parent, dict(_all_ctes(scope)))), names)
+        columns = _renamed(_query(inner, NameScope(scope.schema, scope.parent, scope.ctes)), names)
         scope.origins.append(_derived(lower(item.alias), columns))
         item.meta["origin"] = scope.origins[-1]
     else:
@@ -234,12 +229,6 @@ def _add(item: exp.Expression, scope: NameScope) -> None:
         _join(join, scope)
         if join.args.get("on") is not None:
             _walk(join.args["on"], scope, aliases=True)
-
-
-def _all_ctes(scope: NameScope | None) -> Iterator[tuple[str, Columns]]:
-    if scope is not None:
-        yield from _all_ctes(scope.parent)
-        yield from scope.ctes.items()
 
 
 def _derived(alias: str, columns: Columns) -> Origin:
@@ -271,46 +260,39 @@ def _add_table(item: exp.Table, scope: NameScope) -> None:
 
 def _walk(node: exp.Expression, scope: NameScope, aliases: bool = False) -> None:
     """Bind the columns below `node`; queries below it get scopes of their own."""
-    if isinstance(node, exp.Query) and not isinstance(node, exp.Subquery):
-        node.meta["columns"] = _query(node, scope)
-        return
-    if isinstance(node, exp.Subquery):
+    if isinstance(node, exp.Query):
         node.meta["columns"] = _query(node, scope)
         return
     if isinstance(node, exp.Column):
         _column(node, scope, aliases)
         return
-    if isinstance(node, exp.In) and isinstance(node.args.get("field"), exp.Column):
-        _table_as_list(node)  # x IN t is x IN (SELECT * FROM t)
+    if isinstance(node, exp.In) and isinstance(node.args.get("field"), exp.Column):  # x IN t: all that t holds
+        table = exp.Table(this=node.args["field"].this)
+        node.set("field", None)
+        node.set("query", exp.Subquery(this=exp.Select(expressions=[exp.Star()]).from_(table)))
     for child in list(node.iter_expressions()):
         _walk(child, scope, aliases)
 
 
-def _table_as_list(node: exp.In) -> None:
-    table = exp.Table(this=node.args["field"].this)
-    node.set("field", None)
-    node.set("query", exp.Subquery(this=exp.Select(expressions=[exp.Star()]).from_(table)))
-
-
 def _column(node: exp.Column, scope: NameScope, aliases: bool) -> None:
-    if isinstance(node.this, exp.Star):
-        node.meta["origin"] = _origin(lower(node.table), scope)
-        return
     name, table = lower(node.name), lower(node.table)
-    bare_order = isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select)
-    if aliases and bare_order and not table and name in scope.aliases:  # ORDER BY looks at the result's names first
-        node.meta["alias"] = scope.aliases[name]
+    if node.is_star:
+        node.meta["origin"] = next((origin for origin in scope.origins if origin.alias == table), None)
+        if node.meta["origin"] is None:
+            raise Rejected(f"no such table: {table}")
         return
-    bound, own = scope.find(name, table)
+    is_alias = aliases and not table and name in scope.aliases
+    is_sorted_by = isinstance(node.parent, exp.Ordered) and isinstance(node.parent.parent.parent, exp.Select)
+    # ORDER BY looks at the result's names first
+    bound, own = (None, False) if is_alias and is_sorted_by else scope.find(name, table)
     if bound is not None:
-        node.meta["bound"] = bound
-        node.meta["own"] = own
-    elif aliases and not table and name in scope.aliases:
+        node.meta.update(bound=bound, own=own)
+    elif is_alias:
         node.meta["alias"] = scope.aliases[name]
     elif node.this.quoted and not table:
         node.meta["text"] = node.name
     elif name in ROWID:
-        node.meta["bound"], node.meta["own"] = _rowid(table, scope), True
+        node.meta.update(bound=_rowid(table, scope), own=True)
     else:
         raise Rejected(f"no such column: {node.name}")
 
@@ -319,18 +301,10 @@ def _rowid(alias: str, scope: NameScope) -> Bound:
     """The integer primary key that rowid is another name of. That it was declared INTEGER, and not INT, the schema does
     not tell: the proof does."""
     origins = [o for o in scope.origins if o.table is not None and alias in ("", o.alias)]
-    key = origins[0].table.primary_key if len(origins) == 1 else ()
-    bound = next((b for b in origins[0].columns.values() if (b.name,) == key), None) if key else None
-    if bound is None or bound.type.affinity != "integer" or not bound.type.integral:
+    keys = origins[0].bounds(origins[0].table.primary_key) if len(origins) == 1 else []
+    if len(keys) != 1 or keys[0].type.affinity != "integer" or not keys[0].type.integral:
         raise Rejected("rowid: PostgreSQL's rows have no number, and it is no other name of a key here")
-    return bound
-
-
-def _origin(alias: str, scope: NameScope) -> Origin:
-    for origin in scope.origins:
-        if origin.alias == alias:
-            return origin
-    raise Rejected(f"no such table: {alias}")
+    return keys[0]
 
 
 def _outputs(node: exp.Select, scope: NameScope) -> Iterator[tuple[str, Type]]:
@@ -340,12 +314,10 @@ def _outputs(node: exp.Select, scope: NameScope) -> Iterator[tuple[str, Type]]:
             seen: set[str] = set()
             for origin in scope.origins:
                 for name, bound in origin.columns.items():
-                    if name in seen and name in scope.merged:
-                        continue
+                    if name not in seen or name not in scope.merged:
+                        yield bound.name, bound.type
                     seen.add(name)
-                    yield bound.name, bound.type
-        elif isinstance(projection, exp.Column) and isinstance(projection.this, exp.Star):
-            for bound in projection.meta["origin"].columns.values():
-                yield bound.name, bound.type
+        elif isinstance(projection, exp.Column) and projection.is_star:
+            yield from ((bound.name, bound.type) for bound in projection.meta["origin"].columns.values())
         else:
             yield projection.alias_or_name or "?", type_of(projection.unalias())

@@ -140,9 +140,7 @@ def type_of(node: exp.Expression) -> Type:
 def _column(node: exp.Column) -> Type:
     if (bound := node.meta.get("bound")) is not None:
         return bound.type
-    if (alias := node.meta.get("alias")) is not None:
-        return replace(type_of(alias), affinity=type_of(alias).affinity)
-    return literal_type(node.name)
+    return type_of(node.meta["alias"]) if "alias" in node.meta else literal_type(node.name)
 
 
 def literal_type(text: str) -> Type:
@@ -172,9 +170,12 @@ def arithmetic_type(left: Type, right: Type) -> Type:
 
 def number_type(type_: Type) -> str:
     """PostgreSQL's type of an operand once it is a number."""
-    if type_.numeric:
-        return type_.pg
-    return "integer" if type_.pg == "boolean" or type_.form == "integer" else "numeric"
+    small = type_.pg == "boolean" or type_.form == "integer"
+    return type_.pg if type_.numeric else "integer" if small else "numeric"
+
+
+def _nullable(node: exp.Expression) -> bool:
+    return any(type_of(operand).nullable for operand in node.iter_expressions())
 
 
 def _binary(node: exp.Binary) -> Type:
@@ -183,8 +184,7 @@ def _binary(node: exp.Binary) -> Type:
 
 def _division(node: exp.Div) -> Type:
     result = _binary(node)
-    divisor = type_of(node.right)
-    return replace(result, nullable=result.nullable or divisor.zeros)
+    return replace(result, nullable=result.nullable or type_of(node.right).zeros)
 
 
 def _condition(node: exp.Expression) -> Type:
@@ -200,47 +200,30 @@ def in_group(node: exp.Expression) -> bool:
 
 
 def _argument(node: exp.Expression) -> Type:
-    inner = node.this.expressions[0] if isinstance(node.this, exp.Distinct) else node.this
-    return type_of(inner)
-
-
-def _aggregate_nullable(node: exp.Expression, argument: Type) -> bool:
-    filtered = isinstance(node.parent, exp.Filter)
-    return argument.nullable or filtered or not in_group(node)
+    """The type of what an aggregate takes, nullable if the aggregate may be NULL."""
+    argument = type_of(node.this.expressions[0] if isinstance(node.this, exp.Distinct) else node.this)
+    return replace(argument, nullable=argument.nullable or isinstance(node.parent, exp.Filter) or not in_group(node))
 
 
 def _sum(node: exp.Sum) -> Type:
     argument = _argument(node)
-    nullable = _aggregate_nullable(node, argument)
     if argument.pg == "double precision":
-        return replace(DOUBLE, nullable=nullable)
+        return replace(DOUBLE, nullable=argument.nullable)
     small = argument.pg in ("smallint", "integer", "boolean") or (argument.pg == "text" and argument.form == "integer")
     classes = argument.classes if argument.numeric else {"integer"} if small else {"integer", "real"}
-    return Type("bigint" if small else "numeric", frozenset(classes), nullable=nullable)
+    return Type("bigint" if small else "numeric", frozenset(classes), nullable=argument.nullable)
 
 
 def _avg(node: exp.Avg) -> Type:
     argument = _argument(node)
-    pg = "double precision" if argument.pg == "double precision" else "numeric"
-    return Type(pg, frozenset({"real"}), nullable=_aggregate_nullable(node, argument))
+    return replace(DOUBLE if argument.pg == "double precision" else NUMERIC, nullable=argument.nullable)
 
 
-def _extreme(node: exp.Expression) -> Type:
-    argument = _argument(node)
-    return replace(argument, affinity="", nullable=_aggregate_nullable(node, argument))
-
-
-def _case(node: exp.Case) -> Type:
-    branches = [type_of(branch.args["true"]) for branch in node.args["ifs"]]
-    default = node.args.get("default")
-    result = union_type([*branches, type_of(default) if default is not None else NULL])
-    return replace(result, affinity="", nullable=result.nullable or default is None)
-
-
-def _if(node: exp.If) -> Type:
-    default = node.args.get("false")
-    branches = [type_of(node.args["true"]), type_of(default) if default is not None else NULL]
-    return replace(union_type(branches), affinity="", nullable=default is None or any(b.nullable for b in branches))
+def _case(node: exp.Case | exp.If) -> Type:
+    branches = node.args["ifs"] if isinstance(node, exp.Case) else [node]
+    default = node.args.get("default" if isinstance(node, exp.Case) else "false")
+    values = [type_of(branch.args["true"]) for branch in branches]
+    return replace(union_type([*values, NULL if default is None else type_of(default)]), affinity="")
 
 
 def _coalesce(node: exp.Coalesce) -> Type:
@@ -253,10 +236,10 @@ def _scalar(node: exp.Subquery) -> Type:
     if columns is None:
         return TEXT
     inner = node.unnest()
-    one_row = isinstance(inner, exp.Select) and not any(
+    several = not isinstance(inner, exp.Select) or any(
         inner.args.get(k) for k in ("group", "having", "limit", "offset")
     )
-    counted = one_row and bool(inner.expressions) and isinstance(inner.expressions[0].unalias(), exp.Count)
+    counted = not several and bool(inner.expressions) and isinstance(inner.expressions[0].unalias(), exp.Count)
     return replace(columns[0][1], nullable=not counted)
 
 
@@ -271,33 +254,6 @@ def _cast(node: exp.Cast) -> Type:
 
 def _of_first(node: exp.Expression) -> Type:
     return replace(type_of(node.this), affinity="")
-
-
-def _text(node: exp.Expression) -> Type:
-    operands = [o for o in node.iter_expressions() if not isinstance(o, exp.DataType)]
-    return replace(TEXT, nullable=any(type_of(o).nullable for o in operands))
-
-
-def _of_text(node: exp.Expression) -> Type:
-    return replace(TEXT, nullable=type_of(node.this).nullable)
-
-
-def _integer(node: exp.Expression) -> Type:
-    return replace(INTEGER, nullable=any(type_of(o).nullable for o in node.iter_expressions()))
-
-
-def _round(node: exp.Round) -> Type:
-    return Type("numeric", frozenset({"real"}), nullable=type_of(node.this).nullable)
-
-
-def _bits(node: exp.Expression) -> Type:
-    wide = isinstance(node, exp.BitwiseLeftShift | exp.BitwiseRightShift)
-    return replace(BIGINT if wide else _integer(node), nullable=_integer(node).nullable)
-
-
-def _anonymous(node: exp.Anonymous) -> Type:
-    """A function that sqlglot has no class for and that becomes PostgreSQL's after its operands have asked for it."""
-    return replace(DOUBLE, nullable=False) if node.name.lower() == "total" else TEXT
 
 
 def _window(node: exp.Window) -> Type:
@@ -320,32 +276,33 @@ _TYPES = (
     (exp.Null, lambda node: NULL),
     (exp.Boolean, lambda node: replace(BOOLEAN, nullable=False)),
     (exp.HexString, lambda node: Type("bytea", frozenset({"blob"}), nullable=False)),
-    (exp.Paren | exp.Neg, lambda node: type_of(node.this) if isinstance(node, exp.Paren) else _of_first(node)),
+    (exp.Paren | exp.Filter | exp.Collate, lambda node: type_of(node.this)),
+    (exp.Neg | exp.Abs, _of_first),
     (exp.Div, _division),
     (exp.Mod, lambda node: replace(_binary(node), nullable=True)),
     (exp.Add | exp.Sub | exp.Mul, _binary),
-    (exp.BitwiseAnd | exp.BitwiseOr | exp.BitwiseNot | exp.BitwiseLeftShift | exp.BitwiseRightShift, _bits),
-    (exp.DPipe | exp.Concat, _text),
-    (exp.Anonymous, _anonymous),
+    (exp.BitwiseLeftShift | exp.BitwiseRightShift, lambda node: replace(BIGINT, nullable=_nullable(node))),
+    (exp.BitwiseAnd | exp.BitwiseOr | exp.BitwiseNot, lambda node: replace(INTEGER, nullable=_nullable(node))),
+    (exp.DPipe | exp.Concat, lambda node: replace(TEXT, nullable=_nullable(node))),
+    (exp.Anonymous, lambda node: replace(DOUBLE, nullable=False) if node.name.lower() == "total" else TEXT),
     (_CONDITIONS, _condition),
     (exp.Subquery, _scalar),
     (exp.Count, lambda node: replace(BIGINT, nullable=False)),
     (exp.Sum, _sum),
     (exp.Avg, _avg),
-    (exp.Min | exp.Max, _extreme),
-    (exp.Filter, lambda node: type_of(node.this)),
-    (exp.Case, _case),
-    (exp.If, _if),
+    (exp.Min | exp.Max, lambda node: replace(_argument(node), affinity="")),
+    (exp.Case | exp.If, _case),
     (exp.Coalesce, _coalesce),
     (exp.Nullif, lambda node: replace(type_of(node.this), nullable=True, affinity="")),
     (exp.Greatest | exp.Least, lambda node: union_type([type_of(p) for p in (node.this, *node.expressions)])),
     (exp.Cast, _cast),
-    (exp.Collate, lambda node: type_of(node.this)),
     (exp.Distinct, lambda node: type_of(node.expressions[0])),
-    (exp.Abs, _of_first),
-    (exp.Round, _round),
-    (exp.Length | exp.StrPosition | exp.Unicode, _integer),
-    (exp.Upper | exp.Lower | exp.Trim | exp.Substring | exp.Replace, _of_text),
+    (exp.Round, lambda node: replace(NUMERIC, nullable=type_of(node.this).nullable)),
+    (exp.Length | exp.StrPosition | exp.Unicode, lambda node: replace(INTEGER, nullable=_nullable(node))),
+    (
+        exp.Upper | exp.Lower | exp.Trim | exp.Substring | exp.Replace,
+        lambda node: replace(TEXT, nullable=type_of(node.this).nullable),
+    ),
     (exp.Window, _window),
     (exp.Sqrt | exp.Pow | exp.Exp | exp.Ln | exp.Log | exp.Pi, lambda node: DOUBLE),
 )  # fmt: skip

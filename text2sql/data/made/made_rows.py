@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from psycopg import sql
 
 from text2sql.data.made.values import FillColumn, ValuesOfTypes, attempt
@@ -26,37 +28,8 @@ ROWS = 40
 TRIES, FAILURES = 60, 2
 #: between the numbers of a row's draws, so that their values differ
 OFFSET = 1000
-INSERT = "insert into {} ({}) overriding system value values ({})"
-_TABLES = """
-select c.oid, n.nspname, c.relname, c.relkind = 'p'
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-order by c.relispartition, n.nspname, c.relname"""
-_COLUMNS = """
-with recursive base as (  -- domains down to the type below
-    select oid, oid as root, typtype, typbasetype, typtypmod from pg_type
-    union all
-    select b.oid, t.oid, t.typtype, t.typbasetype, coalesce(nullif(b.typtypmod, -1), t.typtypmod)
-    from base b join pg_type t on b.typtype = 'd' and t.oid = b.typbasetype)
-select a.attrelid, a.attname, a.attnotnull, format_type(a.atttypid, a.atttypmod), b.root,
-       format_type(b.root, coalesce(nullif(a.atttypmod, -1), b.typtypmod)),
-       coalesce((select jsonb_object_agg(k.conname, pg_get_constraintdef(k.oid)) from pg_constraint k
-                 where k.contype = 'c'
-                   and (k.contypid = a.atttypid or k.conrelid = a.attrelid and a.attnum = any(k.conkey))), '{}')
-from pg_attribute a join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p')
-join base b on b.oid = a.atttypid and b.typtype <> 'd'
-where a.attnum > 0 and not a.attisdropped and a.attgenerated = '' order by a.attrelid, a.attnum"""
-_KEYS = """
-select k.conrelid, k.contype, k.conname, k.confrelid,
-       array(select a.attname::text from unnest(k.conkey) with ordinality u(n, i)
-             join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.n order by i),
-       array(select a.attname::text from unnest(k.confkey) with ordinality u(n, i)
-             join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.n order by i)
-from pg_constraint k where k.contype in ('p', 'u', 'f') and k.conparentid = 0 order by k.conrelid, k.conname"""
-_UNIQUE = """
-select i.indrelid, i.indexrelid::regclass::text, array(select a.attname::text from unnest(i.indkey::int2[]) u(n)
-                         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = u.n)
-from pg_index i where i.indisunique or i.indisexclusion"""
+#: the statements by name
+_SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass
@@ -108,18 +81,18 @@ def fill_tables(connection: psycopg.Connection, rng: random.Random) -> list[str]
 def read_tables(connection: psycopg.Connection) -> list[FillTable]:
     """The tables with columns and keys, as the server's catalog has them."""
     tables = {}
-    for oid, schema, name, partitioned in connection.execute(_TABLES).fetchall():
+    for oid, schema, name, partitioned in connection.execute(_SQL["tables"]).fetchall():
         tables[oid] = FillTable(oid, sql.Identifier(schema, name), name, [], [], {})
         if partitioned:  # rows that belong to no partition go to one more
             default = sql.Identifier(schema, f"{name[:50]}_default")
             attempt(connection, sql.SQL("create table {} partition of {} default").format(default, tables[oid].name))
-    for oid, *column in connection.execute(_COLUMNS).fetchall():
+    for oid, *column in connection.execute(_SQL["columns"]).fetchall():
         if oid in tables:
             tables[oid].columns.append(FillColumn(*column))
-    for oid, kind, _, parent, columns, parent_columns in connection.execute(_KEYS).fetchall():
-        if oid in tables and kind == "f" and parent in tables:
+    for oid, _, parent, columns, parent_columns in connection.execute(_SQL["foreign_keys"]).fetchall():
+        if oid in tables and parent in tables:
             tables[oid].keys.append(FillKey(tuple(columns), parent, tuple(parent_columns)))
-    for oid, name, columns in connection.execute(_UNIQUE).fetchall():
+    for oid, name, columns in connection.execute(_SQL["unique"]).fetchall():
         if oid in tables:
             tables[oid].unique[name.rpartition(".")[2].strip('"')] = set(columns)
     return list(tables.values())
@@ -128,8 +101,8 @@ def read_tables(connection: psycopg.Connection) -> list[FillTable]:
 def loosen(connection: psycopg.Connection, tables: Sequence[FillTable]) -> None:
     """Drop foreign keys, which the drawn rows obey anyway, and triggers, which may refuse or change rows."""
     by_oid = {table.oid: table for table in tables}
-    for oid, kind, name, *_ in connection.execute(_KEYS).fetchall():
-        if oid in by_oid and kind == "f":
+    for oid, name, *_ in connection.execute(_SQL["foreign_keys"]).fetchall():
+        if oid in by_oid:
             drop = sql.SQL("alter table {} drop constraint {}").format(by_oid[oid].name, sql.Identifier(name))
             attempt(connection, drop)
     for table in tables:
@@ -150,19 +123,9 @@ def parents_first(tables: Sequence[FillTable]) -> list[FillTable]:
 
 def set_key(connection: psycopg.Connection, table: FillTable, key: FillKey, parent: FillTable) -> psycopg.Error | None:
     """Let each row of `table` refer to another row of `parent`; of a table that may refer to itself, make a tree."""
-    nullable = {column.name for column in table.columns if not column.not_null}
-    tree = (
-        table is parent
-        and set(key.columns) <= nullable
-        and not any(u <= set(key.columns) for u in table.unique.values())
-    )
-    update = """
-        with child as (select ctid as place, row_number() over (order by ctid) - 1 as n from {table}),
-             parent as (select {referred}, row_number() over (order by ctid) - 1 as n, count(*) over () as rows
-                        from {parent})
-        update {table} t set ({names}) = (select {referred} from parent p where p.n = {wanted})
-        from child c where c.place = t.ctid"""
-    statement = sql.SQL(update).format(
+    names, nullable = set(key.columns), {column.name for column in table.columns if not column.not_null}
+    tree = table is parent and names <= nullable and not any(unique <= names for unique in table.unique.values())
+    statement = sql.SQL(_SQL["set_key"]).format(
         table=table.name,
         parent=parent.name,
         names=sql.SQL(", ").join(map(sql.Identifier, key.columns)),
@@ -208,7 +171,7 @@ class Filler:
         for tries in range(1, TRIES):
             names = sql.SQL(", ").join(map(sql.Identifier, row))
             marks = sql.SQL(", ").join(sql.Placeholder() for _ in row)
-            statement = sql.SQL(INSERT if row else "insert into {} default values")
+            statement = sql.SQL(_SQL["insert"] if row else "insert into {} default values")
             error = attempt(self.connection, statement.format(self.table.name, names, marks), list(row.values()))
             if error is None:
                 return None
@@ -249,29 +212,32 @@ class Filler:
         return row
 
     def _parent_rows(self, key: FillKey, parent: FillTable) -> list[tuple[str, ...]]:
-        columns = [sql.SQL("{}::text").format(sql.Identifier(c)) for c in key.parent_columns]
+        names = [sql.Identifier(name) for name in key.parent_columns]
         query = sql.SQL("select {} from {} where {} order by ctid").format(
-            sql.SQL(", ").join(columns),
+            sql.SQL(", ").join(sql.SQL("{}::text").format(name) for name in names),
             parent.name,
-            sql.SQL(" and ").join(sql.SQL("{} is not null").format(sql.Identifier(c)) for c in key.parent_columns),
+            sql.SQL(" and ").join(sql.SQL("{} is not null").format(name) for name in names),
         )
         return shuffled_list(self.connection.execute(query).fetchall(), self.rng)
 
     def _give_way(self, error: psycopg.Error) -> bool:
         """Drop what no row could be made up for; whether there was something to drop."""
         diag = error.diag
+        said, constraint = self.table.said, sql.Identifier(diag.constraint_name or "")
         if error.sqlstate == "23502" and diag.column_name:
-            column = sql.Identifier(diag.column_name)
-            drop = sql.SQL("alter table {} alter {} drop not null").format(self.table.name, column)
-            what = f"NOT NULL of {self.table.said}.{diag.column_name}"
-        elif error.sqlstate == "23514" and diag.constraint_name and diag.table_name:
-            constraint = sql.Identifier(diag.constraint_name)
+            what = f"NOT NULL of {said}.{diag.column_name}"
+            drop = sql.SQL("alter table {} alter {} drop not null").format(
+                self.table.name, sql.Identifier(diag.column_name)
+            )
+        elif error.sqlstate != "23514" or not diag.constraint_name:
+            return False
+        elif diag.table_name:
+            what = f"CHECK {diag.constraint_name} of {said}"
             drop = sql.SQL("alter table {} drop constraint {}").format(self.table.name, constraint)
-            what = f"CHECK {diag.constraint_name} of {self.table.said}"
-        elif error.sqlstate == "23514" and diag.constraint_name and diag.datatype_name:
-            domain = sql.Identifier(diag.schema_name, diag.datatype_name)
-            drop = sql.SQL("alter domain {} drop constraint {}").format(domain, sql.Identifier(diag.constraint_name))
+        elif diag.datatype_name:
             what = f"CHECK {diag.constraint_name} of the domain {diag.datatype_name}"
+            domain = sql.Identifier(diag.schema_name, diag.datatype_name)
+            drop = sql.SQL("alter domain {} drop constraint {}").format(domain, constraint)
         else:
             return False
         self.notes.append(f"made-up rows do not obey {what}")

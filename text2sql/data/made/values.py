@@ -7,9 +7,11 @@ import datetime
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import yaml
 from psycopg import sql
 
 from text2sql.data.mini.domain import pools
@@ -17,9 +19,9 @@ from text2sql.data.mini.english import spoken
 
 #: distinct words of a text column that is in no unique key, so that its values repeat
 WORDS = 8
-#: texts of usual forms, tried where a text column has a CHECK
-FORMS = ("a{n}@example.org", "https://example.org/{n}", "+155501{n}", "{n}", "word-{n}", "#a1b2c3", "Abc {n}")
-CODES = ("EUR", "USD", "GBP", "DE", "FR", "US", "en", "de", "abc", "A", "M", "F", "x", "active", "draft")
+_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+#: a value of a type of which nothing is known is one of these
+_PROBES = ("1", "a", "", "{}", "()", "[]", "1 2", "2024-01-01")
 
 
 @dataclasses.dataclass
@@ -58,21 +60,23 @@ class ValuesOfTypes:
 
     def draw(self, column: FillColumn, number: int, unique: bool) -> str | None:
         """A value for a column; `number` makes it one of its own where it must be `unique`."""
-        if not column.checks:
-            return self.of_type(column.type_oid, column.type, spoken(column.name), number, unique)
         if column.name not in self._makers:
             makers = list(self._candidates(column))
-            self._makers[column.name] = [m for m in makers if self._obeys(column, m(number, unique))] or makers
+            fitting = [m for m in makers if self._obeys(column, m(number, unique))] if column.checks else makers
+            self._makers[column.name] = fitting or makers
         makers = self._makers[column.name]
-        return makers[int(self.rng.random() * len(makers))](number, unique)
+        return (makers[0] if not column.checks else self._any(makers))(number, unique)
+
+    def _any(self, items: Sequence[Any]) -> Any:
+        return items[int(self.rng.random() * len(items))]
 
     def _candidates(self, column: FillColumn) -> Iterator[Callable[[int, bool], str | None]]:
-        """Ways to make a value of a column with CHECKs: by its type, as it stands in a CHECK, or in a usual form."""
+        """Ways to make a value: by the type, and of a column with CHECKs as it stands in one, or in a usual form."""
         yield lambda number, unique: self.of_type(column.type_oid, column.type, spoken(column.name), number, unique)
         texts = [*hinted(" ".join(column.checks.values()))]
         if column.type.startswith(("text", "character", "name")):
-            texts += [*FORMS, *CODES]
-        for text in texts:
+            texts += [*_FILE["forms"], *_FILE["codes"]]
+        for text in texts if column.checks else ():
             yield lambda number, unique, text=text: text.replace("{n}", f"{number:05}")
 
     def _obeys(self, column: FillColumn, value: str | None) -> bool:
@@ -101,13 +105,10 @@ class ValuesOfTypes:
         """A value of a type: `number` makes it one of its own where it must be `unique`."""
         kind, category, element, labels, members = self._kind(oid)
         if kind == "e":
-            return (
-                labels[(number if unique else int(self.rng.random() * len(labels))) % len(labels)] if labels else None
-            )
+            return None if not labels else labels[number % len(labels)] if unique else self._any(labels)
         if category == "A" and element:
-            values = [
-                self.of_type(element, "", words, number + i, unique) for i in range(1 + int(self.rng.random() * 3))
-            ]
+            count = 1 + int(self.rng.random() * 3)
+            values = [self.of_type(element, "", words, number + i, unique) for i in range(count)]
             return "{" + ",".join("NULL" if v is None else quoted_element(v) for v in values) + "}"
         if kind == "c":
             values = [self.of_type(o, t, spoken(n), number, unique) for n, o, t in members]
@@ -117,20 +118,14 @@ class ValuesOfTypes:
         base = name.partition("(")[0] if name else self._name(oid)
         if base in NUMBERS:
             return number_value(base, name, words, number, unique, self.rng)
-        if base in VALUES:
-            n = number if unique else int(self.rng.random() * 900)
-            return VALUES[base](n)
+        if base in _FILE["types"]:
+            return value_of(base, number if unique else int(self.rng.random() * 900))
         if base in ("bit", "bit varying"):
             length = int(re.sub(r"\D", "", name) or 1)
             return f"{number % 256:b}".zfill(length)[-length:]
-        return self._text(base, name, words, number, unique) if category == "S" else self._probe(oid)
-
-    def _probe(self, oid: int) -> str | None:
-        """A value that a type takes of which nothing is known."""
-        for value in ("1", "a", "", "{}", "()", "[]", "1 2", "2024-01-01"):
-            if self.fits(value, self._name(oid)):
-                return value
-        return None
+        if category == "S":
+            return self._text(base, name, words, number, unique)
+        return next((value for value in _PROBES if self.fits(value, self._name(oid))), None)
 
     def _text(self, base: str, name: str, words: str, number: int, unique: bool) -> str | None:
         length = re.search(r"\((\d+)\)", name)
@@ -139,7 +134,7 @@ class ValuesOfTypes:
         if unique:
             text = f"{words} {number}" if limit > len(str(number)) + 3 else base36(number)
         elif pool:
-            text = pool[int(self.rng.random() * len(pool))]
+            text = self._any(pool)
         else:
             text = f"{words} {1 + int(self.rng.random() * WORDS)}"
         return text if len(text) <= limit else text[-limit:].strip() or text[:limit]
@@ -205,57 +200,23 @@ def number_value(base: str, declared: str, words: str, number: int, unique: bool
     return f"{rng.random() * largest:.{max(scale, 0)}f}"
 
 
-def day(n: int) -> str:
-    return f"{2021 + n % 4}-{1 + n // 4 % 12:02}-{1 + n // 48 % 28:02}"
-
-
-def moment(n: int) -> str:
-    return f"{day(n)} {n % 24:02}:{n * 7 % 60:02}:{n // 1440 % 60:02}"
-
-
-def span(n: int) -> str:
-    """Two days, apart from those of other numbers, as exclusion constraints want them."""
+def value_of(type_: str, n: int) -> str:
+    """A value of a type of values.yaml for a number."""
+    day = f"{2021 + n % 4}-{1 + n // 4 % 12:02}-{1 + n // 48 % 28:02}"
     first = datetime.date(2021, 1, 1) + datetime.timedelta(days=3 * (n % 100_000))
-    return f"[{first},{first + datetime.timedelta(days=2)})"
-
-
-#: base type -> a value for a number; distinct for numbers below a thousand wherever the type has as many values
-VALUES: dict[str, Callable[[int], str]] = {
-    "boolean": lambda n: "ft"[n % 2],
-    "date": day,
-    "timestamp without time zone": moment,
-    "timestamp with time zone": moment,
-    "time without time zone": lambda n: f"{n % 24:02}:{n // 24 % 60:02}:00",
-    "time with time zone": lambda n: f"{n % 24:02}:{n // 24 % 60:02}:00+00",
-    "interval": lambda n: f"{n % 30} days {n // 30} hours",
-    "uuid": lambda n: f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}{n:016x}",
-    "inet": lambda n: f"10.{n // 65536 % 256}.{n // 256 % 256}.{n % 256}",
-    "cidr": lambda n: f"10.{n // 256 % 256}.{n % 256}.0/24",
-    "macaddr": lambda n: f"02:00:00:{n // 65536 % 256:02x}:{n // 256 % 256:02x}:{n % 256:02x}",
-    "macaddr8": lambda n: f"02:00:00:ff:fe:{n // 65536 % 256:02x}:{n // 256 % 256:02x}:{n % 256:02x}",
-    "bytea": lambda n: f"\\x{n:08x}",
-    "json": lambda n: f'{{"name": "item {n % 8}", "count": {n % 50}}}',
-    "jsonb": lambda n: f'{{"name": "item {n % 8}", "count": {n % 50}}}',
-    "xml": lambda n: f"<item>{n}</item>",
-    "tsvector": lambda n: f"word{n % 20} item{n}",
-    "tsquery": lambda n: f"word{n % 20}",
-    "point": lambda n: f"({n % 180},{n // 180})",
-    "line": lambda n: f"{{1,-1,{n}}}",
-    "lseg": lambda n: f"[({n},0),({n},1)]",
-    "box": lambda n: f"({n},0),({n + 1},1)",
-    "path": lambda n: f"[({n},0),({n},1)]",
-    "polygon": lambda n: f"(({n},0),({n},1),({n + 1},1))",
-    "circle": lambda n: f"<({n},0),1>",
-    "int4range": lambda n: f"[{10 * n},{10 * n + 5})",
-    "int8range": lambda n: f"[{10 * n},{10 * n + 5})",
-    "numrange": lambda n: f"[{10 * n}.0,{10 * n + 5}.0)",
-    "daterange": lambda n: span(n),
-    "tsrange": lambda n: span(n),
-    "tstzrange": lambda n: span(n),
-    "pg_lsn": lambda n: f"0/{n:X}",
-}  # fmt: skip
-VALUES |= {
-    name.replace("range", "multirange"): lambda n, one=value: f"{{{one(n)}}}"
-    for name, value in VALUES.items()
-    if name.endswith("range")
-}
+    parts = {f"of{m}": n % m for m in (8, 20, 30, 50, 180)} | {f"by{m}": n // m for m in (30, 180)}
+    parts |= {f"byte{i}": n >> 8 * i & 255 for i in range(3)}
+    return _FILE["types"][type_].format(
+        n=n,
+        next=n + 1,
+        low=10 * n,
+        high=10 * n + 5,
+        letter="ft"[n % 2],
+        hour=n % 24,
+        minute=n // 24 % 60,
+        mixed=n * 0x9E3779B97F4A7C15 % 2**64,
+        day=day,
+        moment=f"{day} {n % 24:02}:{n * 7 % 60:02}:{n // 1440 % 60:02}",
+        span=f"[{first},{first + datetime.timedelta(days=2)})",
+        **parts,
+    )
