@@ -5,16 +5,16 @@ always equality, so that a small model is never taught two answers to one questi
 
 An entry of shapes.yaml is carried out by a `Sketch`: each step of `draw` is a method of Sketch, called with the words
 behind its name; what it returns is kept under the step's name, and its SQL is put in for {name} in `sql`. The steps of
-`words` choose words for the phrasings, those of `also` when the entity's own words are there already. `build` names a
-function for a query that no template can say.
+`words` choose words for the phrasings, those of `also` when the entity's own words are there already. `build` is a step
+that makes the query, where no template can say it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -48,7 +48,7 @@ class Shape:
         """
         sketch = Sketch(picker)
         sketch.take(self.spec.get("draw", {}))
-        query = BUILDERS[self.spec["build"]](sketch) if "build" in self.spec else sketch.query(self.spec["sql"])
+        query = sketch.step(self.spec["build"]) if "build" in self.spec else sketch.query(self.spec["sql"])
         sketch.take(self.spec.get("words", {}))
         words = sketch.entity_words()
         sketch.take(self.spec.get("also", {}))
@@ -73,19 +73,15 @@ class NameCondition(Condition):
     """A condition that selects a row by its name, which is its text; no description of the row."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Direction:
-    """Up or down: `sign` for comparisons (> or <), `order` for ORDER BY (DESC or nothing)."""
+class Direction(NamedTuple):
+    """Up or down: the `sign` of comparisons, and the `order` of ORDER BY."""
 
     up: bool
+    sign: str
+    order: str
 
-    @property
-    def sign(self) -> str:
-        return ">" if self.up else "<"
 
-    @property
-    def order(self) -> str:
-        return "DESC" if self.up else ""
+UP, DOWN = Direction(True, ">", "DESC"), Direction(False, "<", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +118,7 @@ class Sketch:
     def take(self, steps: Mapping[str, str | list[Any]]) -> None:
         """Carry out steps, `name: method argument ...`, in their order; an argument that names a slot stands for it."""
         for name, step in steps.items():
-            method, *arguments = step.split() if isinstance(step, str) else step
-            outcome = getattr(self, method)(*(self.slots.get(a, a) if isinstance(a, str) else a for a in arguments))
+            outcome = self.step(step)
             if isinstance(outcome, dict):
                 self.words |= outcome
             elif isinstance(outcome, str | None):
@@ -132,6 +127,11 @@ class Sketch:
                 self.slots[name] = outcome
             if isinstance(outcome, Condition):
                 self.words[name] = outcome.text
+
+    def step(self, step: str | list[Any]) -> Any:
+        """What a step makes: a slot, a word, several words, or a query."""
+        method, *arguments = step.split() if isinstance(step, str) else step
+        return getattr(self, method)(*(self.slots.get(a, a) if isinstance(a, str) else a for a in arguments))
 
     def query(self, sql: Mapping[str, Any]) -> SelectParts:
         """The query of a template; `from` names the joined entities (default: t)."""
@@ -301,17 +301,18 @@ class Sketch:
 
     def direction(self, share: str) -> Direction:
         """Up with that probability."""
-        return Direction(self.p.chance(float(share)))
+        return UP if self.p.chance(float(share)) else DOWN
 
     def upwards(self) -> Direction:
         """Up."""
-        return Direction(True)
+        return UP
 
     def every_parent_or_up(self, share: str) -> Direction:
         """As `direction`, but up where some parent has no children: those with the fewest are those with none."""
         link, kid, parent = self.links[0], self.slots["kid"], self.slots["parent"]
         up = self.p.chance(float(share))
-        return Direction(up or len(next(c for c in kid.columns if c.name == link.column).values) != parent.rows)
+        keys = next(c for c in kid.columns if c.name == link.column).values
+        return UP if up or len(keys) != parent.rows else DOWN
 
     def at_least(self, entity: Entity, *only: str) -> dict[str, str]:
         """A bound on COUNT(*), {bound}, and its words, {over}: '> 2', 'more than two books'.
@@ -350,6 +351,83 @@ class Sketch:
         inner = SelectParts(("1",), quoted(self.slots["kid"].name), (scope.joins[0], condition.within(scope)))
         self.words["no"] = no
         return f"{'NOT ' if no else ''}EXISTS ({inner})"
+
+    # -- queries that no template can say ------------------------------------------------------------------------------
+
+    def two_sided(self, operator: str) -> Query:
+        """A category under two conditions on another column of its entity, combined by a set operator."""
+        entity, c = self.slots["t"], self.slots["c"]
+        kinds = self.p.any([("equal", "equal"), ("greater", "less"), ("less", "greater")])
+        first = self.p.condition(entity, kinds[:1], c.attributes)
+        second = self.p.condition(entity, kinds[1:], [one for one in entity.columns if one != first.attribute])
+        if first.sql == second.sql:
+            raise Unsuitable
+        self.words |= {"first": first.text, "second": second.text}
+        scope = Scope((entity,))
+        left, right = (SelectParts((c.within(scope),), scope.text, (side.within(scope),)) for side in (first, second))
+        return Compound(operator, left, right)
+
+    def both(self, operator: str) -> Query:
+        """Parents with children of one kind and (INTERSECT) or but not (EXCEPT) of another."""
+        kid, parent = self.slots["kid"], self.slots["parent"]
+        c = self.p.any(kid.of("category"))
+        scope = join([parent, kid], self.links)
+        values = self.p.some(c.values, 2)
+        label = EntityInScope(parent, scope).label
+        left, right = (SelectParts((label,), scope.text, (f"{scope.col(kid, c)} = {literal(v)}",)) for v in values)
+        where = self.p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]").replace("{w}", c.words)
+        self.words["first"], self.words["second"] = (where.replace("{}", self.p.value(c, v)) for v in values)
+        if c.phrases.get("adjective"):
+            self.words["one"], self.words["two"] = values
+        return Compound(operator, left, right)
+
+    def union(self) -> Query:
+        """The values of like columns of two entities: names of people, or categories with common values."""
+        t, u = self.slots["t"], self.slots["u"]
+        people = t.who == u.who == "who" and len(t.label) == len(u.label) == 1
+        roles = ("category", "label") if people else ("category",)
+        alike = [
+            (c, d)
+            for c in t.of(*roles)
+            for d in u.of(*roles)
+            if c.role == d.role and (c.role == "label" or len(set(c.values) & set(d.values)) > 1)
+        ]
+        if t == u:
+            raise Unsuitable
+        c, d = self.p.any(alike)
+        self.words |= {"cols": plural(c.words), "cols2": plural(d.words), "things2": u.nouns}
+        left, right = (SelectParts((quoted(c.name),), quoted(entity.name)) for entity, c in ((t, c), (u, d)))
+        return Compound("UNION", left, right)
+
+    def with_and_without(self) -> Query:
+        """Parents that have children under a condition, and none of another entity."""
+        kid, parent = self.slots["kid"], self.slots["parent"]
+        other_link, other, _ = self.p.link(lambda other, same: same == parent and other != kid)
+        have, lack = self.p.condition(kid, SIMPLE), self.p.condition(other, SIMPLE) if self.p.chance(0.5) else None
+        where = (_among("IN", self.links[0], kid, have), _among("NOT IN", other_link, other, lack))
+        self.words |= self.kids_where(have) | {"others": other.nouns, "other_where": "", "other_have": other_link.have}
+        if lack:
+            lacked = self.kids_where(lack)
+            self.words |= {"others": lacked.get("kids", other.nouns), "other_where": lacked["kid_where"]}
+        scope = Scope((parent,))
+        return SelectParts((EntityInScope(parent, scope).label,), scope.text, where)
+
+    def average_count(self) -> Query:
+        """The average number of children of those parents that have some."""
+        link = self.links[0]
+        if link.nullable:
+            raise Unsuitable
+        inner = SelectParts(("COUNT(*) AS n",), quoted(self.slots["kid"].name), group=quoted(link.column))
+        return SelectParts(("AVG(n)",), f"({inner}) AS counts")
+
+    def self_join(self) -> Query:
+        """Rows of an entity with the row of the same entity that they refer to."""
+        link = self.p.any([link for link in self.p.graph.links if link.child == link.parent])
+        entity = self.slots["t"] = self.p.graph.entities[link.child]
+        name = quoted(entity.name)
+        self.words["role"] = link.role
+        source = f"{name} AS t1 JOIN {name} AS t2 ON t1.{quoted(link.column)} = t2.{quoted(link.parent_column)}"
+        return SelectParts(tuple(f"{side}.{quoted(c.name)}" for side in ("t1", "t2") for c in entity.label), source)
 
     # -- words -------------------------------------------------------------------------------------------------------
 
@@ -502,102 +580,6 @@ def _among(operator: str, link: Link, kid: Entity, condition: Condition | None) 
     known = (f"{quoted(link.column)} IS NOT NULL",) if link.nullable and operator == "NOT IN" else ()
     inner = SelectParts((quoted(link.column),), quoted(kid.name), where + known)
     return f"{quoted(link.parent_column)} {operator} ({inner})"
-
-
-# -- queries that no template can say ----------------------------------------------------------------------------------
-
-
-def two_sided(s: Sketch, operator: str) -> Query:
-    """A category under two conditions on another column of its entity, combined by a set operator."""
-    entity, c = s.slots["t"], s.slots["c"]
-    kinds = s.p.any([("equal", "equal"), ("greater", "less"), ("less", "greater")])
-    first = s.p.condition(entity, kinds[:1], c.attributes)
-    second = s.p.condition(entity, kinds[1:], [one for one in entity.columns if one != first.attribute])
-    if first.sql == second.sql:
-        raise Unsuitable
-    s.words |= {"first": first.text, "second": second.text}
-    scope = Scope((entity,))
-    left, right = (SelectParts((c.within(scope),), scope.text, (side.within(scope),)) for side in (first, second))
-    return Compound(operator, left, right)
-
-
-def both(s: Sketch, operator: str) -> Query:
-    """Parents with children of one kind and (INTERSECT) or but not (EXCEPT) of another."""
-    kid, parent = s.slots["kid"], s.slots["parent"]
-    c = s.p.any(kid.of("category"))
-    scope = join([parent, kid], s.links)
-    values = s.p.some(c.values, 2)
-    label = EntityInScope(parent, scope).label
-    left, right = (SelectParts((label,), scope.text, (f"{scope.col(kid, c)} = {literal(v)}",)) for v in values)
-    where = s.p.phrase(c, "where", "[whose {w} is {}|with the {w} {}|with {w} {}]").replace("{w}", c.words)
-    s.words["first"], s.words["second"] = (where.replace("{}", s.p.value(c, v)) for v in values)
-    if c.phrases.get("adjective"):
-        s.words["one"], s.words["two"] = values
-    return Compound(operator, left, right)
-
-
-def union(s: Sketch) -> Query:
-    """The values of like columns of two entities: names of people, or categories with common values."""
-    t, u = s.slots["t"], s.slots["u"]
-    people = t.who == u.who == "who" and len(t.label) == len(u.label) == 1
-    roles = ("category", "label") if people else ("category",)
-    alike = [
-        (c, d)
-        for c in t.of(*roles)
-        for d in u.of(*roles)
-        if c.role == d.role and (c.role == "label" or len(set(c.values) & set(d.values)) > 1)
-    ]
-    if t == u:
-        raise Unsuitable
-    c, d = s.p.any(alike)
-    s.words |= {"cols": plural(c.words), "cols2": plural(d.words), "things2": u.nouns}
-    left, right = (SelectParts((quoted(c.name),), quoted(entity.name)) for entity, c in ((t, c), (u, d)))
-    return Compound("UNION", left, right)
-
-
-def with_and_without(s: Sketch) -> Query:
-    """Parents that have children under a condition, and none of another entity."""
-    kid, parent = s.slots["kid"], s.slots["parent"]
-    other_link, other, _ = s.p.link(lambda other, same: same == parent and other != kid)
-    have, lack = s.p.condition(kid, SIMPLE), s.p.condition(other, SIMPLE) if s.p.chance(0.5) else None
-    where = (_among("IN", s.links[0], kid, have), _among("NOT IN", other_link, other, lack))
-    s.words |= s.kids_where(have) | {"others": other.nouns, "other_where": "", "other_have": other_link.have}
-    if lack:
-        lacked = s.kids_where(lack)
-        s.words |= {"others": lacked.get("kids", other.nouns), "other_where": lacked["kid_where"]}
-    scope = Scope((parent,))
-    return SelectParts((EntityInScope(parent, scope).label,), scope.text, where)
-
-
-def average_count(s: Sketch) -> Query:
-    """The average number of children of those parents that have some."""
-    link = s.links[0]
-    if link.nullable:
-        raise Unsuitable
-    inner = SelectParts(("COUNT(*) AS n",), quoted(s.slots["kid"].name), group=quoted(link.column))
-    return SelectParts(("AVG(n)",), f"({inner}) AS counts")
-
-
-def self_join(s: Sketch) -> Query:
-    """Rows of an entity with the row of the same entity that they refer to."""
-    link = s.p.any([link for link in s.p.graph.links if link.child == link.parent])
-    entity = s.slots["t"] = s.p.graph.entities[link.child]
-    name = quoted(entity.name)
-    s.words["role"] = link.role
-    source = f"{name} AS t1 JOIN {name} AS t2 ON t1.{quoted(link.column)} = t2.{quoted(link.parent_column)}"
-    return SelectParts(tuple(f"{side}.{quoted(c.name)}" for side in ("t1", "t2") for c in entity.label), source)
-
-
-BUILDERS: dict[str, Callable[[Sketch], Query]] = {
-    "intersect_groups": lambda s: two_sided(s, "INTERSECT"),
-    "except_groups": lambda s: two_sided(s, "EXCEPT"),
-    "intersect_children": lambda s: both(s, "INTERSECT"),
-    "except_children": lambda s: both(s, "EXCEPT"),
-    "union_tables": union,
-    "with_and_without": with_and_without,
-    "average_count": average_count,
-    "self_join": self_join,
-}
 
 
 def _spell_out(text: str) -> str:
