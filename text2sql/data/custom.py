@@ -15,32 +15,47 @@ prompt, a metric or a model. Sample values are kept apart in the index and dropp
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
+from sqlglot.errors import SqlglotError
+
+from text2sql.ask.catalog import Relations, relation
+from text2sql.ask.place import is_sqlite
+from text2sql.ask.schema_file import read
+from text2sql.ask.servers import Remote, hide
 from text2sql.config import require
+from text2sql.conversion.databases import describe, open_source
+from text2sql.conversion.databases.dump import copy_lines, script, write_lines
+from text2sql.data.made.made_rows import fill_tables
+from text2sql.data.mini.dataset import write_training_part
+from text2sql.data.mini.domain import load_folder
+from text2sql.data.mini.graph import from_schema
+from text2sql.data.mini.questions import generate_questions
+from text2sql.data.pairs import Pair, read_pairs, same_spelling, without_own_names
 from text2sql.data.spider.examples import FILES, GENERATED, PAIRS
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl, write_jsonl
+from text2sql.files import read_jsonl, write_json, write_jsonl
+from text2sql.postgres.compare import Result
+from text2sql.postgres.load import load_dump
+from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.postgres.script import run_leniently, script_statements
+from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote, read_index, write_index
+from text2sql.scoring.hardness import hardness
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from text2sql.ask.catalog import Relations
-    from text2sql.data.pairs import Pair
-    from text2sql.postgres.compare import Result
-    from text2sql.postgres.server import Server
-
-Execute = Callable[[str], "Result"]
+Execute = Callable[[str], Result]
 Lines = Callable[[Table], Iterable[str]]
 Row = dict[str, Any]
 #: below data/source; there is one only if the data are one's own
@@ -57,7 +72,7 @@ FEWEST = 10
 SCRATCH, AUTHOR = "scratch", "author"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Custom:
     """data.source of kind custom; conf/data/custom.yaml explains each key."""
 
@@ -86,10 +101,6 @@ class Custom:
         Raises:
             UserError: database or pairs cannot be read, or hardly any question is left.
         """
-        from text2sql.conversion.databases.dump import script, write_lines
-        from text2sql.data.pairs import read_pairs
-        from text2sql.postgres.sandbox import Limits, Sandbox
-        from text2sql.postgres.server import server
 
         pairs = list(read_pairs(Path(self.pairs))) if self.pairs else []
         shutil.rmtree(target, ignore_errors=True)
@@ -117,7 +128,7 @@ class Custom:
 # --- The database -----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class OwnDatabase:
     """A schema without what is hidden, the lines of COPY for each of its tables, and whether these rows are real."""
 
@@ -133,8 +144,6 @@ def open_own(options: Custom, running: Server, seed: int) -> Iterator[OwnDatabas
     Raises:
         UserError: there is no database, or it cannot be read.
     """
-    from text2sql.ask.place import is_sqlite
-
     dsn = os.environ.get(options.dsn_variable)
     if options.database is None and not dsn:
         remedy = f"set data.source.database to a schema file or SQLite database, or {options.dsn_variable} to a DSN"
@@ -153,8 +162,6 @@ def open_own(options: Custom, running: Server, seed: int) -> Iterator[OwnDatabas
 @contextmanager
 def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
     """A server that is read through `dsn`."""
-    from text2sql.ask.servers import Remote
-
     with Remote(dsn, seconds=options.timeout_seconds) as remote:
         schema = remote.schema(hidden=options.hidden)
 
@@ -170,12 +177,6 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
 @contextmanager
 def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
     """An SQLite database as the stage databases describes it."""
-    from itertools import islice
-
-    from text2sql.ask.servers import hide
-    from text2sql.conversion.databases import describe, open_source
-    from text2sql.conversion.databases.dump import copy_lines
-
     with open_source(path) as opened:
         whole = describe(opened, path.stem, 0)
         by_name = {table.name: table for table in opened.tables()}
@@ -192,17 +193,11 @@ def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
 @contextmanager
 def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterator[OwnDatabase]:
     """A schema file, loaded into a database of ours as far as PostgreSQL takes it, with made-up rows."""
-    import random
-
-    from text2sql.ask.schema_file import read
-    from text2sql.ask.servers import hide
-    from text2sql.data.made.made_rows import fill_tables
-
     schema = read(path, running)
     with author_of_scratch(running) as connection:
         load_schema(connection, path, schema)
         notes = fill_tables(connection, random.Random(seed))
-        shown = hide(dataclasses.replace(schema, notes=(*schema.notes, *notes)), options.hidden)
+        shown = hide(replace(schema, notes=(*schema.notes, *notes)), options.hidden)
         castable = with_castable_types(shown, connection)
         yield OwnDatabase(castable, lambda table: copied_lines(connection, table, options.rows), real=False)
 
@@ -210,8 +205,6 @@ def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterat
 @contextmanager
 def author_of_scratch(running: Server, name: str = SCRATCH) -> Iterator[psycopg.Connection]:
     """A connection to an empty database, of a role that owns it and can do nothing else."""
-    import psycopg
-
     running.create_database(name)
     with psycopg.connect(running.dsn(name), autocommit=True) as connection:
         if connection.execute("select from pg_roles where rolname = %s", [AUTHOR]).fetchone() is None:
@@ -225,11 +218,6 @@ def author_of_scratch(running: Server, name: str = SCRATCH) -> Iterator[psycopg.
 
 def load_schema(connection: psycopg.Connection, path: Path, schema: Schema) -> None:
     """Load a file into the database; tables of `schema` that the server did not take are made of what was read."""
-    import psycopg
-
-    from text2sql.conversion.databases.dump import script
-    from text2sql.postgres.script import run_leniently, script_statements
-
     run_leniently(connection, path.read_text(encoding="utf-8-sig"))
     connection.execute(b"reset all")
     spaces = connection.execute(
@@ -238,7 +226,7 @@ def load_schema(connection: psycopg.Connection, path: Path, schema: Schema) -> N
     ).fetchall()
     connection.execute(f"set search_path = {', '.join(quote(name) for (name,) in spaces)}".encode())
     there = {name for (name,) in connection.execute(b"select relname from pg_class where relkind in ('r', 'p', 'v')")}
-    missing = dataclasses.replace(schema, tables=tuple(t for t in schema.tables if t.name not in there))
+    missing = replace(schema, tables=tuple(t for t in schema.tables if t.name not in there))
     missing = with_known_types(missing, connection)
     for statement, _ in script_statements("".join(script(missing, lambda table: ()))):
         if not statement.startswith("COPY "):
@@ -259,8 +247,6 @@ def copied_lines(
     Args:
         relations: tables whose schema SQL must name.
     """
-    from text2sql.ask.catalog import relation
-
     names = ", ".join(f"{quote(column.name)}::{column.type}" for column in table.columns)
     with connection.cursor() as cursor:
         query = f"copy (select {names} from {relation(table.name, relations or {})} limit {limit or 'all'}) to stdout"
@@ -271,28 +257,30 @@ def copied_lines(
                 yield from (line.decode() + "\n" for line in whole)
 
 
+def with_columns(schema: Schema, change: Callable[[Table, Column], Column]) -> Schema:
+    """`schema` with each column changed."""
+    tables = (replace(t, columns=tuple(change(t, column) for column in t.columns)) for t in schema.tables)
+    return replace(schema, tables=tuple(tables))
+
+
 def with_types(schema: Schema, right: Callable[[Table, Column], bool]) -> Schema:
     """`schema` with text for the columns whose types are not right, and a note on each."""
-    notes, tables = list(schema.notes), []
-    for table in schema.tables:
-        columns = []
-        for column in table.columns:
-            if not right(table, column):
-                plain = "text[]" if column.type.endswith("[]") else "text"
-                notes.append(f"{table.name}.{column.name} is {plain} here, not {column.type}")
-                column = dataclasses.replace(column, type=plain)
-            columns.append(column)
-        tables.append(dataclasses.replace(table, columns=tuple(columns)))
-    return dataclasses.replace(schema, tables=tuple(tables), notes=tuple(notes))
+    notes = list(schema.notes)
+
+    def typed(table: Table, column: Column) -> Column:
+        if right(table, column):
+            return column
+        plain = "text[]" if column.type.endswith("[]") else "text"
+        notes.append(f"{table.name}.{column.name} is {plain} here, not {column.type}")
+        return replace(column, type=plain)
+
+    return replace(with_columns(schema, typed), notes=tuple(notes))
 
 
 def with_castable_types(schema: Schema, connection: psycopg.Connection, relations: Relations | None = None) -> Schema:
     """`schema` with text for columns that the server cannot cast to the type in a prompt (bit(8) to boolean)."""
-    from text2sql.ask.catalog import relation
 
     def runs(what: str, table: Table) -> bool:
-        import psycopg
-
         try:
             with connection.transaction():
                 connection.execute(f"select {what} from {relation(table.name, relations or {})} limit 0".encode())
@@ -309,15 +297,10 @@ def with_castable_types(schema: Schema, connection: psycopg.Connection, relation
 
 def with_known_types(schema: Schema, connection: psycopg.Connection) -> Schema:
     """`schema` with text for the columns whose type the server does not know, as those of extensions."""
-    known: dict[str, bool] = {}
-
-    def is_known(_: Table, column: Column) -> bool:
-        if column.type not in known:
-            row = connection.execute("select to_regtype(%s)", [column.type]).fetchone()
-            known[column.type] = row is not None and row[0] is not None
-        return known[column.type]
-
-    return with_types(schema, is_known)
+    known = functools.cache(
+        lambda type_: connection.execute("select to_regtype(%s) is not null", [type_]).fetchone()[0]
+    )
+    return with_types(schema, lambda _, column: known(column.type))
 
 
 def loadable(schema: Schema, running: Server) -> Schema:
@@ -325,15 +308,14 @@ def loadable(schema: Schema, running: Server) -> Schema:
 
     Keys may point to rows beyond the limit of rows, or to columns that are unique only on the user's server.
     """
-    import psycopg
 
     def loose(table: Table) -> Table:
-        keys = tuple(dataclasses.replace(key, enforced=False) for key in table.foreign_keys)
-        return dataclasses.replace(table, foreign_keys=keys)
+        keys = tuple(replace(key, enforced=False) for key in table.foreign_keys)
+        return replace(table, foreign_keys=keys)
 
     with psycopg.connect(running.dsn(), autocommit=True) as connection:
         schema = with_known_types(schema, connection)
-    return dataclasses.replace(schema, tables=tuple(loose(table) for table in schema.tables))
+    return replace(schema, tables=tuple(loose(table) for table in schema.tables))
 
 
 @contextmanager
@@ -343,10 +325,6 @@ def copied(running: Server, dump: Path, db_id: str) -> Iterator[psycopg.Connecti
     Raises:
         UserError: the dump cannot be loaded.
     """
-    import psycopg
-
-    from text2sql.postgres.load import load_dump
-
     try:
         load_dump(running, dump, db_id)
     except psycopg.Error as error:
@@ -358,21 +336,17 @@ def copied(running: Server, dump: Path, db_id: str) -> Iterator[psycopg.Connecti
 
 def with_samples(schema: Schema, connection: psycopg.Connection) -> Schema:
     """`schema` with the numbers of rows and some values of each column."""
-    tables = []
-    for table in schema.tables:
-        values = values_of(table, connection)
-        columns = tuple(
-            dataclasses.replace(
-                column,
-                samples=tuple(dict.fromkeys(v for v in values[column.name] if v is not None))[
-                    : SAMPLES if kind_of(column.type) == "text" else OTHER_SAMPLES
-                ],
-            )
-            for column in table.columns
-        )
-        count = connection.execute(f"select count(*) from {quote(table.name)}".encode()).fetchone()
-        tables.append(dataclasses.replace(table, columns=columns, rows=count[0] if count else 0))
-    return dataclasses.replace(schema, tables=tuple(tables))
+    values = {table.name: values_of(table, connection) for table in schema.tables}
+
+    def sampled(table: Table, column: Column) -> Column:
+        known = dict.fromkeys(value for value in values[table.name][column.name] if value is not None)
+        most = SAMPLES if kind_of(column.type) == "text" else OTHER_SAMPLES
+        return replace(column, samples=tuple(islice(known, most)))
+
+    def rows(table: Table) -> int:
+        return connection.execute(f"select count(*) from {quote(table.name)}".encode()).fetchone()[0]
+
+    return replace(schema, tables=tuple(replace(t, rows=rows(t)) for t in with_columns(schema, sampled).tables))
 
 
 def values_of(table: Table, connection: psycopg.Connection) -> dict[str, list[str | None]]:
@@ -393,8 +367,6 @@ def values_of(table: Table, connection: psycopg.Connection) -> dict[str, list[st
 
 def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, real: bool) -> Iterator[Row]:
     """An example for each pair, rejected with line and reason if its query does not run."""
-    from text2sql.data.pairs import same_spelling, without_own_names
-
     tables = {table.name for table in schema.tables}
     types = {column.type for table in schema.tables for column in table.columns}
     first: dict[str, str] = {}
@@ -419,11 +391,6 @@ def generated(
     schema: Schema, connection: psycopg.Connection, execute: Execute, seed: int, count: int, real: bool
 ) -> Iterator[Row]:
     """Examples of the embedded data's shapes on this schema, kept only where their answer says something."""
-    import random
-
-    from text2sql.data.mini.graph import from_schema
-    from text2sql.data.mini.questions import generate_questions
-
     values = {
         (table.name, name): column for table in schema.tables for name, column in values_of(table, connection).items()
     }
@@ -446,10 +413,6 @@ def example(id_: str, db_id: str, question: str, sql: str, reason: str | None, r
 
 def hardness_of(sql: str) -> str:
     """Spider's level of a query; what only PostgreSQL can parse is no easy query."""
-    from sqlglot.errors import SqlglotError
-
-    from text2sql.scoring.hardness import hardness
-
     try:
         return hardness(sql, "postgres")
     except SqlglotError:
@@ -458,10 +421,6 @@ def hardness_of(sql: str) -> str:
 
 def write_embedded(target: Path, seed: int, per_domain: int, others: set[str]) -> None:
     """Write the embedded data's training part beside one's own, so that an adapter does not forget what it knew."""
-    from text2sql.data.mini.dataset import write_training_part
-    from text2sql.data.mini.domain import load_folder
-    from text2sql.files import write_json
-
     if both := sorted(others & {domain.db_id for domain in load_folder("domains")}):
         raise UserError(f"{both[0]} is also a database of the embedded data", "give the database another name")
     examples, tables = write_training_part(target, seed, per_domain)
@@ -519,12 +478,9 @@ def own_databases(source: Path, dumps: Path, samples: int) -> dict[str, Schema]:
     for dump in folder.glob("*.sql"):
         shutil.copyfile(dump, dumps / dump.name)
 
-    def cut(table: Table) -> Table:
-        kept = (dataclasses.replace(column, samples=column.samples[:samples]) for column in table.columns)
-        return dataclasses.replace(table, columns=tuple(kept))
-
     index = read_index(folder / "schema_index.json")
-    return {k: dataclasses.replace(v, tables=tuple(cut(t) for t in v.tables)) for k, v in index.items()}
+    cut = functools.partial(with_columns, change=lambda _, column: replace(column, samples=column.samples[:samples]))
+    return {db_id: cut(schema) for db_id, schema in index.items()}
 
 
 def own_examples(source: Path) -> list[Row]:

@@ -12,15 +12,22 @@ this repository. What is trained on are the embedded data; to score an adapter t
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import chain, combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from text2sql.ask.servers import Remote
 from text2sql.config import require
+from text2sql.conversion.databases.dump import script, write_lines
 from text2sql.data.custom import (
     FOLDER,
     Row,
@@ -37,31 +44,21 @@ from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, sha256, write_jsonl
+from text2sql.postgres.compare import Result, suite
+from text2sql.postgres.load import loaded_sandbox
+from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.postgres.script import run_leniently
+from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema, write_index
-
-if TYPE_CHECKING:
-    from text2sql.postgres.compare import Result
-    from text2sql.postgres.sandbox import Sandbox
-    from text2sql.postgres.server import Server
+from text2sql.sql import parse_one
 
 QUESTIONS = "questions_gen_postgres.csv"
 #: sha256 of the questions, and of each database's script
-HASHES = {
-    QUESTIONS: "b77f2cb9738910865ec336f4c8072372d96f982572dd72b4b5b9e31ce4a66d29",
-    "databases/academic.sql": "b107573b8724c3bad01496e284c870f6c91ca1186ce80307bdc914dce6a305c6",
-    "databases/advising.sql": "d218fd134251ae5fd04f08ac94241a06a0967f5634bc235fc50b37dd55b58732",
-    "databases/atis.sql": "eac836d06e1d09af95ec52d0697b9ff3f3d5e36aad528924c975933a84b15f84",
-    "databases/geography.sql": "cec75fc505d1d7fe338f1614eb5e0e11beadd12bc6e5bb0b64191d424a25cd85",
-    "databases/restaurants.sql": "6d495507d02384455e89444de4b7f4bba7e87e03f8d241ad139c3e0848cdc416",
-    "databases/scholar.sql": "d9b3ff1c30683862fedad30bf072e3293c62dffb5c7419427a8a54fdbee6a6b4",
-    "databases/yelp.sql": "ba2403129a48f099d0bfa0983930211baed1f239f44358fd9b89a485122ef68f",
-}
-#: sample values of each column, of which the stage databases keeps as many as are asked for
-SAMPLES = 1000
+HASHES: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class SqlEval:
     """data.source of kind sql_eval; conf/data/sql_eval.yaml explains each key."""
 
@@ -86,9 +83,6 @@ class SqlEval:
         Raises:
             UserError: a file cannot be fetched or is another one, or a database cannot be loaded.
         """
-        from text2sql.postgres.sandbox import Limits, Sandbox
-        from text2sql.postgres.server import server
-
         root = Path(self.folder)
         fetch_files(root, self.questions_url, self.databases_url)
         shutil.rmtree(target, ignore_errors=True)
@@ -98,20 +92,14 @@ class SqlEval:
         with server() as running:
             schemas = load_databases(root, running, folder)
             with Sandbox(running, Limits(timeout_seconds=self.timeout_seconds)) as sandbox:
-                rows = [
-                    example_of(question, sandbox, self.today) for question in track(questions, "golds", len(questions))
-                ]
+                shown = track(questions, "golds", len(questions))
+                rows = [example_of(question, sandbox, self.today) for question in shown]
         write_index(folder / "schema_index.json", schemas)
         write_jsonl(folder / "examples.jsonl", rows)
         write_embedded(target, seed, self.embedded, set(schemas))
         rejected = [row["id"] for row in rows if row["status"] == "rejected"]
-        return {
-            "kind": self.kind,
-            "examples": {TEST_FILE: len(rows)},
-            "databases": len(schemas),
-            "today": self.today,
-            "rejected": rejected,
-        }
+        counts = {"examples": {TEST_FILE: len(rows)}, "databases": len(schemas)}
+        return {"kind": self.kind, **counts, "today": self.today, "rejected": rejected}
 
 
 def fetch_files(root: Path, questions_url: str, databases_url: str) -> None:
@@ -132,7 +120,7 @@ def fetch_files(root: Path, questions_url: str, databases_url: str) -> None:
             raise UserError(f"{path} has sha256 {actual}, not the pinned {pinned}", "remove it, and run this again")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class EvalQuestion:
     """A question with its golds; `category` is the authors': group_by, order_by, ratio, table_join, instruct ..."""
 
@@ -179,11 +167,6 @@ def golds_of(query: str) -> Iterator[str]:
 
 def pinned(sql: str, today: str) -> str:
     """`sql` with that day in place of CURRENT_DATE, now() and the like, so that its answer is the same every day."""
-    from sqlglot import exp
-    from sqlglot.errors import SqlglotError
-
-    from text2sql.sql import parse_one
-
     moments = (exp.CurrentTimestamp, exp.CurrentDatetime, exp.Localtimestamp)
     try:
         tree = parse_one(sql)
@@ -202,10 +185,6 @@ def pinned(sql: str, today: str) -> str:
 
 def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schema]:
     """Load each database's script into a server of ours, and a dump of it as for one's own; returns the schemas."""
-    from text2sql.ask.servers import Remote
-    from text2sql.conversion.databases.dump import script, write_lines
-    from text2sql.postgres.script import run_leniently
-
     schemas = {}
     for name in HASHES:
         path = root / name
@@ -218,7 +197,7 @@ def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schem
             connection.execute(b"reset all")
             with Remote(running.dsn(scratch)) as remote:
                 schema = loadable(with_castable_types(remote.schema(), connection), running)
-            schema = dataclasses.replace(schema, db_id=path.stem)
+            schema = replace(schema, db_id=path.stem)
             dump = folder / f"{path.stem}.sql"
             write_lines(dump, script(schema, lambda table, c=connection: copied_lines(c, table, None)))
         with copied(running, dump, path.stem) as connection:
@@ -252,10 +231,6 @@ def judge_sql_eval(folder: Path, predictions: Mapping[str, str], today: str) -> 
     Returns:
         rows with `id`, `db_id`, `category`, `question`, `predicted`, `authors`, `suite`, `error`.
     """
-    from text2sql.postgres.compare import suite
-    from text2sql.postgres.load import loaded_sandbox
-    from text2sql.postgres.sandbox import Limits
-
     examples = [row for row in read_jsonl(folder / "examples.jsonl") if row["id"] in predictions]
     databases = sorted({row["db_id"] for row in examples})
     judged = []
@@ -332,8 +307,6 @@ def _same(a: Any, b: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """Numbers of every type as floats, texts and the rest as they are; what cannot be compared as text."""
-    from decimal import Decimal
-
     if isinstance(value, bool | int | float | Decimal):
         return float(value)
     return value if value is None or isinstance(value, str) else str(value)

@@ -101,7 +101,7 @@ def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Con
     check_nodes(tree)
     step = "names"
     try:
-        tree.meta["width"] = bind(tree, schema)
+        bind(tree, schema)
         tables = frozenset(t.meta["table"].source for t in tree.find_all(exp.Table) if "table" in t.meta)
         blanks = _blank_columns(tree, schema)
         for rule in rules:

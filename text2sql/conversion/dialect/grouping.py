@@ -153,8 +153,6 @@ def _concatenated(node: exp.GroupConcat) -> exp.Expression:
         last = exp.Order(this=last, expressions=[o.copy() for o in order.expressions])
     joined = exp.Anonymous(this="string_agg", expressions=[first, last])
     joined.meta[MADE] = True
-    if order is None and isinstance(separator, exp.Literal):
-        joined.meta["separator"] = separator.this
     return with_type(joined, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
 
 
@@ -359,32 +357,21 @@ def _the_extreme(select: exp.Select) -> exp.Expression | None:
 
 
 def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Expression:
-    """A bare column's value: of the row with the least or greatest value, or of any row.
-
-    `any_of` in its meta are the arrays of what the value could as well be, and of what those are sorted by.
-    """
-    type_ = replace(type_of(node), nullable=True)
+    """A bare column's value: of the row with the least or greatest value, or of any row."""
     if extreme is not None and node == extreme.this:
         return extreme.copy()
     if extreme is None:
-        value: exp.Expression = exp.Anonymous(this="any_value", expressions=[node.copy()])
-        value.meta["any_of"] = (_array(node.copy()), None)
-        type_ = replace(type_, nullable=type_of(node).nullable)
+        value = with_type(exp.Anonymous(this="any_value", expressions=[node.copy()]), type_of(node))
     else:
         ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
         ordered.meta["nulls_last"] = True
-        array = _array(exp.Order(this=node.copy(), expressions=[ordered]))
-        sorted_by = _array(exp.Order(this=_argument(extreme).copy(), expressions=[ordered.copy()]))
+        in_order = exp.Order(this=node.copy(), expressions=[ordered])
+        array = with_type(exp.Anonymous(this="array_agg", expressions=[in_order]), TEXT)
+        array.meta[MADE] = True
         value = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
-        value.meta["any_of"] = (array.copy(), sorted_by)
+        value = with_type(value, replace(type_of(node), nullable=True))
     value.meta[MADE] = True
-    return with_type(value, type_)
-
-
-def _array(node: exp.Expression) -> exp.Expression:
-    array = exp.Anonymous(this="array_agg", expressions=[node])
-    array.meta[MADE] = True
-    return with_type(array, TEXT)
+    return value
 
 
 def _as_first_row(select: exp.Select) -> bool:

@@ -96,13 +96,13 @@ class NameScope(_Shared):
 Columns = list[tuple[str, Type]]
 
 
-def bind(query: exp.Query, schema: Schema) -> int:
-    """Resolve every name of `query`; returns the number of columns of its result.
+def bind(query: exp.Query, schema: Schema) -> None:
+    """Resolve every name of `query`.
 
     Raises:
         Rejected: a table or column that the schema does not have, or an ambiguous name.
     """
-    return len(_query(query, NameScope(schema)))
+    _query(query, NameScope(schema))
 
 
 def _query(node: exp.Expression, parent: NameScope) -> Columns:

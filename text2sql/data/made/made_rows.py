@@ -11,16 +11,13 @@ import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import psycopg
 import yaml
 from psycopg import sql
 
 from text2sql.data.made.values import FillColumn, ValuesOfTypes, attempt
 from text2sql.data.mini.rows import shuffled_list
-
-if TYPE_CHECKING:
-    import psycopg
 
 #: rows made up for a table
 ROWS = 40
