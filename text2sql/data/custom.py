@@ -39,7 +39,6 @@ from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.databases.dump import copy_lines, script, write_lines
 from text2sql.data.made.made_rows import fill_tables
 from text2sql.data.mini.dataset import write_training_part
-from text2sql.data.mini.domain import load_folder
 from text2sql.data.mini.graph import from_schema
 from text2sql.data.mini.questions import generate_questions
 from text2sql.data.pairs import Pair, read_pairs, same_spelling, without_own_names
@@ -421,9 +420,7 @@ def hardness_of(sql: str) -> str:
 
 def write_embedded(target: Path, seed: int, per_domain: int, others: set[str]) -> None:
     """Write the embedded data's training part beside one's own, so that an adapter does not forget what it knew."""
-    if both := sorted(others & {domain.db_id for domain in load_folder("domains")}):
-        raise UserError(f"{both[0]} is also a database of the embedded data", "give the database another name")
-    examples, tables = write_training_part(target, seed, per_domain)
+    examples, tables = write_training_part(target, seed, per_domain, others)
     for name in FILES:
         write_json(target / name, examples if name == FILES[0] else [])
     write_json(target / "tables.json", tables)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,19 @@ def generate_dataset(target: Path, seed: int, questions_per_domain: int) -> None
 
 
 def write_training_part(
-    target: Path, seed: int, questions_per_domain: int
+    target: Path, seed: int, questions_per_domain: int, others: Collection[str] = ()
 ) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
-    """Write the databases of the training domains; returns their examples, and their entries of tables.json."""
+    """Write the databases of the training domains; returns their examples, and their entries of tables.json.
+
+    Raises:
+        UserError: one of the `others`, databases that will lie beside them, has the name of a domain.
+    """
+    domains = load_folder("domains")
+    if both := sorted({*others} & {domain.db_id for domain in domains}):
+        what = f"{', '.join(both)}: a database of this name is in the embedded data as well"
+        raise UserError(what, "give the database another name, or leave out the embedded data (data.source.primer or embedded)")
     examples, tables = [], []
-    for domain in load_folder("domains"):
+    for domain in domains:
         rows = make_rows(domain, seed)
         connection = write_database(target, domain, rows)
         rng = random.Random(f"{seed}/{domain.db_id}/questions")
@@ -71,12 +80,8 @@ def add_primer(target: Path, seed: int, questions_per_domain: int) -> None:
         UserError: the data set has a database of the name of a domain.
     """
     described = read_json(target / "tables.json")
-    there = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
-    if both := sorted(there & {domain.db_id for domain in load_folder("domains")}):
-        raise UserError(
-            f"{', '.join(both)}: a database both of the archive and of the embedded data", "data.source.primer=0"
-        )
-    examples, tables = write_training_part(target, seed, questions_per_domain)
+    others = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
+    examples, tables = write_training_part(target, seed, questions_per_domain, others)
     write_json(target / "tables.json", [*described, *tables])
     write_json(target / PRIMER_FILE, examples)
 

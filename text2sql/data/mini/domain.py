@@ -25,12 +25,12 @@ class ColumnSpec:
 
     name: str
     type: str
-    values: Any
     words: str
-    ref: tuple[str, str] | None
-    unique: bool
-    missing: float
     phrases: Mapping[str, Any]
+    values: Any = None
+    ref: tuple[str, str] | None = None
+    unique: bool = False
+    missing: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,17 +146,10 @@ def _table(name: str, value: dict[str, Any]) -> TableSpec:
 
 
 def _column(name: str, value: dict[str, Any]) -> ColumnSpec:
-    ref = tuple(value["ref"].split(".")) if "ref" in value else None
-    return ColumnSpec(
-        name=name,
-        type=value["type"],
-        values=value.get("values"),
-        words=value.get("words", spoken(name)),
-        ref=ref,
-        unique=bool(value.get("unique", False)),
-        missing=float(value.get("missing", 0.0)),
-        phrases={k: _blanks(v) for k, v in value.items() if k not in _COLUMN_KEYS},
-    )
+    given = {key: value[key] for key in _COLUMN_KEYS if key in value} | {"words": value.get("words", spoken(name))}
+    if "ref" in value:
+        given["ref"] = tuple(value["ref"].split("."))
+    return ColumnSpec(name, phrases={k: _blanks(v) for k, v in value.items() if k not in _COLUMN_KEYS}, **given)
 
 
 def _blanks(phrase: Any) -> Any:

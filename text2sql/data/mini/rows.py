@@ -20,72 +20,71 @@ Rows = dict[str, list[Row]]
 
 def make_rows(domain: Domain, seed: object) -> Rows:
     """Rows of every table, in the order of the description, parents first."""
-    made: Rows = {}
+    rows: Rows = {}
     for table in domain.tables:
-        made[table.name] = list(table.data) if table.data else _make_table(domain, table, made, seed)
-    return made
-
-
-def _make_table(domain: Domain, table: TableSpec, made: Rows, seed: object) -> list[Row]:
-    columns: dict[str, list[Any]] = {}
-    for column in table.columns:
-        rng = random.Random(f"{seed}/{domain.db_id}/{table.name}/{column.name}")
-        columns[column.name] = _make_column(domain, table, column, made, columns, rng)
-    rows = list(zip(*columns.values(), strict=True))
-    if len(table.key) > 1:  # a bridge: pairs drawn twice are dropped, so `rows` is an upper bound
-        positions = [[c.name for c in table.columns].index(k) for k in table.key]
-        rows = list({tuple(row[p] for p in positions): row for row in rows}.values())
+        rows[table.name] = list(table.data) if table.data else _TableRows(domain, table, rows).draw(seed)
     return rows
 
 
-def _make_column(
-    domain: Domain, table: TableSpec, column: ColumnSpec, made: Rows, before: dict[str, list[Any]], rng: random.Random
-) -> list[Any]:
-    count = table.rows
-    if column.ref:
-        values = _references(domain, table, column, made, before, rng)
-    elif isinstance(column.values, str) and column.values.startswith("copy "):
-        values = _copies(domain, table, column, made, before)
-    elif column.unique or (table.key == (column.name,)):
-        values = _distinct(column, count, rng)
-    else:
-        draw = _maker(column, before)
-        values = [draw(rng, i) for i in range(count)]
-    # a single draw each, also where no value is blanked: the share of NULLs does not shift the values
-    return [None if rng.random() < column.missing else v for v in values] if column.missing else values
+class _TableRows:
+    """The rows of one table, column by column; `rows` are those of the tables before it."""
 
+    def __init__(self, domain: Domain, table: TableSpec, rows: Rows) -> None:
+        self.domain, self.table, self.rows = domain, table, rows
+        self.columns: dict[str, list[Any]] = {}
 
-def _references(
-    domain: Domain, table: TableSpec, column: ColumnSpec, made: Rows, before: dict[str, list[Any]], rng: random.Random
-) -> list[Any]:
-    """Foreign keys: some parents get many children and a few none, as in life. A self reference points upwards."""
-    parent = domain.table(column.ref[0])
-    if parent is table:
-        keys = before[column.ref[1]]
-        return [None if i == 0 else keys[_skewed(rng, i)] for i in range(table.rows)]
-    position = [c.name for c in parent.columns].index(column.ref[1])
-    keys = [row[position] for row in made[parent.name]]
-    if column.unique:
-        return shuffled_list(keys, rng)[: table.rows]
-    if column.phrases.get("all"):  # each parent once, then as chance has it
-        rest = [keys[_skewed(rng, len(keys))] for _ in range(table.rows - len(keys))]
-        return shuffled_list([*keys, *rest], rng)[: table.rows]
-    used = len(keys) - max(1, len(keys) // 8) if len(keys) > 3 else len(keys)
-    order = shuffled_list(keys, rng)[:used]
-    return [order[_skewed(rng, used)] for _ in range(table.rows)]
+    def draw(self, seed: object) -> list[Row]:
+        """Each column on a stream of its own."""
+        table = self.table
+        for column in table.columns:
+            rng = random.Random(f"{seed}/{self.domain.db_id}/{table.name}/{column.name}")
+            values = self._values(column, rng)
+            # a single draw each, also where no value is blanked: the share of NULLs does not shift the values
+            blanked = [None if rng.random() < column.missing else v for v in values] if column.missing else values
+            self.columns[column.name] = blanked
+        rows = list(zip(*self.columns.values(), strict=True))
+        if len(table.key) > 1:  # a bridge: pairs drawn twice are dropped, so `rows` is an upper bound
+            positions = [[c.name for c in table.columns].index(k) for k in table.key]
+            rows = list({tuple(row[p] for p in positions): row for row in rows}.values())
+        return rows
 
+    def _values(self, column: ColumnSpec, rng: random.Random) -> list[Any]:
+        if column.ref:
+            return self._references(column, rng)
+        if isinstance(column.values, str) and column.values.startswith("copy "):
+            return self._copies(column)
+        if column.unique or (self.table.key == (column.name,)):
+            return _distinct(column, self.table.rows, rng)
+        draw = _maker(column, self.columns)
+        return [draw(rng, i) for i in range(self.table.rows)]
 
-def _copies(
-    domain: Domain, table: TableSpec, column: ColumnSpec, made: Rows, before: dict[str, list[Any]]
-) -> list[Any]:
-    """`copy product_id.price`: the price of the product referred to; `copy product_id.price * quantity`: times that."""
-    source, _, factor = column.values.removeprefix("copy ").partition(" * ")
-    through, _, wanted = source.partition(".")
-    parent, parent_key = table.column(through).ref
-    names = [c.name for c in domain.table(parent).columns]
-    found = {row[names.index(parent_key)]: row[names.index(wanted)] for row in made[parent]}
-    copied = [found[key] for key in before[through]]
-    return [round(a * b, 2) for a, b in zip(copied, before[factor], strict=True)] if factor else copied
+    def _references(self, column: ColumnSpec, rng: random.Random) -> list[Any]:
+        """Foreign keys: some parents get many children and a few none, as in life. A self reference points upwards."""
+        count, parent = self.table.rows, self.domain.table(column.ref[0])
+        if parent is self.table:
+            keys = self.columns[column.ref[1]]
+            return [None if i == 0 else keys[_skewed(rng, i)] for i in range(count)]
+        position = [c.name for c in parent.columns].index(column.ref[1])
+        keys = [row[position] for row in self.rows[parent.name]]
+        if column.unique:
+            return shuffled_list(keys, rng)[:count]
+        if column.phrases.get("all"):  # each parent once, then as chance has it
+            rest = [keys[_skewed(rng, len(keys))] for _ in range(count - len(keys))]
+            return shuffled_list([*keys, *rest], rng)[:count]
+        used = len(keys) - max(1, len(keys) // 8) if len(keys) > 3 else len(keys)
+        order = shuffled_list(keys, rng)[:used]
+        return [order[_skewed(rng, used)] for _ in range(count)]
+
+    def _copies(self, column: ColumnSpec) -> list[Any]:
+        """`copy product_id.price`: the price of the product referred to; `copy product_id.price * quantity`: times
+        that."""
+        source, _, factor = column.values.removeprefix("copy ").partition(" * ")
+        through, _, wanted = source.partition(".")
+        parent, parent_key = self.table.column(through).ref
+        names = [c.name for c in self.domain.table(parent).columns]
+        by_key = {row[names.index(parent_key)]: row[names.index(wanted)] for row in self.rows[parent]}
+        copied = [by_key[key] for key in self.columns[through]]
+        return [round(a * b, 2) for a, b in zip(copied, self.columns[factor], strict=True)] if factor else copied
 
 
 def _skewed(rng: random.Random, n: int) -> int:

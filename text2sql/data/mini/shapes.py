@@ -445,13 +445,14 @@ class Sketch:
         n = int(n)
         return _DIGITS[n] if n <= 10 and self.p.chance(0.4) else str(n)
 
-    def many(self, what: Columns | Entity) -> str | None:
+    def many(self, what: Columns | Entity, plurals: bool = True) -> str | None:
         """What columns, or the label of an entity, are called, in the plural."""
-        return self._spoken(what, True)
+        attributes = what.label if isinstance(what, Entity) else what.attributes
+        return self.p.spoken(attributes, plurals) if attributes else None
 
     def one(self, what: Columns | Entity) -> str | None:
         """What columns, or the label of an entity, are called, in the singular."""
-        return self._spoken(what, False)
+        return self.many(what, plurals=False)
 
     def naming(self, columns: Columns, loosely: str = "") -> dict[str, str | None]:
         """Which phrasings ask for these columns: 'Which huts ..?' asks for names, with `loosely` for others as well."""
@@ -548,10 +549,6 @@ class Sketch:
         if parent.who == "that" and self.p.chance(0.25):
             return f"{by} the {name} {noun or parent.noun}"
         return f"{by} the {noun or parent.noun} {name}" if self.p.chance(0.75 if noun else 0.4) else f"{by} {name}"
-
-    def _spoken(self, what: Columns | Entity, many: bool) -> str | None:
-        attributes = what.label if isinstance(what, Entity) else what.attributes
-        return self.p.spoken(attributes, many) if attributes else None
 
     def _one_of(self, counts: Sequence[str]) -> int:
         return self.any(*counts) if len(counts) > 1 else int(counts[0])

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from text2sql.conversion.databases.probe import integrity
 from text2sql.data.spider.examples import FILES, check_name, database_file, example_files, read_file
 from text2sql.errors import UserError
 from text2sql.files import read_json
@@ -59,8 +60,6 @@ def read_database(path: Path) -> dict[str, int]:
     Raises:
         UserError: the file is no database or is damaged.
     """
-    from text2sql.conversion.databases.probe import integrity  # with sqlglot
-
     remedy = "replace the file by an intact copy, or remove it: its examples are then reported as missing"
     try:
         if (problem := integrity(path)) != "ok":
