@@ -57,7 +57,7 @@ def write_training_part(
     domains = load_folder("domains")
     if both := sorted({*others} & {domain.db_id for domain in domains}):
         what = f"{', '.join(both)}: a database of this name is in the embedded data as well"
-        raise UserError(what, "give the database another name, or leave out the embedded data (data.source.primer or embedded)")
+        raise UserError(what, "give the database another name, or set primer or embedded to 0")
     examples, tables = [], []
     for domain in domains:
         rows = make_rows(domain, seed)
