@@ -25,15 +25,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlglot.errors import SqlglotError
 
-from text2sql.ask.catalog import Relations, relation
-from text2sql.ask.place import is_sqlite
-from text2sql.ask.schema_file import read
-from text2sql.ask.servers import Remote, hide
 from text2sql.config import require
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.databases.dump import copy_lines, script, write_lines
@@ -54,6 +50,11 @@ from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote, read_index, write_index
 from text2sql.scoring.hardness import hardness
 
+if TYPE_CHECKING:
+    from text2sql.ask.catalog import Relations
+
+# What the room ask gives is imported where it is used: the stages databases and convert, which pass on what lies here,
+# need no model.
 Execute = Callable[[str], Result]
 Lines = Callable[[Table], Iterable[str]]
 Row = dict[str, Any]
@@ -143,6 +144,8 @@ def open_own(options: Custom, running: Server, seed: int) -> Iterator[OwnDatabas
     Raises:
         UserError: there is no database, or it cannot be read.
     """
+    from text2sql.ask.place import is_sqlite
+
     dsn = os.environ.get(options.dsn_variable)
     if options.database is None and not dsn:
         remedy = f"set data.source.database to a schema file or SQLite database, or {options.dsn_variable} to a DSN"
@@ -161,6 +164,8 @@ def open_own(options: Custom, running: Server, seed: int) -> Iterator[OwnDatabas
 @contextmanager
 def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
     """A server that is read through `dsn`."""
+    from text2sql.ask.servers import Remote
+
     with Remote(dsn, seconds=options.timeout_seconds) as remote:
         schema = remote.schema(hidden=options.hidden)
 
@@ -176,6 +181,8 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
 @contextmanager
 def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
     """An SQLite database as the stage databases describes it."""
+    from text2sql.ask.servers import hide
+
     with open_source(path) as opened:
         whole = describe(opened, path.stem, 0)
         by_name = {table.name: table for table in opened.tables()}
@@ -192,6 +199,9 @@ def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
 @contextmanager
 def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterator[OwnDatabase]:
     """A schema file, loaded into a database of ours as far as PostgreSQL takes it, with made-up rows."""
+    from text2sql.ask.schema_file import read
+    from text2sql.ask.servers import hide
+
     schema = read(path, running)
     with author_of_scratch(running) as connection:
         load_schema(connection, path, schema)
@@ -246,6 +256,8 @@ def copied_lines(
     Args:
         relations: tables whose schema SQL must name.
     """
+    from text2sql.ask.catalog import relation
+
     names = ", ".join(f"{quote(column.name)}::{column.type}" for column in table.columns)
     with connection.cursor() as cursor:
         query = f"copy (select {names} from {relation(table.name, relations or {})} limit {limit or 'all'}) to stdout"
@@ -278,6 +290,7 @@ def with_types(schema: Schema, right: Callable[[Table, Column], bool]) -> Schema
 
 def with_castable_types(schema: Schema, connection: psycopg.Connection, relations: Relations | None = None) -> Schema:
     """`schema` with text for columns that the server cannot cast to the type in a prompt (bit(8) to boolean)."""
+    from text2sql.ask.catalog import relation
 
     def runs(what: str, table: Table) -> bool:
         try:
