@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-HEAVY = ["dvc.cli", "dvc.api", "dvc_gs", "gcsfs", "google.cloud.storage", "text2sql.cli", "mlflow", "pandas"]
+HEAVY = [
+    "dvc.cli", "dvc.api", "dvc_gs", "gcsfs", "google.cloud.storage", "text2sql.cli", "pandas", "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store",
+]  # fmt: skip
 FORKS.set_forkserver_preload(HEAVY)
 
 

@@ -52,6 +52,15 @@ artifacts:
 """
 
 
+#: .dvc/config, as `text2sql remote --shared` writes it
+CONFIG = """[core]
+    analytics = false
+    remote = storage
+['remote "storage"']
+    url = {url}
+    verify = true
+"""
+
 #: for `pytest.mark.parametrize`: the test runs on both emulators whenever tests are run, not only among the slow ones
 BOTH = {"argnames": "emulator", "argvalues": KINDS, "indirect": True}
 
@@ -114,8 +123,7 @@ def alice(made: Path, bucket: str, tmp_path: Path) -> Path:
     root = tmp_path / "alice"
     shutil.copytree(made, root)
     (root / "runs.log").unlink()
-    assert dvc(root, "remote", "add", "-q", "-d", "storage", f"gs://{bucket}/dvc") == 0
-    assert dvc(root, "remote", "modify", "storage", "verify", "true") == 0
+    (root / ".dvc" / "config").write_text(CONFIG.format(url=f"gs://{bucket}/dvc"))
     commit(root, "remote")
     return root
 

@@ -12,14 +12,16 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 
-from tests.bucket.conftest import BOTH
-from tests.bucket.emulators import Emulator
+from tests.bucket.emulators import KINDS, Emulator
 from text2sql import bucket
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.model.checkpoint import SEAL, copy_out, fetch_newest, forget_copies, is_whole, seal
 
-pytestmark = [pytest.mark.parametrize(**BOTH), pytest.mark.usefixtures("emulator")]
+#: where copies go: to a bucket of either emulator, or to a folder where one is mounted
+ANYWHERE = pytest.mark.parametrize(
+    ("emulator", "url"), [*((name, "gs") for name in KINDS), ("go", "folder")], indirect=True
+)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["gs", "folder"])
+@pytest.fixture
 def url(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> str:
     """A bucket, or a folder where one is mounted."""
     if request.param == "folder":
@@ -49,6 +51,7 @@ def names(url: str) -> list[str]:
     return bucket.folders(f"{url}/fingerprint", last=SEAL)
 
 
+@ANYWHERE
 def test_there_and_back(checkpoint: Path, url: str, tmp_path: Path) -> None:
     """Another machine gets the last copy; older ones, and at the end of the training all, are removed."""
     copy_out(checkpoint, url)
@@ -67,7 +70,8 @@ def test_there_and_back(checkpoint: Path, url: str, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists(), "no copies: nothing to fetch"
 
 
-@pytest.mark.parametrize("survivors", [0, 1, 4])
+@ANYWHERE
+@pytest.mark.parametrize("survivors", [1, 4])
 def test_killed_while_copying(
     checkpoint: Path, url: str, tmp_path: Path, survivors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +95,7 @@ def test_killed_while_copying(
     assert names(url) == ["checkpoint-30"]
 
 
+@ANYWHERE
 @pytest.mark.parametrize("damage", ["removed", "altered"])
 def test_damage_is_found(checkpoint: Path, url: str, tmp_path: Path, damage: str) -> None:
     copy_out(checkpoint, url)
@@ -120,7 +125,7 @@ def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, monkeypatch: pytes
         ("gs://no-such-bucket-here/x", "not found"),
     ],
 )
-def test_addresses_that_lead_nowhere(checkpoint: Path, address: str, says: str) -> None:
+def test_addresses_that_lead_nowhere(checkpoint: Path, emulator: Emulator, address: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         copy_out(checkpoint, address)
     assert len(str(caught.value).splitlines()) == 2

@@ -43,7 +43,7 @@ def served(tmp_path_factory, database):
         yield root, address
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(300)
 
 
 def answers(address):

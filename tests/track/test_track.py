@@ -406,7 +406,8 @@ def test_two_workers_on_a_fresh_database(clone):
 
 def test_a_killed_training_is_marked_by_the_next_and_continued(store, monkeypatch):
     worker = start("f1", 0, 5, "hang")
-    until(lambda: "trained" in Path("f1.log").read_text() or not worker.is_alive())
+    log = Path("f1.log")
+    until(lambda: (log.exists() and "trained" in log.read_text()) or not worker.is_alive())
     worker.kill()
     worker.join()
     monkeypatch.setenv("DVC_EXP_NAME", "another")
@@ -415,7 +416,7 @@ def test_a_killed_training_is_marked_by_the_next_and_continued(store, monkeypatc
     monkeypatch.delenv("DVC_EXP_NAME")
     resumed = start("f1", 3, 8, "finish")
     resumed.join()
-    assert resumed.exitcode == 0, Path("f1.log").read_text()
+    assert resumed.exitcode == 0, log.read_text()
     first, _ = runs(store)
     assert first.info.status == "FINISHED"
     assert [step for step, _ in curve(store, first)] == list(range(8))
