@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from text2sql.conversion.databases import describe, open_source, write_dump
+from text2sql.conversion.databases.dump import write_lines
 from text2sql.conversion.engines import connect_as_text
 from text2sql.conversion.rows_check import differences
 from text2sql.errors import UserError
@@ -330,6 +331,14 @@ def test_a_dump_never_replaces_a_pipe_or_a_link(tmp_path):
     assert link.is_symlink()
     assert read.result() == target.read_text() == (tmp_path / "new" / "plain.sql").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.sqlite", "link", "new", "pipe", "target.sql"]
+
+
+def test_a_pipe_that_nobody_reads_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("text2sql.conversion.databases.dump.READER_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="nobody reads it"):
+        write_lines(tmp_path / "pipe", ["x"])
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_an_empty_file_is_a_database_without_tables(postgres, tmp_path):

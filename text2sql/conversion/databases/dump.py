@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from text2sql.errors import UserError
 from text2sql.postgres.load import END_OF_DATA
 from text2sql.schema import Column, Schema, Table, quote
 
+#: how long a pipe may be without a reader
+READER_SECONDS = 10.0
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v"})
 
 
@@ -90,7 +94,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     """
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            with path.open("w", encoding="utf-8", newline="\n") as out:
+            with open(path, "w", encoding="utf-8", newline="\n", opener=_opener) as out:  # Path.open has no opener
                 out.writelines(lines)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +107,23 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}", "name a file that can be") from None
+
+
+def _opener(path: str, flags: int) -> int:
+    """Open a file that is there already; a pipe that nobody reads is an error after a while, no wait without end."""
+    deadline = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise OSError(error.errno, f"nobody reads it for {READER_SECONDS:g} s") from None
+            time.sleep(0.1)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
 
 
 def write_dump(source: SqliteDatabase, schema: Schema, path: Path) -> None:
