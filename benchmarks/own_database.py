@@ -22,9 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sql_eval import judge_sql_eval
 from text2sql.config import compose, parse_yaml, section
 from text2sql.data.custom import FOLDER
-from text2sql.data.sql_eval import SqlEval, judge_sql_eval
+from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.schema import Schema, read_index

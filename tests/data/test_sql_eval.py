@@ -7,16 +7,10 @@ from decimal import Decimal
 import pytest
 import yaml
 
+from benchmarks.sql_eval import authors_verdict, judge_sql_eval
 from text2sql.config import compose, section
 from text2sql.data import sql_eval
-from text2sql.data.sql_eval import (
-    SqlEval,
-    authors_verdict,
-    fetch_files,
-    golds_of,
-    judge_sql_eval,
-    pinned,
-)
+from text2sql.data.sql_eval import SqlEval, fetch_files, golds_of, pinned
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, sha256
 from text2sql.postgres.compare import Result

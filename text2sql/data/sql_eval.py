@@ -14,9 +14,8 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,7 @@ from text2sql.data.custom import (
 from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl, sha256, write_jsonl
-from text2sql.postgres.compare import Result, suite
-from text2sql.postgres.load import loaded_sandbox
+from text2sql.files import sha256, write_jsonl
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.script import run_leniently
 from text2sql.postgres.server import Server, server
@@ -216,102 +213,3 @@ def example_of(question: EvalQuestion, sandbox: Sandbox, today: str) -> Row:
         "status": status, "reason": {"rejected": "no gold runs", "unverifiable": "no rows"}.get(status, ""),
         "hardness": hardness_of(gold) if gold else None, "golds": golds, "category": question.category,
     }  # fmt: skip
-
-
-# --- Verdicts ---------------------------------------------------------------------------------------------
-
-
-def judge_sql_eval(folder: Path, predictions: Mapping[str, str], today: str) -> list[Row]:
-    """Predictions executed and compared with every gold: the authors' verdict and ours (suite), by question.
-
-    Args:
-        folder: data/source/postgres of this data set.
-        predictions: SQL by the id of the question.
-
-    Returns:
-        rows with `id`, `db_id`, `category`, `question`, `predicted`, `authors`, `suite`, `error`.
-    """
-    examples = [row for row in read_jsonl(folder / "examples.jsonl") if row["id"] in predictions]
-    databases = sorted({row["db_id"] for row in examples})
-    judged = []
-    with loaded_sandbox(databases, folder, Limits(), 1) as sandbox:
-        for row in track(examples, "verdicts", len(examples)):
-            predicted = sandbox.execute(row["db_id"], pinned(predictions[row["id"]], today))
-            golds = [(sql, sandbox.execute(row["db_id"], sql)) for sql in row["golds"]]
-            verdicts = {
-                "authors": any(authors_verdict(g, predicted, row["category"], row["question"]) for _, g in golds),
-                "suite": any(not g.error and suite(g, predicted, sql).correct for sql, g in golds),
-                "error": predicted.error,
-            }
-            kept = {key: row[key] for key in ("id", "db_id", "category", "question")}
-            judged.append(kept | {"predicted": predictions[row["id"]]} | verdicts)
-    return judged
-
-
-def authors_verdict(gold: Result, predicted: Result, category: str, question: str) -> bool:
-    """Whether sql-eval counts a prediction as correct (its `compare_df` or `subset_df`), for one of the golds.
-
-    Either both have the same rows, or every column of the gold has one of its own in the prediction with the same
-    values, and the rows of these columns are the same. Rows that occur twice count once, column names and their order
-    do not matter, numbers may differ by 1 in 100,000. The order of rows counts where the category is order_by or the
-    question has the word order, sort or arrange; not among rows that are sorted by a column anyway.
-    """
-    if gold.error or predicted.error:
-        return False
-    left, right = ([[_plain(v) for v in row] for row in result.rows] for result in (gold, predicted))
-    width, other = len(gold.columns), len(predicted.columns)
-    ordered = category == "order_by" or bool(re.search(r"\b(order|sort|arrange)\b", question.lower()))
-    if width == other and _equal(_by_name(left, gold.columns, ordered), _by_name(right, predicted.columns, ordered)):
-        return True
-    if not left:
-        return False
-    matched: list[int] = []
-    for i in range(width):
-        column = sorted((row[i] for row in left), key=_key)
-        free = (j for j in range(other) if j not in matched)
-        match = (j for j in free if _equal([column], [sorted((row[j] for row in right), key=_key)]))
-        if (j := next(match, None)) is None:
-            return False
-        matched.append(j)
-    taken = [[row[j] for j in matched] for row in right]
-    return _equal(_by_name(left, gold.columns, ordered), _by_name(taken, gold.columns, ordered))
-
-
-def _by_name(rows: Sequence[Sequence[Any]], names: Sequence[str], ordered: bool) -> list[list[Any]]:
-    """Rows without duplicates, columns by their names, sorted as far as their order is not asked for."""
-    places = sorted(range(len(names)), key=lambda i: names[i])
-    unique = list({tuple(map(_key, row)): [row[i] for i in places] for row in rows}.values())
-    columns = range(len(places))
-    if ordered:
-        keys = [[_key(row[i]) for row in unique] for i in columns]
-        rising = [i for i in columns if keys[i] == sorted(keys[i])]
-        if not rising:
-            return unique
-        columns = [*rising, *(i for i in columns if i not in rising)]
-    return sorted(unique, key=lambda row: [_key(row[i]) for i in columns])
-
-
-def _equal(left: Sequence[Sequence[Any]], right: Sequence[Sequence[Any]]) -> bool:
-    """Whether two tables have the same cells."""
-    same_shape = [len(row) for row in left] == [len(row) for row in right]
-    return same_shape and all(
-        _same(a, b) for row, other in zip(left, right, strict=True) for a, b in zip(row, other, strict=True)
-    )
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) <= 1e-8 + 1e-5 * abs(b)
-    return type(a) is type(b) and a == b
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of every type as floats, texts and the rest as they are; what cannot be compared as text."""
-    if isinstance(value, bool | int | float | Decimal):
-        return float(value)
-    return value if value is None or isinstance(value, str) else str(value)
-
-
-def _key(value: Any) -> tuple[bool, str, Any]:
-    """A sort key for values of any type; NULL comes last."""
-    return (value is None, type(value).__name__, 0 if value is None else value)
