@@ -44,7 +44,8 @@ LOGIN = (
     "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS=key.json; "
     "a public bucket: `text2sql remote gs://NAME/FOLDER --anonymous`"
 )
-#: What DVC, gcsfs, Google's libraries and the operating system say; what that is; what to do. The first fit counts.
+#: pattern in what DVC, gcsfs, Google's libraries or the operating system print -> (meaning, what to do). The first
+#: pattern that matches counts.
 PROBLEMS = {
     r"No space left on device|Errno 28|Disk quota exceeded": (
         "the disk is full", "make room, then run this again: it goes on"
@@ -94,12 +95,12 @@ class Finding:
         }[self.place]
 
 
-# ---------------------------------------------------------------------------------------------- what fails, and why
+# ------------------------------------------------------------------------------------------------- failures explained
 
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Within it, what bucket, network, credentials or disk do wrong about `url` becomes a `UserError`."""
+    """A failure of bucket, network, credentials or disk within the block becomes a `UserError` that names `url`."""
     try:
         yield
     except UserError:
@@ -208,7 +209,7 @@ def _environment() -> dict[str, str]:
     return {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": os.environ.get("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")}
 
 
-# ------------------------------------------------------------------------------------------- which bucket, and of whom
+# ------------------------------------------------------------------------------------------------ the clone's bucket
 
 
 def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
@@ -337,7 +338,7 @@ def filesystem(url: str, write: bool = False, settings: dict[str, str] | None = 
     return fs, path.rstrip("/")
 
 
-# --------------------------------------------------------------------------------------------------- is it all there?
+# ------------------------------------------------------------------------------------------------------- verification
 
 
 def objects(*stores: Store) -> dict[str, str]:

@@ -54,9 +54,9 @@ SPLIT = Path("data/splits/test.jsonl")
 PREDICTIONS = Path("data/predictions/test.jsonl")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
-#: what a prompt file is to the adapter, in MLflow's words for a dataset
+#: prompt file -> the context of its dataset in MLflow
 CONTEXTS = {"train": "training", "primer": "primer", "val": "validation"}
-#: files that are laid beside an adapter's own, which its hash leaves out
+#: files of a release that are not the adapter's: the adapter's hash leaves them out
 BESIDE = {"README.md", "manifest.json"}
 #: sections of params.yaml that decide the adapter, and those that decide its score
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
@@ -77,13 +77,14 @@ CURVES = {
     "learning_rate": "training/learning_rate",
     "grad_norm": "training/grad_norm",
 }
-#: figures of metrics/score.json that become metrics of the run and of its model, so that both rank by them
+#: figures of metrics/score.json by which MLflow ranks runs and models
 SCORES = ("execution_accuracy", "execution_accuracy_strict", "valid_sql")
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 BEST = "best"  # the alias of the registered version that is best by `_best`
-#: what versions are compared by, and the tag with the number of questions behind an accuracy
+#: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
 BY_LOSS, BY_ANSWERS, QUESTIONS = "val_loss", "val_execution_accuracy", "val_questions"
-#: MLflow's own limits keep a stage up for a quarter hour, and it sends each step alone; times are in seconds
+#: MLflow's defaults let a dead server hold a stage up for a quarter hour, and send each step of a curve alone;
+#: times in seconds
 MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -292,7 +293,6 @@ def training_run(fingerprint: str, params: dict[str, Any] | None = None) -> Iter
         run = _begin(settings, fingerprint, params)
     try:
         yield run
-        tags = {"adapter_sha256": adapter_sha256(ADAPTER)}  # `log_workspace` finds the run by it
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
         tags = {"error": f"{type(error).__name__}: {error}"}
@@ -301,6 +301,8 @@ def training_run(fingerprint: str, params: dict[str, Any] | None = None) -> Iter
         with _warned():
             import mlflow
 
+            if status == "FINISHED":
+                tags = {"adapter_sha256": adapter_sha256(ADAPTER)}  # `log_workspace` finds the run by it
             if mlflow.active_run():
                 mlflow.set_tags(tags)
                 mlflow.end_run(status)  # MLflow's threads send what they have first
@@ -333,7 +335,7 @@ def _begin(settings: Tracking, fingerprint: str, params: dict[str, Any]) -> Trai
 
 @contextlib.contextmanager
 def _warned() -> Iterator[None]:
-    """Whatever MLflow cannot do is a warning: no training, score or release is lost for want of its record."""
+    """An error of MLflow within the block is a warning: no training, score or release is lost because of it."""
     try:
         yield
     except Exception as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from app.databases import MOST_TABLES, PASTED, TITLES, Databases
+from app.databases import MOST_TABLES, TITLES, Databases
 from app.demo import LARGEST_REQUEST, build_page, run_demo, serve
 from tests.scripted import Scripted
 from text2sql.data.mini.domain import load_folder
@@ -33,8 +33,8 @@ ANSWERS = {question: sql for domain in DOMAINS.values() for question, sql in dom
 
 @pytest.fixture(scope="module")
 def databases():
-    with Databases() as made:
-        yield made
+    with Databases() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -230,15 +230,22 @@ def pasted_databases(databases):
         return {name for (name,) in connection.execute(query)}
 
 
-def test_many_pasted_schemas_leave_few_databases(databases):
-    made = [databases.pasted(f"create table t{i} (a int);") for i in range(PASTED + 3)]
-    assert databases.execute(made[-1], "select a from t18").error is None
+@pytest.fixture
+def few_kept(monkeypatch):
+    """So few pasted schemas are kept that a test can paste more."""
+    monkeypatch.setattr("app.databases.PASTED", 4)
+    return 4
+
+
+def test_many_pasted_schemas_leave_few_databases(databases, few_kept):
+    pasted = [databases.pasted(f"create table t{i} (a int);") for i in range(few_kept + 3)]
+    assert databases.execute(pasted[-1], "select a from t6").error is None
     again = databases.pasted("create table t0 (a int);")
     assert databases.execute(again, "select a from t0").error is None
-    assert len(pasted_databases(databases)) == PASTED
+    assert len(pasted_databases(databases)) == few_kept
     with psycopg.connect(databases._server.dsn()) as connection:
         roles = connection.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sandbox%'").fetchone()[0]
-    assert roles <= PASTED + len(TITLES)
+    assert roles <= few_kept + len(TITLES)
 
 
 UNUSUAL = {
@@ -264,20 +271,20 @@ def test_an_unusual_schema_is_a_database_or_a_sentence_and_leaves_nothing(databa
     before = pasted_databases(databases)
     for _ in range(2):
         try:
-            made = databases.pasted(text)
+            pasted = databases.pasted(text)
         except UserError:
             assert pasted_databases(databases) == before
         else:
-            assert databases.execute(made, "SELECT 1").rows == [(1,)]
+            assert databases.execute(pasted, "SELECT 1").rows == [(1,)]
 
 
-def test_a_query_that_cannot_be_cancelled_keeps_nobody_waiting(databases):
+def test_a_query_that_cannot_be_cancelled_keeps_nobody_waiting(databases, few_kept):
     own = databases.pasted("create table lonely (a int);")
     endless = "select repeat('a', 4000000) like '%' || repeat('a', 2000000) || 'b'"
     with ThreadPoolExecutor(1) as visitor:
         hanging = visitor.submit(databases.execute, own, endless)
         time.sleep(0.5)
-        others = [databases.pasted(f"create table other{i} (a int);") for i in range(PASTED + 1)]  # drops `own`
+        others = [databases.pasted(f"create table other{i} (a int);") for i in range(few_kept + 1)]  # drops `own`
         assert databases.execute(databases.domains["retail"], "select 1").rows == [(1,)]
         assert hanging.result(timeout=30).error in ("timeout", "lost")
     assert own.name not in pasted_databases(databases)
