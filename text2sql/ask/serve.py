@@ -195,10 +195,10 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
         UserError: beyond loopback without a token, a port in use, a model or database that is not to be had.
     """
     token = os.environ.get(TOKEN) or None
-    # uvicorn ends on SIGTERM and then raises it again, which by default kills the process before anything is closed
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not standard_streams:
         check_address(options, token)
+    # uvicorn ends on SIGTERM and then raises it again, which by default kills the process before anything is closed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         engine = Engine.load(options.model, log.info)
         if engine.located.notice:
