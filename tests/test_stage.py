@@ -1,6 +1,11 @@
-"""Parameters: every wrong value is refused with the field's name and what is allowed."""
+"""Parameters: every wrong value is refused with the field's name and what is allowed. A stage's --help."""
 
+import importlib
+import inspect
+import runpy
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -59,3 +64,23 @@ def test_scientific_notation_is_a_number(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("rate: 2e-4\n")
     assert read_params(path) == {"rate": 2e-4}
+
+
+STAGES = sorted(path.stem for path in Path("stages").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_says_what_a_stage_does_and_does_nothing(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"stages/{name}.py", "--help"])
+    runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+    said = inspect.getdoc(importlib.import_module(f"stages.{name}"))
+    assert capsys.readouterr().out == f"{said}\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "score"])
+def test_a_stage_refuses_arguments(name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"stages/{name}.py", "--halp"])
+    with pytest.raises(SystemExit, match="takes no arguments but --help"):
+        runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
