@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def lose_the_server():
 )
 def test_a_stage_says_it_in_a_sentence(monkeypatch, work, said):
     monkeypatch.setattr(stage, "check", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["stages/score.py"])
     with pytest.raises(SystemExit, match=said) as end:
         stage.run(work)
     assert "  -> " in str(end.value)
@@ -62,6 +64,7 @@ def test_a_stage_says_it_in_a_sentence(monkeypatch, work, said):
 
 def test_a_defect_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(stage, "check", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["stages/score.py"])
     assert refusal_of_the_machine(KeyError("x")) is None
     with pytest.raises(ZeroDivisionError):
         stage.run(lambda: str(1 / 0))
