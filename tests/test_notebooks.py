@@ -1,4 +1,7 @@
-"""The Colab notebooks, executed from the first cell to the last with the tiny model, in a clone of the project."""
+"""The Colab notebooks, executed from the first cell to the last with the tiny model, in a clone of the project.
+
+Each runs most of the pipeline, so they are not part of `make test`; `.ci/run` executes the one that validates.
+"""
 
 import subprocess
 from pathlib import Path
@@ -29,7 +32,8 @@ def clone(tmp_path_factory):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["validate_colab", pytest.param("train_colab", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["validate_colab", "train_colab"])
 def test_notebook(name, clone, monkeypatch):
     monkeypatch.setenv("EXPERIMENT", "tiny")
     for variable in ("REPOSITORY", "BUCKET", "HUB", "DVC_ROOT"):

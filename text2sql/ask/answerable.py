@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from text2sql.ask.question import WISHES
 from text2sql.model.relevant_tables import nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema
@@ -59,7 +60,7 @@ def unknown_words(question: str, schema: Schema) -> tuple[float, list[str]]:
     known, unknown, spoken = 0.0, 0.0, []
     for match in _WORD.finditer(_QUOTED.sub(" ", question)):
         word, parts = match.group(), stems(match.group())
-        if not parts or any(character.isdigit() for character in word):
+        if not parts or word.lower() in WISHES or any(character.isdigit() for character in word):
             continue
         weight = WEIGHTS.get(parts[0], 1.0)
         if named.intersection(parts) or any(nearness(part, words) for part in parts):
