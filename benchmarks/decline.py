@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.sql_eval import configured
 from text2sql.ask.answerable import LIMIT, unknown_words
-from text2sql.config import compose, parse_yaml, section
 from text2sql.data.custom import FOLDER
-from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.relevant_tables import nearness, stems, words_of
@@ -51,8 +50,7 @@ def main() -> None:
     dev = spider("dev")
     show("Spider dev", dev)
     show("Spider dev, asked of another database", elsewhere(dev))
-    overrides = ["data=sql_eval"] + ([f"data.source.folder={options.folder}"] if options.folder else [])
-    data = section(SqlEval, "data.source", parse_yaml(compose(overrides)))
+    data = configured(options.folder)
     with tempfile.TemporaryDirectory() as folder:
         data.make(1, Path(folder))
         schemas = read_index(Path(folder) / FOLDER / "schema_index.json")

@@ -147,6 +147,12 @@ def answers(model: str, folder: Path, limit: int | None, candidates: int) -> dic
     return given
 
 
+def configured(folder: str | None) -> SqlEval:
+    """sql-eval as conf/data/sql_eval.yaml has it, its files in `folder` if that is given."""
+    overrides = ["data=sql_eval"] + ([f"data.source.folder={folder}"] if folder else [])
+    return section(SqlEval, "data.source", parse_yaml(compose(overrides)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -157,8 +163,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where the files of sql-eval are (default: as in conf/data/sql_eval.yaml)")
     parser.add_argument("--out", type=Path, default=Path("sql_eval.jsonl"), help="the verdicts")
     options = parser.parse_args()
-    overrides = ["data=sql_eval"] + ([f"data.source.folder={options.folder}"] if options.folder else [])
-    data = section(SqlEval, "data.source", parse_yaml(compose(overrides)))
+    data = configured(options.folder)
     with tempfile.TemporaryDirectory() as temporary:
         data.make(1, Path(temporary))
         folder = Path(temporary) / FOLDER

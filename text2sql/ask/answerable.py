@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from text2sql.ask.question import WISHES
-from text2sql.model.relevant_tables import nearness, stems, words_of
+from text2sql.model.relevant_tables import VALUES, nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema
 
@@ -41,8 +41,6 @@ WORDS = {
 WEIGHTS = {stem: weight for weight, stems_of in WORDS.items() for stem in stems_of.split()}
 #: a tenth of Spider's training questions has a larger share of unknown words
 LIMIT = 0.458
-#: values of the question that are looked for
-VALUES = 12
 _QUOTED = re.compile(r"""(?<!\w)(['"‘“])(.+?)['"’”](?!\w)""")
 _WORD = re.compile(r"[^\W_]+")
 
