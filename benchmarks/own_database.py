@@ -22,10 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sql_eval import judge_sql_eval
-from text2sql.config import compose, parse_yaml, section
+from benchmarks.sql_eval import configured, judge_sql_eval
+from text2sql.config import compose
 from text2sql.data.custom import FOLDER
-from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.schema import Schema, read_index
@@ -103,8 +102,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where the files of sql-eval are (default: as in conf/data/sql_eval.yaml)")
     parser.add_argument("overrides", nargs="*", help="more overrides of the configuration, behind --")
     options = parser.parse_args()
-    where = [f"data.source.folder={options.folder}"] if options.folder else []
-    data = section(SqlEval, "data.source", parse_yaml(compose(["data=sql_eval", *where])))
+    data = configured(options.folder)
     with tempfile.TemporaryDirectory() as temporary:
         data.make(1, Path(temporary))
         folder = Path(temporary) / FOLDER
