@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Container images often forbid compiled modules; every process would then compile torch's and transformers' again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help dependencies sql-eval repro ask experiments test demo lint params environment lock remote verify clean
 
