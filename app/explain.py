@@ -63,19 +63,23 @@ def _select(select: exp.Select) -> str:
             is_told = joins and not _plain(column.name).startswith(table.removesuffix("s"))
             column.set("table", exp.to_identifier(table) if is_told else None)
     distinct = "each different " if select.args.get("distinct") else ""
-    listed, source = _list(select.expressions), _plain(first.name)
+    grouped = group.expressions if (group := select.args.get("group")) else []
+    shown = [value for value in select.expressions if value.unalias() not in grouped]
+    # "for each city: number of customers", without the city again
+    each, shown = (f"for each {_list(grouped)}: ", shown) if grouped and shown else ("", select.expressions)
+    listed, source = _list(shown), _plain(first.name)
     if joins:
         for side, joined in groupby(joins, lambda join: join.side):
             source += f" {JOINS[side]} {_and([_plain(join.this.name) for join in joined])}"
-        parts = [f"{distinct}{listed}", f"from {source}"]
+        parts = [f"{each}{distinct}{listed}", f"from {source}"]
     else:
         # "number of customers", but "number of rows of staff"
         listed = listed.removesuffix(" of rows") if source.endswith("s") else listed
-        parts = [f"{distinct}{listed} of {source}"]
+        parts = [f"{each}{distinct}{listed} of {source}"]
     if where := select.args.get("where"):
         parts.append(f"where {_condition(where.this)}")
-    if group := select.args.get("group"):
-        parts.append(f"for each {_list(group.expressions)}")
+    if grouped and not each:
+        parts.append(f"for each {_list(grouped)}")
     if having := select.args.get("having"):
         parts.append(f"if its {_condition(having.this)}")
     if order := select.args.get("order"):

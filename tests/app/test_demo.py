@@ -171,9 +171,7 @@ def test_long_results_are_cut(page):
 
 def test_confidence_and_bars(page):
     ask(page, "How many orders has each status?")
-    assert (
-        page.locator(".explained").inner_text() == "Status and number of orders, for each status, in order of status."
-    )
+    assert page.locator(".explained").inner_text() == "For each status: number of orders, in order of status."
     assert page.locator(".confidence").inner_text().strip() == "88% sure"
     assert page.locator(".bars tr").count() == len(table(page)) > 1
     assert page.locator(".bars caption").inner_text() == "n by status"

@@ -23,10 +23,12 @@ from app.explain import explain
         (
             "select c.name, c.city, sum(total) as s from customers as c join orders on c.id = customer_id "
             "where c.age > 3 group by c.name having count(*) >= 2 order by s desc, c.name limit 3",
-            "Name and city of customers and sum of total, from customers joined with orders, "
-            "where age of customers is over 3, for each name of customers, if its number of rows is at least 2, "
+            "For each name of customers: city of customers and sum of total, from customers joined with orders, "
+            "where age of customers is over 3, if its number of rows is at least 2, "
             "in descending order of sum of total and in order of name of customers, only the first 3.",
         ),
+        ("select city, count(*) as n from customers group by city", "For each city: number of customers."),
+        ("select city from customers group by city", "City of customers, for each city."),
         (
             "select t1.customer_name, t2.* from customers as t1 left join orders as t2 on t2.customer_id = t1.id",
             "Customer name and all columns of orders, from customers with or without orders.",
