@@ -14,15 +14,15 @@ from pathlib import Path
 
 import psycopg
 
-from text2sql.ask.fit import Target
-from text2sql.ask.place import definitions_of, load_definitions, sqlite_copy
+from text2sql.ask.catalog import Target
+from text2sql.ask.loading import definitions_of, load_definitions
+from text2sql.ask.place import Load, sqlite_copy
 from text2sql.ask.schema_file import parse_schema
 from text2sql.data.mini.dataset import write_database
 from text2sql.data.mini.domain import Domain, load_folder
 from text2sql.data.mini.rows import make_rows
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
-from text2sql.postgres.load import run_script
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.server import server
 from text2sql.schema import Schema
@@ -88,14 +88,15 @@ class Databases:
         with tempfile.TemporaryDirectory() as folder:
             write_database(Path(folder), domain, make_rows(domain, "demo")).close()
             file = Path(folder) / "database" / domain.db_id / f"{domain.db_id}.sqlite"
-            schema, dump, target = sqlite_copy(file)
-            self._create(domain.db_id, dump.pieces())
-        return Database(domain.db_id, schema, tuple(question for question, _ in domain.questions), target)
+            catalog, load = sqlite_copy(file)
+            self._create(domain.db_id, load)
+        questions = tuple(question for question, _ in domain.questions)
+        return Database(domain.db_id, catalog.schema, questions, catalog.target)
 
-    def _create(self, name: str, script: Iterable[str]) -> None:
+    def _create(self, name: str, load: Load) -> None:
         self._server.create_database(name)
         with psycopg.connect(self._server.dsn(name), options=f"-c statement_timeout={CREATE_SECONDS}s") as connection:
-            run_script(connection, (line for text in script for line in text.splitlines(keepends=True)))
+            load(connection)
 
     def pasted(self, text: str) -> Database:
         """A database with the tables of a pasted schema, empty.
@@ -109,7 +110,7 @@ class Databases:
             raise UserError("the schema has bytes that are no text", "paste it as UTF-8")
         if (known := self._known(text)) is not None:
             return known
-        schema = parse_schema(text, where="your schema", server=self._server).schema
+        schema = parse_schema(text, self._server, where="your schema").schema
         if len(schema.tables) > MOST_TABLES:
             raise UserError(f"the schema has {len(schema.tables):,} tables", f"paste at most {MOST_TABLES:,}")
         name = f"pasted_{next(self._numbers)}"  # never one that is being dropped

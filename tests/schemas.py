@@ -16,4 +16,4 @@ def running():
 
 
 def parse(text):
-    return parse_schema(text, server=running()).schema
+    return parse_schema(text, running()).schema

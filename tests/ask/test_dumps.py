@@ -128,6 +128,6 @@ def test_a_file_and_a_server_show_the_same_schema(name, tmp_path):
     psql = [server.binaries / "psql", server.dsn(name), "-q", "-v", "ON_ERROR_STOP=1", "-f", path]
     subprocess.run(psql, check=True, capture_output=True)
     with Remote(server.dsn(name)) as remote:
-        shown = structure(remote.schema())
+        shown = structure(remote.catalog().schema)
     assert structure(parse(path.read_text())) == shown
     assert len(shown) >= 1

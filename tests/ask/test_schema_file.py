@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.schemas import parse
-from text2sql.ask.schema_file import LARGEST, read
+from tests.schemas import parse, running
+from text2sql.ask.schema_file import LARGEST, parse_schema, schema_text
 from text2sql.errors import UserError
 from text2sql.schema import Table, quote
 
@@ -228,10 +228,10 @@ def test_what_cannot_be_read_is_said(tmp_path, content, said):
     path = tmp_path / "shop.sql"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        read(path)
+        parse_schema(schema_text(path), running())
     assert said in str(error.value)
 
 
 def test_no_such_file(tmp_path):
     with pytest.raises(UserError, match="No such file"):
-        read(tmp_path / "none.sql")
+        schema_text(tmp_path / "none.sql")

@@ -7,7 +7,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.ask.pooler import pooler
-from text2sql.ask.servers import QueryRefused, Remote, check_reads_only, hide
+from text2sql.ask.catalog import hide
+from text2sql.ask.servers import Remote
 from text2sql.errors import UserError
 from text2sql.postgres.server import server
 
@@ -58,7 +59,7 @@ def shop(dsn):
 
 
 def test_schema(shop):
-    schema = shop.schema()
+    schema = shop.catalog().schema
     assert [t.name for t in schema.tables] == ["customers", "Order Lines", "hidden", "rich", "seen"]
     types = {c.name: c.type for c in schema.table("customers").columns}
     assert types == {
@@ -76,7 +77,7 @@ def test_schema(shop):
 
 
 def test_samples_and_hidden_columns(shop):
-    schema = shop.schema(samples=2, hidden=["customers.mail", "Order Lines.customer_id", "rich"])
+    schema = shop.catalog(2, ["customers.mail", "Order Lines.customer_id", "rich"]).schema
     assert [t.name for t in schema.tables] == ["customers", "Order Lines", "hidden", "seen"]
     columns = {c.name: c.samples for c in schema.table("customers").columns}
     assert "mail" not in columns
@@ -88,9 +89,9 @@ def test_samples_and_hidden_columns(shop):
 def test_of_a_large_table_not_all_values_are_known(dsn, monkeypatch, rows, read):
     monkeypatch.setattr("text2sql.ask.servers.SAMPLED_ROWS", rows)
     with Remote(dsn) as remote:
-        names = remote.catalog(10).schema.table("customers").columns[1].samples
-        assert names == ("Ann", "Bob")
-        assert remote.read == read
+        catalog = remote.catalog(10)
+    assert catalog.schema.table("customers").columns[1].samples == ("Ann", "Bob")
+    assert catalog.target.read == read
 
 
 def test_through_a_pooler_that_refuses_options(dsn):
@@ -101,30 +102,32 @@ def test_through_a_pooler_that_refuses_options(dsn):
         with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
             psycopg.connect(address, options="-c statement_timeout=1")
         with Remote(f"postgresql://postgres@127.0.0.1:{port}/shop", seconds=0.5) as remote:
-            assert "customers" in {table.name for table in remote.schema().tables}
+            assert "customers" in {table.name for table in remote.catalog().schema.tables}
             assert remote.execute("select count(*) from customers").rows == [(2,)]
             assert remote.execute("select count(*) from generate_series(1, 10000000000)").error == "timeout"
 
 
 def test_a_misspelt_hidden_column_is_refused(shop):
     with pytest.raises(UserError, match=r"customers.email"):
-        hide(shop.schema(), ["customers.email"])
+        hide(shop.catalog().schema, ["customers.email"])
 
 
 def test_a_role_sees_what_it_may_read(dsn):
     with Remote(f"{dsn} user=reader") as remote:
-        assert [t.name for t in remote.schema().tables] == ["customers"]
+        assert [t.name for t in remote.catalog().schema.tables] == ["customers"]
 
 
 def test_no_table_says_where_there_are_some(dsn):
     with Remote(f"{dsn} options=-csearch_path=nowhere") as remote, pytest.raises(UserError, match="other, public"):
-        remote.schema()
+        remote.catalog()
 
 
 QUERIES = {
     "select name from customers order by 1": [("Ann",), ("Bob",)],
     "SELECT count(*) FROM \"Order Lines\" WHERE name LIKE '%'": "unknown_column",
-    "select 1; select 2": "refused",
+    "select 1 /* ; drop table x */ as a -- more": [(1,)],
+    "select 1; select 2": "syntax",
+    "select name from customers where json_exists(note, '$') is not true order by id": [("Ann",), ("Bob",)],
     "select * from customers where name like 'A%' and polite() = 1 and random() >= 0": 1,
     "with t as (select 1 as a) select * from t union all select 2": [(1,), (2,)],
     "select nope from customers": "unknown_column",
@@ -176,6 +179,7 @@ ATTACKS = [
     "explain analyze delete from customers",
     "create table x (a int)",
     "values (rude())",
+    "select * from (values (rude())) t",
     "vacuum",
     "listen x",
     "select c.slow from customers c",
@@ -195,19 +199,20 @@ ATTACKS = [
 @pytest.mark.parametrize("sql", ATTACKS)
 def test_nothing_but_reading(shop, sql):
     result = shop.execute(sql)
-    assert result.error == "refused", result
+    assert result.error in ("refused", "syntax", "other"), result
     assert shop.execute("select count(*) from customers").rows == [(2,)]
+
+
+def test_the_check_holds_wherever_the_server_breaks_the_lines_of_a_tree(shop):
+    """PostgreSQL prints trees in lines of 78 characters: ":funcid" and its number may stand on two of them."""
+    for length in range(1, 79):
+        result = shop.execute(f'select 1 as "{"a" * min(length, 40)}", 2 as "{"b" * max(1, length - 40)}", rude()')
+        assert result.error == "refused", (length, result)
 
 
 def test_the_transaction_is_read_only_even_where_the_check_is_passed(shop):
     with shop.transaction() as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         connection.execute("select rude()")
-
-
-def test_a_second_statement_is_refused():
-    check_reads_only("select 1 /* ; drop table x */ -- more")
-    with pytest.raises(QueryRefused, match="exactly one"):
-        check_reads_only("select 1; drop table x")
 
 
 SECRET = "geheim"

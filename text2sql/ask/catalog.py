@@ -105,11 +105,21 @@ order by 1"""
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """The server that SQL is for: its version as 160004 (None: today's PostgreSQL), and tables named with a schema."""
+
+    version: int | None = None
+    relations: Relations = dataclasses.field(default_factory=dict)
+    #: tables all of whose rows were read, so that their columns have no values but those in the schema
+    read: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
 class Catalog:
-    """What the catalog of a database says: its schema, and how SQL must write its tables."""
+    """What the catalog of a database says: its schema, and what SQL for it must heed."""
 
     schema: Schema
-    relations: Relations
+    target: Target = Target()
 
 
 def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[str] = ()) -> Catalog:
@@ -128,7 +138,8 @@ def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[s
         remedy = f"{where}name their schema with ?schema=... in the DSN, or use a role that may read them"
         raise UserError("the database shows no table to this role", remedy)
     choices = {(oid, name): allowed_values(check) for oid, name, check in connection.execute(CHECKS)}
-    return _catalog(db_id, columns, connection.execute(KEYS).fetchall(), choices)
+    schema, relations = _schema_of(db_id, columns, connection.execute(KEYS).fetchall(), choices)
+    return Catalog(schema, Target(connection.info.server_version, relations))
 
 
 def allowed_values(check: str) -> tuple[str, ...]:
@@ -145,10 +156,15 @@ def allowed_values(check: str) -> tuple[str, ...]:
     return tuple(text.replace("''", "'") for text in _TEXT.findall(listed[1])) if listed else ()
 
 
-def _catalog(
+def _schema_of(
     db_id: str, columns: list[Any], keys: list[Any], choices: Mapping[tuple[int, str], tuple[str, ...]]
-) -> Catalog:
-    """The schema out of the rows of `COLUMNS` and `KEYS`, and the values that CHECKs allow of a table's column."""
+) -> tuple[Schema, Relations]:
+    """The schema, and how SQL must write its tables.
+
+    Args:
+        columns, keys: rows of `COLUMNS` and `KEYS`.
+        choices: the values that CHECKs allow of a table's column.
+    """
     places = {oid: (schema, name, visible) for oid, schema, name, visible, *_ in columns}
     shown = _shown_names(places)
     relations = {shown[oid]: (schema, name) for oid, (schema, name, visible) in places.items() if not visible}
@@ -178,7 +194,7 @@ def _catalog(
         for shown_name, (schema, name) in relations.items()
         if shown_name != name
     ]
-    return Catalog(Schema(db_id, tuple(tables), tuple(notes)), relations)
+    return Schema(db_id, tuple(tables), tuple(notes)), relations
 
 
 def _shown_names(places: Mapping[int, tuple[str, str, bool]]) -> dict[int, str]:

@@ -6,36 +6,22 @@ query that needs none stays as it was written.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.ask.catalog import Relations, Target
 from text2sql.schema import Schema, needs_quotes
 from text2sql.sql import parse_one, shallow
-
-if TYPE_CHECKING:
-    from text2sql.ask.catalog import Relations
 
 #: from this version on, a subquery in FROM needs no alias, and there is any_value()
 VERSION_16 = 160000
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 #: schema (or None) and name of a table
 TableName = tuple[str | None, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The server that SQL is for: its version as 160004 (None: today's PostgreSQL), and tables named with a schema."""
-
-    version: int | None = None
-    relations: Relations = dataclasses.field(default_factory=dict)
-    #: tables all of whose rows were read, so that their columns have no values but those in the schema
-    read: frozenset[str] = frozenset()
 
 
 def fit_query(sql: str, schema: Schema, target: Target) -> tuple[str, list[str]]:

@@ -21,13 +21,14 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.ask.bare_table import bare_table
-from text2sql.postgres.script import script_statements
+from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.sql import parse_one
 
 if TYPE_CHECKING:
     import psycopg
 
     from text2sql.postgres.server import Server
+    from text2sql.schema import Schema
 
 STATEMENT_SECONDS = 10
 #: statements that decide which tables there are, and how their columns and keys look
@@ -41,6 +42,7 @@ _DEFINITION = re.compile(
 )
 #: pg_dump's way of emptying the search path, so that a view's text cannot mean another table
 _SET_CONFIG = re.compile(r"select\s+pg_catalog\.set_config\(\s*'search_path'", re.IGNORECASE)
+_ROWS = re.compile(r"(insert|copy)\b", re.IGNORECASE)
 _CREATES_TABLE = re.compile(r"create\s+(unlogged\s+|foreign\s+)?table\b", re.IGNORECASE)
 _IS_FILLED = re.compile(
     r"""create\s+(materialized\s+view\b
@@ -108,16 +110,24 @@ def scratch_database(server: Server) -> Iterator[psycopg.Connection]:
             owner.execute(sql.SQL("drop role if exists {name}").format(**names))
 
 
-def load_script(connection: psycopg.Connection, text: str) -> Loading:
-    """Execute the definitions of a script; those that need something defined further down are tried again."""
+def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -> Loading:
+    """Execute the definitions of a script; those that need something defined further down are tried again.
+
+    Args:
+        rows: load the rows of INSERT and COPY too, as far as the server takes them.
+    """
     import psycopg
 
-    statements = [_without_rows(statement) for statement, _ in script_statements(text)]
+    script = [(_without_rows(statement), data) for statement, data in script_statements(text)]
+    statements = [statement for statement, _ in script]
     loading = Loading(frozenset(m[1].lower() for s in statements if (m := _DEFINES.match(s))))
     pending: list[str] = []
-    for statement in statements:
+    for statement, data in script:
         if _SET_CONFIG.match(statement):
             connection.execute("set search_path = ''")
+        elif rows and _ROWS.match(statement):
+            with contextlib.suppress(psycopg.Error):  # rows of a table that is not there
+                execute_statement(connection, statement, data)
         elif _DEFINITION.match(statement) and _execute(connection, statement, loading):
             pending.append(statement)
     connection.execute("reset search_path")
@@ -262,3 +272,25 @@ def _without_keys(statement: str) -> tuple[str, list[tuple[str, str]]]:
         else:
             (holder.find_ancestor(exp.Constraint) or holder).pop()
     return tree.sql("postgres"), keys
+
+
+def definitions_of(schema: Schema) -> Iterator[str]:
+    """The CREATE TABLE statements of a schema without rows, then those that add its foreign keys."""
+    from text2sql.conversion.databases.dump import script
+
+    pieces = (piece.strip() for piece in script(schema, lambda table: ()))
+    return (piece for piece in pieces if piece.startswith(("CREATE TABLE", "ALTER TABLE")))
+
+
+def load_definitions(connection: psycopg.Connection, pieces: Iterator[str]) -> list[str]:
+    """Create tables and keys; returns the name of each that the server refused, with its reason."""
+    import psycopg
+
+    left_out = []
+    for piece in pieces:
+        try:
+            connection.execute(piece.encode())
+        except psycopg.Error as error:
+            title = " ".join(piece.partition("(")[0].split())
+            left_out.append(f"{title}: {error.diag.message_primary}")
+    return left_out

@@ -13,8 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from text2sql.ask.catalog import Catalog, Target
 from text2sql.ask.dsn import is_dsn
-from text2sql.ask.fit import Target, with_shown_names
+from text2sql.ask.fit import with_shown_names
+from text2sql.ask.loading import definitions_of, load_definitions
 from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.compare import Result
@@ -22,6 +24,8 @@ from text2sql.schema import Schema
 
 if TYPE_CHECKING:
     import psycopg
+
+    from text2sql.postgres.sandbox import Sandbox
 
 DATABASE = "place"
 PlaceType = Literal["schema", "sqlite", "dsn"]
@@ -75,14 +79,32 @@ def open_place(
 
         with Remote(place, seconds=seconds, max_rows=max_rows, trusted=trusted) as remote:
             catalog = remote.catalog(VALUES_KEPT)
-            yield Place(catalog.schema, remote.execute, True, Target(remote.version, catalog.relations, remote.read))
+            yield Place(catalog.schema, remote.execute, True, catalog.target)
         return
-    path = Path(place)
     check_file(place, expected)
+    from text2sql.ask.schema_file import parse_schema, schema_text
+    from text2sql.postgres.sandbox import Limits, Sandbox
+    from text2sql.postgres.server import server
+
     with ExitStack() as stack:
-        schema, dump, target = sqlite_copy(path) if is_sqlite(path) else schema_copy(path)
-        copy = Copy(dump, stack, seconds, max_rows)
-        yield Place(schema, lambda sql: copy.execute(with_shown_names(sql, target.relations)), dump.rows, target)
+        limits = Limits(timeout_seconds=seconds, max_rows=max_rows)
+        has_rows = is_sqlite(Path(place))
+        if has_rows:
+            catalog, load = sqlite_copy(Path(place))
+            copy = Copy(load, lambda: stack.enter_context(Sandbox(stack.enter_context(server()), limits)))
+        else:
+            text = schema_text(Path(place))
+            running = stack.enter_context(server())
+            catalog = parse_schema(text, running, Path(place).stem, place)
+            copy = Copy(
+                lambda connection: load_definitions(connection, definitions_of(catalog.schema)),
+                lambda: stack.enter_context(Sandbox(running, limits)),
+            )
+
+        def execute(sql: str) -> Result:
+            return copy.execute(with_shown_names(sql, catalog.target.relations))
+
+        yield Place(catalog.schema, execute, has_rows, catalog.target)
 
 
 def check_file(place: str, expected: PlaceType | None) -> None:
@@ -108,97 +130,52 @@ def is_sqlite(path: Path) -> bool:
         return stream.read(16) == b"SQLite format 3\0"
 
 
-@dataclasses.dataclass(frozen=True)
-class Dump:
-    """Something that can write itself as a PostgreSQL dump, piece by piece."""
-
-    pieces: Callable[[], Iterator[str]]
-    rows: bool
+#: writes a copy of a database; returns what the server refuses of it
+Load = Callable[["psycopg.Connection"], list[str]]
 
 
-def schema_copy(path: Path) -> tuple[Schema, Dump, Target]:
-    """A file of CREATE TABLE statements; its copy has empty tables."""
-    from text2sql.ask.schema_file import read_schema_file
-
-    catalog = read_schema_file(path)
-    return catalog.schema, Dump(lambda: definitions_of(catalog.schema), rows=False), Target(None, catalog.relations)
-
-
-def definitions_of(schema: Schema) -> Iterator[str]:
-    """The CREATE TABLE statements of a schema without rows, then those that add its foreign keys."""
-    from text2sql.conversion.databases.dump import script
-
-    pieces = (piece.strip() for piece in script(schema, lambda table: ()))
-    return (piece for piece in pieces if piece.startswith(("CREATE TABLE", "ALTER TABLE")))
-
-
-def sqlite_copy(path: Path) -> tuple[Schema, Dump, Target]:
+def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
     """An SQLite database, as the stage `databases` converts it."""
     from text2sql.conversion.databases import describe, open_source
     from text2sql.conversion.databases.dump import dump
+    from text2sql.postgres.load import run_script
 
     with open_source(path) as source:
         schema = describe(source, path.stem, VALUES_KEPT)
 
-    def pieces() -> Iterator[str]:
-        with open_source(path) as source:
-            yield from dump(source, schema)
+    def load(connection: psycopg.Connection) -> list[str]:
+        with open_source(path) as source, connection.transaction():
+            run_script(connection, (line for text in dump(source, schema) for line in text.splitlines(keepends=True)))
+        return []
 
-    return schema, Dump(pieces, rows=True), Target(read=frozenset(table.name for table in schema.tables))
+    return Catalog(schema, Target(read=frozenset(table.name for table in schema.tables))), load
 
 
 class Copy:
-    """A copy of a database in a private PostgreSQL, created when the first query is run, gone with `stack`.
+    """A copy of a database on a private PostgreSQL, made when the first query is run.
 
     What of a schema file cannot be loaded is left out; an error then names it (`Result.message`).
     """
 
-    def __init__(self, dump: Dump, stack: ExitStack, seconds: float, max_rows: int) -> None:
-        self._dump, self._stack, self._seconds, self._max_rows = dump, stack, seconds, max_rows
+    def __init__(self, load: Load, sandbox: Callable[[], Sandbox]) -> None:
+        self._load, self._new_sandbox = load, sandbox
         self._lock = threading.Lock()
-        self._execute: Callable[[str], Result] | None = None
+        self._sandbox: Sandbox | None = None
         self._left_out: list[str] = []
 
     def execute(self, sql: str) -> Result:
         """The result of `sql` in the sandbox."""
+        import psycopg
+
         with self._lock:
-            if self._execute is None:
-                self._execute = self._start()
-        result = self._execute(sql)
+            if self._sandbox is None:
+                sandbox = self._new_sandbox()
+                sandbox.server.create_database(DATABASE)
+                with psycopg.connect(sandbox.server.dsn(DATABASE), autocommit=True) as connection:
+                    self._left_out = self._load(connection)
+                self._sandbox = sandbox
+        result = self._sandbox.execute(DATABASE, sql)
         if result.error and self._left_out:
             message = f"{result.message} (left out of the copy: {'; '.join(self._left_out)})"
             return dataclasses.replace(result, message=message)
         return result
-
-    def _start(self) -> Callable[[str], Result]:
-        import psycopg
-
-        from text2sql.postgres.load import run_script
-        from text2sql.postgres.sandbox import Limits, Sandbox
-        from text2sql.postgres.server import server
-
-        running = self._stack.enter_context(server())
-        running.create_database(DATABASE)
-        with psycopg.connect(running.dsn(DATABASE), autocommit=not self._dump.rows) as connection:
-            if self._dump.rows:
-                pieces = (line for text in self._dump.pieces() for line in text.splitlines(keepends=True))
-                run_script(connection, pieces)
-            else:
-                self._left_out = load_definitions(connection, self._dump.pieces())
-        limits = Limits(timeout_seconds=self._seconds, max_rows=self._max_rows)
-        sandbox = self._stack.enter_context(Sandbox(running, limits))
-        return lambda sql: sandbox.execute(DATABASE, sql)
-
-
-def load_definitions(connection: psycopg.Connection, pieces: Iterator[str]) -> list[str]:
-    """Create tables and keys; returns the name of each that the server refused, with its reason."""
-    import psycopg
-
-    left_out = []
-    for piece in pieces:
-        try:
-            connection.execute(piece.encode())
-        except psycopg.Error as error:
-            title = " ".join(piece.partition("(")[0].split())
-            left_out.append(f"{title}: {error.diag.message_primary}")
-    return left_out

@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from text2sql.ask.catalog import Catalog, read_catalog
 from text2sql.ask.dialects import DIALECTS, parse_dialect
-from text2sql.ask.loading import load_script, scratch_database
+from text2sql.ask.loading import definitions_of, load_definitions, load_script, scratch_database
 from text2sql.errors import UserError
-from text2sql.schema import Schema
 
 if TYPE_CHECKING:
+    import psycopg
+
     from text2sql.postgres.server import Server
 
 #: a schema alone is far smaller, even of a thousand tables; more than this is a dump with its rows
@@ -35,16 +36,11 @@ ONLY_POSTGRESQL = re.compile(
 NO_TABLE = "give the tables as CREATE TABLE statements"
 
 
-def read(path: Path, server: Server | None = None) -> Schema:
-    """The schema in a file; its `db_id` is the file's stem. See `parse_schema`."""
-    return read_schema_file(path, server).schema
-
-
-def read_schema_file(path: Path, server: Server | None = None) -> Catalog:
-    """The schema in a file, and the schemas of its tables.
+def schema_text(path: Path) -> str:
+    """The text of a schema file.
 
     Raises:
-        UserError: there is no such file, it is no text, or no table in it can be read.
+        UserError: there is no such file, or it is no text.
     """
     try:
         with path.open("rb") as stream:
@@ -60,17 +56,27 @@ def read_schema_file(path: Path, server: Server | None = None) -> Catalog:
         remedy = "give the tables only: `pg_dump --schema-only`"
         raise UserError(f"{path} is larger than {LARGEST // 1_000_000} MB: it holds more than a schema", remedy)
     try:
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text", "give a file of CREATE TABLE statements in UTF-8") from None
-    return parse_schema(text, path.stem, str(path), server)
 
 
-def parse_schema(text: str, db_id: str = "schema", where: str = "the schema", server: Server | None = None) -> Catalog:
-    """The schema in `text`; `where` names the text in messages.
+def parse_schema(text: str, server: Server, db_id: str = "schema", where: str = "the schema") -> Catalog:
+    """The schema in `text`, see `loaded_schema`."""
+    with loaded_schema(text, server, db_id, where) as (catalog, _):
+        return catalog
+
+
+@contextlib.contextmanager
+def loaded_schema(
+    text: str, server: Server, db_id: str, where: str, rows: bool = False
+) -> Iterator[tuple[Catalog, psycopg.Connection]]:
+    """The schema in `text`, and a connection to a database on `server` that has its tables for the length of the block.
 
     Args:
-        server: a private server of ours to load the text into; one is started if there is none (0.8 s).
+        server: a private server of ours.
+        where: names the text in messages.
+        rows: load the rows of INSERT and COPY too, as far as the server takes them.
 
     Raises:
         UserError: there is no CREATE TABLE, or none that any dialect understands.
@@ -79,31 +85,29 @@ def parse_schema(text: str, db_id: str = "schema", where: str = "the schema", se
         raise UserError(f"{where} has no CREATE TABLE", NO_TABLE)
     if "\0" in text:
         raise UserError(f"{where} holds NUL characters: it is no text", NO_TABLE)
-    with _running(server) as running, scratch_database(running) as connection:
-        loading = load_script(connection, text)
+    with scratch_database(server) as connection:
+        loading = load_script(connection, text, rows)
         is_whole = loading.tables and not loading.refused_tables and not loading.repaired
         other = None if is_whole or ONLY_POSTGRESQL.search(text) else parse_dialect(text, db_id)
         understood = loading.tables - loading.repaired - len(loading.refused_tables)
-        if other is not None and other.score > understood:
-            return Catalog(other.schema, {})
-        if loading.tables:
+        if other is None or other.score <= understood:
+            if not loading.tables:
+                refused = [note for note in loading.notes if note.startswith("not read")]
+                raise unreadable(where, refused + (other.problems if other else []))
             catalog = read_catalog(connection, db_id)
             schema = dataclasses.replace(catalog.schema, notes=(*catalog.schema.notes, *loading.notes))
-            return dataclasses.replace(catalog, schema=schema)
-    problems = [note for note in loading.notes if note.startswith("not read")] + (other.problems if other else [])
+            yield dataclasses.replace(catalog, schema=schema), connection
+            return
+    with scratch_database(server) as connection:
+        left_out = load_definitions(connection, definitions_of(other.schema))
+        if refused := [statement for statement in left_out if statement.startswith("CREATE TABLE")]:
+            raise UserError(f"{where}: {refused[0]}", "mend that table, or leave it out")
+        yield Catalog(other.schema), connection
+
+
+def unreadable(where: str, problems: Sequence[str]) -> UserError:
+    """That no dialect has read a table, and the first problem of each."""
     if not problems:
-        raise UserError(f"{where} has no CREATE TABLE", NO_TABLE)
+        return UserError(f"{where} has no CREATE TABLE", NO_TABLE)
     tried = ", ".join(["PostgreSQL", *DIALECTS.values()])
-    raise UserError(f"no table of {where} can be read (tried {tried}): {problems[0]}", "mend that statement")
-
-
-@contextlib.contextmanager
-def _running(given: Server | None) -> Iterator[Server]:
-    """The given server, or a new one for the length of the block."""
-    if given is not None:
-        yield given
-        return
-    from text2sql.postgres.server import server
-
-    with server() as started:
-        yield started
+    return UserError(f"no table of {where} can be read (tried {tried}): {problems[0]}", "mend that statement")

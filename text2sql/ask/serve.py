@@ -445,7 +445,7 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
     @protocol.tool(annotations=reading)
     def schema(database: str = "") -> str:
         """Tables, columns and keys of a database, as CREATE TABLE statements."""
-        from text2sql.ask.place import definitions_of
+        from text2sql.ask.loading import definitions_of
 
         return "\n".join(definitions_of(place_of(database).schema))
 

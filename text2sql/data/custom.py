@@ -44,7 +44,6 @@ from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.postgres.compare import Result
 from text2sql.postgres.load import load_dump
 from text2sql.postgres.sandbox import Limits, Sandbox
-from text2sql.postgres.script import run_leniently, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote, read_index, write_index
@@ -68,8 +67,6 @@ KNOWN_ROWS, LONGEST_VALUE = 2000, 500
 SHOWN = 20
 #: fewer usable questions than this make no training, validation and test split
 FEWEST = 10
-#: where a schema file is loaded, and the role that loads it: a script may do nothing to the rest of the machine
-SCRATCH, AUTHOR = "scratch", "author"
 
 
 @dataclass(frozen=True)
@@ -167,21 +164,22 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
     from text2sql.ask.servers import Remote
 
     with Remote(dsn, seconds=options.timeout_seconds) as remote:
-        schema = remote.schema(hidden=options.hidden)
+        catalog = remote.catalog(hidden=options.hidden)
+        relations = catalog.target.relations
 
         def lines(table: Table) -> Iterator[str]:
             with remote.transaction() as connection:
-                yield from copied_lines(connection, table, options.rows, remote.relations)
+                yield from copied_lines(connection, table, options.rows, relations)
 
         with remote.transaction() as connection:
-            castable = with_castable_types(schema, connection, remote.relations)
+            castable = with_castable_types(catalog.schema, connection, relations)
         yield OwnDatabase(castable, lines, real=True)
 
 
 @contextmanager
 def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
     """An SQLite database as the stage databases describes it."""
-    from text2sql.ask.servers import hide
+    from text2sql.ask.catalog import hide
 
     with open_source(path) as opened:
         whole = describe(opened, path.stem, 0)
@@ -199,53 +197,15 @@ def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
 @contextmanager
 def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterator[OwnDatabase]:
     """A schema file, loaded into a database of ours as far as PostgreSQL takes it, with made-up rows."""
-    from text2sql.ask.schema_file import read
-    from text2sql.ask.servers import hide
+    from text2sql.ask.catalog import hide
+    from text2sql.ask.schema_file import loaded_schema, schema_text
 
-    schema = read(path, running)
-    with author_of_scratch(running) as connection:
-        load_schema(connection, path, schema)
+    with loaded_schema(schema_text(path), running, path.stem, str(path), rows=True) as (catalog, connection):
+        schema, relations = catalog.schema, catalog.target.relations
         notes = fill_tables(connection, random.Random(seed))
         shown = hide(replace(schema, notes=(*schema.notes, *notes)), options.hidden)
-        castable = with_castable_types(shown, connection)
-        yield OwnDatabase(castable, lambda table: copied_lines(connection, table, options.rows), real=False)
-
-
-@contextmanager
-def author_of_scratch(running: Server, name: str = SCRATCH) -> Iterator[psycopg.Connection]:
-    """A connection to an empty database, of a role that owns it and can do nothing else."""
-    running.create_database(name)
-    with psycopg.connect(running.dsn(name), autocommit=True) as connection:
-        if connection.execute("select from pg_roles where rolname = %s", [AUTHOR]).fetchone() is None:
-            connection.execute(f"create role {AUTHOR} login".encode())
-        connection.execute(f"alter database {quote(name)} owner to {AUTHOR}".encode())
-        connection.execute(f"alter schema public owner to {AUTHOR}".encode())
-    with psycopg.connect(running.dsn(name, AUTHOR), autocommit=True) as connection:
-        connection.execute(b"set statement_timeout = '60s'")
-        yield connection
-
-
-def load_schema(connection: psycopg.Connection, path: Path, schema: Schema) -> None:
-    """Load a file into the database; tables of `schema` that the server did not take are made of what was read."""
-    run_leniently(connection, path.read_text(encoding="utf-8-sig"))
-    connection.execute(b"reset all")
-    spaces = connection.execute(
-        b"select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
-        b" order by nspname <> 'public', nspname"
-    ).fetchall()
-    connection.execute(f"set search_path = {', '.join(quote(name) for (name,) in spaces)}".encode())
-    there = {name for (name,) in connection.execute(b"select relname from pg_class where relkind in ('r', 'p', 'v')")}
-    missing = replace(schema, tables=tuple(t for t in schema.tables if t.name not in there))
-    missing = with_known_types(missing, connection)
-    for statement, _ in script_statements("".join(script(missing, lambda table: ()))):
-        if not statement.startswith("COPY "):
-            try:
-                connection.execute(statement.encode())
-            except psycopg.Error as error:
-                head = " ".join(statement.split())[:60]
-                raise UserError(
-                    f"{path}: {head}: {error.diag.message_primary}", "mend that table, or hide it"
-                ) from None
+        castable = with_castable_types(shown, connection, relations)
+        yield OwnDatabase(castable, lambda table: copied_lines(connection, table, options.rows, relations), real=False)
 
 
 def copied_lines(

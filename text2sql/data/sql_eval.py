@@ -15,22 +15,23 @@ import csv
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import yaml
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from text2sql.ask.servers import Remote
+from text2sql.ask.catalog import read_catalog
+from text2sql.ask.loading import scratch_database
 from text2sql.config import require
 from text2sql.conversion.databases.dump import script, write_lines
 from text2sql.data.custom import (
     FOLDER,
     Row,
-    author_of_scratch,
     copied,
     copied_lines,
     hardness_of,
@@ -44,7 +45,7 @@ from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import sha256, write_jsonl
 from text2sql.postgres.sandbox import Limits, Sandbox
-from text2sql.postgres.script import run_leniently
+from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema, write_index
@@ -187,14 +188,14 @@ def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schem
         path = root / name
         if path.suffix != ".sql":
             continue
-        scratch = f"{path.stem}_scratch"
-        with author_of_scratch(running, scratch) as connection:
-            if refused := run_leniently(connection, path.read_text(encoding="utf-8")):
-                raise UserError(f"{path}: {refused[0]}", "remove the file, and run this again")
+        with scratch_database(running) as connection:
+            for statement, data in script_statements(path.read_text(encoding="utf-8")):
+                try:
+                    execute_statement(connection, statement, data)
+                except psycopg.Error as error:
+                    raise UserError(f"{path}: {error}", "remove the file, and run this again") from None
             connection.execute(b"reset all")
-            with Remote(running.dsn(scratch)) as remote:
-                schema = loadable(with_castable_types(remote.schema(), connection), running)
-            schema = replace(schema, db_id=path.stem)
+            schema = loadable(with_castable_types(read_catalog(connection, path.stem).schema, connection), running)
             dump = folder / f"{path.stem}.sql"
             write_lines(dump, script(schema, lambda table, c=connection: copied_lines(c, table, None)))
         with copied(running, dump, path.stem) as connection:

@@ -1,7 +1,6 @@
-"""Somebody's SQL script, such as a pg_dump or a file of CREATE TABLE statements, run statement by statement.
+"""Somebody's SQL script, such as a pg_dump or a file of CREATE TABLE statements, statement by statement.
 
-PostgreSQL reads its own dialect best. A statement that it refuses (a type of an extension that is not here, a role that
-does not exist) is noted and passed over; the rest of the script goes on.
+The role decides what a script can do: give one without privileges on a database of its own.
 """
 
 from __future__ import annotations
@@ -45,24 +44,10 @@ def script_statements(text: str) -> Iterator[tuple[str, str]]:
         yield last, ""
 
 
-def run_leniently(connection: psycopg.Connection, text: str) -> list[str]:
-    """Execute a script on a connection in autocommit mode; returns a line for each statement that was refused.
-
-    The role decides what a script can do: give one without privileges on a database of its own.
-    """
-    import psycopg
-
-    refused = []
-    for statement, data in script_statements(text):
-        try:
-            if _COPY.match(statement):
-                with connection.cursor().copy(statement.encode()) as copy:
-                    copy.write(data.encode())
-            else:
-                connection.execute(statement.encode())
-        except psycopg.Error as error:
-            if connection.closed:
-                raise
-            head = " ".join(statement.split())[:60]
-            refused.append(f"{head}: {error.diag.message_primary or str(error).splitlines()[0]}")
-    return refused
+def execute_statement(connection: psycopg.Connection, statement: str, data: str) -> None:
+    """Execute a statement of `script_statements`, with its rows if it is COPY."""
+    if _COPY.match(statement):
+        with connection.cursor().copy(statement.encode()) as copy:
+            copy.write(data.encode())
+    else:
+        connection.execute(statement.encode())
