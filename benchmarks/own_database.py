@@ -85,12 +85,14 @@ def run_database(script: Path, schema: Schema, rows: Sequence[Row], options: arg
         given["0 pairs"] = answer(Path(options.init), schema, rows)
     for name in options.settings:
         given[name] = {}
-        for i, fold in enumerate(deal(rows)):
-            others = [row for j, other in enumerate(deal(rows)) if j != i for row in other][: SETTINGS[name]]
+        # without pairs nothing is held back: one training answers all questions
+        folds = deal(rows) if SETTINGS[name] else [list(rows)]
+        for i, fold in enumerate(folds):
+            others = [row for j, other in enumerate(folds) if j != i for row in other][: SETTINGS[name]]
             with tempfile.TemporaryDirectory() as folder:
                 release = train(Path(folder) / "run", script, others, [*init, *options.overrides])
                 given[name] |= answer(release, schema, fold)
-            print(f"{schema.db_id}, {name}: fold {i + 1} of {FOLDS}", file=sys.stderr, flush=True)
+            print(f"{schema.db_id}, {name}: fold {i + 1} of {len(folds)}", file=sys.stderr, flush=True)
     return given
 
 
