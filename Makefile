@@ -54,7 +54,7 @@ repro: environment ## set up and run the pipeline
 
 test: environment ## set up and run the tests
 	@.ci/browser
-	python -m pytest -m 'not slow' -n 3 --dist worksteal
+	python -m pytest -m 'not slow' -n 3 --dist loadfile --no-loadscope-reorder
 
 demo: environment ## the demo in the browser, at http://127.0.0.1:7860
 	python -m app.demo

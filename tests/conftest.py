@@ -18,7 +18,25 @@ import pytest
 from text2sql.model.process import prepare
 from text2sql.postgres import server as postgres_server
 
+# The operations of the tiny model are too small to share: with two threads its training takes twice the processor time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 prepare()  # as stages do: otherwise torch's threads spin, and two test processes slow each other down
+
+#: The files that take longest, the longest first. `make test` hands out whole files, so that what the tests of a file
+#: share is made once, in the order of collection: a long one at the end would keep one process busy alone.
+LONGEST = (
+    "app/test_demo.py", "test_pipeline.py", "bucket/test_faults.py", "ask/test_ask.py", "track/test_track.py",
+    "bucket/test_sharing.py", "track/test_browser.py", "stages/test_score.py", "model/test_gpu_benchmark.py",
+    "postgres/test_sandbox_attacks.py", "test_conf.py", "bucket/test_verify.py", "data/test_custom.py",
+    "model/test_generation.py", "model/test_training.py", "release/test_before.py", "model/test_preflight.py",
+    "ask/test_serve.py", "postgres/test_server.py", "model/test_packing.py", "stages/test_predict.py",
+    "conversion/test_dialect.py", "conversion/test_conversion.py", "model/test_threads.py", "model/test_wheels.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(autouse=True)

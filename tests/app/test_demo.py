@@ -10,7 +10,6 @@ import psycopg
 import pytest
 
 from app.databases import MOST_TABLES, TITLES, Databases
-from app.demo import LARGEST_REQUEST, build_page, run_demo, serve
 from tests.scripted import Scripted
 from text2sql.data.mini.domain import load_folder
 from text2sql.errors import UserError
@@ -39,6 +38,8 @@ def databases():
 
 @pytest.fixture(scope="module")
 def address(databases):
+    from app.demo import build_page, serve  # with gradio, whose import only the process of this file pays
+
     page = build_page(Scripted(ANSWERS, seconds=0.05), databases)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -295,18 +296,22 @@ def test_a_query_that_cannot_be_cancelled_keeps_nobody_waiting(databases, few_ke
 @pytest.mark.parametrize(
     ("path", "content", "status"),
     [
-        ("/gradio_api/upload", {"files": {"files": ("a.bin", b"x" * 10)}}, 403),
-        ("/gradio_api/queue/join", {"content": b"x" * (LARGEST_REQUEST + 1)}, 413),
-        ("/gradio_api/queue/join", {"content": iter([b"x"])}, 411),
+        ("/gradio_api/upload", lambda largest: {"files": {"files": ("a.bin", b"x" * 10)}}, 403),
+        ("/gradio_api/queue/join", lambda largest: {"content": b"x" * (largest + 1)}, 413),
+        ("/gradio_api/queue/join", lambda largest: {"content": iter([b"x"])}, 411),
     ],
 )
 def test_what_no_page_sends_is_refused(address, path, content, status):
     import httpx
 
-    assert httpx.post(address + path, **content).status_code == status
+    from app.demo import LARGEST_REQUEST
+
+    assert httpx.post(address + path, **content(LARGEST_REQUEST)).status_code == status
 
 
 def test_a_port_in_use_is_said_before_the_model_is_loaded():
+    from app.demo import run_demo
+
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
