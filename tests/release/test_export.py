@@ -136,13 +136,13 @@ def test_the_chat_template_is_the_prompt_s_frame(workspace: Path) -> None:
 
 def test_a_worse_export_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     ids = tuple(map(str, range(100)))
-    worse = Difference((), ids[:2], ids[2:], (), (), ())
+    worse = Difference((), ids[:2], 98, 0)
     with pytest.raises(UserError, match=r"98\.0% of 100 questions right, the adapter 100\.0%"):
         verdict(Path("out"), worse, 100, 100, anyway=False)
     assert "2.0% worse" in capsys.readouterr().err
     assert "98.0%" in verdict(Path("out"), worse, 100, 100, anyway=True)
     assert "5 of 100 prompts are read as other tokens" in verdict(
-        Path("out"), Difference((), ids[:1], ids[1:], (), (), ()), 95, 100, anyway=False
+        Path("out"), Difference((), ids[:1], 99, 0), 95, 100, anyway=False
     )
 
 

@@ -7,7 +7,16 @@ import pytest
 
 from text2sql.errors import UserError
 from text2sql.files import write_jsonl, write_text
-from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, difference, from_csv, mcnemar, to_csv
+from text2sql.scoring.versus import (
+    PREDICTIONS,
+    VERDICTS_CSV,
+    Difference,
+    against,
+    difference,
+    from_csv,
+    mcnemar,
+    to_csv,
+)
 
 
 def row(number, suite):
@@ -28,8 +37,7 @@ HERE = [row(0, True), row(1, False), row(2, True), row(3, False), row(4, None), 
 
 def test_difference():
     found = difference(HERE, THERE, "verdict_suite")
-    assert (found.gained, found.lost, found.both_right, found.both_wrong) == (("q-2",), ("q-1",), ("q-0",), ("q-3",))
-    assert (found.only_here, found.only_there) == (("q-5",), ("q-4",))
+    assert found == Difference(("q-2",), ("q-1",), both_right=1, both_wrong=1, unpaired=2)
     assert (found.n, found.change, found.p) == (4, 0.0, 1.0)
 
 

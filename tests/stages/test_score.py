@@ -7,7 +7,8 @@ import pytest
 from stages import score
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_jsonl, write_text
-from text2sql.scoring.predictions import hardness_of_gold, read_predictions
+from text2sql.scoring.hardness import hardness_of_gold
+from text2sql.scoring.predictions import read_predictions
 
 DUMP = """
 CREATE TABLE singer (id integer PRIMARY KEY, name text, age integer, country text);

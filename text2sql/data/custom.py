@@ -21,14 +21,13 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlglot.errors import SqlglotError
 
 from text2sql.config import require
 from text2sql.conversion.databases import describe, open_source
@@ -47,7 +46,7 @@ from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote, read_index, write_index
-from text2sql.scoring.hardness import hardness
+from text2sql.scoring.hardness import hardness_of_gold
 
 if TYPE_CHECKING:
     from text2sql.ask.catalog import Relations
@@ -134,8 +133,7 @@ class OwnDatabase:
     real: bool
 
 
-@contextmanager
-def open_own(options: Custom, running: Server, seed: int) -> Iterator[OwnDatabase]:
+def open_own(options: Custom, running: Server, seed: int) -> AbstractContextManager[OwnDatabase]:
     """The user's database: a server, an SQLite file, or a schema file on a server of ours.
 
     Raises:
@@ -143,19 +141,13 @@ def open_own(options: Custom, running: Server, seed: int) -> Iterator[OwnDatabas
     """
     from text2sql.ask.place import is_sqlite
 
-    dsn = os.environ.get(options.dsn_variable)
-    if options.database is None and not dsn:
-        remedy = f"set data.source.database to a schema file or SQLite database, or {options.dsn_variable} to a DSN"
-        raise UserError("no database is given", remedy)
     if options.database is None:
-        with from_server(options, str(dsn)) as own:
-            yield own
-    elif is_sqlite(Path(options.database)):
-        with from_sqlite(options, Path(options.database)) as own:
-            yield own
-    else:
-        with from_file(options, Path(options.database), running, seed) as own:
-            yield own
+        if not (dsn := os.environ.get(options.dsn_variable)):
+            remedy = f"set data.source.database to a schema file or SQLite database, or {options.dsn_variable} to a DSN"
+            raise UserError("no database is given", remedy)
+        return from_server(options, dsn)
+    path = Path(options.database)
+    return from_sqlite(options, path) if is_sqlite(path) else from_file(options, path, running, seed)
 
 
 @contextmanager
@@ -379,16 +371,9 @@ def example(id_: str, db_id: str, question: str, sql: str, reason: str | None, r
         "id": id_, "db_id": db_id, "question": question, "sqlite": None,
         "postgres": sql if not reason else None, "status": status,
         "reason": reason or ("" if real else "the rows are made up"),
-        "hardness": hardness_of(sql) if not reason else None,
+        # what only PostgreSQL can parse is no easy query
+        "hardness": None if reason else hardness_of_gold(sql) or "extra",
     }  # fmt: skip
-
-
-def hardness_of(sql: str) -> str:
-    """Spider's level of a query; what only PostgreSQL can parse is no easy query."""
-    try:
-        return hardness(sql, "postgres")
-    except SqlglotError:
-        return "extra"
 
 
 def write_embedded(target: Path, seed: int, per_domain: int, others: set[str]) -> None:

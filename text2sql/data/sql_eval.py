@@ -34,7 +34,6 @@ from text2sql.data.custom import (
     Row,
     copied,
     copied_lines,
-    hardness_of,
     loadable,
     with_castable_types,
     with_samples,
@@ -49,6 +48,7 @@ from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema, write_index
+from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.sql import parse_one
 
 QUESTIONS = "questions_gen_postgres.csv"
@@ -212,5 +212,6 @@ def example_of(question: EvalQuestion, sandbox: Sandbox, today: str) -> Row:
     return {
         "id": question.id, "db_id": question.db_id, "question": question.question, "sqlite": None, "postgres": gold,
         "status": status, "reason": {"rejected": "no gold runs", "unverifiable": "no rows"}.get(status, ""),
-        "hardness": hardness_of(gold) if gold else None, "golds": golds, "category": question.category,
+        "hardness": (hardness_of_gold(gold) or "extra") if gold else None, "golds": golds,
+        "category": question.category,
     }  # fmt: skip

@@ -9,12 +9,11 @@ huggingface_hub's own: content that the hub has already is skipped, so an interr
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
-from text2sql.files import read_json, sha256, write_text
+from text2sql.files import read_json, sha256
 from text2sql.release.card import read_metrics, render_card
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def upload(
         UserError: no token, a refused one, an unreachable hub.
     """
     import httpx2  # what huggingface_hub speaks HTTP with
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     api = api or HfApi(library_name="sql-codegen-slm")
@@ -136,12 +135,9 @@ def upload(
     sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
     try:
         api.whoami()
-        with tempfile.TemporaryDirectory() as staged:
-            lay_out(files, Path(staged))
-            created = api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True, **sdk)
-            api.upload_folder(
-                repo_id=repo, repo_type=repo_type, folder_path=staged, commit_message="Publish with sql-codegen-slm"
-            )
+        created = api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True, **sdk)
+        added = [CommitOperationAdd(name, source) for name, source in files.items()]
+        api.create_commit(repo, added, commit_message="Publish with sql-codegen-slm", repo_type=repo_type)
         return str(created)
     except LocalTokenNotFoundError:
         raise UserError("no token for the HuggingFace hub", "run `hf auth login`, or set HF_TOKEN") from None
@@ -152,17 +148,6 @@ def upload(
     except (httpx2.TransportError, RuntimeError) as error:
         again = "what was uploaded is kept: repeat the command to go on"
         raise UserError(f"the upload to {api.endpoint} broke off: {cause(error)}", again) from None
-
-
-def lay_out(files: Files, folder: Path) -> None:
-    """Lay `files` out in `folder`, as links where they exist already."""
-    for name, source in files.items():
-        target = folder / name
-        if isinstance(source, bytes):
-            write_text(target, source.decode("utf-8"))
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source.resolve())
 
 
 def refused(error: Any, repo: str) -> UserError:

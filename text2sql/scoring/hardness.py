@@ -54,6 +54,14 @@ def hardness(sql: str, dialect: str) -> Level:
     return level(count(parse_one(sql, dialect)))
 
 
+def hardness_of_gold(sql: str) -> Level | None:
+    """The level of a PostgreSQL query; None if sqlglot cannot read it."""
+    try:
+        return hardness(sql, "postgres")
+    except sqlglot.errors.SqlglotError:
+        return None
+
+
 def count(tree: exp.Expression) -> Counts:
     """Counts of the outermost SELECT of `tree`.
 

@@ -7,14 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sqlglot.errors import SqlglotError
-
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.postgres.sandbox import Sandbox
 from text2sql.progress import track
 from text2sql.scoring.exact import exact_match
-from text2sql.scoring.hardness import hardness
+from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.scoring.judge import judge
 from text2sql.scoring.report import preview
 
@@ -35,14 +33,6 @@ def read_predictions(path: Path, split: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: an id occurs twice", "predict each question once")
     levels = {row["id"]: row["hardness"] for row in read_jsonl(split)}
     return [{**row, "hardness": levels.get(row["id"]) or hardness_of_gold(row["gold"])} for row in rows]
-
-
-def hardness_of_gold(gold: str) -> str | None:
-    """The hardness of a gold query that the split does not name; None if sqlglot cannot read it."""
-    try:
-        return hardness(gold, "postgres")
-    except SqlglotError:
-        return None
 
 
 def judge_predictions(

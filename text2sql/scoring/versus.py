@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,19 @@ VERDICTS = ("verdict_suite", "verdict_strict")
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Ids of the questions that both runs scored, by what the verdict was there and here, and of those that only one
-    run scored."""
+    """Ids of the questions whose verdict changed from there to here, and numbers of the others; `unpaired` are scored
+    in one run only."""
 
     gained: tuple[str, ...]
     lost: tuple[str, ...]
-    both_right: tuple[str, ...]
-    both_wrong: tuple[str, ...]
-    only_here: tuple[str, ...]
-    only_there: tuple[str, ...]
+    both_right: int
+    both_wrong: int
+    unpaired: int = 0
 
     @property
     def n(self) -> int:
         """Questions compared."""
-        return len(self.gained) + len(self.lost) + len(self.both_right) + len(self.both_wrong)
+        return len(self.gained) + len(self.lost) + self.both_right + self.both_wrong
 
     @property
     def change(self) -> float:
@@ -59,12 +59,12 @@ class Difference:
     @property
     def accuracy_here(self) -> float:
         """Of the questions compared, 0 to 1."""
-        return (len(self.both_right) + len(self.gained)) / self.n
+        return (self.both_right + len(self.gained)) / self.n
 
     @property
     def accuracy_there(self) -> float:
         """Of the questions compared, 0 to 1."""
-        return (len(self.both_right) + len(self.lost)) / self.n
+        return (self.both_right + len(self.lost)) / self.n
 
     def in_words(self, there: str) -> str:
         """`58.3% of 12 questions right, THERE 41.7% (3 gained, 1 lost, p = 0.62)`, p by McNemar's exact test."""
@@ -91,17 +91,16 @@ def mcnemar(gained: int, lost: int) -> float:
 def difference(here: Iterable[Mapping[str, Any]], there: Iterable[Mapping[str, Any]], verdict: str) -> Difference:
     """Compare two runs by one of `VERDICTS`, in the order of `here`; excluded questions count as not scored."""
     ours, theirs = ({row["id"]: row[verdict] for row in rows if row[verdict] is not None} for rows in (here, there))
-
-    def ids(now: bool, before: bool) -> tuple[str, ...]:
-        return tuple(name for name, value in ours.items() if name in theirs and (value, theirs[name]) == (now, before))
-
+    ids: dict[tuple[bool, bool], list[str]] = defaultdict(list)
+    for name in ours:
+        if name in theirs:
+            ids[theirs[name], ours[name]].append(name)
     return Difference(
-        gained=ids(True, False),
-        lost=ids(False, True),
-        both_right=ids(True, True),
-        both_wrong=ids(False, False),
-        only_here=tuple(name for name in ours if name not in theirs),
-        only_there=tuple(name for name in theirs if name not in ours),
+        gained=tuple(ids[False, True]),
+        lost=tuple(ids[True, False]),
+        both_right=len(ids[True, True]),
+        both_wrong=len(ids[False, False]),
+        unpaired=len(ours.keys() ^ theirs.keys()),
     )
 
 
@@ -111,15 +110,15 @@ def against(revision: str, verdict: str, n_examples: int) -> str:
     Raises:
         UserError: nothing is scored here, or there is no such revision or no verdicts in it.
     """
-    here = from_csv(_text(VERDICTS_CSV)) if VERDICTS_CSV.exists() else None
-    if here is None:
+    if not VERDICTS_CSV.exists():
         raise UserError(f"{VERDICTS_CSV} is missing", "run `dvc repro score` first")
-    diff = difference(here, from_csv(_text(VERDICTS_CSV, revision)), verdict)
+    here = from_csv(VERDICTS_CSV.read_text(encoding="utf-8"))
+    diff = difference(here, from_csv(_text_in(revision, VERDICTS_CSV)), verdict)
     if diff.n == 0:
         raise UserError(f"{revision} and this folder have no scored question in common", "compare runs of one data set")
     ours = {row["id"]: row for row in read_jsonl(PREDICTIONS)}
     try:
-        theirs = {row["id"]: row for row in map(json.loads, _text(PREDICTIONS, revision).splitlines())}
+        theirs = {row["id"]: row for row in map(json.loads, _text_in(revision, PREDICTIONS).splitlines())}
     except UserError as error:
         print(f"the queries of {revision} are not shown: {error.what}")
         theirs = {}
@@ -133,22 +132,19 @@ def against(revision: str, verdict: str, n_examples: int) -> str:
                 console.print(Text(f"  {label}   {sql}"))
             if key in theirs:
                 console.print(Text(f"  there  {theirs[key]['predicted']}"))
-    unpaired = len(diff.only_here) + len(diff.only_there)
     return (
-        f"against {revision}: {len(diff.gained)} gained, {len(diff.lost)} lost, {len(diff.both_right)} right and "
-        f"{len(diff.both_wrong)} wrong in both; accuracy {diff.change:+.1%} on {diff.n} questions, McNemar's exact "
-        f"test p = {diff.p:.2g}" + (f"; {unpaired} questions are scored in one run only" if unpaired else "")
+        f"against {revision}: {len(diff.gained)} gained, {len(diff.lost)} lost, {diff.both_right} right and "
+        f"{diff.both_wrong} wrong in both; accuracy {diff.change:+.1%} on {diff.n} questions, McNemar's exact "
+        f"test p = {diff.p:.2g}" + (f"; {diff.unpaired} questions are scored in one run only" if diff.unpaired else "")
     )
 
 
-def _text(path: Path, revision: str | None = None) -> str:
-    """A file here, or as it is in a revision: in git, or in DVC's cache or remote.
+def _text_in(revision: str, path: Path) -> str:
+    """A file as it is in a revision: in git, or in DVC's cache or remote.
 
     Raises:
         UserError: it is not there.
     """
-    if revision is None:
-        return path.read_text(encoding="utf-8")
     import dvc.api
     from dvc.exceptions import DvcException
     from scmrepo.exceptions import SCMError
