@@ -6,7 +6,8 @@ import threading
 import time
 from types import SimpleNamespace
 
-from text2sql.ask.engine import Engine, Prompt
+from text2sql.ask.catalog import Target
+from text2sql.ask.engine import AskedPrompt, Engine
 from text2sql.model.generation import Generation
 from text2sql.scoring.confidence import Calibration
 
@@ -24,7 +25,7 @@ class Scripted(Engine):
 
     def prompt(self, question, schema, target=None):
         assert schema.tables
-        return Prompt(question, question, schema), []
+        return AskedPrompt(question, question, schema, schema, target or Target())
 
     def generate_batch(self, prompts, candidates=1):
         with self._lock:

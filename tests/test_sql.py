@@ -3,9 +3,9 @@
 import pytest
 from sqlglot.errors import ParseError
 
-from text2sql.ask.engine import format_sql, query_problems
+from text2sql.ask.engine import format_sql, query_warnings
 from text2sql.ask.question import is_sql
-from text2sql.ask.unknown import unknown_names
+from text2sql.ask.unknown import query_scopes, unknown_names
 from text2sql.model.qualifiers import by_table
 from text2sql.postgres.compare import has_order, is_ordered, strip_distinct
 from text2sql.schema import Schema
@@ -35,8 +35,8 @@ def test_no_depth_is_too_much(nested, depth):
     for read in (features, has_order, is_ordered, strip_distinct, is_sql):
         read(sql)
     format_sql(sql)
-    query_problems(sql, EMPTY)
-    unknown_names(sql, EMPTY)
+    query_warnings(sql, "?", EMPTY)
+    unknown_names(query_scopes(sql), EMPTY)
     by_table(sql, EMPTY)
     assert not exact_match("SELECT 2", sql)
     assert not exact_match(sql + " ", "SELECT 2")

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from tests.schemas import parse
 from tests.scripted import Scripted
-from text2sql.ask.engine import Engine, Prompt, choose_text, format_sql, query_problems, schema
+from text2sql.ask.catalog import Target
+from text2sql.ask.engine import AskedPrompt, Engine, choose_text, format_sql, query_problems, query_warnings, schema
 from text2sql.ask.place import open_place
 from text2sql.ask.question import check_question
 from text2sql.cli import app
@@ -261,9 +262,9 @@ def test_choose_by_text_without_a_database():
 def test_format_and_problems():
     shop = parse(SHOP)
     assert format_sql("select name from customers") == "SELECT\n  name\nFROM customers"
-    assert query_problems("select name from customers", shop) == []
-    assert query_problems("", shop) == ["the model gave no SQL"]
-    assert query_problems("drop table customers", shop) == ["this is not a query that reads data: it is not run"]
+    assert query_warnings("select name from customers", "Who?", shop) == []
+    assert query_problems("") == ["the model gave no SQL"]
+    assert query_problems("drop table customers") == ["this is not a query that reads data: it is not run"]
 
 
 # --- the places ---
@@ -292,7 +293,7 @@ def test_three_lines(engine, sql_file):
 
 
 def test_candidates_are_sampled_the_same_each_time(engine):
-    prompt, _ = engine.prompt("How many?", parse(SHOP))
+    prompt = engine.prompt("How many?", parse(SHOP))
     (made,) = engine.generate_batch([prompt], 3)
     assert engine.generate_batch([prompt], 3) == [made]
     assert len({candidate.text for candidate in made}) > 1
@@ -309,7 +310,8 @@ def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
 
     def admits(condition, question, read):
         tokens = engine.tokenizer(f"SELECT name FROM customers WHERE {condition}", add_special_tokens=False).input_ids
-        return engine._constraint(Prompt([], question, place.schema, read)).accepts(tokens)
+        prompt = AskedPrompt([], question, place.schema, place.schema, Target(read=read))
+        return engine._constraint(prompt).accepts(tokens)
 
     with open_place(str(EXAMPLES / "shop.sqlite")) as place:
         read = place.target.read
@@ -324,11 +326,12 @@ def test_schema_sizes(engine):
     with pytest.raises(UserError, match="the schema has no table"):
         engine.ask("How many?", dataclasses.replace(parse(SHOP), tables=()))
     enormous = parse("".join(f"create table table_{i} (id int, name text, note text);" for i in range(400)))
-    prompt, notes = engine.prompt("What is the name in table 317?", enormous)
-    assert "table_317" in [table.name for table in prompt.schema.tables]
+    prompt = engine.prompt("What is the name in table 317?", enormous)
+    assert "table_317" in [table.name for table in prompt.shown.tables]
     assert len(prompt.ids) <= engine.located.options.max_length
-    assert notes[0].startswith("the model was shown")
-    assert "table_317" in notes[0]
+    (note,) = prompt.notes
+    assert note.startswith("the model was shown")
+    assert "table_317" in note
     wide = parse("create table wide (" + ", ".join(f"column_number_{i} integer" for i in range(900)) + ");")
     with pytest.raises(UserError, match="table wide alone takes"):
         engine.ask("How many?", wide)

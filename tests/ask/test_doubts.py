@@ -4,6 +4,7 @@ import pytest
 
 from tests.schemas import parse
 from text2sql.ask.doubts import doubts
+from text2sql.ask.unknown import query_scopes
 
 SHOP = parse("""
 create table customers (id integer primary key, name text, city text, joined date,
@@ -12,6 +13,10 @@ create table orders (id integer primary key, customer_id integer references cust
 create table visits (id integer primary key, customer_id integer references customers (id), note text);
 """)
 QUESTION = "Which customers from New York joined after 2019 and paid more than 1,500.50 or 20 %?"
+
+
+def doubted_in(sql, question, schema):
+    return doubts(query_scopes(sql), question, schema)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ QUESTION = "Which customers from New York joined after 2019 and paid more than 1
     ],
 )
 def test_literals(condition, doubted):
-    (sentence,) = doubts(f"select name from customers where {condition}", QUESTION, SHOP) or [None]
+    (sentence,) = doubted_in(f"select name from customers where {condition}", QUESTION, SHOP) or [None]
     assert sentence is None if doubted is None else sentence.startswith(doubted)
 
 
@@ -61,12 +66,12 @@ def test_literals(condition, doubted):
     ],
 )
 def test_joins(joined, doubted):
-    assert doubts(f"select 1 from {joined}", QUESTION, SHOP) == ([doubted] if doubted else [])
+    assert doubted_in(f"select 1 from {joined}", QUESTION, SHOP) == ([doubted] if doubted else [])
 
 
 def test_nothing_is_said_of_joins_without_keys_and_of_what_is_no_query():
     assert (
-        doubts("select 1 from a join b on a.x = b.y", "?", parse("create table a (x int); create table b (y int)"))
+        doubted_in("select 1 from a join b on a.x = b.y", "?", parse("create table a (x int); create table b (y int)"))
         == []
     )
-    assert doubts("no SQL", "?", SHOP) == doubts("delete from orders where id = 77", "?", SHOP) == []
+    assert doubted_in("no SQL", "?", SHOP) == doubted_in("delete from orders where id = 77", "?", SHOP) == []

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.schemas import parse
-from text2sql.ask.unknown import unknown_names
+from text2sql.ask.unknown import query_scopes, unknown_names
 
 SCHEMA = parse(
     """CREATE TABLE customers (id int, name text, city text);
@@ -44,9 +44,9 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("sql", KNOWN)
 def test_known(sql):
-    assert unknown_names(sql, SCHEMA) == []
+    assert unknown_names(query_scopes(sql), SCHEMA) == []
 
 
 @pytest.mark.parametrize("sql", UNKNOWN)
 def test_unknown(sql):
-    assert unknown_names(sql, SCHEMA) == UNKNOWN[sql]
+    assert unknown_names(query_scopes(sql), SCHEMA) == UNKNOWN[sql]

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests.tiny_release import tiny_params
-from text2sql.ask.engine import Engine, Prompt
+from text2sql.ask.engine import AskedPrompt, Engine
 from text2sql.config import compose
 from text2sql.errors import UserError
 from text2sql.release.card import EXAMPLE, QUESTION, render_card
@@ -132,7 +132,7 @@ def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path, tiny_rel
     with redirect_stdout(io.StringIO()) as printed:
         exec(compile(snippet, "card", "exec"), namespace)
     engine = Engine.load(str(release))
-    assert namespace["ids"] == engine.prompt(QUESTION, EXAMPLE)[0].ids
+    assert namespace["ids"] == engine.prompt(QUESTION, EXAMPLE).ids
     engine._constraints = None  # the snippet is plain transformers: it knows of no grammar
-    answer = engine.generate_batch([Prompt(namespace["ids"], QUESTION, EXAMPLE)])[0][0].text
+    answer = engine.generate_batch([AskedPrompt(namespace["ids"], QUESTION, EXAMPLE, EXAMPLE)])[0][0].text
     assert printed.getvalue().startswith(answer[:8])

@@ -6,12 +6,11 @@ These are told from the query, the question and the schema alone, without a serv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sqlglot import exp
 from sqlglot.optimizer.scope import Scope
 
-from text2sql.ask.unknown import query_scopes
 from text2sql.schema import Column, Schema, kind_of
 
 #: whole numbers up to this one are mostly written as words, or not at all ("both", "a dozen", "more than one")
@@ -21,17 +20,19 @@ COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.
 Place = tuple[str, str]
 
 
-def doubts(sql: str, question: str, schema: Schema) -> list[str]:
-    """Sentences on literals and joins of `sql`, each once, in the order of the query.
+def doubts(scopes: Iterable[Scope], question: str, schema: Schema) -> list[str]:
+    """Sentences on literals and joins of a query, each once, in the order of the query.
 
+    >>> from text2sql.ask.unknown import query_scopes
     >>> from text2sql.schema import Table
     >>> city = Column("city", "city", "text", samples=("Rome", "Oslo"))
     >>> shops = Schema("s", (Table("shops", "shops", (city,)),))
-    >>> doubts("select 1 from shops where city = 'Rome' or city = 'Paris'", "Which shops are in Italy?", shops)
+    >>> rome = query_scopes("select 1 from shops where city = 'Rome' or city = 'Paris'")
+    >>> doubts(rome, "Which shops are in Italy?", shops)
     ["'Paris' is neither in the question nor a known value of city"]
     """
     sentences: dict[str, None] = {}
-    for scope in query_scopes(sql):
+    for scope in scopes:
         sentences |= dict.fromkeys(_literals(scope, question, schema))
         sentences |= dict.fromkeys(_joins(scope, schema))
     return list(sentences)

@@ -23,10 +23,11 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.ask.answerable import cannot_answer
+from text2sql.ask.catalog import Target
 from text2sql.ask.doubts import doubts
-from text2sql.ask.fit import Target, fit_query
+from text2sql.ask.fit import fit_query
 from text2sql.ask.question import check_question
-from text2sql.ask.unknown import unknown_names
+from text2sql.ask.unknown import query_scopes, unknown_names
 from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT, ddl, encode_prompt, render
 from text2sql.model.relevant_tables import choose_tables
@@ -91,24 +92,27 @@ def json_cell(value: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A prompt's token ids, and what its answer is held to: `read` has the tables whose values are all in `schema`."""
+class AskedPrompt:
+    """A question's token ids, the database it is about, and the tables of `schema` that the model is shown."""
 
     ids: list[int]
     question: str
     schema: Schema
-    read: frozenset[str] = frozenset()
+    shown: Schema
+    target: Target = dataclasses.field(default_factory=Target)
+    #: to be said with the answer
+    notes: tuple[str, ...] = ()
 
     def held_schema(self) -> Schema:
-        """The schema without the values of tables that were not read to the end: other texts may be values too."""
-        if all(table.name in self.read for table in self.schema.tables):
-            return self.schema
-        return dataclasses.replace(self.schema, tables=tuple(map(self._held, self.schema.tables)))
+        """What the answer is held to: the shown tables, without the values of those that were not read to the end:
+        other texts may be values too."""
 
-    def _held(self, table: Table) -> Table:
-        if table.name in self.read:
-            return table
-        return dataclasses.replace(table, columns=tuple(dataclasses.replace(c, samples=()) for c in table.columns))
+        def held(table: Table) -> Table:
+            if table.name in self.target.read:
+                return table
+            return dataclasses.replace(table, columns=tuple(dataclasses.replace(c, samples=()) for c in table.columns))
+
+        return dataclasses.replace(self.shown, tables=tuple(map(held, self.shown.tables)))
 
 
 class Engine:
@@ -167,32 +171,46 @@ class Engine:
         Raises:
             UserError: the question is empty, endless or SQL, the schema has no table or is too large for the model.
         """
-        warnings = check_question(question)
         started = time.perf_counter()
-        prompt, notes = self.prompt(question, schema, target)
-        generations = self.generate_batch([prompt], candidates)[0]
-        answer = self.finish(question, schema, generations, execute=execute, run=run, target=target)
-        notices, seconds = (*warnings, *notes, *answer.warnings), time.perf_counter() - started
-        return dataclasses.replace(answer, warnings=notices, seconds=seconds, prompt_tokens=len(prompt.ids))
+        prompt = self.prepare(question, schema, target)
+        return self.finish(prompt, self.generate_batch([prompt], candidates)[0], started, execute, run)
+
+    def prepare(self, question: str, schema: Schema, target: Target | None = None) -> AskedPrompt:
+        """The prompt of a question as a person asks it.
+
+        Raises:
+            UserError: see `ask`.
+        """
+        warnings = check_question(question)
+        prompt = self.prompt(question, schema, target)
+        return dataclasses.replace(prompt, notes=(*warnings, *prompt.notes))
 
     def finish(
         self,
-        question: str,
-        schema: Schema,
+        prompt: AskedPrompt,
         generations: Sequence[Generation],
-        *,
+        started: float,
         execute: Execute | None = None,
         run: bool = False,
-        target: Target | None = None,
     ) -> Answer:
         """The answer out of what the model wrote: chosen, made to fit the server, formatted, and run if it is to be.
 
         Where the server refuses it, the model is asked once more (`repair`).
+
+        Args:
+            started: when the question came, by `time.perf_counter`.
         """
-        answer = self._choose(question, schema, generations, execute, run, target)
+        unanswerable = cannot_answer(prompt.question, prompt.schema)
+        answer = self._choose(prompt, generations, execute, run, unanswerable)
         if execute is not None and answer.result is not None and answer.result.error:
-            answer = self.repair(answer, answer.result, schema, execute, target)
-        return answer if run else dataclasses.replace(answer, result=None)
+            answer = self.repair(answer, answer.result, prompt.schema, execute, prompt.target)
+        return dataclasses.replace(
+            answer,
+            warnings=(*prompt.notes, *answer.warnings),
+            result=answer.result if run else None,
+            seconds=time.perf_counter() - started,
+            prompt_tokens=len(prompt.ids),
+        )
 
     def repair(
         self, answer: Answer, refusal: Result, schema: Schema, execute: Execute, target: Target | None = None
@@ -207,11 +225,11 @@ class Engine:
         started = time.perf_counter()
         refused = " ".join(f"-- {answer.sql} -- {refusal.message}".split())
         try:
-            prompt, _ = self.prompt(f"{answer.question} {refused}", schema, target)
+            prompt = self.prompt(f"{answer.question} {refused}", schema, target)
         except UserError:  # no room for the query beside the schema
             return answer
-        generations = self.generate_batch([dataclasses.replace(prompt, question=answer.question)])[0]
-        second = self._choose(answer.question, schema, generations, execute, True, target)
+        prompt = dataclasses.replace(prompt, question=answer.question)
+        second = self._choose(prompt, self.generate_batch([prompt])[0], execute, True, answer.unanswerable)
         if second.result is None or second.result.error:
             return answer
         said = f"the server refused a first query ({refusal.message}); this one was written after that"
@@ -225,21 +243,19 @@ class Engine:
 
     def _choose(
         self,
-        question: str,
-        schema: Schema,
+        prompt: AskedPrompt,
         generations: Sequence[Generation],
         execute: Execute | None,
         run: bool,
-        target: Target | None,
+        unanswerable: str | None,
     ) -> Answer:
         """`finish` without a second round; the result is there whenever the query was executed."""
-        fitted = {g.text: fit_query(g.text, schema, target or Target()) for g in generations}
+        fitted = {g.text: fit_query(g.text, prompt.schema, prompt.target) for g in generations}
         execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
         text, result = choose_text(generations, execute_fitted)
         sql, changes = fitted[text]
-        unanswerable = cannot_answer(question, schema)
         warnings = [unanswerable] if unanswerable else []
-        warnings += [*query_problems(text, schema), *doubts(text, question, schema), *changes]
+        warnings += [*query_warnings(text, prompt.question, prompt.schema), *changes]
         if result is not None and result.error:
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
@@ -247,26 +263,24 @@ class Engine:
         confidence = self.confidence(next(each for each in generations if each.text == text))
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
-        written = sum(len(generation.token_ids) + generation.finished for generation in generations)
         return Answer(
-            question,
+            prompt.question,
             format_sql(sql),
             tuple(warnings),
             result,
             candidates=len(generations),
             confidence=confidence,
-            completion_tokens=written,
+            completion_tokens=sum(map(written_tokens, generations)),
             unanswerable=unanswerable,
         )
 
     def confidence(self, generation: Generation) -> float | None:
         """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""
         calibration = self.located.calibration
-        tokens = len(generation.token_ids) + generation.finished
-        return None if calibration is None else calibration.confidence(generation.score, tokens)
+        return None if calibration is None else calibration.confidence(generation.score, written_tokens(generation))
 
-    def prompt(self, question: str, schema: Schema, target: Target | None = None) -> tuple[Prompt, list[str]]:
-        """The prompt of a question, and notes on it.
+    def prompt(self, question: str, schema: Schema, target: Target | None = None) -> AskedPrompt:
+        """The prompt of a question.
 
         Where the schema is longer than any prompt in training, the tables that the question is about are shown.
 
@@ -275,24 +289,24 @@ class Engine:
         """
         if not schema.tables:
             raise UserError("the schema has no table", "give one with at least one CREATE TABLE")
-        read = target.read if target else frozenset()
-        whole = Prompt(self._encode(question, schema), question, schema, read)
+        whole = AskedPrompt(self._encode(question, schema), question, schema, schema, target or Target())
         longest, positions = self.located.options.max_length, self.model.config.max_position_embeddings
         longest = min(longest, positions - self.located.options.max_new_tokens)
         if len(whole.ids) <= longest:
-            return whole, []
+            return whole
         sizes = {table.name: self._tokens_of(table) for table in schema.tables}
         empty = self._encode(question, dataclasses.replace(schema, tables=()))
         part = choose_tables(question, schema, sizes, longest - len(empty))
-        prompt = Prompt(self._encode(question, part), question, part, read)
-        if len(prompt.ids) > longest:
+        ids = self._encode(question, part)
+        if len(ids) > longest:
             raise UserError(
-                f"table {part.tables[0].name} alone takes {len(prompt.ids):,} tokens; the model reads {longest:,}",
+                f"table {part.tables[0].name} alone takes {len(ids):,} tokens; the model reads {longest:,}",
                 "ask about a view with the columns that matter",
             )
         names = ", ".join(table.name for table in part.tables)
         of = f"{len(part.tables)} of the schema's {len(schema.tables):,} tables"
-        return prompt, [f"the model was shown {of}, those that the question seems to be about: {names}"]
+        note = f"the model was shown {of}, those that the question seems to be about: {names}"
+        return dataclasses.replace(whole, ids=ids, shown=part, notes=(note,))
 
     def _encode(self, question: str, schema: Schema) -> list[int]:
         options = self.located.options
@@ -302,7 +316,7 @@ class Engine:
         """The tokens of a table in a prompt, with its line break."""
         return len(self.tokenizer(ddl(table, self.located.options.prompt) + "\n", add_special_tokens=False).input_ids)
 
-    def generate_batch(self, prompts: Sequence[Prompt], candidates: int = 1) -> list[list[Generation]]:
+    def generate_batch(self, prompts: Sequence[AskedPrompt], candidates: int = 1) -> list[list[Generation]]:
         """For each prompt the most likely answer and `candidates - 1` sampled ones, all prompts in one batch.
 
         They are constrained as the model's predictions were.
@@ -319,7 +333,7 @@ class Engine:
             generations = generate(self.model, self.tokenizer, repeated, decoding, seeds, constraints)
         return [generations[i : i + candidates] for i in range(0, rows, candidates)]
 
-    def _constraint(self, prompt: Prompt) -> Constraint | None:
+    def _constraint(self, prompt: AskedPrompt) -> Constraint | None:
         if self._constraints is None:
             return None
         qualifiers = self.located.options.prompt.qualifiers
@@ -350,18 +364,30 @@ def choose_text(candidates: Sequence[Generation], execute: Execute | None) -> tu
     return text, run(text)
 
 
-def query_problems(sql: str, schema: Schema | None = None) -> list[str]:
-    """Warnings: the answer is no SQL, is no query, or names what `schema` does not have."""
+def written_tokens(generation: Generation) -> int:
+    """The tokens of an answer, its end included."""
+    return len(generation.token_ids) + generation.finished
+
+
+def query_problems(sql: str) -> list[str]:
+    """Warnings: the answer is no SQL, or is no query."""
     try:
-        with shallow():
-            trees = parse(sql)
+        trees = parse(sql)
     except SqlglotError:
         return ["this is not valid SQL"]
     if not trees:
         return ["the model gave no SQL"]
     if not all(isinstance(tree, exp.Query) for tree in trees):
         return ["this is not a query that reads data: it is not run"]
-    return [] if schema is None else unknown_names(sql, schema)
+    return []
+
+
+def query_warnings(sql: str, question: str, schema: Schema) -> list[str]:
+    """`query_problems`, or what a query names that `schema` does not have, and what is to be doubted in it."""
+    if problems := query_problems(sql):
+        return problems
+    scopes = query_scopes(sql)
+    return [*unknown_names(scopes, schema), *doubts(scopes, question, schema)]
 
 
 def format_sql(sql: str) -> str:

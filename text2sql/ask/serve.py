@@ -31,16 +31,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
 
-from text2sql.ask.engine import Answer, Engine, Prompt, result_dict
+from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
-from text2sql.ask.question import check_question
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
 if TYPE_CHECKING:
     from mcp.server.fastmcp import FastMCP
-
-    from text2sql.model.generation import Generation
 
 TOKEN = "TEXT2SQL_TOKEN"
 PREFIX = "text2sql/"
@@ -126,9 +123,7 @@ class Batcher:
 
         Raises:
             QueueFull: too many wait.
-            UserError: the question is none.
         """
-        check_question(question)
         waiting = Waiting(question, place, run)
         try:
             self._queue.put_nowait(waiting)
@@ -140,7 +135,8 @@ class Batcher:
         """The answer, within so many seconds.
 
         Raises:
-            QueueFull, UserError: see `submit`.
+            QueueFull: too many wait.
+            UserError: the question is none, or its schema is too large.
             TimeoutError: the answer took longer; the question leaves the queue.
         """
         import asyncio
@@ -164,28 +160,20 @@ class Batcher:
 
     def _answer(self, batch: Iterable[Waiting]) -> None:
         """Answer a batch; an error of one question is told to its client alone."""
-        asked = []
+        prompts: list[tuple[Waiting, AskedPrompt]] = []
         for waiting in batch:
             with reported_to([waiting]):
-                prompt, notes = self.engine.prompt(waiting.question, waiting.place.schema, waiting.place.target)
-                asked.append((waiting, prompt, notes))
-        if not asked:
+                prompt = self.engine.prepare(waiting.question, waiting.place.schema, waiting.place.target)
+                prompts.append((waiting, prompt))
+        if not prompts:
             return
-        with reported_to([waiting for waiting, _, _ in asked]):
-            generations = self.engine.generate_batch([prompt for _, prompt, _ in asked])
-            for (waiting, prompt, notes), written in zip(asked, generations, strict=True):
+        with reported_to([waiting for waiting, _ in prompts]):
+            generations = self.engine.generate_batch([prompt for _, prompt in prompts])
+            for (waiting, prompt), written in zip(prompts, generations, strict=True):
+                execute = waiting.place.execute if waiting.run else None
                 with reported_to([waiting]):
-                    waiting.answer.set_result(self._finished(waiting, prompt, notes, written))
-
-    def _finished(self, waiting: Waiting, prompt: Prompt, notes: list[str], written: list[Generation]) -> Answer:
-        place, question = waiting.place, waiting.question
-        execute = place.execute if waiting.run else None
-        answer = self.engine.finish(
-            question, place.schema, written, execute=execute, run=waiting.run, target=place.target
-        )
-        warnings = (*check_question(question), *notes, *answer.warnings)
-        seconds = time.perf_counter() - waiting.started
-        return dataclasses.replace(answer, warnings=warnings, seconds=seconds, prompt_tokens=len(prompt.ids))
+                    answer = self.engine.finish(prompt, written, waiting.started, execute, waiting.run)
+                    waiting.answer.set_result(answer)
 
 
 def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:

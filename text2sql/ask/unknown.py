@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -26,15 +26,15 @@ def query_scopes(sql: str) -> list[Scope]:
         return []
 
 
-def unknown_names(sql: str, schema: Schema) -> list[str]:
-    """Sentences on tables and columns of `sql` that are not in `schema`, each once, in the order of the query.
+def unknown_names(scopes: Iterable[Scope], schema: Schema) -> list[str]:
+    """Sentences on tables and columns of a query that are not in `schema`, each once, in the order of the query.
 
-    >>> unknown_names("select nme from shops", Schema("s", ()))
+    >>> unknown_names(query_scopes("select nme from shops"), Schema("s", ()))
     ['there is no table shops']
     """
     tables = {t.name: {c.name for c in t.columns} for t in schema.tables}
     sentences: dict[str, None] = {}
-    for scope in query_scopes(sql):
+    for scope in scopes:
         for source in scope.sources.values():
             if isinstance(source, exp.Table) and source.name and source.name not in tables:
                 sentences[f"there is no table {quote(source.name)}"] = None
