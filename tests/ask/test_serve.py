@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from tests.schemas import parse
 from tests.scripted import Scripted
 from text2sql.ask.place import Place
-from text2sql.ask.serve import Batcher, QueueFull, ServeOptions, build_app, check_address, named_places
+from text2sql.ask.serve import Batcher, ServeOptions, build_app, check_address, named_places
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
@@ -28,7 +29,7 @@ from text2sql.postgres.compare import Result
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "geheim"
 QUESTION = "How many customers are there?"
-OPTIONS = ServeOptions({}, "a script", run=True, timeout=5.0)
+OPTIONS = ServeOptions({}, "a script", run=True, timeout=5.0, queue=4)
 
 
 def fail(sql):
@@ -54,11 +55,11 @@ def address():
     # The table has a name of its own so that a schema over the model's limit can be told from the others
     large = parse("CREATE TABLE too_large (id int)")
     places |= {"failing": Place(schema, fail, True), "large": Place(large, fail, True)}
-    batcher = Batcher(Limited({QUESTION: "select count(*) from customers"}), 4)
+    batcher = Batcher(Limited({QUESTION: "select count(*) from customers"}), OPTIONS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(build_app(batcher, places, OPTIONS, TOKEN), port=port, log_level="warning"))
+    running = uvicorn.Server(uvicorn.Config(build_app(batcher, places, TOKEN), port=port, log_level="warning"))
     thread = threading.Thread(target=running.run)
     thread.start()
     while not running.started:
@@ -230,10 +231,10 @@ def test_mcp_on_the_standard_streams():
 
 
 def test_the_queue_has_an_end():
-    batcher = Batcher(Scripted({}, seconds=0.5), 2)
+    batcher = Batcher(Scripted({}, seconds=0.5), ServeOptions({}, "a script", queue=2))
     place = Place(parse("CREATE TABLE a (x int)"), lambda sql: Result(), False)
-    with pytest.raises(QueueFull):
-        [batcher.submit(QUESTION, place, False) for _ in range(20)]
+    with pytest.raises(queue.Full):
+        [batcher.submit(QUESTION, place) for _ in range(20)]
     batcher.close()
 
 

@@ -10,35 +10,21 @@ nothing. Weights and limit are fitted to Spider's training questions on their ow
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import yaml
 
 from text2sql.ask.question import WISHES
 from text2sql.model.relevant_tables import VALUES, nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema
 
-#: what a word's stem counts that is of questions as such, not of one database; any other stem counts 1
-WORDS = {
-    0.25: """alphabetical ascend averag both common contain count descend different distinct highest largest least
-    maximum minimum numb ord order return sort total""",
-    0.45: """abov across along among associat been belong below between big correspond don fewest first great greatest
-    hav high ids informat larg last less list liv locat low lowest mad nev old oldest peopl pleas record
-    small smallest som substr t thos thr tim top used without word""",
-    0.6: """alphabeticall also amount appear call card china comput creat databas ever except exist expensiv f femal
-    frequentl full gend get go got group happen held id includ involv kind latest let linda long longest
-    m mak mal man memb nam new often onl own paid participat per person plac popular produc provid receiv
-    recent recentl relat result scor serv shar shortest smith start stat sum tak taken tell thes togeth
-    twic typ uniqu unit use using valu well work year young youngest""",
-    0.75: """aged alphabetic american angel area austin australia availabl award bank bas becom best biggest bought c
-    california canada cancell charact charg cheapest check chi colorado com compan complet cost credit d
-    dat data david day decreas detail ds dur earl earliest earn english enroll equal exactl exampl
-    express few film fiv florida four frequenc frequent gam german given good grand he her his histor
-    hour increas info italian jam japan john kingdom la lat leav london los main march mark mat max mon
-    nat newest occur off offer onc operat org origin pap part past pennsylvania percentag pet pit pla pop
-    privat publish rat ray red report research resident retriev rol run sam san short singl siz son spent
-    star steven stor str student tabl tall tallest taught texa through titl took uk universit us usa won
-    written wrot york""",
+#: what a word's stem counts; those that are not listed count 1
+WEIGHTS: dict[str, float] = {
+    stem: weight
+    for weight, words in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+    for stem in words.split()
 }
-WEIGHTS = {stem: weight for weight, stems_of in WORDS.items() for stem in stems_of.split()}
 #: a tenth of Spider's training questions has a larger share of unknown words
 LIMIT = 0.458
 _QUOTED = re.compile(r"""(?<!\w)(['"‘“])(.+?)['"’”](?!\w)""")

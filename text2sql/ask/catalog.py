@@ -14,7 +14,10 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from text2sql.errors import UserError
 from text2sql.schema import Column, ForeignKey, Schema, Table, quote
@@ -38,70 +41,12 @@ _SHOWN_TYPES = {
     "xml": "text",
 }
 
-#: one row a column. Left out: partitions, and inheriting tables without a column of their own (partitions of old),
-#: whose rows the parent shows; what extensions bring along; what the role may not read
-COLUMNS = """
-with recursive base(type, base) as (
-    select oid, oid from pg_type
-    union all select b.type, t.typbasetype from base b join pg_type t on t.oid = b.base where t.typtype = 'd')
-select c.oid, n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), c.relkind::text, a.attname::text,
-       a.attnotnull, t.typelem <> 0 and t.typcategory = 'A',
-       case when e.typcategory in ('S', 'E') or e.typnamespace <> 'pg_catalog'::regnamespace then 'text'
-            else format_type(e.oid, null) end,
-       coalesce(col_description(c.oid, a.attnum), ''), coalesce(obj_description(c.oid, 'pg_class'), ''),
-       array(select v.enumlabel::text from pg_enum v where v.enumtypid = e.oid order by v.enumsortorder)
-from pg_class c
-join pg_namespace n on n.oid = c.relnamespace
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-join base bt on bt.type = a.atttypid
-join pg_type t on t.oid = bt.base and t.typtype <> 'd'
-join base be on be.type = case when t.typelem <> 0 and t.typcategory = 'A' then t.typelem else t.oid end
-join pg_type e on e.oid = be.base and e.typtype <> 'd'
-where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
-  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
-  and has_schema_privilege(n.oid, 'usage') and has_column_privilege(c.oid, a.attnum, 'select')
-  and not exists (select from pg_depend d
-                  where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-  and (not exists (select from pg_inherits i where i.inhrelid = c.oid)
-       or exists (select from pg_attribute o where o.attrelid = c.oid and o.attnum > 0 and not o.attisdropped
-                  and o.attinhcount = 0))
-order by c.relkind in ('v', 'm'), c.oid, a.attnum"""
-
-#: primary keys and unique keys (constraints and indexes alike), then foreign keys
-KEYS = """
-select i.indrelid, case when i.indisprimary then 'p' else 'u' end, 0::oid,
-       array(select a.attname::text from unnest(i.indkey) with ordinality k(num, position)
-             join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
-             where position <= i.indnkeyatts order by position),
-       '{}'::text[]
-from pg_index i where i.indisunique and i.indpred is null and i.indexprs is null and i.indisvalid
-union all
-select f.conrelid, 'f', f.confrelid,
-       array(select a.attname::text from unnest(f.conkey) with ordinality k(num, position)
-             join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by position),
-       array(select a.attname::text from unnest(f.confkey) with ordinality k(num, position)
-             join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num order by position)
-from pg_constraint f where f.contype = 'f' and f.conparentid = 0
-order by 1, 2, 4"""
-
-#: CHECK constraints on one column each, of tables and of the domains that are columns' types
-CHECKS = """
-select k.conrelid, a.attname::text, pg_get_constraintdef(k.oid)
-from pg_constraint k join pg_attribute a on a.attrelid = k.conrelid and k.conkey = array[a.attnum]
-where k.contype = 'c'
-union all
-select a.attrelid, a.attname::text, pg_get_constraintdef(k.oid)
-from pg_constraint k join pg_attribute a on a.atttypid = k.contypid
-where k.contype = 'c' and k.contypid <> 0"""
+#: the queries by name
+_SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 #: a CHECK that lists texts, as PostgreSQL writes `x IN ('a', 'b')` back
 _LIST = re.compile(r"CHECK \(\(+[^()=]+(?:\)::text)? = ANY \(+ARRAY\[(.*)\](?:\)::text\[\])?\)+( NOT VALID)?")
 _TEXT = re.compile(r"'((?:[^']|'')*)'")
-
-SCHEMAS_WITH_TABLES = r"""
-select distinct schemaname::text from pg_tables where schemaname !~ '^pg_' and schemaname <> 'information_schema'
-order by 1"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,14 +76,14 @@ def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[s
     Raises:
         UserError: the role sees no table.
     """
-    columns = connection.execute(COLUMNS, {"schemas": list(schemas) or None}).fetchall()
+    columns = connection.execute(_SQL["columns"], {"schemas": list(schemas) or None}).fetchall()
     if not columns:
-        others = [row[0] for row in connection.execute(SCHEMAS_WITH_TABLES)]
+        others = [row[0] for row in connection.execute(_SQL["schemas_with_tables"])]
         where = f"there are tables in: {', '.join(others)}; " if others else ""
         remedy = f"{where}name their schema with ?schema=... in the DSN, or use a role that may read them"
         raise UserError("the database shows no table to this role", remedy)
-    choices = {(oid, name): allowed_values(check) for oid, name, check in connection.execute(CHECKS)}
-    schema, relations = _schema_of(db_id, columns, connection.execute(KEYS).fetchall(), choices)
+    choices = {(oid, name): allowed_values(check) for oid, name, check in connection.execute(_SQL["checks"])}
+    schema, relations = _schema_of(db_id, columns, connection.execute(_SQL["keys"]).fetchall(), choices)
     return Catalog(schema, Target(connection.info.server_version, relations))
 
 
@@ -162,7 +107,7 @@ def _schema_of(
     """The schema, and how SQL must write its tables.
 
     Args:
-        columns, keys: rows of `COLUMNS` and `KEYS`.
+        columns, keys: rows of the queries of these names.
         choices: the values that CHECKs allow of a table's column.
     """
     places = {oid: (schema, name, visible) for oid, schema, name, visible, *_ in columns}

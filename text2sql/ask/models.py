@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from text2sql.model.prompt import PromptOptions
 from text2sql.model.sources import WANTED, ModelOptions, obtain
 from text2sql.model.wheels import cache
 from text2sql.release.manifest import describe_release, read_manifest
+from text2sql.release.versions import commit_of, pull
 from text2sql.scoring.confidence import Calibration
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def locate_model(name: str) -> Located:
         return untrained(name)
     if name.startswith("models:/"):
         return open_folder(from_mlflow(name), name)
-    if revision := git_revision(name):
+    if revision := commit_of(name):
         return open_folder(from_git(revision), name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~", "models/")):
         return open_folder(from_hub(name), name)
@@ -178,7 +178,8 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) 
     expected = manifest.get("made_of", {}).get(BASE.as_posix())
     nearby = [p for p in (adapter.parent / "base", BASE) if (p / "config.json").exists()]
     for folder in nearby:
-        if expected is None or folder_bytes(folder) > HASHED_BYTES or digest(folder) == expected:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if expected is None or size > HASHED_BYTES or digest(folder) == expected:
             return folder
     if nearby:
         raise wrong_base(adapter, nearby[0])
@@ -196,11 +197,6 @@ def cached(name: str, make: Callable[[Path], object]) -> Path:
     return folder
 
 
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def from_mlflow(name: str) -> Path:
     """The adapter that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names, downloaded."""
     from text2sql.track import fetch
@@ -213,20 +209,8 @@ def from_mlflow(name: str) -> Path:
         return cached(f"mlflow-{sha256[:16]}", lambda target: shutil.copytree(fetched, target))
 
 
-def git_revision(name: str) -> str | None:
-    """The commit that `name` stands for in this repository, or None."""
-    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def from_git(revision: str) -> Path:
     """The release of a commit, out of DVC's cache or remote."""
-    from text2sql.release.versions import pull
-
     return cached(f"release-{revision[:16]}", lambda target: pull(revision, str(repository_root()), target))
 
 

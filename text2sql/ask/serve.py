@@ -84,17 +84,12 @@ def named_places(given: Mapping[PlaceType, Sequence[str]]) -> dict[str, tuple[st
     return places
 
 
-class QueueFull(Exception):
-    """More questions wait than may."""
-
-
 @dataclasses.dataclass
 class Waiting:
     """A question in the queue."""
 
     question: str
     place: Place
-    run: bool
     answer: Future[Answer] = dataclasses.field(default_factory=Future)
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
@@ -112,36 +107,33 @@ def reported_to(questions: Iterable[Waiting]) -> Iterator[None]:
 class Batcher:
     """Answers questions of several threads by one thread at the model, all that wait in one batch."""
 
-    def __init__(self, engine: Engine, longest: int) -> None:
-        self.engine = engine
-        self._queue: queue.Queue[Waiting | None] = queue.Queue(longest)
+    def __init__(self, engine: Engine, options: ServeOptions) -> None:
+        self.engine, self.options = engine, options
+        self._queue: queue.Queue[Waiting | None] = queue.Queue(options.queue)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, question: str, place: Place, run: bool) -> Future[Answer]:
+    def submit(self, question: str, place: Place) -> Future[Answer]:
         """The answer to come.
 
         Raises:
-            QueueFull: too many wait.
+            queue.Full: too many wait.
         """
-        waiting = Waiting(question, place, run)
-        try:
-            self._queue.put_nowait(waiting)
-        except queue.Full:
-            raise QueueFull from None
+        waiting = Waiting(question, place)
+        self._queue.put_nowait(waiting)
         return waiting.answer
 
-    async def answer(self, question: str, place: Place, run: bool, seconds: float) -> Answer:
-        """The answer, within so many seconds.
+    async def answer(self, question: str, place: Place) -> Answer:
+        """The answer, in time.
 
         Raises:
-            QueueFull: too many wait.
+            queue.Full: too many wait.
             UserError: the question is none, or its schema is too large.
-            TimeoutError: the answer took longer; the question leaves the queue.
+            TimeoutError: the answer took longer than it may; the question leaves the queue.
         """
         import asyncio
 
-        return await asyncio.wait_for(asyncio.wrap_future(self.submit(question, place, run)), seconds)
+        return await asyncio.wait_for(asyncio.wrap_future(self.submit(question, place)), self.options.timeout)
 
     def close(self) -> None:
         """End the thread, after the batch that it answers."""
@@ -170,9 +162,9 @@ class Batcher:
         with reported_to([waiting for waiting, _ in prompts]):
             generations = self.engine.generate_batch([prompt for _, prompt in prompts])
             for (waiting, prompt), written in zip(prompts, generations, strict=True):
-                execute = waiting.place.execute if waiting.run else None
+                execute = waiting.place.execute if self.options.run else None
                 with reported_to([waiting]):
-                    answer = self.engine.finish(prompt, written, waiting.started, execute, waiting.run)
+                    answer = self.engine.finish(prompt, written, waiting.started, execute, self.options.run)
                     waiting.answer.set_result(answer)
 
 
@@ -195,15 +187,15 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
             name: stack.enter_context(open_place(place, trusted=options.trusted, expected=place_type))
             for name, (place, place_type) in options.places.items()
         }
-        batcher = Batcher(engine, options.queue)
+        batcher = Batcher(engine, options)
         stack.callback(batcher.close)
         if standard_streams:
-            build_mcp(batcher, places, options).run("stdio")
+            build_mcp(batcher, places).run("stdio")
             return
         import uvicorn
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-        app = build_app(batcher, places, options, token)
+        app = build_app(batcher, places, token)
         uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning",
                     timeout_graceful_shutdown=5)  # fmt: skip
 
@@ -267,9 +259,9 @@ def watch(app: FastAPI, token: str | None) -> None:
         return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
 
-def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions, token: str | None) -> FastAPI:
+def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) -> FastAPI:
     """The HTTP server: /v1/chat/completions, /v1/models, /mcp, /health, /metrics."""
-    protocol = build_mcp(batcher, places, options)
+    protocol = build_mcp(batcher, places)
     mcp_app = protocol.streamable_http_app()  # makes the session manager, too
 
     @asynccontextmanager
@@ -298,16 +290,16 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
             if place is None and (len(places) > 1 or model not in ("", "text2sql")):
                 return failure(404, f"there is no model {model}: see /v1/models")
             place = place or next(iter(places.values()))
-            answer = await batcher.answer(question, place, options.run, options.timeout)
+            answer = await batcher.answer(question, place)
         except ValidationError as error:
             first = error.errors()[0]
             return failure(400, f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}")
         except UserError as error:
             return failure(400, str(error))
-        except QueueFull:
+        except queue.Full:
             return failure(429, "too many questions wait: try again", "rate_limit_error")
         except TimeoutError:
-            return failure(504, f"no answer within {options.timeout:.0f} s", "timeout_error")
+            return failure(504, f"no answer within {batcher.options.timeout:.0f} s", "timeout_error")
         except Exception as error:
             log.error("%s while answering", type(error).__name__)  # its message may have values
             return failure(500, f"the server failed: {type(error).__name__}", "server_error")
@@ -380,20 +372,23 @@ def markdown_rows(result: Result) -> Iterator[str]:
         yield f"\n{more:,} more rows"
 
 
-def usage_of(answer: Answer) -> dict[str, int]:
-    """The tokens of an answer as OpenAI's API counts them."""
-    read, written = answer.prompt_tokens, answer.completion_tokens
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-
-
 def completion_of(answer: Answer, model: str) -> dict[str, Any]:
     """A chat completion as OpenAI's API has it; `text2sql` holds the answer in parts, warnings and confidence too."""
     message = {"role": "assistant", "content": answer_text(answer)}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": int(time.time()),
-        "model": model, "choices": [choice], "usage": usage_of(answer), "text2sql": answer.to_dict(),
-    }  # fmt: skip
+    return envelope("chat.completion", model) | {"choices": [choice]} | parts_of(answer)
+
+
+def envelope(object_: str, model: str) -> dict[str, Any]:
+    """What every response and chunk begins with."""
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": object_, "created": int(time.time()), "model": model}
+
+
+def parts_of(answer: Answer) -> dict[str, Any]:
+    """The answer in parts, and its tokens as OpenAI's API counts them."""
+    read, written = answer.prompt_tokens, answer.completion_tokens
+    usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    return {"usage": usage, "text2sql": answer.to_dict()}
 
 
 def chunks(answer: Answer, model: str) -> Iterator[str]:
@@ -401,20 +396,20 @@ def chunks(answer: Answer, model: str) -> Iterator[str]:
 
     The last chunk has the answer in parts and the tokens, as `completion_of` has them.
     """
-    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion.chunk", "created": int(time.time())}
+    head = envelope("chat.completion.chunk", model)
 
     def event(delta: dict[str, str], end: str | None = None, **more: Any) -> str:
         choices = [{"index": 0, "delta": delta, "finish_reason": end}]
-        return f"data: {json.dumps({**head, 'model': model, 'choices': choices, **more})}\n\n"
+        return f"data: {json.dumps(head | {'choices': choices} | more)}\n\n"
 
     yield event({"role": "assistant", "content": ""})
     for line in answer_text(answer).splitlines(keepends=True):
         yield event({"content": line})
-    yield event({}, "stop", usage=usage_of(answer), text2sql=answer.to_dict())
+    yield event({}, "stop", **parts_of(answer))
     yield "data: [DONE]\n\n"
 
 
-def build_mcp(batcher: Batcher, places: Mapping[str, Place], options: ServeOptions) -> FastMCP:
+def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
     """The MCP server: tools schema, ask and run."""
     import asyncio
 
@@ -441,8 +436,8 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place], options: ServeOptio
     async def ask(question: str, database: str = "") -> str:
         """Write the PostgreSQL query that answers a question in English."""
         try:
-            answer = await batcher.answer(question, place_of(database), options.run, options.timeout)
-        except QueueFull:
+            answer = await batcher.answer(question, place_of(database))
+        except queue.Full:
             raise UserError("too many questions wait", "try again") from None
         return json.dumps(answer.to_dict(), ensure_ascii=False)
 

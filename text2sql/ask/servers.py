@@ -29,7 +29,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from text2sql.ask.catalog import Catalog, Relations, hide, read_catalog, relation
 from text2sql.ask.dsn import connect_server, parse_dsn
@@ -60,27 +63,8 @@ _COMMANDS = re.compile(r":commandType (\d)")
 SELECT_COMMAND = "1"
 LOCKS_ROWS = ":hasForUpdate true"
 
-#: the functions behind operators, and those in the checks of domains and of the domains below them
-_CHECKS = """
-with recursive domains(oid) as (
-    select oid from pg_type where oid = any(%(types)s::oid[]) and typtype = 'd'
-    union select t.typbasetype from domains d join pg_type t on t.oid = d.oid where t.typbasetype <> 0)
-select c.conbin::text from pg_constraint c join domains d on c.contypid = d.oid where c.conbin is not null"""
-_REFUSED_FUNCTIONS = """
-select n.nspname::text, p.proname::text, n.nspname = 'pg_catalog', coalesce(e.extname, p.proname)::text
-from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-left join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
-left join pg_extension e on e.oid = d.refobjid
-where p.oid = any(%(functions)s::oid[] || array(
-          select oprcode::oid from pg_operator where oid = any(%(operators)s::oid[])))
-  and case when n.nspname = 'pg_catalog'
-           then p.provolatile = 'v' and p.proname <> all(%(harmless)s) or p.proname ~ %(indirect)s
-           else not coalesce(array[n.nspname, p.proname, n.nspname || '.' || p.proname, e.extname]::text[]
-                             && %(trusted)s::text[], false) end
-order by 3, 1, 2 limit 1"""
-_ROLE = """
-select rolsuper, exists (select from pg_class c where c.relowner = r.oid and c.relkind in ('r', 'p'))
-from pg_roles r where rolname = current_user"""
+#: the queries by name
+_SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 class Remote:
@@ -152,7 +136,7 @@ class Remote:
                 path = connection.execute("select unnest(current_schemas(false))::text").fetchall()
                 schemas = tuple(row[0] for row in path) or ("",)  # a path of no schema shows no table
             catalog = read_catalog(connection, connection.info.dbname, schemas)
-            superuser, owner = connection.execute(_ROLE).fetchone() or (False, False)
+            superuser, owner = connection.execute(_SQL["role"]).fetchone() or (False, False)
         notes = list(self._address.notes)
         if superuser or owner:
             rank = "is a superuser" if superuser else "owns tables"
@@ -213,11 +197,13 @@ class Remote:
         trees = self._print_trees(connection, sql)
         if set(_COMMANDS.findall(trees)) != {SELECT_COMMAND} or LOCKS_ROWS in trees:
             return "only queries are run"
-        trees += "".join(row[0] for row in connection.execute(_CHECKS, {"types": _TYPES.findall(trees)}))
+        trees += "".join(
+            row[0] for row in connection.execute(_SQL["checks_of_domains"], {"types": _TYPES.findall(trees)})
+        )
         operators = [oid for one, several in _OPERATORS.findall(trees) for oid in (one, *several.split()) if oid]
         called = {"functions": _FUNCTIONS.findall(trees), "operators": operators}
         parameters = called | {"harmless": HARMLESS, "indirect": INDIRECT, "trusted": self._trusted}
-        refused = connection.execute(_REFUSED_FUNCTIONS, parameters).fetchone()
+        refused = connection.execute(_SQL["refused_function"], parameters).fetchone()
         if refused is None:
             return None
         schema, name, is_system, trusted_by = refused

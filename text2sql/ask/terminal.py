@@ -18,7 +18,7 @@ from rich.table import Table
 
 from text2sql.ask import Answer, Engine
 from text2sql.ask.models import Located, locate_model
-from text2sql.ask.place import Place, PlaceType, open_place
+from text2sql.ask.place import PlaceType, open_place
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
@@ -61,13 +61,16 @@ def converse(question: str | None, options: AskOptions) -> None:
         if options.run and not place.rows:
             said.print("notice: a schema has no rows: queries are only tried out", style="yellow")
         engine = load_engine_of(located, said)
+        # the database is touched only if it has to be
+        execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
+        asking = {"candidates": options.candidates, "execute": execute, "run": options.run, "target": place.target}
         if question is not None:
-            print_answer(answer_at(engine, question, place, options), options)
+            print_answer(engine.ask(question, place.schema, **asking), options)
             if not options.more:
                 return
         for line in read_lines(said):
             try:
-                print_answer(answer_at(engine, line, place, options), options)
+                print_answer(engine.ask(line, place.schema, **asking), options)
             except UserError as error:
                 said.print(str(error), style="red", markup=False)
 
@@ -79,19 +82,6 @@ def load_engine_of(located: Located, said: Console) -> Engine:
         engine = Engine(located, *located.load())
     said.print(f"{located.title} loaded in {time.perf_counter() - started:.1f} s", style="dim", markup=False)
     return engine
-
-
-def answer_at(engine: Engine, question: str, place: Place, options: AskOptions) -> Answer:
-    """The answer of the engine; the database is touched only if it has to be."""
-    execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
-    return engine.ask(
-        question,
-        place.schema,
-        candidates=options.candidates,
-        execute=execute,
-        run=options.run,
-        target=place.target,
-    )
 
 
 def read_lines(said: Console) -> Iterator[str]:

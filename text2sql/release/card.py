@@ -2,16 +2,18 @@
 
 `render_card` fills `card.md.j2` with the figures in metrics/*.json and the parameters of the run, and puts the
 HuggingFace hub's YAML header on top (licence, base model, data set, results as `model-index`). Facts about data sets
-and base models that no run measures (licence, citation) are the two tables below. A figure that the run did not measure
+and base models that no run measures (licence, citation) are in card.yaml. A figure that the run did not measure
 is left out of the card; a card without a score is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from text2sql.errors import UserError
 from text2sql.files import read_json
@@ -28,43 +30,29 @@ class Provenance:
     title: str
     licence: str | None
     hub: str | None = None
-    citations: tuple[str, ...] = ()
+    citations: Sequence[str] = ()
 
 
-#: by `data.name`
-DATA = {
-    "mini": Provenance("the generated data set of sql-codegen-slm", "apache-2.0"),
-    "spider": Provenance("Spider 1.0", "cc-by-sa-4.0", "xlangai/spider", ("spider",)),
-    "custom": Provenance("a database of the publisher's own", None),
-}
-#: by `model.name`; a model of another name brings `licence` and `repo` in its configuration
-BASE = {
-    "smollm2-135m": Provenance(
-        "SmolLM2-135M-Instruct", "apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct", ("smollm2",)
-    ),
-    **{
-        f"qwen2.5-coder-{size}b{source}": Provenance(
-            f"Qwen2.5-Coder-{size}B-Instruct", "apache-2.0", f"Qwen/Qwen2.5-Coder-{size}B-Instruct", ("qwen2.5-coder",)
-        )
-        for size in ("0.5", "1.5")
-        for source in ("", "-hub")
-    },
-    "mistral-7b": Provenance("Mistral-7B-v0.1", "apache-2.0", "mistralai/Mistral-7B-v0.1", ("mistral",)),
-    "tiny": Provenance("a random Mistral for tests", None),
-}
+#: `data` by `data.name`, `base` by `model.name`; a model of another name brings `licence` and `repo` in its parameters
+_KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
+def provenance(sort: str, name: str) -> Provenance:
+    """What is known of a data set or base model; of an unknown one its name."""
+    return Provenance(**_KNOWN[sort].get(name, {"title": name, "licence": None}))
 
 
 def data_provenance(params: Mapping[str, Any]) -> Provenance:
     """The data set of `params`; `data.licence`, where it is set, wins over the table."""
     data = params["data"]
-    known = DATA.get(data["name"], Provenance(data["name"], None))
+    known = provenance("data", data["name"])
     return dataclasses.replace(known, licence=data.get("licence") or known.licence)
 
 
 def base_provenance(params: Mapping[str, Any]) -> Provenance:
     """The base model of `params`."""
     model = params["model"]
-    known = BASE.get(model["name"], Provenance(model["name"], None))
+    known = provenance("base", model["name"])
     changes = {"licence": model.get("licence") or known.licence, "hub": model.get("repo") or known.hub}
     return dataclasses.replace(known, **changes)
 

@@ -64,12 +64,13 @@ def _score(repo: str, rev: str) -> tuple[float | None, int | None]:
     return score["execution_accuracy"], score["n"]
 
 
-def _commit(repo: str, rev: str) -> str:
-    """`rev` as a commit where git can tell (DVC does not read main~1); experiments and URLs are left to DVC."""
-    command = ["git", "-C", repo, "rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}"]
-    if not Path(repo).is_dir():
-        return rev
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or rev
+def commit_of(rev: str, repo: str = ".") -> str | None:
+    """The commit that `rev` stands for in a repository on this machine; None where git cannot tell."""
+    command = ["git", "-C", repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    except FileNotFoundError:  # there is no git
+        return None
 
 
 def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -> tuple[str, Path]:
@@ -93,7 +94,8 @@ def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -
     shutil.rmtree(partial, ignore_errors=True)
     try:
         source = f"{RELEASE} of {repo} at {rev}"
-        run_dvc("get", repo, str(RELEASE), "--out", str(partial), "--rev", _commit(repo, rev), url=source)
+        commit = commit_of(rev, repo) or rev  # DVC does not read main~1; it knows experiments and URLs, git does not
+        run_dvc("get", repo, str(RELEASE), "--out", str(partial), "--rev", commit, url=source)
         if wrong := check_release(partial, adapter=None):
             what = f"{rev}: {wrong[0].path} is {wrong[0].state}"
             raise UserError(what, "pull it again; `text2sql verify` in its clone")

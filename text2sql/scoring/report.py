@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlglot
+import yaml
 from sqlglot.tokens import TokenType
 
 from text2sql.postgres.compare import Result
@@ -21,29 +22,8 @@ from text2sql.scoring.judge import category
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
-#: What a class of error means, for a reader.
-MEANINGS = {
-    "unknown_column": "names a column that its tables do not have",
-    "unknown_table": "names a table, or an alias, that is not there",
-    "unknown_function": "calls a function that PostgreSQL does not have",
-    "ambiguous_column": "does not say which table a column is of",
-    "syntax": "is not one SELECT statement",
-    "grouping": "selects or sorts by what it neither groups nor aggregates",
-    "type": "compares or converts values of types that do not go together",
-    "data": "fails on a value: division by zero, out of range",
-    "subquery_rows": "uses a subquery with several rows as one value",
-    "forbidden": "does what the sandbox does not allow",
-    "resources": "needs more memory or temporary files than the sandbox gives",
-    "timeout": "runs longer than the limit",
-    "too_many_rows": "returns more than the limit",
-    "lost": "ended its session",
-    "other": "fails otherwise",
-    "prediction_failed": "runs, but not without its DISTINCT",
-    "column_count": "gives another number of columns",
-    "row_count": "gives another number of rows",
-    "row_values": "gives as many rows, with other values",
-    "row_order": "gives the right rows in the wrong order",
-}
+#: what a class of error means, for a reader
+MEANINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: Rows and columns of a result that an example shows, and characters of a value.
 ROWS, COLUMNS, CHARACTERS = 5, 6, 40
 #: Functions and words that make a result differ from run to run, while dvc.lock pins the report's bytes.
