@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from text2sql.config import read_params, read_seed, require, section
 from text2sql.data.spider.examples import GENERATED, PAIRS, PRIMER_FILE, TEST_FILE
@@ -31,55 +31,60 @@ EXAMPLES = Path("data/postgres/examples.jsonl")
 TARGET = Path("data/splits")
 REPORT = Path("metrics/split.json")
 STATUSES = ("verified", "verified_ties", "unverifiable")
-SPLITS = ("train", "val", "test")
+#: each split, and the option that limits it
+LIMITS = {"train": "train_limit", "val": "validation_limit", "test": "test_limit"}
+#: the fields of data/splits/*.jsonl, and those of data/postgres/examples.jsonl that they are
+FIELDS = {name: name for name in ("id", "db_id", "question", "sql", "hardness", "open")} | {"sql": "postgres"}
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class SplitOptions:
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Which examples are taken: by their status, and at most so many in each split (null: all)."""
+
+    train_statuses: tuple[str, ...]
+    test_statuses: tuple[str, ...]
+    train_limit: int | None
+    validation_limit: int | None
+    test_limit: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("train_statuses", "test_statuses"):
+            chosen = getattr(self, name)
+            known = bool(chosen) and set(chosen) <= set(STATUSES)
+            require(known, f"{name} must name some of {', '.join(STATUSES)}, not {list(chosen)}")
+        for name, limit in self.limits.items():
+            require(limit is None or limit > 0, f"{LIMITS[name]} must be positive or null, not {limit}")
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """The limit of each split."""
+        return {name: getattr(self, field) for name, field in LIMITS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions(Chosen):
     """data.split"""
 
     validation_databases: int
-    train_statuses: tuple[str, ...]
-    test_statuses: tuple[str, ...]
-    train_limit: int | None
-    validation_limit: int | None
-    test_limit: int | None
 
     def __post_init__(self) -> None:
         require(self.validation_databases > 0, "validation_databases must be at least 1")
-        check_choices(self)
+        super().__post_init__()
 
 
-@dataclass(frozen=True)
-class ByQuestion:
+@dataclass(frozen=True, kw_only=True)
+class ByQuestion(Chosen):
     """data.split of one database, whose questions are split: `validation_share` and `test_share` of them."""
 
-    by: str
+    by: Literal["question"]
     validation_share: float
     test_share: float
-    train_statuses: tuple[str, ...]
-    test_statuses: tuple[str, ...]
-    train_limit: int | None
-    validation_limit: int | None
-    test_limit: int | None
 
     def __post_init__(self) -> None:
-        require(self.by == "question", f"by must be question, or be left out, not {self.by}")
         for name in ("validation_share", "test_share"):
             require(0 < getattr(self, name) < 0.5, f"{name} must be between 0 and 0.5, not {getattr(self, name)}")
-        check_choices(self)
-
-
-def check_choices(options: SplitOptions | ByQuestion) -> None:
-    """Refuse statuses that there are not, and limits that leave nothing."""
-    for name in ("train_statuses", "test_statuses"):
-        chosen = getattr(options, name)
-        known = bool(chosen) and set(chosen) <= set(STATUSES)
-        require(known, f"{name} must name some of {', '.join(STATUSES)}, not {list(chosen)}")
-    for name in ("train_limit", "validation_limit", "test_limit"):
-        limit = getattr(options, name)
-        require(limit is None or limit > 0, f"{name} must be positive or null, not {limit}")
+        super().__post_init__()
 
 
 def order(seed: int, name: str) -> str:
@@ -127,25 +132,23 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
     own = written or [r for r in usable if is_from(r, GENERATED)]
     ids = {row["id"] for row in own}
     queries = sorted({spelling(r) for r in own}, key=lambda query: order(seed, query))
-    if len(queries) < len(SPLITS):
+    if len(queries) < len(LIMITS):
         raise UserError(f"{len(own)} questions have {len(queries)} different queries", "give pairs with other queries")
     test = max(1, round(options.test_share * len(queries)))
     validation = max(1, round(options.validation_share * len(queries)))
     part_of = {
         query: "test" if i < test else "val" if i < test + validation else "train" for i, query in enumerate(queries)
     }
-    parts: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[Row]] = {name: [] for name in LIMITS}
     for row in usable:
         name = part_of.get(spelling(row), "train")
         statuses = options.test_statuses if name == "test" else options.train_statuses
         if row["status"] in statuses and (row["id"] in ids or name == "train"):
             parts[name].append(row)
-    limits = {"train": options.train_limit, "val": options.validation_limit, "test": options.test_limit}
-    parts = {name: draw(part, limits[name], seed) for name, part in parts.items()}
     for name, part in parts.items():
         if not part:
             raise UserError(f"no question is left for the {name} split", "give more pairs, see metrics/source.json")
-    return parts
+    return {name: draw(part, options.limits[name], seed) for name, part in parts.items()}
 
 
 def spelling(row: Row) -> str:
@@ -166,9 +169,9 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
     verified = {r["db_id"] for r in rest if r["status"] in options.test_statuses}
     validation = set(sorted(verified, key=lambda d: order(seed, d))[: options.validation_databases])
     parts = {
-        "train": draw(without_duplicates(r for r in rest if r["db_id"] not in validation), options.train_limit, seed),
-        "val": draw(without_duplicates(r for r in rest if r["db_id"] in validation), options.validation_limit, seed),
-        "test": draw(test, options.test_limit, seed),
+        "train": without_duplicates(r for r in rest if r["db_id"] not in validation),
+        "val": without_duplicates(r for r in rest if r["db_id"] in validation),
+        "test": test,
     }
     for name, part in parts.items():
         if not part:
@@ -176,6 +179,7 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
                 f"no example is left for the {name} split: {dict(Counter(r['status'] for r in rows))}",
                 "lower data.split.validation_databases, or see metrics/convert.json for what was not verified",
             )
+    parts = {name: draw(part, options.limits[name], seed) for name, part in parts.items()}
     primer = [r for r in usable if is_from(r, PRIMER_FILE) and r["db_id"] not in validation]
     return parts | ({"primer": without_duplicates(primer)} if primer else {})
 
@@ -207,15 +211,8 @@ def main() -> str:
     parts = split(rows, options, seed) if isinstance(options, SplitOptions) else split_by_question(rows, options, seed)
     shutil.rmtree(TARGET, ignore_errors=True)
     for name, part in parts.items():
-        written = (
-            {
-                **{key: row[key] for key in ("id", "db_id", "question")},
-                "sql": row["postgres"],
-                "hardness": row["hardness"],
-                "open": row.get("open", False),  # pairs of one's own are not looked at for that
-            }
-            for row in part
-        )
+        # Pairs of one's own are not looked at for what they leave open.
+        written = ({name: row.get(key, False) for name, key in FIELDS.items()} for row in part)
         write_jsonl(TARGET / f"{name}.jsonl", written)
     write_json(REPORT, split_report(rows, parts))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())

@@ -169,15 +169,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def list_differences(actual: dict[str, Any], composed: dict[str, Any]) -> list[str]:
     """What differs, in words: `train.epochs is 2.0, conf/ says 1.0`."""
     here, there = flatten(actual), flatten(composed)
-    differences = []
-    for name in dict.fromkeys([*there, *here]):
-        if name not in here:
-            differences.append(f"{name} is missing, conf/ says {there[name]!r}")
-        elif name not in there:
-            differences.append(f"{name} is {here[name]!r}, conf/ does not have it")
-        elif here[name] != there[name]:
-            differences.append(f"{name} is {here[name]!r}, conf/ says {there[name]!r}")
-    return differences
+    differing = [
+        name for name in {**there, **here} if name not in here or name not in there or here[name] != there[name]
+    ]
+    ours = {name: f"is {here[name]!r}" if name in here else "is missing" for name in differing}
+    theirs = {name: f"says {there[name]!r}" if name in there else "does not have it" for name in differing}
+    return [f"{name} {ours[name]}, conf/ {theirs[name]}" for name in differing]
 
 
 def parse_yaml(text: str) -> dict[str, Any]:

@@ -147,13 +147,10 @@ def stage_names() -> list[str]:
 def _state(experiment: bool) -> str:
     """A hash of all that `check` looks at."""
     digest = hashlib.sha256(f"experiment: {experiment}".encode())
-    for path in [PARAMS, Path("dvc.yaml"), *sorted(CONF.rglob("*.yaml")), *_code()]:
+    code = sorted([*Path("stages").glob("*.py"), *Path("text2sql").rglob("*.py")])
+    for path in [PARAMS, Path("dvc.yaml"), *sorted(CONF.rglob("*.yaml")), *code]:
         digest.update(f"\n{path}\n".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _code() -> list[Path]:
-    return sorted([*Path("stages").glob("*.py"), *Path("text2sql").rglob("*.py")])
 
 
 def write_params(overrides: list[str]) -> str:

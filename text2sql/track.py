@@ -119,113 +119,6 @@ def flat(values: Mapping[str, Any]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(dict(values)).items()}
 
 
-# --- The store -------------------------------------------------------------------------------------------------------
-
-
-def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClient:
-    """A client of the server `uri`, or of the database that `mlflow ui` opens in the repository's root.
-
-    Args:
-        experiment: MLflow's experiment that runs are logged to from now on; it is created if it is new.
-
-    Raises:
-        MlflowException: the server does not answer, or the database is of another MLflow (the message names
-            `mlflow db upgrade`).
-    """
-    for name, value in MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
-    root = repository_root()
-    mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
-    (root / "mlruns").mkdir(exist_ok=True)
-    # Processes that create the same database (a client does) or experiment at the same time fail: they take turns.
-    with (root / "mlruns" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-        if experiment and client.get_experiment_by_name(experiment) is None:
-            location = None if uri else str(root / "mlruns" / experiment)  # the root's, also from a copy that DVC runs
-            client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
-    if experiment:
-        mlflow.set_experiment(experiment)
-    return client
-
-
-def _group(client: MlflowClient, settings: Tracking) -> str:
-    return client.get_experiment_by_name(settings.experiment).experiment_id
-
-
-def _search(client: MlflowClient, group: str, /, **tags: str) -> list[Run]:
-    """Runs with these tags, newest first."""
-    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    return list(client.search_runs([group], query, order_by=["attributes.start_time DESC"]))
-
-
-def _log(client: MlflowClient, run_id: str, params: Mapping[str, str] | None = None, **tags: str) -> None:
-    """Tags, and the parameters that the run does not have: MLflow refuses to change those that it has."""
-    from mlflow.entities import Param, RunTag
-
-    there = client.get_run(run_id).data.params if params else {}
-    new = [Param(name, value) for name, value in (params or {}).items() if name not in there]
-    client.log_batch(run_id, params=new, tags=[RunTag(name, value) for name, value in tags.items()])
-
-
-def _log_new(client: MlflowClient, run_id: str, values: Mapping[str, float], **belongs_to: str) -> None:
-    """Log the figures that the run does not have, or has otherwise."""
-    from mlflow.entities import Metric
-
-    there, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
-    new = {name: value for name, value in values.items() if there.get(name) != value}
-    client.log_batch(run_id, [Metric(name, value, now, 0, **belongs_to) for name, value in new.items()])
-
-
-# --- What and where this is ------------------------------------------------------------------------------------------
-
-
-def _identity() -> dict[str, str]:
-    """Which experiment on which commit this is, as DVC tells its stages, or as git has it outside of DVC."""
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", *args], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "HEAD") or "none"
-    return {
-        "experiment": os.environ.get("DVC_EXP_NAME") or git("symbolic-ref", "--short", "HEAD") or "workspace",
-        "base_revision": os.environ.get("DVC_EXP_BASELINE_REV") or commit,
-        "git_commit": commit,
-    }
-
-
-def _inputs() -> dict[str, str]:
-    """`input.PATH` -> hash in dvc.lock of each input of the stage that runs.
-
-    DVC has written the lock entries of the stages before this one when it starts this one. Outside of DVC nothing
-    vouches for the lock file, and nothing is claimed.
-    """
-    stage = os.environ.get("DVC_STAGE")
-    if not stage or not Path("dvc.lock").exists():
-        return {}
-    from omegaconf import OmegaConf
-
-    locked = OmegaConf.load("dvc.lock").stages.values()
-    hashes = {out.path: out.md5 for entry in locked for out in entry.get("outs", [])}
-    return {f"input.{dep}": hashes[dep] for dep in OmegaConf.load("dvc.yaml").stages[stage].deps if dep in hashes}
-
-
-def _parameters(params: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, str]:
-    return flat({key: params[key] for key in sections if key in params})
-
-
-def _create(client: MlflowClient, group: str, params: Mapping[str, Any], **tags: str) -> str:
-    """A new run under the experiment's name; its id."""
-    names = {"dataset": params["data"]["name"], "model": params["model"]["name"]}
-    identity = _identity()
-    run = client.create_run(group, tags={**identity, **names, **_inputs(), **tags}, run_name=identity["experiment"])
-    return run.info.run_id
-
-
 # --- While the adapter is trained ------------------------------------------------------------------------------------
 
 
@@ -282,55 +175,54 @@ def training_run(fingerprint: str, params: dict[str, Any] | None = None) -> Iter
             fingerprint of one that was cut off continues that run.
         params: params.yaml, read if not given.
     """
-    params = read_params() if params is None else params
-    settings = section(Tracking, "tracking", params)
+    params, run = params or read_params(), TrainingRun()
     # With several processes (torchrun) the first one records for all.
-    if settings.kind == "none" or os.environ.get("RANK", "0") != "0":
-        yield TrainingRun()
+    if section(Tracking, "tracking", params).kind == "none" or os.environ.get("RANK", "0") != "0":
+        yield run
         return
-    run, status, tags = TrainingRun(), "FINISHED", {}
     with _warned():
-        run = _begin(settings, fingerprint, params)
+        run = _begin(Recorder(params), fingerprint)
     try:
         yield run
     except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
-        tags = {"error": f"{type(error).__name__}: {error}"}
-        raise
-    finally:
         with _warned():
-            import mlflow
-
-            if status == "FINISHED":
-                tags = {"adapter_sha256": adapter_sha256(ADAPTER)}  # `log_workspace` finds the run by it
-            if mlflow.active_run():
-                mlflow.set_tags(tags)
-                mlflow.end_run(status)  # MLflow's threads send what they have first
-            if status == "FINISHED":
-                _say(f"`mlflow ui` shows this run at {log_workspace(params)}")
+            status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+            _end(status, error=f"{type(error).__name__}: {error}")
+        raise
+    with _warned():
+        _end("FINISHED", adapter_sha256=adapter_sha256(ADAPTER))  # by which `log_workspace` finds the run
+        _say(f"`mlflow ui` shows this run at {log_workspace(params)}")
 
 
-def _begin(settings: Tracking, fingerprint: str, params: dict[str, Any]) -> TrainingRun:
+def _begin(recorder: Recorder, fingerprint: str) -> TrainingRun:
     """Make the run of this experiment and fingerprint (killed before, or trained again), or a new one, the active."""
     import mlflow
     import psutil
 
-    client = connect(settings.uri, settings.experiment)
-    group = _group(client, settings)
-    host = socket.gethostname()
-    for running in client.search_runs([group], "attributes.status = 'RUNNING'"):
+    client, host = recorder.client, socket.gethostname()
+    for running in client.search_runs([recorder.group], "attributes.status = 'RUNNING'"):
         where, _, process = running.data.tags.get("process", "").partition(":")
         if where == host and not psutil.pid_exists(int(process)):
             client.set_terminated(running.info.run_id, "KILLED")
-    same = _search(client, group, fingerprint=fingerprint, experiment=_identity()["experiment"])
-    run_id = same[0].info.run_id if same else _create(client, group, params, fingerprint=fingerprint)
+    same = recorder.search(fingerprint=fingerprint, experiment=_experiment())
+    run_id = same[0].info.run_id if same else recorder.create(fingerprint=fingerprint)
     last = max((point.step for point in client.get_metric_history(run_id, CURVES["loss"])), default=-1)
-    _log(client, run_id, _parameters(params, TRAINING_SECTIONS), process=f"{host}:{os.getpid()}")
-    if settings.system_seconds:
-        mlflow.set_system_metrics_sampling_interval(settings.system_seconds)
+    recorder.log(run_id, recorder.parameters(TRAINING_SECTIONS), process=f"{host}:{os.getpid()}")
+    seconds = section(Tracking, "tracking", recorder.params).system_seconds
+    if seconds:
+        mlflow.set_system_metrics_sampling_interval(seconds)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it announces its start and its end
-    mlflow.start_run(run_id, log_system_metrics=settings.system_seconds > 0)
+    mlflow.start_run(run_id, log_system_metrics=seconds > 0)
     return TrainingRun(run_id, last)
+
+
+def _end(status: str, **tags: str) -> None:
+    """End MLflow's active run, if the training has one; its threads send what they have first."""
+    import mlflow
+
+    if mlflow.active_run():
+        mlflow.set_tags(tags)
+        mlflow.end_run(status)
 
 
 @contextlib.contextmanager
@@ -357,7 +249,7 @@ def record(params: dict[str, Any] | None = None) -> str | None:
     Returns:
         The address of the run in the user interface; None if it is not recorded, or MLflow is away.
     """
-    params = read_params() if params is None else params
+    params = params or read_params()
     # Predictions that came from elsewhere have no adapter, and no run.
     if ADAPTER.is_dir() and section(Tracking, "tracking", params).kind == "mlflow":
         with _warned():
@@ -376,22 +268,21 @@ def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
     Returns:
         The address of the adapter's run in the user interface.
     """
-    settings = section(Tracking, "tracking", params)
-    client = connect(uri or settings.uri, settings.experiment)
-    group, adapter = _group(client, settings), adapter_sha256(ADAPTER)
-    run_id = scored_in = _run_of(client, group, adapter, params)
-    _log_training(client, run_id, adapter, params)
+    recorder, adapter = Recorder(params, uri), adapter_sha256(ADAPTER)
+    run_id = scored_in = recorder.adapter_run(adapter)
+    recorder.log_training(run_id, adapter)
     if is_scored(adapter):
-        scored_in = _scoring_run(client, group, run_id, params)
-        _log_score(client, scored_in, params)
+        scored_in = recorder.scoring_run(run_id)
+        recorder.log_score(scored_in)
     if is_released():
         for name in sorted(BESIDE):
-            client.log_artifact(scored_in, str(RELEASE / name))
+            recorder.client.log_artifact(scored_in, str(RELEASE / name))
     for finished in {run_id, scored_in}:
-        if client.get_run(finished).info.status != "FINISHED":
-            client.set_terminated(finished, "FINISHED")
+        if recorder.client.get_run(finished).info.status != "FINISHED":
+            recorder.client.set_terminated(finished, "FINISHED")
     # `mlflow ui` opens a page on agents: this one has the run, and the way to all others.
-    return f"{uri or settings.uri or 'http://127.0.0.1:5000'}/#/experiments/{group}/runs/{run_id}"
+    server = uri or params["tracking"]["uri"] or "http://127.0.0.1:5000"
+    return f"{server}/#/experiments/{recorder.group}/runs/{run_id}"
 
 
 def is_scored(adapter: str) -> bool:
@@ -407,128 +298,236 @@ def is_released() -> bool:
     return manifest.exists() and read_json(manifest)["files"].get(weights.name) == sha256(weights)
 
 
-def _run_of(client: MlflowClient, group: str, adapter: str, params: dict[str, Any]) -> str:
-    """The run of the adapter, of this experiment if there are several; one whose end was lost; or a new one.
+def accuracy_in_words(score: Mapping[str, Any]) -> str:
+    """`62.0 % of 50 test questions right (95 %: 48.2 to 74.1)`, from metrics/score.json."""
+    low, high = (f"{100 * bound:.1f}" for bound in score["ci95"])
+    return f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right (95 %: {low} to {high})"
 
-    An adapter that another experiment made and DVC restored from its cache: its run then names both experiments.
+
+class Recorder:
+    """The workspace's files, as runs and registered models of MLflow's experiment have them.
+
+    Whatever is logged here may have been logged before: the methods add what is lacking.
+
+    Attributes:
+        group: the id of the experiment.
+        trained: metrics/train.json, if it is there.
+        model: the registry's name of what was trained.
     """
-    name = _identity()["experiment"]
-    runs = [r for r in _search(client, group, adapter_sha256=adapter) if "mlflow.parentRunId" not in r.data.tags]
-    if runs:
-        run = max(runs, key=lambda run: run.info.run_name == name)
-        known = run.data.tags.get("experiments", run.info.run_name).split(", ")
-        if name not in known:
-            _log(client, run.info.run_id, experiments=", ".join([*known, name]))
-        return run.info.run_id
-    tags = {key: value for key, value in _trained().items() if key == "fingerprint"}
-    if tags and (cut_off := _search(client, group, **tags, experiment=name)):
-        return cut_off[0].info.run_id
-    return _create(client, group, params, **tags)
+
+    def __init__(self, params: dict[str, Any], uri: str | None = None) -> None:
+        settings = section(Tracking, "tracking", params)
+        self.params = params
+        self.trained = read_json(METRICS / "train.json") if (METRICS / "train.json").exists() else {}
+        self.client = connect(uri or settings.uri, settings.experiment)
+        self.group = self.client.get_experiment_by_name(settings.experiment).experiment_id
+        self.model = registered_name(params)
+
+    # Runs
+
+    def adapter_run(self, adapter: str) -> str:
+        """The run of the adapter, of this experiment if there are several; one whose end was lost; or a new one.
+
+        An adapter that another experiment made and DVC restored from its cache: its run then names both experiments.
+        """
+        name = _experiment()
+        if runs := [r for r in self.search(adapter_sha256=adapter) if "mlflow.parentRunId" not in r.data.tags]:
+            run = max(runs, key=lambda run: run.info.run_name == name)
+            known = run.data.tags.get("experiments", run.info.run_name).split(", ")
+            if name not in known:
+                self.log(run.info.run_id, experiments=", ".join([*known, name]))
+            return run.info.run_id
+        tags = {key: value for key, value in self.trained.items() if key == "fingerprint"}
+        cut_off = self.search(**tags, experiment=name) if tags else []
+        return cut_off[0].info.run_id if cut_off else self.create(**tags)
+
+    def scoring_run(self, run_id: str) -> str:
+        """The adapter's run, or, where that is scored with other options, a run below it; with the options."""
+        options, first = self.parameters(SCORING_SECTIONS), self.client.get_run(run_id)
+        for run in (first, *self.search(**{"mlflow.parentRunId": run_id})):
+            if all(run.data.params.get(name, value) == value for name, value in options.items()):
+                self.log(run.info.run_id, options)
+                return run.info.run_id
+        tags = {"mlflow.parentRunId": run_id, "adapter_sha256": first.data.tags["adapter_sha256"]}
+        child = self.create(**tags)
+        self.log(child, {**first.data.params, **options})
+        return child
+
+    def search(self, **tags: str) -> list[Run]:
+        """Runs with these tags, newest first."""
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return list(self.client.search_runs([self.group], query, order_by=["attributes.start_time DESC"]))
+
+    def create(self, **tags: str) -> str:
+        """A new run under the experiment's name; its id."""
+        experiment, commit = _experiment(), _git("rev-parse", "--verify", "HEAD") or "none"
+        tags |= {
+            "experiment": experiment,
+            "base_revision": os.environ.get("DVC_EXP_BASELINE_REV") or commit,
+            "git_commit": commit,
+            "dataset": self.params["data"]["name"],
+            "model": self.params["model"]["name"],
+        }
+        return self.client.create_run(self.group, tags=tags | _inputs(), run_name=experiment).info.run_id
+
+    def parameters(self, sections: tuple[str, ...]) -> dict[str, str]:
+        """These sections of params.yaml, by dotted names."""
+        return flat({key: self.params[key] for key in sections if key in self.params})
+
+    def log(self, run_id: str, params: Mapping[str, str] | None = None, **tags: str) -> None:
+        """Tags, and the parameters that the run does not have: MLflow refuses to change those that it has."""
+        from mlflow.entities import Param, RunTag
+
+        there = self.client.get_run(run_id).data.params if params else {}
+        new = [Param(name, value) for name, value in (params or {}).items() if name not in there]
+        self.client.log_batch(run_id, params=new, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_figures(self, run_id: str, figures: Mapping[str, float | None], **model: str) -> None:
+        """The figures that the run does not have, or has otherwise; also as those of a logged `model`."""
+        from mlflow.entities import Metric
+
+        there, now = self.client.get_run(run_id).data.metrics, int(time.time() * 1000)
+        new = {name: value for name, value in figures.items() if value is not None and there.get(name) != value}
+        self.client.log_batch(run_id, [Metric(name, value, now, 0, **model) for name, value in new.items()])
+
+    def log_dataset(self, run_id: str, path: Path, split: str, context: str) -> dict[str, str]:
+        """The split as a dataset of the run; returns how metrics name it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        name, sum_ = f"{self.params['data']['name']} {split}", sha256(path)
+        profile = {"num_rows": sum(1 for _ in read_jsonl(path)), "sha256": sum_}
+        source = json.dumps({"uri": path.as_posix()})
+        dataset = Dataset(name, sum_[:36], "local", source, profile=json.dumps(profile))
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        return {"dataset_name": name, "dataset_digest": dataset.digest}
+
+    # Training and score
+
+    def log_training(self, run_id: str, adapter: str) -> None:
+        """Parameters, losses, figures and data sets of the training, and the adapter as a registered version."""
+        import pandas
+        from mlflow.entities import Metric
+
+        self.log(run_id, self.parameters(TRAINING_SECTIONS), adapter_sha256=adapter)
+        losses = pandas.read_csv(PLOTS / "loss.csv") if (PLOTS / "loss.csv").exists() else pandas.DataFrame()
+        now = int(time.time() * 1000)
+        for column in losses.columns.intersection(list(COLUMNS)):
+            there = {point.step for point in self.client.get_metric_history(run_id, COLUMNS[column])}
+            curve = losses[["step", column]].dropna().itertuples(index=False)
+            points = [Metric(COLUMNS[column], value, now, step) for step, value in curve if step not in there]
+            for start in range(0, len(points), 1000):  # the most that MLflow takes at once
+                self.client.log_batch(run_id, points[start : start + 1000])
+        if self.trained:
+            self.log_figures(run_id, {"training/minutes": self.trained["seconds"] / 60})
+            self.client.log_artifact(run_id, str(METRICS / "train.json"))
+        for split, context in CONTEXTS.items():
+            if (path := PROMPTS / f"{split}.jsonl").exists():
+                self.log_dataset(run_id, path, split, context)
+        self.register(run_id, adapter)
+
+    def log_score(self, run_id: str) -> None:
+        """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
+        import pandas
+
+        score, model = read_json(METRICS / "score.json"), self.log_dataset(run_id, SPLIT, "test", "test")
+        versions = [v for v in self.versions() if v.run_id == run_id]
+        for version in versions:
+            self.client.update_model_version(self.model, version.version, self.describe(score, version.version))
+        # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
+        # score, has no model: the model's figures are those of its run.
+        belongs_to = {"model_id": versions[0].source.removeprefix("models:/"), **model} if versions else {}
+        self.log_figures(run_id, {f"score/{name}": score[name] for name in SCORES}, **belongs_to)
+        levels = score["by_hardness"].items()
+        self.log_figures(run_id, {f"score/accuracy_{level}": part["execution_accuracy"] for level, part in levels})
+        predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
+        verdicts = pandas.read_csv(PLOTS / "verdicts.csv", dtype=str, keep_default_na=False).drop(columns="db_id")
+        table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
+        self.client.log_dict(run_id, table, "predictions.json")
+        # By this tag the user interface shows the file as a table.
+        shown = json.dumps([{"path": "predictions.json", "type": "table"}])
+        self.log(run_id, **{"mlflow.loggedArtifacts": shown, "mlflow.note.content": self.describe(score)})
+        self.client.log_artifacts(run_id, str(PLOTS), PLOTS.name)
+
+    def describe(self, score: Mapping[str, Any], version: str = "") -> str:
+        """What the adapter is, how good it is, and, of a registered version, what to type, in Markdown."""
+        said = (
+            f"**{accuracy_in_words(score)}**. {self.params['model']['name']} trained on {self.params['data']['name']}."
+        )
+        if not version:
+            return said
+        address = f"models:/{self.model}/{version}"
+        code = f'mlflow.pyfunc.load_model("{address}").predict({{"question": "...", "schema": "CREATE TABLE ..."}})'
+        return f"{said}\n\n```python\n{code}\n```\n```sh\ntext2sql ask --model {address} --schema shop.sql\n```"
+
+    # Registered versions
+
+    def versions(self) -> list[ModelVersion]:
+        """The registered adapters of this data and model."""
+        return list(self.client.search_model_versions(f"name = '{self.model}'"))
+
+    def register(self, run_id: str, adapter: str) -> None:
+        """The adapter as a version of `text2sql-DATA-MODEL`, once; and the alias `best`."""
+        validation = _validation_sha256()
+        if all(version.run_id != run_id for version in self.versions()):
+            figures = {name: self.trained.get(name) for name in (BY_LOSS, BY_ANSWERS)}
+            tags = {name: repr(value) for name, value in figures.items() if value is not None}
+            if BY_ANSWERS in tags:
+                tags[QUESTIONS] = str(self.params["train"].get("choose_questions"))
+            self.log_model(run_id, tags | {"adapter_sha256": adapter, "validation": validation})
+        # Figures compare only where the validation answers are the same.
+        if best := _best([version for version in self.versions() if version.tags.get("validation") == validation]):
+            version, measure = best
+            self.client.set_model_version_tag(self.model, version, "best_by", measure)
+            self.client.set_registered_model_alias(self.model, BEST, version)
+
+    def log_model(self, run_id: str, tags: dict[str, str]) -> None:
+        """The adapter as `mlflow.pyfunc` loads it: with its recipe, signature and the code that asks it."""
+        import mlflow
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        # MLflow asks for type hints, with which one dict could not stand for a row, and overrides filters of warnings.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stderr(io.StringIO()),
+            mlflow.start_run(run_id),
+        ):
+            adapter = Path(folder) / "adapter"
+            shutil.copytree(ADAPTER, adapter)
+            # As in a release: what the adapter was trained on and how it is to be asked (text2sql/ask/models.py).
+            base = {BASE.as_posix(): digest(BASE)} if BASE.is_dir() else {}
+            recipe = {key: self.params[key] for key in (*TRAINING_SECTIONS, *SCORING_SECTIONS) if key in self.params}
+            write_json(adapter / "manifest.json", {"made_of": base, "params": recipe})
+            columns = Schema([ColSpec("string", "question"), ColSpec("string", "schema")])
+            mlflow.pyfunc.log_model(
+                name=self.model,
+                python_model=str(Path(__file__).parent / "ask" / "mlflow_model.py"),
+                artifacts={"adapter": str(adapter)},
+                signature=ModelSignature(columns, Schema([ColSpec("string")])),
+                pip_requirements=[f"{library}=={version_of(library)}" for library in LIBRARIES],
+                registered_model_name=self.model,
+                metadata={"adapter_sha256": tags["adapter_sha256"]},
+                params=self.parameters(TRAINING_SECTIONS),
+                tags=tags,
+                model_type="text-to-sql",
+            )
 
 
-def _trained() -> dict[str, Any]:
-    """metrics/train.json, if it is there."""
-    path = METRICS / "train.json"
-    return read_json(path) if path.exists() else {}
+def registered_name(params: dict[str, Any]) -> str:
+    """The registry's name of what was trained: it takes no dot (qwen2.5), slash, colon, per cent or quote."""
+    return re.sub(r"[./:%\"']", "-", f"text2sql-{params['data']['name']}-{params['model']['name']}")
 
 
-def _log_training(client: MlflowClient, run_id: str, adapter: str, params: dict[str, Any]) -> None:
-    """Parameters, losses, figures and data sets of the training, and the adapter as a registered version."""
-    import pandas
-    from mlflow.entities import Metric
-
-    _log(client, run_id, _parameters(params, TRAINING_SECTIONS), adapter_sha256=adapter)
-    losses = pandas.read_csv(PLOTS / "loss.csv") if (PLOTS / "loss.csv").exists() else pandas.DataFrame()
-    now = int(time.time() * 1000)
-    for column in [column for column in COLUMNS if column in losses]:
-        there = {point.step for point in client.get_metric_history(run_id, COLUMNS[column])}
-        curve = losses[["step", column]].dropna().itertuples(index=False)
-        points = [Metric(COLUMNS[column], value, now, step) for step, value in curve if step not in there]
-        for start in range(0, len(points), 1000):  # the most that MLflow takes at once
-            client.log_batch(run_id, points[start : start + 1000])
-    if train := _trained():
-        _log_new(client, run_id, {"training/minutes": train["seconds"] / 60})
-        client.log_artifact(run_id, str(METRICS / "train.json"))
-    for name, context in CONTEXTS.items():
-        _log_dataset(client, run_id, PROMPTS / f"{name}.jsonl", f"{params['data']['name']} {name}", context)
-    measured = {name: train[name] for name in (BY_LOSS, BY_ANSWERS) if train.get(name) is not None}
-    _register(client, run_id, adapter, params, measured)
-
-
-def _log_dataset(client: MlflowClient, run_id: str, path: Path, name: str, context: str) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    if path.exists():
-        sum_, rows = sha256(path), sum(1 for _ in read_jsonl(path))
-        profile, source = json.dumps({"num_rows": rows, "sha256": sum_}), json.dumps({"uri": path.as_posix()})
-        dataset = Dataset(name, sum_[:36], "local", source, profile=profile)
-        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
-
-
-def _register(
-    client: MlflowClient, run_id: str, adapter: str, params: dict[str, Any], measured: Mapping[str, float]
-) -> None:
-    """The adapter as a model of the run and as a version of `text2sql-DATA-MODEL`, once; and the alias `best`."""
-    name, validation = _registered(params), _validation_sha256()
-    if not any(version.run_id == run_id for version in client.search_model_versions(f"name = '{name}'")):
-        tags = {"adapter_sha256": adapter, "validation": validation}
-        tags |= {measure: repr(value) for measure, value in measured.items()}
-        tags |= {QUESTIONS: str(params["train"].get("choose_questions"))} if BY_ANSWERS in measured else {}
-        _log_model(run_id, name, params, tags)
-    versions = client.search_model_versions(f"name = '{name}'")
-    # Figures compare only where the validation answers are the same.
-    if best := _best([version for version in versions if version.tags.get("validation") == validation]):
-        version, measure = best
-        client.set_model_version_tag(name, version.version, "best_by", measure)
-        client.set_registered_model_alias(name, BEST, version.version)
-
-
-def _best(versions: Sequence[ModelVersion]) -> tuple[ModelVersion, str] | None:
+def _best(versions: Sequence[ModelVersion]) -> tuple[str, str] | None:
     """The best of versions with the same validation answers, and by which measure: execution accuracy, among those that
     answered as many questions as the latest of them; where no version has it, the least validation loss."""
     answering = [v for v in versions if BY_ANSWERS in v.tags]
     if answering:
         latest = max(answering, key=lambda v: int(v.version))
         comparable = [v for v in answering if v.tags.get(QUESTIONS) == latest.tags.get(QUESTIONS)]
-        return max(comparable, key=lambda v: (float(v.tags[BY_ANSWERS]), -int(v.version))), BY_ANSWERS
+        return max(comparable, key=lambda v: (float(v.tags[BY_ANSWERS]), -int(v.version))).version, BY_ANSWERS
     rated = [v for v in versions if BY_LOSS in v.tags]
-    return (min(rated, key=lambda v: (float(v.tags[BY_LOSS]), int(v.version))), BY_LOSS) if rated else None
-
-
-def _registered(params: dict[str, Any]) -> str:
-    """The registry's name of what was trained: it takes no dot (qwen2.5), slash, colon, per cent or quote."""
-    return re.sub(r"[./:%\"']", "-", f"text2sql-{params['data']['name']}-{params['model']['name']}")
-
-
-def _log_model(run_id: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
-    """The adapter as `mlflow.pyfunc` loads it: with its recipe, signature and the code that asks it."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    for logger in ("mlflow.pyfunc", "mlflow.tracking"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    # MLflow asks for type hints, with which one dict could not stand for a row, and overrides filters of warnings.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()), mlflow.start_run(run_id):
-        adapter = Path(folder) / "adapter"
-        shutil.copytree(ADAPTER, adapter)
-        # As in a release: what the adapter was trained on and how it is to be asked (text2sql/ask/models.py).
-        base = {BASE.as_posix(): digest(BASE)} if BASE.is_dir() else {}
-        recipe = {key: params[key] for key in (*TRAINING_SECTIONS, *SCORING_SECTIONS) if key in params}
-        write_json(adapter / "manifest.json", {"made_of": base, "params": recipe})
-        columns = Schema([ColSpec("string", "question"), ColSpec("string", "schema")])
-        mlflow.pyfunc.log_model(
-            name=name,
-            python_model=str(Path(__file__).parent / "ask" / "mlflow_model.py"),
-            artifacts={"adapter": str(adapter)},
-            signature=ModelSignature(columns, Schema([ColSpec("string")])),
-            pip_requirements=[f"{library}=={version_of(library)}" for library in LIBRARIES],
-            registered_model_name=name,
-            metadata={"adapter_sha256": tags["adapter_sha256"]},
-            params=_parameters(params, TRAINING_SECTIONS),
-            tags=tags,
-            model_type="text-to-sql",
-        )
+    return (min(rated, key=lambda v: (float(v.tags[BY_LOSS]), int(v.version))).version, BY_LOSS) if rated else None
 
 
 def _validation_sha256() -> str:
@@ -538,61 +537,62 @@ def _validation_sha256() -> str:
     return hashlib.sha256(json.dumps(answers).encode()).hexdigest() if answers else ""
 
 
-def _scoring_run(client: MlflowClient, group: str, run_id: str, params: dict[str, Any]) -> str:
-    """The adapter's run, or, where that is scored with other options, a run below it; with the options."""
-    options = _parameters(params, SCORING_SECTIONS)
-    first = client.get_run(run_id)
-    for run in (first, *_search(client, group, **{"mlflow.parentRunId": run_id})):
-        if all(run.data.params.get(name, value) == value for name, value in options.items()):
-            _log(client, run.info.run_id, options)
-            return run.info.run_id
-    tags = {"mlflow.parentRunId": run_id, "adapter_sha256": first.data.tags["adapter_sha256"]}
-    child = _create(client, group, params, **tags)
-    _log(client, child, {**first.data.params, **options})
-    return child
+# --- Where this is ---------------------------------------------------------------------------------------------------
 
 
-def _log_score(client: MlflowClient, run_id: str, params: dict[str, Any]) -> None:
-    """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
-    import pandas
-
-    score, data = read_json(METRICS / "score.json"), f"{params['data']['name']} test"
-    figures = {f"score/{name}": score[name] for name in SCORES}
-    levels = {f"score/accuracy_{level}": part["execution_accuracy"] for level, part in score["by_hardness"].items()}
-    name, belongs_to = _registered(params), {}
-    # A run below, with other options of predict and score, has no model: the model's figures are those of its run.
-    for version in [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]:
-        client.update_model_version(name, version.version, _description(score, params, version.version))
-        # By these the Models page and `search_logged_models` rank.
-        model = version.source.removeprefix("models:/")
-        belongs_to = {"model_id": model, "dataset_name": data, "dataset_digest": sha256(SPLIT)[:36]}
-    _log_new(client, run_id, figures, **belongs_to)
-    _log_new(client, run_id, {level: value for level, value in levels.items() if value is not None})
-    _log_dataset(client, run_id, SPLIT, data, "test")
-    predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
-    verdicts = pandas.read_csv(PLOTS / "verdicts.csv", dtype=str, keep_default_na=False).drop(columns="db_id")
-    table = predictions.merge(verdicts, on="id").to_dict("split")
-    client.log_dict(run_id, {"columns": table["columns"], "data": table["data"]}, "predictions.json")
-    # By this tag the user interface shows the file as a table.
-    shown = json.dumps([{"path": "predictions.json", "type": "table"}])
-    _log(client, run_id, **{"mlflow.loggedArtifacts": shown, "mlflow.note.content": _description(score, params)})
-    client.log_artifacts(run_id, str(PLOTS), PLOTS.name)
+def _experiment() -> str:
+    """The experiment's name, as DVC tells its stages; outside of DVC the branch."""
+    return os.environ.get("DVC_EXP_NAME") or _git("symbolic-ref", "--short", "HEAD") or "workspace"
 
 
-def accuracy_in_words(score: Mapping[str, Any]) -> str:
-    """`62.0 % of 50 test questions right (95 %: 48.2 to 74.1)`, from metrics/score.json."""
-    low, high = (f"{100 * bound:.1f}" for bound in score["ci95"])
-    return f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right (95 %: {low} to {high})"
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _description(score: Mapping[str, Any], params: dict[str, Any], version: str | None = None) -> str:
-    """What the adapter is, how good it is, and what to type, in Markdown."""
-    said = f"**{accuracy_in_words(score)}**. {params['model']['name']} trained on {params['data']['name']}."
-    if version is None:
-        return said
-    address = f"models:/{_registered(params)}/{version}"
-    code = f'mlflow.pyfunc.load_model("{address}").predict({{"question": "...", "schema": "CREATE TABLE ..."}})'
-    return f"{said}\n\n```python\n{code}\n```\n```sh\ntext2sql ask --model {address} --schema shop.sql\n```"
+def _inputs() -> dict[str, str]:
+    """`input.PATH` -> hash in dvc.lock of each input of the stage that runs.
+
+    DVC has written the lock entries of the stages before this one when it starts this one. Outside of DVC nothing
+    vouches for the lock file, and nothing is claimed.
+    """
+    stage = os.environ.get("DVC_STAGE")
+    if not stage or not Path("dvc.lock").exists():
+        return {}
+    from omegaconf import OmegaConf
+
+    locked = OmegaConf.load("dvc.lock").stages.values()
+    hashes = {out.path: out.md5 for entry in locked for out in entry.get("outs", [])}
+    return {f"input.{dep}": hashes[dep] for dep in OmegaConf.load("dvc.yaml").stages[stage].deps if dep in hashes}
+
+
+def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClient:
+    """A client of the server `uri`, or of the database that `mlflow ui` opens in the repository's root.
+
+    Args:
+        experiment: MLflow's experiment that runs are logged to from now on; it is created if it is new.
+
+    Raises:
+        MlflowException: the server does not answer, or the database is of another MLflow (the message names
+            `mlflow db upgrade`).
+    """
+    for name, value in MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    root = repository_root()
+    mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
+    (root / "mlruns").mkdir(exist_ok=True)
+    # Processes that create the same database (a client does) or experiment at the same time fail: they take turns.
+    with (root / "mlruns" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+        if experiment and client.get_experiment_by_name(experiment) is None:
+            location = None if uri else str(root / "mlruns" / experiment)  # the root's, also from a copy that DVC runs
+            client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
+    if experiment:
+        mlflow.set_experiment(experiment)
+    return client
 
 
 # --- Getting an adapter back -----------------------------------------------------------------------------------------
@@ -627,7 +627,7 @@ def fetch(name: str, target: Path) -> str:
     return actual
 
 
-def sync(uri: str | None = None) -> str:
+def sync(uri: str | None, traces: bool) -> None:
     """`log_workspace` for people.
 
     Raises:
@@ -640,7 +640,13 @@ def sync(uri: str | None = None) -> str:
         raise UserError("tracking.kind is none", "name a server with --uri, or `text2sql params` with tracking=local")
     if not is_scored(adapter_sha256(ADAPTER)):
         _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
-    return log_workspace(params, uri)
+    address = log_workspace(params, uri)
+    print(f"the run of {ADAPTER}: {address}")
+    if traces:
+        from text2sql.traces import log_traces
+
+        *_, experiment, _, run_id = address.split("/")
+        print(f"{log_traces(experiment, run_id)} questions traced")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -651,13 +657,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--traces", action="store_true", help="each scored question as a trace, too: minutes")
     given = parser.parse_args(arguments)
     try:
-        address = sync(given.uri)
-        print(f"the run of {ADAPTER}: {address}")
-        if given.traces:
-            from text2sql.traces import log_traces
-
-            *_, experiment, _, run_id = address.split("/")
-            print(f"{log_traces(experiment, run_id)} questions traced")
+        sync(given.uri, given.traces)
     except UserError as error:
         sys.exit(f"tracking: {error}")
 

@@ -9,7 +9,14 @@ from text2sql.config import typed
 from text2sql.errors import UserError
 
 VERIFIED = ("verified", "verified_ties")
-OPTIONS = SplitOptions(2, VERIFIED, VERIFIED, None, None, None)
+OPTIONS = SplitOptions(
+    validation_databases=2,
+    train_statuses=VERIFIED,
+    test_statuses=VERIFIED,
+    train_limit=None,
+    validation_limit=None,
+    test_limit=None,
+)
 
 
 def example(number: int, db: str, status: str = "verified", stem: str = "train_spider") -> dict:

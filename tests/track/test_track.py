@@ -26,7 +26,8 @@ MODEL = "text2sql-mini-tiny"
 def test_the_registry_takes_the_name_of_each_model(model):
     from mlflow.utils.validation import _validate_model_name
 
-    _validate_model_name(track._registered({"data": {"name": "mini"}, "model": {"name": model}}))
+    names = {"data": {"name": "mini"}, "model": {"name": model}}
+    _validate_model_name(track.registered_name(names))
 
 
 def test_flat_names_nested_parameters():
@@ -279,15 +280,15 @@ def test_scored_questions_as_traces(store, capsys):
 
 def test_sync_completes_a_run_that_was_cut_off(store, monkeypatch, capsys):
     """MLflow goes away in the middle: the training ends all the same, and the run is made whole afterwards."""
-    real = track._log_training
+    real = track.Recorder.log_training
 
     def away(*_):
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(track, "_log_training", away)
+    monkeypatch.setattr(track.Recorder, "log_training", away)
     train()
     assert "python -m text2sql.track sync" in capsys.readouterr().err
-    monkeypatch.setattr(track, "_log_training", real)
+    monkeypatch.setattr(track.Recorder, "log_training", real)
     (run,) = runs(store)
     write_json(Path("params.yaml"), params())
     main(["sync"])
