@@ -10,11 +10,9 @@ metrics/convert.json and metrics/plots/conversion.csv.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from text2sql.data.spider.examples import Example, database_file, source_example
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.server import Server, server
-from text2sql.progress import track
+from text2sql.progress import in_parallel
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.hardness import hardness
 from text2sql.stage import run
@@ -148,11 +146,9 @@ def converted(options: ConvertOptions) -> list[dict[str, Any]]:
     """The lines of examples.jsonl for data in Spider's layout."""
     examples, schemas = list(source_examples(SOURCE)), read_index(INDEX)
     outcomes: dict[tuple[str, str], Outcome] = {}
-    with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+    with server() as postgres:
         todo = jobs(examples, schemas, postgres, options.timeout_seconds)
-        for job, of_database in zip(
-            todo, track(workers.map(examine_database, todo), "queries", len(todo)), strict=True
-        ):
+        for job, of_database in zip(todo, in_parallel(examine_database, todo, "queries"), strict=True):
             outcomes.update({(job.db_id, query): outcome for query, outcome in of_database.items()})
     return list(example_rows(examples, outcomes))
 

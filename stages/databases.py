@@ -8,10 +8,8 @@ Reads data/source/database/. Writes data/postgres/databases/<db_id>.sql and data
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from text2sql.data import custom
 from text2sql.errors import UserError
 from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
-from text2sql.progress import track
+from text2sql.progress import in_parallel
 from text2sql.schema import Schema, write_index
 from text2sql.stage import run
 
@@ -92,11 +90,11 @@ def main() -> str:
         return "one's own database, passed on"
     if not files:
         raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
-    with server() as postgres, ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+    with server() as postgres:
         # The largest first, so that no worker is left alone with one at the end.
         jobs = [DumpJob(f.stem, f, DUMPS / f"{f.stem}.sql", params.samples, postgres) for f in files]
         jobs.sort(key=lambda job: (-job.source.stat().st_size, job.db_id))
-        for db_id, result in track(workers.map(convert_database, jobs), "databases", len(jobs)):
+        for db_id, result in in_parallel(convert_database, jobs, "databases"):
             if isinstance(result, str):
                 print(f"{db_id}: left out: {result}", file=sys.stderr)
             else:

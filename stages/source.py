@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,24 +87,19 @@ def read_options(params: dict[str, Any]) -> tuple[Source, int]:
     return section(KINDS[kind], "data.source", params), read_seed(params)
 
 
-def gaps_in_words(report: dict[str, Any]) -> str:
-    """The report's gaps in words, one a line, for the terminal."""
-    lines = []
-    if report["kind"] == "spider":
-        for name, official in OFFICIAL_COUNTS.items():
-            if (n := report["examples"][name]) != official:
-                lines.append(f"{name}: {n:,} examples; the official release has {official:,}")
-    if report["kind"] in ("custom", "sql_eval"):
-        return ""
+def layout_gaps(report: dict[str, Any]) -> Iterator[str]:
+    """What the report says is missing, in words for the terminal."""
+    for name, official in OFFICIAL_COUNTS.items() if report["kind"] == "spider" else ():
+        if (n := report["examples"][name]) != official:
+            yield f"{name}: {n:,} examples; the official release has {official:,}"
     for db_id, n in report["missing_databases"].items():
-        lines.append(f"database {db_id} is missing: {n} examples cannot be used")
+        yield f"database {db_id} is missing: {n} examples cannot be used"
     if report["without_rows"]:
-        lines.append(f"databases without rows: {', '.join(report['without_rows'])}")
+        yield f"databases without rows: {', '.join(report['without_rows'])}"
     for db_id, difference in report["table_mismatches"].items():
-        lines.append(f"database {db_id} {difference}, compared with tables.json")
+        yield f"database {db_id} {difference}, compared with tables.json"
     if report["not_in_tables_json"]:
-        lines.append(f"not described in tables.json: {', '.join(report['not_in_tables_json'])}")
-    return "\n".join(f"notice: {line}" for line in lines)
+        yield f"not described in tables.json: {', '.join(report['not_in_tables_json'])}"
 
 
 def check_watched(source: Custom) -> None:
@@ -130,9 +126,9 @@ def main() -> str:
     report = options.make(seed)
     if isinstance(options, Mini | Spider):  # the others are not in Spider's layout, and are checked query by query
         report |= layout.verify_layout(TARGET)
+        for gap in layout_gaps(report):
+            print(f"notice: {gap}")
     write_json(REPORT, report)
-    if notices := gaps_in_words(report):
-        print(notices)
     return f"{sum(report['examples'].values()):,} examples on {report['databases']} databases in {TARGET}/"
 
 

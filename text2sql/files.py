@@ -10,21 +10,30 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from text2sql.errors import UserError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, making its folder."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file to write in the block, at whose end it is at `path`, in place of what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        with temporary.open("w", encoding="utf-8", newline="\n") as out:
+            yield out
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)  # where the disk is full
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, making its folder."""
+    with whole_file(path) as out:
+        out.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 Row = TypeVar("Row")
+Job = TypeVar("Job")
 
 
 @contextmanager
@@ -30,3 +33,9 @@ def track(rows: Iterable[Row], label: str, total: int | None = None) -> Iterator
         for row in rows:
             yield row
             advance(1)
+
+
+def in_parallel(function: Callable[[Job], Row], jobs: Sequence[Job], label: str) -> Iterator[Row]:
+    """What `function` makes of each job, in their order under a progress bar, by a process for each processor."""
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+        yield from track(workers.map(function, jobs), label, len(jobs))

@@ -167,7 +167,7 @@ def test_a_missing_database_is_counted_not_fatal(layout):
         (lambda r: example(r, query="select '\0'"), "example 0: no text under 'query'"),
         (lambda r: (r / "dev.json").write_text("[" * 200_000), "dev.json is not valid JSON"),
         (lambda r: (r / "dev.json").write_text("[" + "1" * 9000 + "]"), "dev.json is not valid JSON"),
-        (lambda r: (r / "database/shop/shop.sqlite").write_bytes(b"no database" * 99), "shop.sqlite is damaged"),
+        (lambda r: (r / "database/shop/shop.sqlite").write_bytes(b"no database" * 99), "shop.sqlite cannot be read"),
         (lambda r: cut(r / "database/shop/shop.sqlite"), "shop.sqlite is damaged"),
         (lambda r: shutil.rmtree(r / "database"), "has no database/"),
     ],

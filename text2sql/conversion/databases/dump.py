@@ -11,6 +11,7 @@ from pathlib import Path
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.sqlite import SqliteDatabase, Value
 from text2sql.errors import UserError
+from text2sql.files import whole_file
 from text2sql.postgres.load import END_OF_DATA
 from text2sql.schema import Column, Schema, Table, quote
 
@@ -96,15 +97,9 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             with open(path, "w", encoding="utf-8", newline="\n", opener=_opener) as out:  # Path.open has no opener
                 out.writelines(lines)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as out:
+        else:
+            with whole_file(path) as out:
                 out.writelines(lines)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}", "name a file that can be") from None
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from text2sql.conversion.databases.probe import integrity
+from text2sql.conversion.databases.sqlite import open_source, sqlite_name
 from text2sql.data.spider.examples import FILES, check_name, database_file, example_files, read_file
 from text2sql.errors import UserError
 from text2sql.files import read_json
@@ -54,32 +53,22 @@ def verify_layout(root: Path) -> dict[str, Any]:
 def read_database(path: Path) -> dict[str, int]:
     """Rows by table of a SQLite file, after its own integrity check.
 
-    A table that needs an extension which is not here (a collation, a module) counts no rows: the stage databases says
-    what of it can be carried over.
-
     Raises:
         UserError: the file is no database or is damaged.
     """
-    remedy = "replace the file by an intact copy, or remove it: its examples are then reported as missing"
-    try:
-        if (problem := integrity(path)) != "ok":
-            raise UserError(f"{path} is damaged: {problem}", remedy)
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            quoted = {name: '"' + name.replace('"', '""') + '"' for (name,) in names}
-            counts = {name: _select(connection, f"SELECT count(*) FROM {q}") for name, q in quoted.items()}
-            return {name: rows[0][0] if rows else 0 for name, rows in counts.items()}
-    except sqlite3.Error as error:
-        raise UserError(f"{path} is damaged: {error}", remedy) from None
+    with open_source(path) as source:
+        names = source.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {name: _count_rows(source.connection, name) for (name,) in names}
 
 
-def _select(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]] | None:
-    """The rows of a query, None where it needs an extension that is not here."""
+def _count_rows(connection: sqlite3.Connection, table: str) -> int:
+    """How many there are; 0 if the table needs an extension which is not here (a collation, a module): the stage
+    databases says what of it can be carried over."""
     try:
-        return connection.execute(query).fetchall()
+        return connection.execute(f"SELECT count(*) FROM {sqlite_name(table)}").fetchone()[0]
     except sqlite3.OperationalError as error:
         if str(error).startswith(("no such collation", "no such module", "no such function", "unknown tokenizer")):
-            return None
+            return 0
         raise
 
 
