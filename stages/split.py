@@ -110,6 +110,17 @@ def draw(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
     return [row for row in rows if row["id"] in chosen]
 
 
+def within_limits(parts: dict[str, list[Row]], options: Chosen, seed: int, remedy: str) -> dict[str, list[Row]]:
+    """The splits with at most as many examples as the options say.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    if empty := [name for name, part in parts.items() if not part]:
+        raise UserError(f"no example is left for the {empty[0]} split", remedy)
+    return {name: draw(part, options.limits[name], seed) for name, part in parts.items()}
+
+
 def without_duplicates(rows: Iterable[Row]) -> list[Row]:
     """The first of the examples that agree in database, question and SQL."""
     first: dict[tuple[str, str, str], Row] = {}
@@ -136,19 +147,14 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
         raise UserError(f"{len(own)} questions have {len(queries)} different queries", "give pairs with other queries")
     test = max(1, round(options.test_share * len(queries)))
     validation = max(1, round(options.validation_share * len(queries)))
-    part_of = {
-        query: "test" if i < test else "val" if i < test + validation else "train" for i, query in enumerate(queries)
-    }
+    part_of = dict.fromkeys(queries[:test], "test") | dict.fromkeys(queries[test : test + validation], "val")
     parts: dict[str, list[Row]] = {name: [] for name in LIMITS}
     for row in usable:
         name = part_of.get(spelling(row), "train")
         statuses = options.test_statuses if name == "test" else options.train_statuses
         if row["status"] in statuses and (row["id"] in ids or name == "train"):
             parts[name].append(row)
-    for name, part in parts.items():
-        if not part:
-            raise UserError(f"no question is left for the {name} split", "give more pairs, see metrics/source.json")
-    return {name: draw(part, options.limits[name], seed) for name, part in parts.items()}
+    return within_limits(parts, options, seed, "give more pairs, see metrics/source.json")
 
 
 def spelling(row: Row) -> str:
@@ -173,13 +179,8 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
         "val": without_duplicates(r for r in rest if r["db_id"] in validation),
         "test": test,
     }
-    for name, part in parts.items():
-        if not part:
-            raise UserError(
-                f"no example is left for the {name} split: {dict(Counter(r['status'] for r in rows))}",
-                "lower data.split.validation_databases, or see metrics/convert.json for what was not verified",
-            )
-    parts = {name: draw(part, options.limits[name], seed) for name, part in parts.items()}
+    remedy = "lower data.split.validation_databases, or see metrics/convert.json for what was not verified"
+    parts = within_limits(parts, options, seed, remedy)
     primer = [r for r in usable if is_from(r, PRIMER_FILE) and r["db_id"] not in validation]
     return parts | ({"primer": without_duplicates(primer)} if primer else {})
 

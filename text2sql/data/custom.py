@@ -114,10 +114,7 @@ class Custom:
                 rows = list(tried(pairs, schema, execute, own.real))
                 if self.questions:
                     rows += generated(schema, connection, execute, seed, self.questions, own.real)
-        write_index(folder / "schema_index.json", {schema.db_id: schema})
-        write_jsonl(folder / "examples.jsonl", rows)
-        if self.embedded:
-            write_embedded(target, seed, self.embedded, {schema.db_id})
+        write_own(target, {schema.db_id: schema}, rows, seed, self.embedded)
         return custom_report(rows, schema, self)
 
 
@@ -272,14 +269,10 @@ def loadable(schema: Schema, running: Server) -> Schema:
 
     Keys may point to rows beyond the limit of rows, or to columns that are unique only on the user's server.
     """
-
-    def loose(table: Table) -> Table:
-        keys = tuple(replace(key, enforced=False) for key in table.foreign_keys)
-        return replace(table, foreign_keys=keys)
-
     with psycopg.connect(running.dsn(), autocommit=True) as connection:
         schema = with_known_types(schema, connection)
-    return replace(schema, tables=tuple(loose(table) for table in schema.tables))
+    keys = {table.name: tuple(replace(key, enforced=False) for key in table.foreign_keys) for table in schema.tables}
+    return replace(schema, tables=tuple(replace(table, foreign_keys=keys[table.name]) for table in schema.tables))
 
 
 @contextmanager
@@ -376,12 +369,16 @@ def example(id_: str, db_id: str, question: str, sql: str, reason: str | None, r
     }  # fmt: skip
 
 
-def write_embedded(target: Path, seed: int, per_domain: int, others: set[str]) -> None:
-    """Write the embedded data's training part beside one's own, so that an adapter does not forget what it knew."""
-    examples, tables = write_training_part(target, seed, per_domain, others)
-    for name in FILES:
-        write_json(target / name, examples if name == FILES[0] else [])
-    write_json(target / "tables.json", tables)
+def write_own(target: Path, schemas: dict[str, Schema], rows: list[Row], seed: int, embedded: int) -> None:
+    """Write index and examples, and beside them the embedded data's training part, `embedded` questions a database, so
+    that an adapter does not forget what it knew."""
+    write_index(target / FOLDER / "schema_index.json", schemas)
+    write_jsonl(target / FOLDER / "examples.jsonl", rows)
+    if embedded:
+        examples, tables = write_training_part(target, seed, embedded, set(schemas))
+        for name in FILES:
+            write_json(target / name, examples if name == FILES[0] else [])
+        write_json(target / "tables.json", tables)
 
 
 def custom_report(rows: list[Row], schema: Schema, options: Custom) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import TokenType
 
+from text2sql.data.spider.examples import is_text
 from text2sql.errors import UserError
 from text2sql.sql import parse, without_warnings
 
@@ -87,7 +88,7 @@ def pair_of(line: int, value: dict[str, Any]) -> Pair:
         text = value.get(name)
         if not isinstance(text, str) or not text.strip():
             return Pair(line, problem=f"no {name}")
-        if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        if not is_text(text):
             return Pair(line, problem=f"the {name} is no valid text: it has a NUL or half a character")
     return Pair(line, " ".join(value["question"].split()), plain_query(value["sql"]))
 

@@ -37,17 +37,17 @@ from text2sql.data.custom import (
     loadable,
     with_castable_types,
     with_samples,
-    write_embedded,
+    write_own,
 )
 from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
-from text2sql.files import sha256, write_jsonl
+from text2sql.files import sha256
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
-from text2sql.schema import Schema, write_index
+from text2sql.schema import Schema
 from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.sql import parse_one
 
@@ -92,9 +92,7 @@ class SqlEval:
             with Sandbox(running, Limits(timeout_seconds=self.timeout_seconds)) as sandbox:
                 shown = track(questions, "golds", len(questions))
                 rows = [example_of(question, sandbox, self.today) for question in shown]
-        write_index(folder / "schema_index.json", schemas)
-        write_jsonl(folder / "examples.jsonl", rows)
-        write_embedded(target, seed, self.embedded, set(schemas))
+        write_own(target, schemas, rows, seed, self.embedded)
         rejected = [row["id"] for row in rows if row["status"] == "rejected"]
         counts = {"examples": {TEST_FILE: len(rows)}, "databases": len(schemas)}
         return {"kind": self.kind, **counts, "today": self.today, "rejected": rejected}

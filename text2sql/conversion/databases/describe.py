@@ -208,8 +208,6 @@ def _breaks_reference(
     keys |= {frozenset({column.name}) for column in referred.columns if column.unique}
     if frozenset(column.name for column in theirs) not in keys:
         return f"{', '.join(column.source for column in theirs)} is no key there"
-    if [column.type for column in columns] != [column.type for column in theirs]:
-        return "the types differ"
     existing = set(_key_rows(source, referred.source, [(column.source, column.type) for column in theirs]))
     rows = _key_rows(source, table.source, [(column.source, column.type) for column in columns])
     orphans = {row for row in rows if None not in row and row not in existing}

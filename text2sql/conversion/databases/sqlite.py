@@ -246,7 +246,6 @@ def connect_sqlite(path: Path) -> sqlite3.Connection:
                 continue
             what = "is locked by another process" if "locked" in str(error) else f"cannot be read: {error}"
             raise UserError(f"{path} {what}", remedy) from None
-    raise UserError(f"{path} cannot be opened", remedy)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from text2sql.conversion.dialect.tree import (
     case,
     cast,
     coalesce,
-    is_string,
     literal_number,
     number,
     string,
@@ -54,7 +53,7 @@ def as_number(node: exp.Expression) -> exp.Expression | None:
         return node
     if type_.pg == "boolean":
         return number(int(node.this)) if isinstance(node, exp.Boolean) else cast(node, "integer")
-    if is_string(node):
+    if node.is_string:
         value = text_number(node.this)
         return None if value is None else number(value)
     written = node.this if isinstance(node, exp.Cast) and type_.pg == "text" else None
@@ -67,8 +66,6 @@ def as_number(node: exp.Expression) -> exp.Expression | None:
 
 def number_or_null(node: exp.Expression) -> exp.Expression:
     """The numbers among the values of a text column, NULL for the texts."""
-    if (known := as_number(node)) is not None:
-        return known
     return case(is_number(node), cast(node, "numeric"), replace(NUMERIC, classes=frozenset({"integer", "real"})))
 
 
@@ -126,7 +123,7 @@ def _real_text(node: exp.Expression) -> exp.Expression:
 def arithmetic_value(node: exp.Expression) -> exp.Expression:
     """`node` as a number in arithmetic: of a text, the longest prefix that is one, or else 0."""
     type_ = type_of(node)
-    if is_string(node):
+    if node.is_string:
         known = re.match(NUMBER_PREFIX, node.this)
         return number((text_number(known[1]) or 0) if known else 0)
     if (known := as_number(node)) is not None:
@@ -150,8 +147,6 @@ def condition(node: exp.Expression) -> exp.Expression:
     value = literal_number(node)
     if value is not None:
         return boolean(value != 0)
-    if isinstance(node, exp.Paren) and type_of(node.this).pg == "boolean":
-        return node
     operand = arithmetic_value(node)
     return with_type(exp.NEQ(this=wrap(operand), expression=number(0)), replace(BOOLEAN, nullable=type_.nullable))
 

@@ -22,7 +22,6 @@ from text2sql.conversion.dialect.tree import (
     boolean,
     is_not_null,
     is_null,
-    is_string,
     number,
     rule,
     string,
@@ -65,7 +64,7 @@ def comparison(operator: type[exp.Binary], left: exp.Expression, right: exp.Expr
         # A column of numeric affinity that holds texts, such as dates: a literal like '2014' becomes a number.
         for one, other, order in _both_ways(operator, left, right):
             stored, given = type_of(one), type_of(other)
-            if is_string(other) and text_number(other.this) is not None and stored.form not in _NUMBER_FORMS:
+            if other.is_string and text_number(other.this) is not None and stored.form not in _NUMBER_FORMS:
                 return _constant(_MIRRORED.get(order, order), other, one)
             if stored.pg in DATE_TYPES and given.pg == "text":  # a date is no number, but these may be
                 if given.form in ("integer", "number") and not given.blanks:
@@ -105,8 +104,6 @@ def _numbers(operator: type[exp.Binary], left: exp.Expression, right: exp.Expres
             if isinstance(value, exp.Literal) and value.this in ("0", "1"):
                 same = (value.this == "1") == (operator is exp.EQ)
                 return a.copy() if same else with_type(exp.Not(this=wrap(a)), type_of(a))
-    if type_of(left).pg == type_of(right).pg == "boolean":
-        return _compared(operator, left, right)
     return _compared(operator, as_number(left) or left, as_number(right) or right)
 
 
@@ -116,13 +113,13 @@ def _texts(operator: type[exp.Binary], left: exp.Expression, right: exp.Expressi
         return _compared(operator, left, right)
     for one, other, order in _both_ways(operator, left, right):
         stored, given = type_of(one), type_of(other)
-        if stored.pg in DATE_TYPES and is_string(other):
+        if stored.pg in DATE_TYPES and other.is_string:
             if given.form == stored.pg:
                 return _compared(order, one, other)
             if stored.pg == "timestamp" and given.form == "date" and order in _AT_MIDNIGHT:
                 return _compared(_AT_MIDNIGHT[order], one, other)
         if stored.numeric and stored.textual and operator in EQUALITIES:
-            if is_string(other) and given.form == "integer":
+            if other.is_string and given.form == "integer":
                 return _compared(order, one, exp.Literal.number(other.this))
             if given.numeric and given.integral:
                 return _compared(order, one, other)
@@ -142,7 +139,7 @@ def _by_numeric_affinity(operator: type[exp.Binary], left: exp.Expression, right
         return _mixed(operator, left, right)
     one, other, order = _both_ways(operator, left, right)[numbers[0] is None]
     stored = type_of(other)
-    if is_string(other) or stored.pg in DATE_TYPES:  # a text that is no number
+    if other.is_string or stored.pg in DATE_TYPES:  # a text that is no number
         return _constant(order, one, other)
     if operator in EQUALITIES and stored.form in ("integer or text", "blank") and type_of(one).integral:
         return _compared(operator, text_of(left), text_of(right))
@@ -167,7 +164,7 @@ def _mixed(operator: type[exp.Binary], left: exp.Expression, right: exp.Expressi
         return _mixed(_MIRRORED.get(operator, operator), right, left)
     value, both = as_number(right), type_of(right).mixed
     if both or value is None:
-        if operator in EQUALITIES and (both or is_string(right)):
+        if operator in EQUALITIES and (both or right.is_string):
             return _compared(operator, left, right)
         one_text = "a column that holds numbers and texts beside a text"
         raise Rejected(f"order of {'two columns that hold numbers and texts' if both else one_text}")
@@ -187,7 +184,7 @@ def _mixed(operator: type[exp.Binary], left: exp.Expression, right: exp.Expressi
 def _is_blank(column: exp.Expression, literal: exp.Expression) -> bool:
     """Whether an empty text is meant that is NULL in PostgreSQL's column."""
     known = isinstance(column, exp.Column) and type_of(column).blanks_are_null
-    return known and is_string(literal) and not literal.this
+    return known and literal.is_string and not literal.this
 
 
 @rule(exp.In, *EQUALITIES, exp.Is)
@@ -305,9 +302,9 @@ def like(node: exp.Like) -> exp.Expression:
     """SQLite's LIKE ignores the case of ASCII letters and knows no escape character unless given one; PostgreSQL's
     minds case and takes a backslash for one. ILIKE where the pattern has letters, LIKE where it has none."""
     operand, pattern = text_of(node.this), text_of(node.expression)
-    if is_string(pattern) and not isinstance(node.parent, exp.Escape):
+    if pattern.is_string and not isinstance(node.parent, exp.Escape):
         pattern = string(pattern.this.replace("\\", "\\\\"))
-    caseless = is_string(pattern) and not any(c.isascii() and c.isalpha() for c in pattern.this)
+    caseless = pattern.is_string and not any(c.isascii() and c.isalpha() for c in pattern.this)
     type_ = exp.Like if caseless else exp.ILike
     return type_(this=_beside(operand), expression=_beside(pattern), negate=node.args.get("negate"))
 
@@ -320,7 +317,7 @@ def _beside(node: exp.Expression) -> exp.Expression:
 def glob(node: exp.Glob) -> exp.Expression:
     """GLOB minds case, and its wildcards are * ? and [...]: LIKE where it has no brackets, else a regular
     expression."""
-    if not is_string(node.expression):
+    if not node.expression.is_string:
         raise Rejected("GLOB with a pattern that is computed")
     pattern, operand = node.expression.this, _beside(text_of(node.this))
     if "[" in pattern:

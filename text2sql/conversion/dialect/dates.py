@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.infer import FRACTIONAL
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.tree import call, cast, is_string, number, rule, string, with_type, wrap
+from text2sql.conversion.dialect.tree import call, cast, number, rule, string, with_type, wrap
 from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, TIME, TIMESTAMP, Type, cast_type, type_of
 
 #: strftime's conversions as to_char's
@@ -53,7 +53,7 @@ def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str] | None
         name, arguments = node.name.lower(), list(node.expressions)
     if name != "strftime":
         return (name, arguments, "") if name in ("date", "time", "datetime", "julianday", "unixepoch") else None
-    if not arguments or not is_string(arguments[0]):
+    if not arguments or not arguments[0].is_string:
         raise Rejected("strftime with a format that is computed")
     return name, arguments[1:], arguments[0].this
 
@@ -72,7 +72,7 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
         Rejected: the value is not known to be a date in every row, or a modifier is not known.
     """
     value, modifiers = (arguments[0], arguments[1:]) if arguments else (string("now"), [])
-    texts = [m.this.strip().lower() if is_string(m) else "" for m in modifiers]
+    texts = [m.this.strip().lower() if m.is_string else "" for m in modifiers]
     type_ = type_of(value)
     if "unixepoch" in texts[:1] and type_.numeric:
         seconds = call("to_timestamp", value, type_=TIMESTAMP)
@@ -80,14 +80,12 @@ def _moment(arguments: list[exp.Expression], wanted: str) -> exp.Expression:
         stamp = replace(TIMESTAMP, nullable=type_.nullable, form=form)
         moment = with_type(exp.AtTimeZone(this=seconds, zone=string("UTC")), stamp)
         texts, modifiers = texts[1:], modifiers[1:]
-    elif is_string(value) and value.this.strip().lower() == "now":
+    elif value.is_string and value.this.strip().lower() == "now":
         moment = _now("date" if wanted == "date" else "timestamp")
     elif type_.pg in DATE_TYPES:
         moment = value
     elif type_.form in DATE_TYPES and type_.textual and not type_.blanks:
         moment = cast(value, type_.form, replace(_COLUMNS[type_.form], nullable=type_.nullable))
-    elif isinstance(value, exp.Null):
-        moment = cast(value, "timestamp", TIMESTAMP)
     else:
         raise Rejected("date function on a value that is not known to be a date written YYYY-MM-DD")
     for text, modifier in zip(texts, modifiers, strict=True):
@@ -104,7 +102,7 @@ def _modified(moment: exp.Expression, text: str, modifier: exp.Expression) -> ex
         return call("date_trunc", string(text[9:]), moment, type_=stamp)
     shift = _SHIFT.match(text)
     if shift is None:
-        raise Rejected(f"modifier {modifier.name if is_string(modifier) else 'that is computed'} of a date function")
+        raise Rejected(f"modifier {modifier.name if modifier.is_string else 'that is computed'} of a date function")
     amount, unit = shift[1], shift[2].lower()
     operator = exp.Sub if amount.startswith("-") else exp.Add
     size = amount.lstrip("+-")
@@ -133,8 +131,6 @@ def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
         return moment.copy()
     if type_.pg == "time":
         raise Rejected(f"{name}() of a time of day")
-    if name == "time" and type_.pg == "date":
-        return cast(cast(moment, "timestamp", TIMESTAMP), "time", replace(TIME, nullable=nullable))
     return cast(moment, wanted.pg, replace(wanted, nullable=nullable))
 
 

@@ -17,7 +17,6 @@ from text2sql.conversion.dialect.tree import (
     cast,
     coalesce,
     is_null,
-    is_string,
     literal_number,
     number,
     rule,
@@ -176,11 +175,9 @@ def casts(node: exp.Cast) -> exp.Expression:
 def _cast_integer(operand: exp.Expression, type_: Type, target: Type) -> exp.Expression:
     if isinstance(operand, exp.Null):
         return cast(operand, "integer", target)
-    if is_string(operand):
+    if operand.is_string:
         source = re.match(INTEGER_PREFIX_PATTERN, operand.this)
         return number(int(source[1]) if source else 0)
-    if type_.pg in ("integer", "bigint", "smallint"):
-        return with_type(operand.copy(), replace(type_, affinity="integer"))
     if type_.pg in ("text", "unknown") and type_.form == "text" and not type_.mixed:
         prefix = call("substring", operand, string(INTEGER_PREFIX_PATTERN), type_=TEXT)
         known = coalesce(prefix, string("0"), replace(TEXT, nullable=False))
@@ -299,8 +296,6 @@ def _round(node: exp.Round) -> exp.Expression:
     target = Type("numeric", frozenset({"real"}), nullable=type_.nullable)
     if type_.pg == "double precision":
         operand = cast(operand, "numeric")
-    elif decimals is not None and type_.pg != "numeric" and type_.integral:
-        return with_type(operand.copy(), replace(target, pg=type_.pg))
     if decimals is not None and (literal_number(decimals) or 0) < 0:
         decimals = number(0)
     places = [] if decimals is None or literal_number(decimals) == 0 else [decimals]
@@ -340,7 +335,7 @@ def _typeof(node: exp.Expression) -> exp.Expression:
 def _format(node: exp.Expression) -> exp.Expression:
     arguments = list(node.expressions)
     template = node.this if isinstance(node, exp.Format) else arguments.pop(0)
-    if not is_string(template):
+    if not template.is_string:
         raise Rejected("printf with a format that is computed")
     parts: list[exp.Expression] = []
     rest = template.this

@@ -64,7 +64,7 @@ def aggregates(node: exp.Expression) -> exp.Expression | None:
     if isinstance(node, exp.GroupConcat):
         return _concatenated(node)
     if isinstance(node, exp.Count):
-        return _count(node)
+        return exp.Count(this=exp.Star(), big_int=True) if node.this is None else None
     return _total(node) if _named(node) == "total" else None
 
 
@@ -131,14 +131,6 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
     return coalesce(texts, numbers, result)
 
 
-def _count(node: exp.Count) -> exp.Expression | None:
-    if node.this is None:
-        return exp.Count(this=exp.Star(), big_int=True)
-    if isinstance(node.this, exp.Distinct) and len(node.this.expressions) > 1:
-        raise Rejected("count(DISTINCT ...) of several columns")
-    return None
-
-
 def _concatenated(node: exp.GroupConcat) -> exp.Expression:
     inner, order = node.this, None
     if isinstance(inner, exp.Order):
@@ -173,10 +165,7 @@ def _mend(select: exp.Select) -> None:
         _drop_constants(select, select.args["group"])
     if any(not isinstance(star.parent, exp.Count) for part in select.expressions for star in own(part, exp.Star)):
         expand_star(select)
-    group = select.args.get("group")
-    if not grouped(select):
-        return
-    bare = _bare(select)
+    group, bare = select.args.get("group"), _bare(select)
     if not bare or (group is None and _as_first_row(select)):
         return
     extreme = _the_extreme(select)
@@ -189,8 +178,6 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
     kept = []
     for item in group.expressions:
         is_place = isinstance(item, exp.Literal) and not item.is_string
-        if is_place and not 1 <= int(item.this) <= len(select.expressions):
-            raise Rejected("GROUP BY place out of range")
         if is_place or not isinstance(item, exp.Literal | exp.Null):
             kept.append(item)
     group.set("expressions", kept)

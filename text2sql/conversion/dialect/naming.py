@@ -109,8 +109,6 @@ def _plain(join: exp.Join) -> None:
     if isinstance(on, exp.Boolean) and on.this and not join.side:  # what the parser adds
         join.set("on", None)
     conditional = join.args.get("on") is not None or join.args.get("using")
-    if method not in ("", "NATURAL"):
-        raise Rejected(f"{join.method} JOIN")
     if join.kind.upper() in ("INNER", "OUTER") or (join.kind.upper() == "CROSS" and conditional):
         join.set("kind", None)
     if not conditional and not join.side and not method:

@@ -9,7 +9,7 @@ from sqlglot import exp
 from text2sql.conversion.databases.names import lower
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import number_or_null, text_of
-from text2sql.conversion.dialect.grouping import expand_star, grouped, own
+from text2sql.conversion.dialect.grouping import expand_star, grouped
 from text2sql.conversion.dialect.tree import (
     cast,
     identifier,
@@ -182,27 +182,17 @@ def _order_by_first_names(node: exp.SetOperation) -> None:
 
 def _position(node: exp.SetOperation, name: str) -> int:
     """The place of a column that only a later side calls `name`."""
-    for side in node.find_all(exp.Select):
-        for place, projection in enumerate(side.expressions, start=1):
-            if lower(projection.alias_or_name) == name:
-                return place
-    raise Rejected("a set operation sorted by a column that it does not return")
+    sides = (enumerate(side.expressions, start=1) for side in node.find_all(exp.Select))
+    return next(place for side in sides for place, column in side if lower(column.alias_or_name) == name)
 
 
 @rule(exp.Limit, exp.Offset, typed=True)
 def limits(node: exp.Limit | exp.Offset) -> None:
-    """A negative LIMIT is none, a negative OFFSET is 0, and either may be written as a text."""
+    """A negative LIMIT is none, and a negative OFFSET is 0."""
     value = literal_number(node.expression)
-    if value is None and isinstance(node.expression, exp.Literal) and node.expression.this.lstrip("-").isdigit():
-        value = int(node.expression.this)
-    if value is None:
-        if any(own(node, exp.Column)):
-            raise Rejected("LIMIT by a column")
-    elif value != int(value):
-        raise Rejected("LIMIT that is no integer")
-    elif value < 0 or (isinstance(node, exp.Offset) and value == 0):
+    if value is not None and (value < 0 or (isinstance(node, exp.Offset) and value == 0)):
         node.parent.set("limit" if isinstance(node, exp.Limit) else "offset", None)
-    else:
+    elif value is not None:
         node.set("expression", number(int(value)))
 
 

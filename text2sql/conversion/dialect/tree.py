@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from functools import wraps
 from typing import Any
 
@@ -16,6 +17,7 @@ Rule = Callable[[exp.Expression], exp.Expression]
 Change = Callable[[Any], exp.Expression | None]
 _BY_NAME = {t.pg: t for t in (INTEGER, BIGINT, NUMERIC, DOUBLE, TEXT, BOOLEAN)}
 _SHORT = {"double precision": "float", "integer": "int"}
+number, string = exp.Literal.number, exp.Literal.string
 #: operands that need no parentheses beside an operator
 ATOMS = (exp.Column, exp.Literal, exp.Func, exp.Paren, exp.Subquery, exp.Cast, exp.Null, exp.Boolean)
 
@@ -72,30 +74,10 @@ def call(name: str, *arguments: exp.Expression, type_: Type) -> exp.Expression:
     return with_type(exp.Anonymous(this=name, expressions=[a.copy() for a in arguments]), type_)
 
 
-def number(value: int | float) -> exp.Expression:
-    """A number as a literal."""
-    literal = exp.Literal.number(str(abs(value)) if value >= 0 else str(-value))
-    return literal if value >= 0 else exp.Neg(this=literal)
-
-
-def string(value: str) -> exp.Expression:
-    """A text as a literal."""
-    return exp.Literal.string(value)
-
-
-def is_string(node: exp.Expression) -> bool:
-    """Whether `node` is a text literal."""
-    return isinstance(node, exp.Literal) and node.is_string
-
-
 def literal_number(node: exp.Expression) -> int | float | None:
     """The value of a (negated) number literal."""
-    if isinstance(node, exp.Neg):
-        inner = literal_number(node.this)
-        return None if inner is None else -inner
-    if isinstance(node, exp.Literal) and not node.is_string:
-        return int(node.this) if node.this.isdigit() else float(node.this)
-    return None
+    value = node.to_py() if node.is_number else None
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def identifier(name: str) -> exp.Identifier:

@@ -232,22 +232,17 @@ def _coalesce(node: exp.Coalesce) -> Type:
 
 
 def _scalar(node: exp.Subquery) -> Type:
-    columns = node.meta.get("columns")
-    if columns is None:
-        return TEXT
     inner = node.unnest()
     several = not isinstance(inner, exp.Select) or any(
         inner.args.get(k) for k in ("group", "having", "limit", "offset")
     )
     counted = not several and bool(inner.expressions) and isinstance(inner.expressions[0].unalias(), exp.Count)
-    return replace(columns[0][1], nullable=not counted)
+    return replace(node.meta["columns"][0][1], nullable=not counted)
 
 
 def _cast(node: exp.Cast) -> Type:
     type_, operand = cast_type(node.to), type_of(node.this)
     target = {"integer": BIGINT, "real": DOUBLE, "text": TEXT, "numeric": NUMERIC}.get(type_, TEXT)
-    if type_ == "integer" and operand.pg in ("integer", "boolean", "smallint"):
-        target = INTEGER
     form = operand.form if type_ == "text" and operand.textual else "integer" if operand.integral else "text"
     return replace(target, affinity=type_, nullable=operand.nullable, form=form)
 

@@ -15,7 +15,7 @@ import yaml
 from psycopg import sql
 
 from text2sql.data.mini.domain import pools
-from text2sql.data.mini.english import spoken
+from text2sql.data.mini.english import one_of, spoken
 
 #: distinct words of a text column that is in no unique key, so that its values repeat
 WORDS = 8
@@ -65,10 +65,7 @@ class ValuesOfTypes:
             fitting = [m for m in makers if self._obeys(column, m(number, unique))] if column.checks else makers
             self._makers[column.name] = fitting or makers
         makers = self._makers[column.name]
-        return (makers[0] if not column.checks else self._any(makers))(number, unique)
-
-    def _any(self, items: Sequence[Any]) -> Any:
-        return items[int(self.rng.random() * len(items))]
+        return (makers[0] if not column.checks else one_of(makers, self.rng))(number, unique)
 
     def _candidates(self, column: FillColumn) -> Iterator[Callable[[int, bool], str | None]]:
         """Ways to make a value: by the type, and of a column with CHECKs as it stands in one, or in a usual form."""
@@ -105,7 +102,7 @@ class ValuesOfTypes:
         """A value of a type: `number` makes it one of its own where it must be `unique`."""
         kind, category, element, labels, members = self._kind(oid)
         if kind == "e":
-            return None if not labels else labels[number % len(labels)] if unique else self._any(labels)
+            return None if not labels else labels[number % len(labels)] if unique else one_of(labels, self.rng)
         if category == "A" and element:
             count = 1 + int(self.rng.random() * 3)
             values = [self.of_type(element, "", words, number + i, unique) for i in range(count)]
@@ -134,7 +131,7 @@ class ValuesOfTypes:
         if unique:
             text = f"{words} {number}" if limit > len(str(number)) + 3 else base36(number)
         elif pool:
-            text = self._any(pool)
+            text = one_of(pool, self.rng)
         else:
             text = f"{words} {1 + int(self.rng.random() * WORDS)}"
         return text if len(text) <= limit else text[-limit:].strip() or text[:limit]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 _IRREGULAR = {"person": "people", "child": "children", "man": "men", "woman": "women", "medium": "media"}
 
@@ -66,13 +70,17 @@ def verb_of(text: str, be: str = "are") -> str:
     return f"{be} {text}"
 
 
+def one_of(items: Sequence[Item], rng: random.Random) -> Item:
+    """One of `items`, by `random()` alone, which no Python version changes."""
+    return items[int(rng.random() * len(items))]
+
+
 def expand(text: str, rng: random.Random) -> str:
     """Choose one of each `[a|b|c]` in a phrasing."""
     while "[" in text:
         head, _, rest = text.rpartition("[")
         inner, _, tail = rest.partition("]")
-        options = inner.split("|")
-        text = head + options[int(rng.random() * len(options))] + tail
+        text = head + one_of(inner.split("|"), rng) + tail
     return text
 
 

@@ -10,15 +10,14 @@ import datetime
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from text2sql.data.mini.english import expand, plural, verb_of
+from text2sql.data.mini.english import Item, expand, one_of, plural, verb_of
 from text2sql.data.mini.graph import Attribute, Entity, Graph, Link
 from text2sql.data.mini.sql_parts import Scope, literal
 
-Item = TypeVar("Item")
 _FILE = yaml.safe_load(Path(__file__).with_name("conditions.yaml").read_text(encoding="utf-8"))
 #: kinds of conditions that select one plain group of rows; the rest are for shapes that are about them
 SIMPLE = (*("equal",) * 3, *("greater", "less") * 2, "at_least", "after", "before", "in_year", "flag", "has")
@@ -89,7 +88,7 @@ class Picker:
         """One of `items`."""
         if not items:
             raise Unsuitable
-        return items[int(self.rng.random() * len(items))]
+        return one_of(items, self.rng)
 
     def some(self, items: Sequence[Item], n: int) -> list[Item]:
         """`n` different ones of `items`, in their order."""

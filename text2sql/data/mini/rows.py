@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from text2sql.data.mini.domain import ColumnSpec, Domain, TableSpec, pools
+from text2sql.data.mini.english import one_of
 from text2sql.errors import UserError
 
 Row = tuple[Any, ...]
@@ -122,7 +123,7 @@ def _maker(column: ColumnSpec, before: dict[str, list[Any]]) -> Callable[[random
     if isinstance(values, list):
         return lambda rng, i: values[_skewed(rng, len(values))]
     if isinstance(values, dict):
-        return lambda rng, i: " ".join(str(part[int(rng.random() * len(part))]) for part in values["mix"])
+        return lambda rng, i: " ".join(str(one_of(part, rng)) for part in values["mix"])
     if isinstance(values, int | float):
         return lambda rng, i: values
     word, _, rest = values.partition(" ")
@@ -132,9 +133,9 @@ def _maker(column: ColumnSpec, before: dict[str, list[Any]]) -> Callable[[random
         return lambda rng, i: int(rng.random() < float(rest or 0.5))
     if values == "person":
         first, last = pools()["first name"], pools()["last name"]
-        return lambda rng, i: f"{_any(first, rng)} {_any(last, rng)}"
+        return lambda rng, i: f"{one_of(first, rng)} {one_of(last, rng)}"
     if values in pools():
-        return lambda rng, i: _any(pools()[values], rng)
+        return lambda rng, i: one_of(pools()[values], rng)
     if " + " in values:
         base, days = values.split(" + ")
         number = _range(days)
@@ -144,10 +145,6 @@ def _maker(column: ColumnSpec, before: dict[str, list[Any]]) -> Callable[[random
     if "#" in values:
         return lambda rng, i: "".join(str(int(rng.random() * 9) + 1) if c == "#" else c for c in values)
     raise UserError(f"{column.name}: values {values!r} are none of the known forms", "see docs/MINI.md")
-
-
-def _any(pool: list[str], rng: random.Random) -> str:
-    return pool[int(rng.random() * len(pool))]
 
 
 def _later(day: str, days: int) -> str:
