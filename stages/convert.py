@@ -10,6 +10,7 @@ metrics/convert.json and metrics/plots/conversion.csv.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -55,39 +56,22 @@ class ConvertOptions:
         require(self.timeout_seconds > 0, "timeout_seconds must be positive")
 
 
-@dataclass(frozen=True)
-class QueryJob:
-    """The distinct queries on one database, to be examined by one worker."""
-
-    db_id: str
-    queries: tuple[str, ...]
-    schema: Schema | None
-    server: Server
-    seconds: float
+#: a database, its schema if it could be carried over, and the queries on it
+Job = tuple[str, Schema | None, tuple[str, ...]]
 
 
-def examine_database(job: QueryJob) -> dict[str, Outcome]:
+def examine_database(job: Job, running: Server, seconds: float) -> dict[str, Outcome]:
     """The outcome of each query of a job."""
-    path = database_file(SOURCE, job.db_id)
+    db_id, schema, queries = job
+    path = database_file(SOURCE, db_id)
     try:
         source = SqliteDatabase(path, connect_sqlite(path))
-        if job.schema is None:
+        if schema is None:
             raise UserError(f"{path} could not be carried over", "see the stage databases")
     except UserError as error:
-        return {query: Outcome("missing_database", error.what) for query in job.queries}
-    with closing(source.connection), (DUMPS / f"{job.db_id}.sql").open(encoding="utf-8", newline="\n") as lines:
-        return examine_everywhere(job.queries, job.schema, source, lines, job.server, job.seconds)
-
-
-def jobs(examples: list[Example], schemas: dict[str, Schema], postgres: Server, seconds: float) -> list[QueryJob]:
-    """One job for each database, those with most queries first, so that no worker is left alone at the end."""
-    queries: dict[str, dict[str, None]] = {}
-    for example in examples:
-        queries.setdefault(example.db_id, {})[example.sqlite] = None
-    by_database = [
-        QueryJob(db_id, tuple(texts), schemas.get(db_id), postgres, seconds) for db_id, texts in queries.items()
-    ]
-    return sorted(by_database, key=lambda job: (-len(job.queries), job.db_id))
+        return {query: Outcome("missing_database", error.what) for query in queries}
+    with closing(source.connection), (DUMPS / f"{db_id}.sql").open(encoding="utf-8", newline="\n") as lines:
+        return examine_everywhere(queries, schema, source, lines, running, seconds)
 
 
 def example_rows(examples: list[Example], outcomes: dict[tuple[str, str], Outcome]) -> Iterator[dict[str, Any]]:
@@ -145,11 +129,17 @@ def read_options(params: dict[str, Any]) -> ConvertOptions:
 def converted(options: ConvertOptions) -> list[dict[str, Any]]:
     """The lines of examples.jsonl for data in Spider's layout."""
     examples, schemas = list(source_examples(SOURCE)), read_index(INDEX)
+    queries: dict[str, dict[str, None]] = {}
+    for example in examples:
+        queries.setdefault(example.db_id, {})[example.sqlite] = None
+    # Those with most queries first, so that no worker is left alone at the end.
+    db_ids = sorted(queries, key=lambda db_id: (-len(queries[db_id]), db_id))
+    todo: list[Job] = [(db_id, schemas.get(db_id), tuple(queries[db_id])) for db_id in db_ids]
     outcomes: dict[tuple[str, str], Outcome] = {}
-    with server() as postgres:
-        todo = jobs(examples, schemas, postgres, options.timeout_seconds)
-        for job, of_database in zip(todo, in_parallel(examine_database, todo, "queries"), strict=True):
-            outcomes.update({(job.db_id, query): outcome for query, outcome in of_database.items()})
+    with server() as running:
+        work = functools.partial(examine_database, running=running, seconds=options.timeout_seconds)
+        for db_id, of_database in zip(db_ids, in_parallel(work, todo, "queries"), strict=True):
+            outcomes |= {(db_id, query): outcome for query, outcome in of_database.items()}
     return list(example_rows(examples, outcomes))
 
 

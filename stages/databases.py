@@ -8,6 +8,7 @@ Reads data/source/database/. Writes data/postgres/databases/<db_id>.sql and data
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from dataclasses import dataclass
@@ -41,37 +42,27 @@ class Params:
         require(self.samples >= 0, "samples must not be negative")
 
 
-@dataclass(frozen=True)
-class DumpJob:
-    """One database to convert on a running server."""
-
-    db_id: str
-    source: Path
-    target: Path
-    samples: int
-    server: Server
-
-
-def convert_database(job: DumpJob) -> tuple[str, Schema | str]:
-    """Dump, load and compare one database; returns its schema, or why it cannot be read.
+def convert_database(path: Path, running: Server, samples: int) -> tuple[str, Schema | str]:
+    """Dump, load and compare one database; returns its name and its schema, or why it cannot be read.
 
     Raises:
         RuntimeError: the loaded rows differ from SQLite's, which is a defect of ours.
     """
+    db_id, dump = path.stem, DUMPS / f"{path.stem}.sql"
     try:
-        with open_source(job.source) as source:
-            schema = describe(source, job.db_id, job.samples)
-            write_dump(source, schema, job.target)
+        with open_source(path) as source:
+            schema = describe(source, db_id, samples)
+            write_dump(source, schema, dump)
             with (
-                connect_as_text(job.server.dsn()) as connection,
-                job.target.open(encoding="utf-8", newline="\n") as lines,
+                connect_as_text(running.dsn()) as connection,
+                dump.open(encoding="utf-8", newline="\n") as lines,
                 loaded(connection, schema, lines),
             ):
                 if different := differences(source, schema, connection):
-                    raise RuntimeError(f"{job.db_id}: PostgreSQL holds other rows than SQLite: {different}")
+                    raise RuntimeError(f"{db_id}: PostgreSQL holds other rows than SQLite: {different}")
     except UserError as error:
-        return job.db_id, str(error)
-    return job.db_id, schema
+        return db_id, str(error)
+    return db_id, schema
 
 
 def read_options(params: dict[str, Any]) -> Params:
@@ -90,11 +81,11 @@ def main() -> str:
         return "one's own database, passed on"
     if not files:
         raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
-    with server() as postgres:
-        # The largest first, so that no worker is left alone with one at the end.
-        jobs = [DumpJob(f.stem, f, DUMPS / f"{f.stem}.sql", params.samples, postgres) for f in files]
-        jobs.sort(key=lambda job: (-job.source.stat().st_size, job.db_id))
-        for db_id, result in in_parallel(convert_database, jobs, "databases"):
+    # The largest first, so that no worker is left alone with one at the end.
+    files.sort(key=lambda path: -path.stat().st_size)
+    with server() as running:
+        convert = functools.partial(convert_database, running=running, samples=params.samples)
+        for db_id, result in in_parallel(convert, files, "databases"):
             if isinstance(result, str):
                 print(f"{db_id}: left out: {result}", file=sys.stderr)
             else:

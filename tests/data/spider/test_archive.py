@@ -168,7 +168,7 @@ def test_a_missing_database_is_counted_not_fatal(layout):
         (lambda r: (r / "dev.json").write_text("[" * 200_000), "dev.json is not valid JSON"),
         (lambda r: (r / "dev.json").write_text("[" + "1" * 9000 + "]"), "dev.json is not valid JSON"),
         (lambda r: (r / "database/shop/shop.sqlite").write_bytes(b"no database" * 99), "shop.sqlite cannot be read"),
-        (lambda r: cut(r / "database/shop/shop.sqlite"), "shop.sqlite is damaged"),
+        (lambda r: cut(r / "database/shop/shop.sqlite"), "shop.sqlite cannot be read"),
         (lambda r: shutil.rmtree(r / "database"), "has no database/"),
     ],
 )
