@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from text2sql.errors import UserError
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
 
-if TYPE_CHECKING:
-    import psycopg
+from text2sql.errors import UserError
 
 CONNECT_SECONDS = 5
 FORM = "write it as postgresql://user@host:5432/database, special characters in the password as %40 for @"
@@ -57,16 +58,13 @@ def parse_dsn(dsn: str) -> Address:
     Raises:
         UserError: it is no address of a PostgreSQL server; nothing of it is quoted but the scheme.
     """
-    from psycopg import ProgrammingError, pq
-    from psycopg.conninfo import conninfo_to_dict
-
     url = _URL.fullmatch(dsn.strip())
     if url and url["scheme"].lower() not in ("postgres", "postgresql"):
         remedy = "give the tables as --schema FILE: its CREATE TABLE statements are read in that dialect too"
         raise UserError(f"only PostgreSQL is reached by --dsn, not {url['scheme']}", remedy)
     try:
         parameters: dict[str, Any] = dict(conninfo_to_dict(f"postgresql://{url['hosts']}" if url else dsn))
-    except ProgrammingError:  # its message quotes the address, password included
+    except psycopg.ProgrammingError:  # its message quotes the address, password included
         raise UserError("the DSN cannot be read", FORM) from None
     if url is None:
         return Address(parameters)
@@ -96,8 +94,6 @@ def connect_server(address: Address) -> psycopg.Connection:
     Raises:
         UserError: the server is not reached, or the role not let in.
     """
-    import psycopg
-
     parameters = {"connect_timeout": CONNECT_SECONDS, "application_name": "text2sql", **address.parameters}
     try:
         # no prepared statements: behind a pooler, the next transaction may be another session's

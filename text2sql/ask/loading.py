@@ -17,6 +17,8 @@ import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import psycopg
+from psycopg import sql
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
@@ -25,8 +27,6 @@ from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.sql import parse_one
 
 if TYPE_CHECKING:
-    import psycopg
-
     from text2sql.postgres.server import Server
     from text2sql.schema import Schema
 
@@ -73,41 +73,116 @@ FOREIGN_TYPES = set(
 
 @dataclasses.dataclass
 class Loading:
-    """What became of a script's definitions: tables created, tables refused with the server's message, and notes."""
+    """A script's definitions on the way into a database, and what became of them."""
 
+    connection: psycopg.Connection
     #: names of the types, functions and collations that the script itself defines
     defined: frozenset[str]
+    #: tables created, and how many of them are no PostgreSQL as they are written
     tables: int = 0
-    #: how many of them are no PostgreSQL as they are written
     repaired: int = 0
+    #: the server's message on each table that it refused
     refused_tables: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     #: what a statement that is to be tried again misses, in the server's words
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    def execute_all(self, statements: list[str]) -> list[str]:
+        """Execute definitions as long as that brings more of them through; returns those that miss something."""
+        while True:
+            left = [statement for statement in statements if self.execute(statement)]
+            if len(left) == len(statements):
+                return left
+            statements = left
+
+    def execute(self, statement: str) -> bool:
+        """Execute a definition; True if it should be tried again when more of the script is there.
+
+        What a dump of a part of a database leaves out is supplied: schemas, and extensions' types as text.
+        """
+        text = statement
+        for _ in range(20):  # each round supplies one missing name
+            try:
+                self.connection.execute(text.encode())
+            except psycopg.Error as error:
+                message = error.diag.message_primary or str(error).splitlines()[0]
+                repaired = self.supply(text, message)
+                if repaired is None and not self.may_come(error.sqlstate or "", message):
+                    repaired = self.bared(text, message)
+                    self.repaired += repaired is not None and error.sqlstate == "42601"
+                if repaired is None:
+                    later = (error.sqlstate or "")[:2] in ("42", "3F") and error.sqlstate != "42601"
+                    if later and _CHANGES_SCHEMA.match(text):
+                        self.missing[statement] = message
+                        return True
+                    self.note(statement, message)
+                    return False
+                text = repaired
+            else:
+                self.tables += bool(_CREATES_TABLE.match(text))
+                return False
+        return True
+
+    def supply(self, text: str, message: str) -> str | None:
+        """Create the schema or type that the server misses; the statement to try next, or None if nothing helps."""
+        if missing := _MISSING_SCHEMA.match(message):
+            self.connection.execute(sql.SQL("create schema {}").format(sql.Identifier(missing[1])))
+            return text
+        if (modifier := _TYPE_MODIFIER.match(message)) and modifier[1] not in FOREIGN_TYPES:
+            return re.sub(rf"\b{modifier[1]}\s*\([^()]*\)", modifier[1], text, flags=re.IGNORECASE)
+        missing = _MISSING_TYPE.match(message)
+        if not missing or not re.match(r"create|alter", text, re.IGNORECASE):
+            return None
+        name = missing[1].split(".")
+        # a type of the script itself may still come: only what no statement defines is an extension's
+        if name[-1] in FOREIGN_TYPES | self.defined:
+            return None
+        with contextlib.suppress(psycopg.errors.DuplicateObject):
+            self.connection.execute(sql.SQL("create domain {} as text").format(sql.Identifier(*name)))
+            self.notes.append(f"type {missing[1]} is an extension's: shown as text")
+        return text
+
+    def may_come(self, sqlstate: str, message: str) -> bool:
+        """Whether the rest of the script may define what is missing: a table, or a name that it does define."""
+        missing = _MISSING_NAME.match(message)
+        return sqlstate in ("42P01", "3F000") or (missing is not None and missing[1].lower() in self.defined)
+
+    def bared(self, text: str, message: str) -> str | None:
+        """A refused CREATE TABLE without what no schema shows, with a note; None if there is nothing to leave out, or
+        if another database's types say that the table is none of PostgreSQL's."""
+        if _MISSING_TYPE.match(message) or not _CREATES_TABLE.match(text) or (bare := bare_table(text)) in (None, text):
+            return None
+        name = bare.split(" (")[0].removeprefix("CREATE TABLE ")
+        note = f"{name}: read without defaults, checks and storage ({message})"
+        self.notes += [note] if note not in self.notes else []
+        return bare
+
+    def note(self, statement: str, message: str) -> None:
+        """Remember a refused definition, if the schema is incomplete without it."""
+        if _CREATES_TABLE.match(statement):
+            self.refused_tables.append(message)
+        if _CHANGES_SCHEMA.match(statement):
+            self.notes.append(f"not read: {' '.join(statement.split())[:60]} ({message})")
+
 
 @contextlib.contextmanager
 def scratch_database(server: Server) -> Iterator[psycopg.Connection]:
     """A connection to a new empty database, as a role that owns it and may do nothing else; both go with the block."""
-    import psycopg
-    from psycopg import sql
-
     name = f"script_{secrets.token_hex(6)}"
-    names = {"name": sql.Identifier(name)}
+    role = sql.Identifier(name)
     server.create_database(name)
     try:
         with psycopg.connect(server.dsn(name), autocommit=True) as owner:
-            owner.execute(sql.SQL("create role {name} login").format(**names))
-            owner.execute(sql.SQL("alter database {name} owner to {name}").format(**names))
-            owner.execute(sql.SQL("alter schema public owner to {name}").format(**names))
+            owning = "alter database {name} owner to {name}; alter schema public owner to {name}"
+            owner.execute(sql.SQL("create role {name} login; " + owning).format(name=role))
         with psycopg.connect(server.dsn(name, name), autocommit=True) as connection:
-            connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
-            connection.execute("set check_function_bodies = off")
+            limit = f"set statement_timeout = '{STATEMENT_SECONDS}s'; set check_function_bodies = off"
+            connection.execute(limit.encode())
             yield connection
     finally:
         server.drop_database(name)
         with psycopg.connect(server.dsn(), autocommit=True) as owner:
-            owner.execute(sql.SQL("drop role if exists {name}").format(**names))
+            owner.execute(sql.SQL("drop role if exists {}").format(role))
 
 
 def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -> Loading:
@@ -116,11 +191,9 @@ def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -
     Args:
         rows: load the rows of INSERT and COPY too, as far as the server takes them.
     """
-    import psycopg
-
     script = [(_without_rows(statement), data) for statement, data in script_statements(text)]
     statements = [statement for statement, _ in script]
-    loading = Loading(frozenset(m[1].lower() for s in statements if (m := _DEFINES.match(s))))
+    loading = Loading(connection, frozenset(m[1].lower() for s in statements if (m := _DEFINES.match(s))))
     pending: list[str] = []
     for statement, data in script:
         if _SET_CONFIG.match(statement):
@@ -128,15 +201,15 @@ def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -
         elif rows and _ROWS.match(statement):
             with contextlib.suppress(psycopg.Error):  # rows of a table that is not there
                 execute_statement(connection, statement, data)
-        elif _DEFINITION.match(statement) and _execute(connection, statement, loading):
+        elif _DEFINITION.match(statement) and loading.execute(statement):
             pending.append(statement)
     connection.execute("reset search_path")
     # What is left: tables that refer to each other in a circle, or to a table that is not there.
-    tables = [_without_keys(statement) for statement in _execute_all(connection, pending, loading)]
-    for statement in _execute_all(connection, [table for table, _ in tables], loading):
+    tables = [_without_keys(statement) for statement in loading.execute_all(pending)]
+    for statement in loading.execute_all([table for table, _ in tables]):
         message = loading.missing[statement]
-        if _execute(connection, _bared(statement, message, loading) or statement, loading):
-            _note(statement, message, loading)
+        if loading.execute(loading.bared(statement, message) or statement):
+            loading.note(statement, message)
     for statement, title in (key for _, keys in tables for key in keys):
         try:
             connection.execute(statement.encode())
@@ -145,103 +218,11 @@ def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -
     return loading
 
 
-def _execute_all(connection: psycopg.Connection, statements: list[str], loading: Loading) -> list[str]:
-    """Execute definitions as long as that brings more of them through; returns those that need something missing."""
-    pending = statements
-    while pending:
-        left = [statement for statement in pending if _execute(connection, statement, loading)]
-        if len(left) == len(pending):
-            break
-        pending = left
-    return pending
-
-
-def _execute(connection: psycopg.Connection, statement: str, loading: Loading) -> bool:
-    """Execute a definition; True if it should be tried again when more of the script is there.
-
-    What a dump of a part of a database leaves out is supplied: schemas, and extensions' types as text.
-    """
-    import psycopg
-
-    text = statement
-    for _ in range(20):  # each round supplies one missing name
-        try:
-            connection.execute(text.encode())
-        except psycopg.Error as error:
-            message = error.diag.message_primary or str(error).splitlines()[0]
-            repaired = _supply(connection, text, message, loading)
-            if repaired is None and not _may_come(error.sqlstate or "", message, loading):
-                repaired = _bared(text, message, loading)
-                loading.repaired += repaired is not None and error.sqlstate == "42601"
-            if repaired is None:
-                later = (error.sqlstate or "")[:2] in ("42", "3F") and error.sqlstate != "42601"
-                if later and _CHANGES_SCHEMA.match(text):
-                    loading.missing[statement] = message
-                    return True
-                _note(statement, message, loading)
-                return False
-            text = repaired
-        else:
-            loading.tables += bool(_CREATES_TABLE.match(text))
-            return False
-    return True
-
-
 def _without_rows(statement: str) -> str:
     """A materialized view or CREATE TABLE AS is defined, not filled: its query is not executed."""
     if _IS_FILLED.match(statement):
         return re.sub(r"\bwith(\s+no)?\s+data\s*\Z", "", statement, flags=re.IGNORECASE) + "\nwith no data"
     return statement
-
-
-def _supply(connection: psycopg.Connection, text: str, message: str, loading: Loading) -> str | None:
-    """Create the schema or type that the server misses; the statement to try next, or None if nothing helps."""
-    import psycopg
-    from psycopg import sql
-
-    if missing := _MISSING_SCHEMA.match(message):
-        connection.execute(sql.SQL("create schema {}").format(sql.Identifier(missing[1])))
-        return text
-    if (modifier := _TYPE_MODIFIER.match(message)) and modifier[1] not in FOREIGN_TYPES:
-        return re.sub(rf"\b{modifier[1]}\s*\([^()]*\)", modifier[1], text, flags=re.IGNORECASE)
-    missing = _MISSING_TYPE.match(message)
-    name = missing[1].split(".") if missing else []
-    # a type of the script itself may still come: only what no statement defines is an extension's
-    if not missing or name[-1] in FOREIGN_TYPES or not re.match(r"create|alter", text, re.IGNORECASE):
-        return None
-    if name[-1] in loading.defined:
-        return None
-    with contextlib.suppress(psycopg.errors.DuplicateObject):
-        connection.execute(sql.SQL("create domain {} as text").format(sql.Identifier(*name)))
-        loading.notes.append(f"type {missing[1]} is an extension's: shown as text")
-    return text
-
-
-def _may_come(sqlstate: str, message: str, loading: Loading) -> bool:
-    """Whether the rest of the script may define what is missing: a table, or a name that it does define."""
-    missing = _MISSING_NAME.match(message)
-    return sqlstate in ("42P01", "3F000") or (missing is not None and missing[1].lower() in loading.defined)
-
-
-def _bared(text: str, message: str, loading: Loading) -> str | None:
-    """A refused CREATE TABLE without what no schema shows, with a note; None if there is nothing to leave out, or if
-    another database's types say that the table is none of PostgreSQL's."""
-    missing = _MISSING_TYPE.match(message)
-    bare = bare_table(text) if _CREATES_TABLE.match(text) and not missing else None
-    if bare is None or bare == text:
-        return None
-    name = bare.split(" (")[0].removeprefix("CREATE TABLE ")
-    note = f"{name}: read without defaults, checks and storage ({message})"
-    loading.notes += [note] if note not in loading.notes else []
-    return bare
-
-
-def _note(statement: str, message: str, loading: Loading) -> None:
-    """Remember a refused definition, if the schema is incomplete without it."""
-    if _CREATES_TABLE.match(statement):
-        loading.refused_tables.append(message)
-    if _CHANGES_SCHEMA.match(statement):
-        loading.notes.append(f"not read: {' '.join(statement.split())[:60]} ({message})")
 
 
 def _without_keys(statement: str) -> tuple[str, list[tuple[str, str]]]:
@@ -284,8 +265,6 @@ def definitions_of(schema: Schema) -> Iterator[str]:
 
 def load_definitions(connection: psycopg.Connection, pieces: Iterator[str]) -> list[str]:
     """Create tables and keys; returns the name of each that the server refused, with its reason."""
-    import psycopg
-
     left_out = []
     for piece in pieces:
         try:

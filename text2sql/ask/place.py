@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import psycopg
+
 from text2sql.ask.catalog import Catalog, Target
 from text2sql.ask.dsn import is_dsn
 from text2sql.ask.fit import with_shown_names
@@ -23,8 +25,6 @@ from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
 
 if TYPE_CHECKING:
-    import psycopg
-
     from text2sql.postgres.sandbox import Sandbox
 
 DATABASE = "place"
@@ -131,7 +131,7 @@ def is_sqlite(path: Path) -> bool:
 
 
 #: writes a copy of a database; returns what the server refuses of it
-Load = Callable[["psycopg.Connection"], list[str]]
+Load = Callable[[psycopg.Connection], list[str]]
 
 
 def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
@@ -165,8 +165,6 @@ class Copy:
 
     def execute(self, sql: str) -> Result:
         """The result of `sql` in the sandbox."""
-        import psycopg
-
         with self._lock:
             if self._sandbox is None:
                 sandbox = self._new_sandbox()

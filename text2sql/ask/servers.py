@@ -30,19 +30,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import psycopg
 import yaml
+from psycopg import pq
+from psycopg.errors import error_from_result
+from psycopg.pq.abc import PGconn
 
 from text2sql.ask.catalog import Catalog, Relations, hide, read_catalog, relation
 from text2sql.ask.dsn import connect_server, parse_dsn
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import Limits, _failure, _Session
 from text2sql.schema import OTHER_SAMPLES, Table, kind_of, quote
-
-if TYPE_CHECKING:
-    import psycopg
-    from psycopg.pq.abc import PGconn
 
 #: functions that PostgreSQL declares volatile, but that have no side effects
 HARMLESS = ["random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv7", "uuidv4"]
@@ -172,8 +171,6 @@ class Remote:
         Raises:
             UserError: the connection was lost and cannot be opened again.
         """
-        import psycopg
-
         started = time.perf_counter()
         limits = Limits(self._seconds + NETWORK_SECONDS, self._max_rows, MAX_BYTES)
         try:
@@ -218,9 +215,6 @@ class Remote:
         Raises:
             psycopg.Error: it is no valid query.
         """
-        from psycopg import pq
-        from psycopg.errors import error_from_result
-
         connection.execute("set local debug_pretty_print = off; set local debug_print_rewritten = on")
         connection.execute("set local client_min_messages = log")
         self._trees.clear()
