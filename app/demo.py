@@ -128,7 +128,7 @@ def lay_out_page(handlers: Handlers) -> dict[str, Any]:
     gr.HTML(
         "<h1>Ask a database in English</h1>"
         f"<p>A small model writes PostgreSQL; the query runs on a real server, where it can only read. "
-        f"Model: <code>{html.escape(handlers.engine.title)}</code></p>",
+        f"Model: <code>{html.escape(handlers.engine.located.title)}</code></p>",
         elem_id="head",
     )
     parts["domain"] = gr.Radio(

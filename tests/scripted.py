@@ -15,9 +15,8 @@ from text2sql.scoring.confidence import Calibration
 class Scripted(Engine):
     """Answers each question with the given texts, in their order; others with `select 1`."""
 
-    title = "a script"
     #: an answer of no tokens and score -i: 88 %, 73 %, 50 % ...
-    located = SimpleNamespace(calibration=Calibration(2.0, 1.0, 0.0), notice="")
+    located = SimpleNamespace(title="a script", calibration=Calibration(2.0, 1.0, 0.0), notice="")
 
     def __init__(self, answers: dict[str, str | list[str]], seconds: float = 0.0) -> None:
         self.answers, self.pause = answers, seconds

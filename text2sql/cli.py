@@ -223,9 +223,8 @@ def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repo
     """List the released adapters, by git tag, with their score."""
     from text2sql.release.versions import list_releases
 
-    for release in list_releases(repo):
-        score = "no score" if release.accuracy is None else f"{release.accuracy:.1%} of {release.n}"
-        typer.echo(f"{release.tag:<32}{score}")
+    for tag, accuracy, n in list_releases(repo):
+        typer.echo(f"{tag:<32}{'no score' if accuracy is None else f'{accuracy:.1%} of {n}'}")
 
 
 @app.command()

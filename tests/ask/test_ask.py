@@ -15,7 +15,15 @@ from typer.testing import CliRunner
 from tests.schemas import parse
 from tests.scripted import Scripted
 from text2sql.ask.catalog import Target
-from text2sql.ask.engine import AskedPrompt, Engine, choose_text, format_sql, query_problems, query_warnings, schema
+from text2sql.ask.engine import (
+    AskedPrompt,
+    Engine,
+    choose_generation,
+    format_sql,
+    query_problems,
+    query_warnings,
+    schema,
+)
 from text2sql.ask.place import open_place
 from text2sql.ask.question import check_question
 from text2sql.cli import app
@@ -127,8 +135,11 @@ def test_json(ask, place, sqlite_file, dsn):
     assert value["sql"].startswith("SELECT")
 
 
-def test_a_schema_file_tries_queries_on_empty_tables(ask, sql_file):
+def test_a_schema_file_tries_queries_on_empty_tables(ask, sql_file, monkeypatch):
+    started = []
+    monkeypatch.setattr("text2sql.postgres.server.server", lambda: started.append(1) or server())
     value = ask("Wrong column?", "--schema", sql_file, "--run", "--json")
+    assert len(started) == 1, "one server reads the file and runs the query"
     assert json.loads(value.stdout)["error"] == "unknown_column"
     assert "a schema has no rows" in value.stderr
 
@@ -250,13 +261,14 @@ def candidates(*texts):
 
 def test_choose_by_result():
     results = {"select a": Result(error="syntax"), "select b": Result(("x",), [(1,)]), "select c": Result(("y",), [])}
-    chosen = choose_text(candidates("select a", "select b", "select c"), results.__getitem__)
-    assert chosen == ("select b", results["select b"])
-    assert choose_text(candidates("select a", "select a"), results.__getitem__)[0] == "select a"
+    chosen = choose_generation(candidates("select a", "select b", "select c"), results.__getitem__)
+    assert (chosen[0].text, chosen[1]) == ("select b", results["select b"])
+    assert choose_generation(candidates("select a", "select a"), results.__getitem__)[0].text == "select a"
 
 
 def test_choose_by_text_without_a_database():
-    assert choose_text(candidates("no SQL", "select 1", "select 2"), None) == ("select 1", None)
+    chosen, result = choose_generation(candidates("no SQL", "select 1", "select 2"), None)
+    assert (chosen.text, result) == ("select 1", None)
 
 
 def test_format_and_problems():

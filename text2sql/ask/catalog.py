@@ -11,6 +11,7 @@ path is shown as `schema_table`; `Relations` knows how each table is written in 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,20 +29,7 @@ if TYPE_CHECKING:
 #: shown name of a table -> schema and name where SQL must name the schema; tables in the search path are not in it
 Relations = Mapping[str, tuple[str, str]]
 
-#: types under the name that the training data have for them; those of other libraries' own schemas become text
-_SHOWN_TYPES = {
-    "smallint": "integer",
-    "real": "double precision",
-    "money": "numeric",
-    "json": "jsonb",
-    "timestamp without time zone": "timestamp",
-    "timestamp with time zone": "timestamptz",
-    "time without time zone": "time",
-    "time with time zone": "timetz",
-    "xml": "text",
-}
-
-#: the queries by name
+#: the queries by name, and `shown_types`
 _SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 #: a CHECK that lists texts, as PostgreSQL writes `x IN ('a', 'b')` back
@@ -110,20 +98,19 @@ def _schema_of(
         columns, keys: rows of the queries of these names.
         choices: the values that CHECKs allow of a table's column.
     """
-    places = {oid: (schema, name, visible) for oid, schema, name, visible, *_ in columns}
+    by_table = {oid: list(rows) for oid, rows in itertools.groupby(columns, key=lambda row: row[0])}
+    places = {oid: rows[0][1:4] for oid, rows in by_table.items()}
     shown = _shown_names(places)
     relations = {shown[oid]: (schema, name) for oid, (schema, name, visible) in places.items() if not visible}
     single = {(oid, names[0]) for oid, type_, _, names, _ in keys if type_ == "u" and len(names) == 1}
-    by_table: dict[int, list[Column]] = {oid: [] for oid in places}
-    kinds, about = {}, {}
-    for oid, _, _, _, relkind, name, not_null, is_array, type_, comment, about_table, labels in columns:
-        shown_type = _SHOWN_TYPES.get(type_, type_) + ("[]" if is_array else "")
-        allowed, is_unique = tuple(labels) or choices.get((oid, name), ()), (oid, name) in single
-        by_table[oid].append(Column(name, name, shown_type, not_null, is_unique, comment=comment, choices=allowed))
-        kinds[oid], about[oid] = "view" if relkind in ("v", "m") else "table", about_table
-    readable = {oid: {column.name for column in by_table[oid]} for oid in places}
+    readable = {oid: {row[5] for row in rows} for oid, rows in by_table.items()}
     tables = []
-    for oid, (_, name, _) in places.items():
+    for oid, rows in by_table.items():
+        shown_columns = []
+        for *_, name, not_null, is_array, type_, comment, _, labels in rows:
+            shown_type = _SQL["shown_types"].get(type_, type_) + ("[]" if is_array else "")
+            allowed, is_unique = tuple(labels) or choices.get((oid, name), ()), (oid, name) in single
+            shown_columns.append(Column(name, name, shown_type, not_null, is_unique, comment=comment, choices=allowed))
         usable = [key[1:] for key in keys if key[0] == oid and key[3] and set(key[3]) <= readable[oid]]
         primary = next((tuple(names) for type_, _, names, _ in usable if type_ == "p"), ())
         unique = dict.fromkeys(tuple(names) for type_, _, names, _ in usable if type_ == "u" and len(names) > 1)
@@ -133,7 +120,8 @@ def _schema_of(
             if type_ == "f" and set(referred) <= readable.get(target, set())
         )
         key_parts = {"primary_key": primary, "foreign_keys": tuple(foreign), "unique": tuple(unique)}
-        tables.append(Table(shown[oid], name, tuple(by_table[oid]), **key_parts, kind=kinds[oid], comment=about[oid]))
+        remarks = {"kind": "view" if rows[0][4] in ("v", "m") else "table", "comment": rows[0][10]}
+        tables.append(Table(shown[oid], places[oid][1], tuple(shown_columns), **key_parts, **remarks))
     notes = [
         f"{schema}.{name} is shown as {shown_name}: another schema has a table of that name too"
         for shown_name, (schema, name) in relations.items()
@@ -146,14 +134,12 @@ def _shown_names(places: Mapping[int, tuple[str, str, bool]]) -> dict[int, str]:
     """The name of each table in prompts: bare where only one has it or it is in the search path."""
     count = Counter(name for _, name, _ in places.values())
     shown = {oid: name for oid, (_, name, visible) in places.items() if visible or count[name] == 1}
-    taken = set(shown.values())
     for oid, (schema, name, _) in places.items():
         if oid not in shown:
             candidate = f"{schema}_{name}"
-            while candidate in taken:
+            while candidate in shown.values():
                 candidate += "_"
             shown[oid] = candidate
-            taken.add(candidate)
     return shown
 
 

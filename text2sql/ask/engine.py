@@ -31,6 +31,7 @@ from text2sql.ask.unknown import query_scopes, unknown_names
 from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT, ddl, encode_prompt, render
 from text2sql.model.relevant_tables import choose_tables
+from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema, Table
 from text2sql.sql import parse, shallow
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation
 
-Execute = Callable[[str], Result]
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
 #: classes of SQLSTATE in which the server refuses the query itself: names and types, values, rows of a subquery
@@ -126,11 +126,6 @@ class Engine:
             from text2sql.model.constraint import Constraints
 
             self._constraints = Constraints(tokenizer)
-
-    @property
-    def title(self) -> str:
-        """What the model was called by."""
-        return self.located.title
 
     @classmethod
     def load(cls, name: str = "models/release", say: Callable[[str], None] = lambda text: None) -> Engine:
@@ -252,15 +247,16 @@ class Engine:
         """`finish` without a second round; the result is there whenever the query was executed."""
         fitted = {g.text: fit_query(g.text, prompt.schema, prompt.target) for g in generations}
         execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
-        text, result = choose_text(generations, execute_fitted)
-        sql, changes = fitted[text]
+        chosen, result = choose_generation(generations, execute_fitted)
+        sql, changes = fitted[chosen.text]
         warnings = [unanswerable] if unanswerable else []
-        warnings += [*query_warnings(text, prompt.question, prompt.schema), *changes]
+        warnings += [*query_warnings(chosen.text, prompt.question, prompt.schema), *changes]
         if result is not None and result.error:
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
-        confidence = self.confidence(next(each for each in generations if each.text == text))
+        calibration = self.located.calibration
+        confidence = calibration and calibration.confidence(chosen.score, written_tokens(chosen))
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
         return Answer(
@@ -273,11 +269,6 @@ class Engine:
             completion_tokens=sum(map(written_tokens, generations)),
             unanswerable=unanswerable,
         )
-
-    def confidence(self, generation: Generation) -> float | None:
-        """How probably an answer is right, by how likely the model found it; None if the release is not calibrated."""
-        calibration = self.located.calibration
-        return None if calibration is None else calibration.confidence(generation.score, written_tokens(generation))
 
     def prompt(self, question: str, schema: Schema, target: Target | None = None) -> AskedPrompt:
         """The prompt of a question.
@@ -348,20 +339,20 @@ def schema(place: str | Path) -> Schema:
         return opened.schema
 
 
-def choose_text(candidates: Sequence[Generation], execute: Execute | None) -> tuple[str, Result | None]:
-    """The text of the likeliest candidate that runs and, if it was executed to find that out, its result.
+def choose_generation(candidates: Sequence[Generation], execute: Execute | None) -> tuple[Generation, Result | None]:
+    """The likeliest candidate that runs and, if it was executed to find that out, its result.
 
     Without a database to execute them on, of those that are queries.
     """
     if len(candidates) == 1:
-        return candidates[0].text, None
+        return candidates[0], None
     from text2sql.model.candidates import likeliest_that_runs
 
     if execute is None:
-        return candidates[likeliest_that_runs(candidates, lambda sql: not query_problems(sql))].text, None
+        return candidates[likeliest_that_runs(candidates, lambda sql: not query_problems(sql))], None
     run = functools.cache(execute)
-    text = candidates[likeliest_that_runs(candidates, lambda sql: run(sql).error is None)].text
-    return text, run(text)
+    chosen = candidates[likeliest_that_runs(candidates, lambda sql: run(sql).error is None)]
+    return chosen, run(chosen.text)
 
 
 def written_tokens(generation: Generation) -> int:

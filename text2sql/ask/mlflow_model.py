@@ -9,9 +9,6 @@ is the workspace's, or is obtained once, as for `text2sql ask`.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pandas
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -33,15 +30,12 @@ class TextToSql(PythonModel):
         Raises:
             UserError: a question or a schema cannot be read.
         """
-        from text2sql.ask import schema
+        from text2sql.ask.schema_file import parse_schema
+        from text2sql.postgres.server import server
 
-        answers = []
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / "schema.sql"
-            for row in pandas.DataFrame(model_input).to_dict("records"):
-                file.write_text(row["schema"], encoding="utf-8")
-                answers.append(self.engine.ask(row["question"], schema(file)).sql)
-        return answers
+        rows = pandas.DataFrame(model_input).to_dict("records")
+        with server() as running:
+            return [self.engine.ask(row["question"], parse_schema(row["schema"], running).schema).sql for row in rows]
 
 
 set_model(TextToSql())

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from text2sql.postgres.sandbox import Sandbox
 
 DATABASE = "place"
+#: limits of one query, wherever it runs
+SECONDS, MAX_ROWS = 10.0, 1000
 PlaceType = Literal["schema", "sqlite", "dsn"]
 
 
@@ -54,20 +56,12 @@ class Place:
 
 
 @contextmanager
-def open_place(
-    place: str,
-    seconds: float = 10.0,
-    max_rows: int = 1000,
-    trusted: Sequence[str] = (),
-    expected: PlaceType | None = None,
-) -> Iterator[Place]:
+def open_place(place: str, trusted: Sequence[str] = (), expected: PlaceType | None = None) -> Iterator[Place]:
     """Open `place`: the path of a schema file or an SQLite database, or a DSN of PostgreSQL.
 
     Its schema has the values of its text columns, `VALUES_KEPT` of each at most.
 
     Args:
-        seconds: the limit of one query.
-        max_rows: the limit of one result.
         trusted: functions that queries on a server may call, see `servers.Remote`.
         expected: what it was given as; None: what it looks like.
 
@@ -77,7 +71,7 @@ def open_place(
     if expected == "dsn" or (expected is None and is_dsn(place)):
         from text2sql.ask.servers import Remote
 
-        with Remote(place, seconds=seconds, max_rows=max_rows, trusted=trusted) as remote:
+        with Remote(place, seconds=SECONDS, max_rows=MAX_ROWS, trusted=trusted) as remote:
             catalog = remote.catalog(VALUES_KEPT)
             yield Place(catalog.schema, remote.execute, True, catalog.target)
         return
@@ -87,7 +81,7 @@ def open_place(
     from text2sql.postgres.server import server
 
     with ExitStack() as stack:
-        limits = Limits(timeout_seconds=seconds, max_rows=max_rows)
+        limits = Limits(timeout_seconds=SECONDS, max_rows=MAX_ROWS)
         has_rows = is_sqlite(Path(place))
         if has_rows:
             catalog, load = sqlite_copy(Path(place))

@@ -213,13 +213,11 @@ def check_address(options: ServeOptions, token: str | None) -> None:
     if not loopback and not token:
         raise UserError(f"{options.host} is open to other machines", f"set {TOKEN}, which clients must then send")
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((options.host, options.port))
-        except OSError as error:
-            what = f"{options.host}:{options.port} cannot be listened on: {error.strerror}"
-            raise UserError(what, "name another with --port") from None
+    try:
+        socket.create_server((options.host, options.port), family=family).close()
+    except OSError as error:
+        what = f"{options.host}:{options.port} cannot be listened on: {error.strerror}"
+        raise UserError(what, "name another with --port") from None
 
 
 def failure(status: int, message: str, type_: str = "invalid_request_error") -> JSONResponse:
@@ -274,7 +272,7 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        return {"status": "ok", "model": batcher.engine.title}
+        return {"status": "ok", "model": batcher.engine.located.title}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:

@@ -102,14 +102,8 @@ def read_lines(said: Console) -> Iterator[str]:
 
 def print_answer(answer: Answer, options: AskOptions) -> None:
     """Print an answer."""
-    if answer.confidence is None and options.min_confidence:
-        raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")
-    if answer.confidence is not None and answer.confidence < options.min_confidence:
-        what = f"no answer: its confidence is {answer.confidence:.0%}, and {options.min_confidence:.0%} is asked for"
-        raise UserError(what, "name tables or columns as the schema does, or lower --min-confidence")
-    if answer.unanswerable and options.min_confidence:
-        what = f"no answer: {answer.unanswerable}"
-        raise UserError(what, "name tables or columns as the schema does, or leave out --min-confidence")
+    if options.min_confidence:
+        check_confidence(answer, options.min_confidence)
     if options.as_json:
         print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
         return
@@ -126,6 +120,20 @@ def print_answer(answer: Answer, options: AskOptions) -> None:
         said.print(f"{answer.result.error}: {answer.result.message}", style="red", markup=False)
     sure = "" if answer.confidence is None else f", confidence {answer.confidence:.0%}"
     said.print(f"{answer.seconds:.1f} s{sure}", style="dim")
+
+
+def check_confidence(answer: Answer, least: float) -> None:
+    """Decline an answer.
+
+    Raises:
+        UserError: its confidence is below `least` or not known, or the database hardly has the answer.
+    """
+    if answer.confidence is None:
+        raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")
+    low = f"its confidence is {answer.confidence:.0%}, and {least:.0%} is asked for"
+    if reason := low if answer.confidence < least else answer.unanswerable:
+        remedy = "name tables or columns as the schema does, or lower or leave out --min-confidence"
+        raise UserError(f"no answer: {reason}", remedy)
 
 
 def rows_table(result: Result) -> Table | str:

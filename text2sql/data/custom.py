@@ -40,7 +40,7 @@ from text2sql.data.pairs import Pair, read_pairs, same_spelling, without_own_nam
 from text2sql.data.spider.examples import FILES, GENERATED, PAIRS
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
-from text2sql.postgres.compare import Result
+from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.load import load_dump
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.server import Server, server
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 # What the room ask gives is imported where it is used: the stages databases and convert, which pass on what lies here,
 # need no model.
-Execute = Callable[[str], Result]
 Lines = Callable[[Table], Iterable[str]]
 Row = dict[str, Any]
 #: below data/source; there is one only if the data are one's own
@@ -256,21 +255,16 @@ def with_castable_types(schema: Schema, connection: psycopg.Connection, relation
     return with_types(schema, lambda table, column: table.name in whole or runs(castable(column), table))
 
 
-def with_known_types(schema: Schema, connection: psycopg.Connection) -> Schema:
-    """`schema` with text for the columns whose type the server does not know, as those of extensions."""
-    known = functools.cache(
-        lambda type_: connection.execute("select to_regtype(%s) is not null", [type_]).fetchone()[0]
-    )
-    return with_types(schema, lambda _, column: known(column.type))
-
-
 def loadable(schema: Schema, running: Server) -> Schema:
-    """`schema` as a server of ours can hold it: known types, and keys that are shown but not enforced.
+    """`schema` as a server of ours can hold it: text for types that it does not know, as those of extensions, and keys
+    that are shown but not enforced.
 
     Keys may point to rows beyond the limit of rows, or to columns that are unique only on the user's server.
     """
     with psycopg.connect(running.dsn(), autocommit=True) as connection:
-        schema = with_known_types(schema, connection)
+        ask = "select to_regtype(%s) is not null"
+        known = functools.cache(lambda type_: connection.execute(ask, [type_]).fetchone()[0])
+        schema = with_types(schema, lambda _, column: known(column.type))
     keys = {table.name: tuple(replace(key, enforced=False) for key in table.foreign_keys) for table in schema.tables}
     return replace(schema, tables=tuple(replace(table, foreign_keys=keys[table.name]) for table in schema.tables))
 

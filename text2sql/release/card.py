@@ -37,24 +37,21 @@ class Provenance:
 _KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-def provenance(sort: str, name: str) -> Provenance:
-    """What is known of a data set or base model; of an unknown one its name."""
-    return Provenance(**_KNOWN[sort].get(name, {"title": name, "licence": None}))
-
-
 def data_provenance(params: Mapping[str, Any]) -> Provenance:
-    """The data set of `params`; `data.licence`, where it is set, wins over the table."""
-    data = params["data"]
-    known = provenance("data", data["name"])
-    return dataclasses.replace(known, licence=data.get("licence") or known.licence)
+    """The data set of `params`; `data.licence`, where it is set, wins over what is known."""
+    return _provenance(params["data"], _KNOWN["data"])
 
 
 def base_provenance(params: Mapping[str, Any]) -> Provenance:
-    """The base model of `params`."""
-    model = params["model"]
-    known = provenance("base", model["name"])
-    changes = {"licence": model.get("licence") or known.licence, "hub": model.get("repo") or known.hub}
-    return dataclasses.replace(known, **changes)
+    """The base model of `params`; `licence` and `repo`, where they are set, win over what is known."""
+    return _provenance(params["model"], _KNOWN["base"])
+
+
+def _provenance(section: Mapping[str, Any], known: Mapping[str, dict[str, Any]]) -> Provenance:
+    name = section["name"]
+    said = {"licence": section.get("licence"), "hub": section.get("repo")}
+    facts = known.get(name, {"title": name, "licence": None})
+    return Provenance(**facts | {key: value for key, value in said.items() if value})
 
 
 #: the schema and the question of the card's usage snippet

@@ -6,7 +6,6 @@ too) on a commit whose dvc.lock names models/release. Nothing else is kept anywh
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -26,15 +25,6 @@ SCORE = "metrics/score.json"
 TAG = re.compile(rf"refs/tags/({ARTIFACT}@v(\d+)\.(\d+)\.(\d+))$")
 
 
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """A released adapter. `accuracy` is its execution accuracy (0 to 1) on `n` questions; None if git has no score."""
-
-    tag: str
-    accuracy: float | None
-    n: int | None
-
-
 def tags(repo: str = ".") -> list[str]:
     """Release tags of a git repository (path or URL), oldest version first.
 
@@ -49,19 +39,19 @@ def tags(repo: str = ".") -> list[str]:
     return [match[1] for match in sorted(matches, key=lambda match: [int(match[i]) for i in (2, 3, 4)])]
 
 
-def list_releases(repo: str = ".") -> list[Release]:
-    """The released adapters of `repo`, oldest first, each with its score."""
-    return [Release(tag, *_score(repo, tag)) for tag in tags(repo)]
-
-
-def _score(repo: str, rev: str) -> tuple[float | None, int | None]:
+def list_releases(repo: str = ".") -> list[tuple[str, float | None, int | None]]:
+    """The released adapters of `repo`, oldest first: tag, execution accuracy (0 to 1), and on how many questions; None
+    for both if git has no score."""
     import dvc.api
 
-    try:
-        score = json.loads(dvc.api.read(SCORE, repo=repo, rev=rev))
-    except FileNotFoundError:
-        return None, None
-    return score["execution_accuracy"], score["n"]
+    releases = []
+    for tag in tags(repo):
+        try:
+            score = json.loads(dvc.api.read(SCORE, repo=repo, rev=tag))
+        except FileNotFoundError:
+            score = {}
+        releases.append((tag, score.get("execution_accuracy"), score.get("n")))
+    return releases
 
 
 def commit_of(rev: str, repo: str = ".") -> str | None:

@@ -8,8 +8,7 @@ condition and every AND / OR of a HAVING count as an aggregate, and an aggregate
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import sqlglot
 from sqlglot import exp
@@ -20,8 +19,7 @@ Level = Literal["easy", "medium", "hard", "extra"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """What the levels are made of: `component1` clauses, joins, ORs and LIKEs; `component2` nested queries and set
     operations; `others` which of aggregates, SELECT columns, WHERE conditions and GROUP BY columns occur repeatedly."""
 
@@ -32,7 +30,7 @@ class Counts:
 
 def level(counts: Counts) -> Level:
     """The level of Spider's thresholds."""
-    one, two, others = counts.component1, counts.component2, counts.others
+    one, two, others = counts
     if two == 0:
         if one <= 1 and others == 0:
             return "easy"
