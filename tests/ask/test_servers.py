@@ -148,6 +148,15 @@ def test_queries(shop, sql):
         assert (result.error, result.rows) == (None, expected)
 
 
+def test_a_large_result_is_cut(shop, monkeypatch):
+    result = shop.execute("select generate_series(1, 1000)")
+    assert (len(result.rows), result.message) == (100, "only the first 100 rows are shown")
+    monkeypatch.setattr("text2sql.ask.servers.MAX_BYTES", 2**20)
+    for sql in ("select repeat('x', 9000000)", "select repeat('x', 90000) from generate_series(1, 90)"):
+        assert shop.execute(sql).error == "too_many_rows", "one row and several"
+        assert shop.execute("select count(*) from customers").rows == [(2,)], "the connection is opened again"
+
+
 ATTACKS = [
     "drop table customers",
     "delete from customers",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import sqlglot
+import yaml
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
@@ -23,22 +25,10 @@ DIALECTS = {"mysql": "MySQL", "tsql": "SQL Server or SQLite", "sqlite": "SQLite"
 #: SQL Server's tools end a batch with GO on a line of its own
 _GO = re.compile(r"^[ \t]*GO[ \t]*\d*[ \t]*;?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 Type = exp.DataType.Type
-#: PostgreSQL's types by sqlglot's; all others become text
-TYPES = {
-    "bigint": {Type.BIGINT, Type.UBIGINT, Type.BIGSERIAL},
-    "integer": {*exp.DataType.INTEGER_TYPES, Type.SERIAL, Type.SMALLSERIAL, Type.YEAR},
-    "double precision": exp.DataType.FLOAT_TYPES,
-    "numeric": {Type.DECIMAL, Type.UDECIMAL, Type.BIGDECIMAL, Type.MONEY, Type.SMALLMONEY},
-    "date": {Type.DATE, Type.DATE32},
-    "timestamp": {Type.TIMESTAMP, Type.DATETIME, Type.DATETIME2, Type.SMALLDATETIME, Type.TIMESTAMPNTZ},
-    "timestamptz": {Type.TIMESTAMPTZ, Type.TIMESTAMPLTZ},
-    "boolean": {Type.BOOLEAN, Type.BIT},
-    "jsonb": {Type.JSON, Type.JSONB},
-    "time": {Type.TIME},
-    "timetz": {Type.TIMETZ},
-    "uuid": {Type.UUID},
-    "bytea": {Type.BINARY, Type.VARBINARY, Type.BLOB, Type.LONGBLOB, Type.MEDIUMBLOB, Type.TINYBLOB, Type.IMAGE},
-}
+_TYPES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+POSTGRES_TYPES = {Type[name]: type_ for type_, names in _TYPES["types"].items() for name in names.split()}
+#: types of other databases: a table that needs one is no PostgreSQL table
+FOREIGN_TYPES = frozenset(_TYPES["foreign"].split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,9 +180,7 @@ def column_of(part: exp.ColumnDef | exp.Identifier) -> Column:
 
 def postgres_type(declared: exp.Expression | None) -> str:
     """PostgreSQL's name of a declared type, without length or precision; text where there is none of that meaning."""
-    if not isinstance(declared, exp.DataType):
-        return "text"
-    return next((name for name, types in TYPES.items() if declared.this in types), "text")
+    return POSTGRES_TYPES.get(declared.this, "text") if isinstance(declared, exp.DataType) else "text"
 
 
 def name_of(part: exp.Expression) -> str:

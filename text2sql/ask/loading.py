@@ -23,6 +23,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.ask.bare_table import bare_table
+from text2sql.ask.dialects import FOREIGN_TYPES
 from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.sql import parse_one
 
@@ -63,12 +64,6 @@ _MISSING_NAME = re.compile(r'(?:type|function|collation|access method|server) "?
 _MISSING_SCHEMA = re.compile(r'schema "(.+)" does not exist')
 _MISSING_TYPE = re.compile(r'type "?([\w.]+)(?:\[\])*"? does not exist')
 _TYPE_MODIFIER = re.compile(r'type modifier is not allowed for type "(?:[\w.]+\.)?(\w+)"')
-#: types of other databases: a table that needs one is no PostgreSQL table
-FOREIGN_TYPES = set(
-    """datetime datetime2 smalldatetime datetimeoffset tinyint mediumint int1 int3 unsigned nvarchar nchar ntext number
-    varchar2 nvarchar2 clob nclob blob tinyblob mediumblob longblob tinytext mediumtext longtext double year enum set
-    uniqueidentifier image rowversion sql_variant hierarchyid varbinary binary string float64 smallmoney""".split()  # noqa: SIM905
-)
 
 
 @dataclasses.dataclass

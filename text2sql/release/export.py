@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from text2sql.config import typed
@@ -34,6 +35,7 @@ PROMPTS, SPLIT, DUMPS = Path("data/prompts"), Path("data/splits"), Path("data/po
 SAME = (BASE, PROMPTS)
 MANIFEST = "export.json"
 GRAMMAR = Path(__file__).with_name("select.gbnf")
+MODELFILE = Path(__file__).with_name("modelfile.txt")
 #: more of the questions lost than this, in net, and the export is refused
 TOLERATED = 0.01
 WORKERS = 2
@@ -212,12 +214,5 @@ def modelfile(name: str, frame: Frame, stop: str, context: int) -> str:
     PARAMETER stop "<end>"
     <BLANKLINE>
     """
-    return (
-        f"FROM ./{name}\n"
-        f'TEMPLATE """{frame.head}{{{{ if .System }}}}{SCHEMA}{{{{ .System }}}}{QUESTION}{{{{ end }}}}'
-        f'{{{{ .Prompt }}}}{frame.tail}"""\n'
-        "PARAMETER temperature 0\n"
-        "PARAMETER repeat_penalty 1\n"
-        f"PARAMETER num_ctx {max(2048, context)}\n"
-        f'PARAMETER stop "{stop}"\n'
-    )
+    texts = {"head": frame.head, "tail": frame.tail, "schema": SCHEMA, "question": QUESTION, "stop": stop}
+    return Template(MODELFILE.read_text(encoding="utf-8")).substitute(texts, name=name, context=max(2048, context))
