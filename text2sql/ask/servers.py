@@ -40,11 +40,9 @@ from psycopg.pq.abc import PGconn
 from text2sql.ask.catalog import Catalog, Relations, hide, read_catalog, relation
 from text2sql.ask.dsn import connect_server, parse_dsn
 from text2sql.postgres.compare import Result
-from text2sql.postgres.sandbox import Limits, _failure, _Session
+from text2sql.postgres.sandbox import ALLOWED, Limits, _failure, _Session
 from text2sql.schema import OTHER_SAMPLES, Table, kind_of, quote
 
-#: functions that PostgreSQL declares volatile, but that have no side effects
-HARMLESS = ["random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv7", "uuidv4"]
 #: functions that PostgreSQL declares stable, but that run a query given as text
 INDIRECT = "^(query|cursor|table|schema|database)_to_xml|^ts_stat$|^ts_rewrite$"
 #: rows read for the sample values of a column, and characters kept of a value
@@ -199,7 +197,7 @@ class Remote:
         )
         operators = [oid for one, several in _OPERATORS.findall(trees) for oid in (one, *several.split()) if oid]
         called = {"functions": _FUNCTIONS.findall(trees), "operators": operators}
-        parameters = called | {"harmless": HARMLESS, "indirect": INDIRECT, "trusted": self._trusted}
+        parameters = called | {"harmless": ALLOWED, "indirect": INDIRECT, "trusted": self._trusted}
         refused = connection.execute(_SQL["refused_function"], parameters).fetchone()
         if refused is None:
             return None
