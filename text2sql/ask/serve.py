@@ -21,15 +21,17 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
@@ -225,7 +227,7 @@ def failure(status: int, message: str, type_: str = "invalid_request_error") -> 
     return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status)
 
 
-def watch(app: FastAPI, token: str | None) -> None:
+def watch(app: Starlette, token: str | None) -> None:
     """Let `app` ask for the bearer token, refuse large bodies, and count and time its requests at /metrics."""
     registry = CollectorRegistry()
     requests = Counter("text2sql_requests", "Requests by path and status", ["path", "status"], registry=registry)
@@ -241,7 +243,6 @@ def watch(app: FastAPI, token: str | None) -> None:
             return failure(413, f"more than {LARGEST_BODY:,} bytes")
         return None
 
-    @app.middleware("http")
     async def watched(request: Request, proceed: Callable[[Request], Any]) -> Response:
         started = time.perf_counter()
         response = refusal(request) or await proceed(request)
@@ -252,34 +253,23 @@ def watch(app: FastAPI, token: str | None) -> None:
         log.info("%s %d %.0f ms", path, response.status_code, 1000 * elapsed)
         return response
 
-    @app.get("/metrics")
-    def metrics() -> Response:
+    async def metrics(_: Request) -> Response:
         return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
+    app.add_middleware(BaseHTTPMiddleware, dispatch=watched)
+    app.add_route("/metrics", metrics)
 
-def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) -> FastAPI:
+
+def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) -> Starlette:
     """The HTTP server: /v1/chat/completions, /v1/models, /mcp, /health, /metrics."""
-    protocol = build_mcp(batcher, places)
-    mcp_app = protocol.streamable_http_app()  # makes the session manager, too
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with protocol.session_manager.run():
-            yield
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "model": batcher.engine.located.title})
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    watch(app, token)
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok", "model": batcher.engine.located.title}
-
-    @app.get("/v1/models")
-    def models() -> dict[str, Any]:
+    async def models(_: Request) -> Response:
         listed = [{"id": PREFIX + n, "object": "model", "created": 0, "owned_by": "text2sql"} for n in places]
-        return {"object": "list", "data": listed}
+        return JSONResponse({"object": "list", "data": listed})
 
-    @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
         try:
             body = ChatRequest.model_validate_json(await request.body())
@@ -305,7 +295,11 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
             return StreamingResponse(chunks(answer, model), media_type="text/event-stream")
         return JSONResponse(completion_of(answer, model))
 
-    app.mount("/", mcp_app)
+    app = build_mcp(batcher, places).streamable_http_app()  # it answers at /mcp
+    app.add_route("/health", health)
+    app.add_route("/v1/models", models)
+    app.add_route("/v1/chat/completions", complete, methods=["POST"])
+    watch(app, token)
     return app
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from text2sql.errors import UserError
 from text2sql.files import read_json
-from text2sql.schema import Column, ForeignKey, Schema, Table
+from text2sql.schema import from_dict
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 HARDNESS = ("easy", "medium", "hard", "extra")
@@ -55,19 +55,7 @@ def _provenance(section: Mapping[str, Any], known: Mapping[str, dict[str, Any]])
 
 
 #: the schema and the question of the card's usage snippet
-EXAMPLE = Schema(
-    "shop",
-    (
-        Table("customers", "customers", (Column("id", "id", "integer"), Column("name", "name", "text")), ("id",)),
-        Table(
-            "orders",
-            "orders",
-            tuple(Column(n, n, t) for n, t in (("id", "integer"), ("customer_id", "integer"), ("total", "numeric"))),
-            ("id",),
-            (ForeignKey(("customer_id",), "customers", ("id",)),),
-        ),
-    ),
-)
+EXAMPLE = from_dict(_KNOWN["example"])
 QUESTION = "What are the names of the customers with an order over 100?"
 
 
