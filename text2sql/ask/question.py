@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import yaml
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
@@ -11,18 +13,8 @@ from text2sql.errors import UserError
 from text2sql.sql import parse_one
 
 LONGEST_QUESTION = 1000
-#: first words of a wish to change data; the answer to it is a query all the same
-WISHES = set("add alter change delete drop grant insert remove set truncate update create rename".split())  # noqa: SIM905
-#: words that hold sentences together, to tell English from its neighbours
-ENGLISH = set(
-    """the of is are was what which who how many much list show find give me all each every for with and or in by to on
-    have has that than from there do does did not more most least number name names average total""".split()  # noqa: SIM905
-)
-FOREIGN = set(
-    """wie viele welche welcher der die das und ist sind von mit nicht haben zeige alle combien quels quelles quel les
-    des est sont avec dans pour montre cuántos cuantos cuáles cuales qué los las del con por muestra todos quanti quali
-    gli della sono mostra quantos quais dos mostre hoeveel welke het een zijn toon""".split()  # noqa: SIM905
-)
+_WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+WISHES, ENGLISH, FOREIGN = (set(_WORDS[name].split()) for name in ("wishes", "english", "foreign"))
 #: how statements begin; English sentences may begin with the same verb ("Delete all customers", "Insert coin")
 STATEMENT = re.compile(
     r"""\s*(insert\s+into\b | delete\s+from\b | update\s+\S+\s.*\bset\b | truncate\s+(table\s+)?[\w."]+\s*;?\s*$

@@ -88,16 +88,18 @@ def read_lines(said: Console) -> Iterator[str]:
     """Lines of the input until its end, with a prompt on a terminal."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are refused with their question
-    if sys.stdin.isatty():
+    is_dialogue = sys.stdin.isatty()
+    if is_dialogue:
         said.print("Ask; an empty line or Ctrl-D ends.", style="dim")
     while True:
-        if sys.stdin.isatty():
-            said.print("? ", style="bold", end="")
-        line = sys.stdin.readline()
-        if not line or (not line.strip() and sys.stdin.isatty()):
+        try:
+            line = said.input("[bold]? [/]" if is_dialogue else "").strip()
+        except EOFError:
             return
-        if line.strip():
-            yield line.strip()
+        if line:
+            yield line
+        elif is_dialogue:
+            return
 
 
 def print_answer(answer: Answer, options: AskOptions) -> None:

@@ -91,7 +91,7 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
 def sampled(questions: int | None) -> list[Row]:
     """The test questions with their prompts, or `questions` of them, evenly taken."""
     prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS / "test.jsonl")}
-    rows = [{**row, "prompt": prompts[row["id"]]} for row in read_jsonl(SPLIT / "test.jsonl")]
+    rows = [{**row, "prompt": prompts[row["id"]], "gold": row["sql"]} for row in read_jsonl(SPLIT / "test.jsonl")]
     if questions is None or questions >= len(rows):
         return rows
     return [rows[at * len(rows) // questions] for at in range(questions)]
@@ -158,13 +158,8 @@ def compare_answers(
     limits = Limits(timeout_seconds=score["timeout_seconds"], max_rows=score["max_rows"])
     with loaded_sandbox(sorted({row["db_id"] for row in rows}), DUMPS, limits, WORKERS) as sandbox:
         there, here = (
-            judge_predictions(
-                sandbox,
-                [{**row, "gold": row["sql"], "predicted": text} for row, text in zip(rows, texts, strict=True)],
-                WORKERS,
-                exact=False,
-            )[0]
-            for texts in (before, after)
+            judge_predictions(sandbox, [{**row, "predicted": text} for row, text in pairs], WORKERS, exact=False)[0]
+            for pairs in (zip(rows, before, strict=True), zip(rows, after, strict=True))
         )
     change = difference(here, there, "verdict_suite")
     if not change.n:
