@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from text2sql.errors import UserError, refusal_of_the_machine
+from text2sql.errors import UserError, exits
 
 if TYPE_CHECKING:
     from text2sql.ask.place import PlaceType
@@ -249,15 +248,9 @@ def verify(local: Annotated[bool, typer.Option(help="Leave the remote out.")] = 
 
 
 def main() -> None:
-    """Run the command; a `UserError` is printed without a traceback and ends with status 1."""
-    try:
+    """Run the command."""
+    with exits("text2sql"):
         app()
-    except UserError as error:
-        sys.exit(f"text2sql: {error}")
-    except Exception as error:
-        if refusal := refusal_of_the_machine(error):
-            sys.exit(f"text2sql: {refusal}")
-        raise
 
 
 if __name__ == "__main__":

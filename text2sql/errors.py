@@ -7,6 +7,9 @@ status 1. Any other exception is a defect of ours and keeps its traceback.
 from __future__ import annotations
 
 import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -55,3 +58,18 @@ def refusal_of_the_machine(error: BaseException) -> UserError | None:
         what = "a worker process was killed" if not isinstance(error, MemoryError) else "the memory is full"
         return UserError(what, f"close other programs, or use a machine with more memory; then {AGAIN}")
     return None
+
+
+@contextmanager
+def exits(program: str) -> Iterator[None]:
+    """What a person can mend ends the program with one message and status 1, any other exception with its traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"{program}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{program}: interrupted")
+    except Exception as error:
+        if refusal := refusal_of_the_machine(error):
+            sys.exit(f"{program}: {refusal}")
+        raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from text2sql.config import read_params
-from text2sql.errors import UserError
+from text2sql.errors import UserError, exits
 from text2sql.files import read_json
 from text2sql.track import ADAPTER, METRICS, PLOTS, RELEASE, accuracy_in_words, flat, is_released, record
 
@@ -106,7 +105,7 @@ def main() -> None:
     """Print the summary, or the experiments; MLflow gets what it lacks of the workspace first."""
     parser = argparse.ArgumentParser(prog="python -m text2sql.results", description=__doc__.partition("\n")[0])
     parser.add_argument("--experiments", action="store_true", help="the DVC experiments instead of the workspace")
-    try:
+    with exits("results"):
         if parser.parse_args().experiments:
             done = subprocess.run(["dvc", "exp", "show", "--json"], stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
@@ -115,8 +114,6 @@ def main() -> None:
             return
         link = record()
         print(workspace_summary() + (f"\n  MLflow    mlflow ui, then {link}" if link else ""))
-    except UserError as error:
-        sys.exit(f"results: {error}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from text2sql.config import (
     read_params,
     section,
 )
-from text2sql.errors import UserError, refusal_of_the_machine
+from text2sql.errors import UserError, exits
 from text2sql.files import write_text
 
 SHOWN = 5  # differences named in the message
@@ -52,17 +52,9 @@ def run(main: Callable[[], str], arguments: bool = False) -> None:
         return
     if len(sys.argv) > 1 and not arguments:
         sys.exit(f"{name}: a stage takes no arguments but --help; parameters are in params.yaml (`make params`)")
-    try:
+    with exits(name):
         check()
         summary = main()
-    except UserError as error:
-        sys.exit(f"{name}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted")
-    except Exception as error:
-        if refusal := refusal_of_the_machine(error):
-            sys.exit(f"{name}: {refusal}")
-        raise
     print(f"{name}: {summary} ({time.perf_counter() - started:.1f} s)", flush=True)
 
 
