@@ -423,7 +423,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = options.scratch or Path(temporary)
         if not options.scratch:
-            stand_ins(scratch)
+            stand_ins(scratch, *(12, 9) if options.small else ())
         files = {"prompts": "train.jsonl", "questions": "test.jsonl", "schemas": "schemas.json"}
         paths = {name: getattr(options, name) or scratch / file for name, file in files.items()}
         count = options.steps or (4 if options.small else 200)

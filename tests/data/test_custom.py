@@ -1,5 +1,6 @@
 """One's own data: pairs tried in the sandbox, what is hidden stays hidden, questions made up, all of it trained on."""
 
+import functools
 import importlib
 import json
 import random
@@ -87,8 +88,13 @@ def dsn():
         yield running.dsn("clinic")
 
 
+@functools.cache
+def composition():
+    return compose(["data=custom"])
+
+
 def options(**changes):
-    params = yaml.safe_load(compose(["data=custom"]))
+    params = yaml.safe_load(composition())
     params["data"]["source"] |= {"dsn_variable": "TEST_DSN", "questions": 0, "embedded": 0, **changes}
     return section(Custom, "data.source", params)
 
@@ -324,7 +330,7 @@ def row(id_, query, db_id="d", status="verified"):
 
 
 def split_of(rows):
-    params = yaml.safe_load(compose(["data=custom"]))
+    params = yaml.safe_load(composition())
     chosen, seed = split.read_options(params)
     return split.split_by_question(rows, chosen, seed)
 

@@ -1,6 +1,7 @@
 """Comparing two runs, between two commits of a repository."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -54,21 +55,31 @@ def predictions(rows, sql):
     return [{**{k: r[k] for k in ("id", "db_id")}, "question": "who?", "gold": "G", "predicted": sql} for r in rows]
 
 
+def git(*arguments):
+    subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@localhost", *arguments], check=True)
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """A repository whose first commit, tagged `base`, has the verdicts THERE; copied by the tests."""
+    folder = tmp_path_factory.mktemp("repository")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        git("init", "--quiet")
+        subprocess.run(["dvc", "init", "--quiet"], check=True)
+        write_text(VERDICTS_CSV, to_csv(THERE))
+        write_jsonl(PREDICTIONS, predictions(THERE, "SELECT there"))
+        git("add", ".")
+        git("commit", "--quiet", "--message", "base")
+        git("tag", "base")
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A repository whose first commit, tagged `base`, has the verdicts THERE; HERE lie in the folder."""
+def repository(committed, tmp_path, monkeypatch):
+    """`committed`, with HERE in the folder."""
+    shutil.copytree(committed, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-
-    def git(*arguments):
-        subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@localhost", *arguments], check=True)
-
-    git("init", "--quiet")
-    subprocess.run(["dvc", "init", "--quiet"], check=True)
-    write_text(VERDICTS_CSV, to_csv(THERE))
-    write_jsonl(PREDICTIONS, predictions(THERE, "SELECT there"))
-    git("add", ".")
-    git("commit", "--quiet", "--message", "base")
-    git("tag", "base")
     write_text(VERDICTS_CSV, to_csv(HERE))
     write_jsonl(PREDICTIONS, predictions(HERE, "SELECT here"))
     return git
