@@ -23,6 +23,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import fcntl
+import itertools
 import re
 import termios
 import threading
@@ -35,7 +36,7 @@ import psycopg
 import yaml
 from psycopg import pq
 from psycopg.errors import error_from_result
-from psycopg.pq.abc import PGconn
+from psycopg.pq.abc import PGconn, PGresult
 
 from text2sql.ask.catalog import Catalog, Relations, hide, read_catalog, relation
 from text2sql.ask.dsn import connect_server, parse_dsn
@@ -229,26 +230,31 @@ class RemoteSession(_Session):
 
     def __init__(self, connection: PGconn) -> None:
         self.connection, self._broken = connection, False
-        self._received, self._waiting = 0, array.array("i", [0])
+        self._most, self._received, self._waiting = 0, 0, array.array("i", [0])
 
     def _query(self, sql: bytes, limits: Limits, deadline: float) -> Result:
-        """As many rows as may be shown, and a note if there are more: these here are looked at, not compared."""
-        # All rows are wanted: the plan must be that of the query without a cursor.
-        self.connection.exec_(b"set local cursor_tuple_fraction = 1")
-        self.connection.send_query_params(b"DECLARE prediction NO SCROLL CURSOR FOR " + sql, None)
-        for answer in self._answers(deadline):
-            if failure := _failure(answer):
-                return failure
-        self.connection.send_query_params(f"FETCH {limits.max_rows + 1} FROM prediction".encode(), None)
+        """As many rows as may be shown, and a note if there are more: these here are looked at, not compared.
+
+        The query is sent as it is: under a cursor, PostgreSQL would not use parallel workers.
+        """
+        self._most = limits.max_rows + 1
+        self.connection.send_query_params(sql, None)
         self.connection.set_single_row_mode()
         try:
-            result = self._rows(dataclasses.replace(limits, max_rows=limits.max_rows + 1), deadline)
-        except OverflowError as error:
-            return Result(error="too_many_rows", message=str(error))
-        if len(result.rows) <= limits.max_rows:
+            result = self._rows(dataclasses.replace(limits, max_rows=self._most), deadline)
+        except OverflowError:
+            result = Result(error="too_many_rows")
+        if result.error == "too_many_rows":
+            return dataclasses.replace(result, message=f"the result is larger than {MAX_BYTES // 2**20} MB")
+        if len(result.rows) < self._most:
             return result
+        self._stop()
         message = f"only the first {limits.max_rows:,} rows are shown"
         return Result(result.columns, result.rows[: limits.max_rows], "too_many_rows", message)
+
+    def _answers(self, deadline: float) -> Iterator[PGresult]:
+        """The server's answers, each of which has one row, up to the first row too many."""
+        return itertools.islice(super()._answers(deadline), self._most)
 
     def _wait(self, deadline: float) -> bool:
         """Whether the server said something before the deadline, and not too much, even within one row."""
@@ -257,7 +263,7 @@ class RemoteSession(_Session):
         self._received += self._waiting[0]
         if self._received > MAX_BYTES:
             self._stop()
-            raise OverflowError(f"the result is larger than {MAX_BYTES // 2**20} MB")
+            raise OverflowError
         return has_answer
 
     def _stop(self) -> None:
