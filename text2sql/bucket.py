@@ -27,6 +27,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
 from text2sql.errors import UserError
 from text2sql.progress import track
 
@@ -40,34 +42,8 @@ NONE = "none"
 #: seconds within which the service has to answer the first request
 PROBE_TIMEOUT = 5.0
 
-LOGIN = (
-    "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS=key.json; "
-    "a public bucket: `text2sql remote gs://NAME/FOLDER --anonymous`"
-)
-#: pattern in what DVC, gcsfs, Google's libraries or the operating system print -> (meaning, what to do). The first
-#: pattern that matches counts.
-PROBLEMS = {
-    r"No space left on device|Errno 28|Disk quota exceeded": (
-        "the disk is full", "make room, then run this again: it goes on"
-    ),
-    r"Anonymous c(aller|redentials)": ("no credentials were found, and it is not public", LOGIN),
-    r"DefaultCredentialsError|MalformedError|RefreshError|Unauthorized|\b401\b|Invalid Credentials": (
-        "credentials are missing, broken or expired", LOGIN
-    ),
-    r"Forbidden|\b403\b|PermissionError|does not have storage\.": (
-        "permission denied",
-        "ask its owner for roles/storage.objectUser (to push) or roles/storage.objectViewer (to pull) on the bucket",
-    ),
-    r"ConnectionError|ClientConnector|ServerDisconnected|ClientOSError|Cannot connect|TransportError|Time(d )?out"
-    r"|RetryError|\b(408|429|50[0234])\b": (
-        "cannot be reached", "check network and proxy, then run this again: what has arrived is kept"
-    ),
-    r"NotFound|FileNotFoundError|\b404\b": (
-        "not found",
-        "check the name; a new bucket: `gcloud storage buckets create gs://NAME --location=REGION "
-        "--uniform-bucket-level-access` (docs/STORAGE.md)",
-    ),
-}  # fmt: skip
+#: what a failure's output says -> its meaning, and what to do; what to do about each sort of damage
+_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 Place = Literal["workspace", "cache", "remote", "release"]
 State = Literal["missing", "changed", "corrupt", "unexpected"]
@@ -87,12 +63,7 @@ class Finding:
         """What to type."""
         if self.place == "cache" and self.state == "corrupt":
             return f"rm -f .dvc/cache/files/md5/{self.oid[:2]}/{self.oid[2:]} && dvc pull (or dvc repro)"
-        return {
-            "workspace": "`dvc pull` brings it back as it was; `dvc repro` if the change was meant",
-            "cache": "`dvc pull`, or `dvc repro` to make it again",
-            "remote": "`text2sql push` in a clone that has it",
-            "release": "`dvc checkout models/release`, or `dvc repro release`",
-        }[self.place]
+        return _FILE["remedies"][self.place]
 
 
 # ------------------------------------------------------------------------------------------------- failures explained
@@ -116,9 +87,9 @@ def explained(url: str) -> Iterator[None]:
 
 def explain(text: str, url: str) -> UserError | None:
     """The `UserError` for error output `text` of a command that used `url`; None if it names no known problem."""
-    for pattern, (what, remedy) in PROBLEMS.items():
-        if match := re.search(f".*(?:{pattern}).*", text):
-            return UserError(f"{url}: {what} ({match[0].strip()[:160]})", remedy)
+    for problem in _FILE["problems"]:
+        if match := re.search(f".*(?:{problem['pattern']}).*", text):
+            return UserError(f"{url}: {problem['what']} ({match[0].strip()[:160]})", problem["remedy"])
     return None
 
 

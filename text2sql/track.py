@@ -36,6 +36,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from text2sql.config import flatten, read_params, require, section
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
@@ -54,43 +56,21 @@ SPLIT = Path("data/splits/test.jsonl")
 PREDICTIONS = Path("data/predictions/test.jsonl")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
-#: prompt file -> the context of its dataset in MLflow
-CONTEXTS = {"train": "training", "primer": "primer", "val": "validation"}
 #: files of a release that are not the adapter's: the adapter's hash leaves them out
 BESIDE = {"README.md", "manifest.json"}
 #: sections of params.yaml that decide the adapter, and those that decide its score
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
 SCORING_SECTIONS = ("predict", "score")
-#: the columns of metrics/plots/loss.csv as metrics: cross-entropy of the answer's tokens, in nats a token. MLflow draws
-#: a section of charts for what is before a slash, in alphabetical order: loss, score, training, then its measures of
-#: the system.
-COLUMNS = {
-    "train_loss": "loss/train_nats",
-    "val_loss": "loss/val_nats",
-    "val_execution_accuracy": "score/val_execution_accuracy",
-}
-#: the trainer's names of the curves, and ours; what else it logs stays in metrics/train.json
-CURVES = {
-    "loss": COLUMNS["train_loss"],
-    "eval_loss": COLUMNS["val_loss"],
-    "eval_execution_accuracy": COLUMNS["val_execution_accuracy"],
-    "learning_rate": "training/learning_rate",
-    "grad_norm": "training/grad_norm",
-}
+#: names in MLflow of the contexts of data sets, of the columns of metrics/plots/loss.csv and of the trainer's figures,
+#: and MLflow's settings
+_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CONTEXTS, COLUMNS, CURVES, MLFLOW_SETTINGS = (_FILE[part] for part in ("contexts", "columns", "curves", "settings"))
 #: figures of metrics/score.json by which MLflow ranks runs and models
 SCORES = ("execution_accuracy", "execution_accuracy_strict", "valid_sql")
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 BEST = "best"  # the alias of the registered version that is best by `_best`
 #: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
 BY_LOSS, BY_ANSWERS, QUESTIONS = "val_loss", "val_execution_accuracy", "val_questions"
-#: MLflow's defaults let a dead server hold a stage up for a quarter hour, and send each step of a curve alone;
-#: times in seconds
-MLFLOW_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "5",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 @dataclass(frozen=True)

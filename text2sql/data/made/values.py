@@ -139,17 +139,9 @@ class ValuesOfTypes:
     def _kind(self, oid: int) -> tuple[Any, ...]:
         """typtype, category, element or base type, labels of an enum, (name, type) of a composite's members."""
         if oid not in self._kinds:
-            query = (
-                "select typtype, typcategory, case typtype when 'd' then typbasetype else typelem end,"
-                " array(select enumlabel::text from pg_enum where enumtypid = t.oid order by enumsortorder),"
-                " typrelid from pg_type t where oid = %s"
-            )
-            *kind, relation = self.connection.execute(query, [oid]).fetchone()
-            query = (
-                "select attname::text, atttypid, format_type(atttypid, atttypmod) from pg_attribute"
-                " where attrelid = %s and attnum > 0 and not attisdropped order by attnum"
-            )
-            self._kinds[oid] = (*kind, self.connection.execute(query, [relation]).fetchall() if relation else [])
+            *kind, relation = self.connection.execute(_FILE["sort"], [oid]).fetchone()
+            members = self.connection.execute(_FILE["members"], [relation]).fetchall() if relation else []
+            self._kinds[oid] = (*kind, members)
         return self._kinds[oid]
 
     def _name(self, oid: int) -> str:
