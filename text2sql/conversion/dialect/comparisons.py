@@ -48,11 +48,7 @@ def affinity_of(left: Type, right: Type) -> str:
 def comparison(operator: type[exp.Binary], left: exp.Expression, right: exp.Expression) -> exp.Expression:
     """`left operator right` with SQLite's meaning."""
     a, b = type_of(left), type_of(right)
-    if not a.classes or not b.classes:
-        return _compared(operator, left, right)
-    if a.pg == "bytea" or b.pg == "bytea":
-        if a.pg != b.pg:
-            raise Rejected("comparison of a BLOB with another type")
+    if not a.classes or not b.classes or a.pg == b.pg == "bytea":
         return _compared(operator, left, right)
     if "NOCASE" in (a.collation, b.collation) and a.textual and b.textual:
         return operator(
@@ -215,19 +211,7 @@ def affinities(node: exp.Expression) -> exp.Expression | None:
         return _in(node)
     if isinstance(node, exp.Case):
         return _case(node) if node.this is not None else None
-    return _pair(node)
-
-
-def _pair(node: exp.Binary) -> exp.Expression:
-    left, right = node.left, node.right
-    if isinstance(left, exp.Tuple) or isinstance(right, exp.Tuple):
-        if not (isinstance(left, exp.Tuple) and isinstance(right, exp.Tuple)):
-            raise Rejected("comparison of a row value with something else")
-        pairs = zip(left.expressions, right.expressions, strict=True)
-        if any(comparison(exp.EQ, a, b) != exp.EQ(this=a, expression=b) for a, b in pairs):
-            raise Rejected("comparison of row values of different types")
-        return node
-    return comparison(type(node), left, right)
+    return comparison(type(node), node.left, node.right)
 
 
 def _between(node: exp.Between) -> exp.Expression:

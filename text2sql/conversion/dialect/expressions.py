@@ -363,16 +363,14 @@ def _format(node: exp.Expression) -> exp.Expression:
 def _formatted(argument: exp.Expression, match: re.Match[str], among_others: bool) -> exp.Expression:
     """One conversion of printf; `among_others`, concat makes a text of it."""
     left, zero, width, precision, type_ = match[2], match[3], match[4], match[5], match[6]
+    if (precision and type_ != "f") or (zero and type_ == "s"):
+        raise Rejected(f"printf with {match[0]}")
     text = replace(TEXT, nullable=type_of(argument).nullable)
     if type_ == "s":
-        if precision:
-            raise Rejected("printf with a precision of a text")
         shown = text_of(argument)
         if width and type_of(argument).nullable:
             shown = coalesce(shown, string(""), TEXT)
     elif type_ in "di":
-        if precision:
-            raise Rejected("printf with a precision of an integer")
         shown = _or_zero(_integer(_number(argument)))
         shown = shown if among_others and not width else cast(shown, "text")
     else:
@@ -380,8 +378,6 @@ def _formatted(argument: exp.Expression, match: re.Match[str], among_others: boo
         shown = cast(call("round", value, number(int(precision or 6)), type_=NUMERIC), "text")
     if not width:
         return shown
-    if zero and type_ == "s":
-        raise Rejected("printf with zeros before a text")
     # lpad cuts what is longer; printf does not
     size = call("greatest", number(int(width)), call("length", shown, type_=INTEGER), type_=INTEGER)
     pad = "rpad" if left else "lpad"

@@ -114,12 +114,10 @@ def null_order(node: exp.Ordered) -> None:
 def _can_be_null(node: exp.Ordered) -> bool:
     operand = node.this
     if isinstance(operand, exp.Literal) and not operand.is_string:
-        select = node.find_ancestor(exp.Select, exp.SetOperation)
-        if isinstance(select, exp.SetOperation) and "sides" in select.meta:
-            return any(side[int(operand.this) - 1].nullable for side in select.meta["sides"])
-        if isinstance(select, exp.Select) and int(operand.this) <= len(select.expressions):
-            return type_of(select.expressions[int(operand.this) - 1].unalias()).nullable
-        return True
+        select, place = node.find_ancestor(exp.Select, exp.SetOperation), int(operand.this) - 1
+        if isinstance(select, exp.SetOperation):
+            return any(side[place].nullable for side in select.meta["sides"])
+        return place >= len(select.expressions) or type_of(select.expressions[place].unalias()).nullable
     return type_of(operand).nullable
 
 
@@ -165,10 +163,7 @@ def _unify(node: exp.SetOperation, position: int, a: Type, b: Type) -> None:
 
 
 def _order_by_first_names(node: exp.SetOperation) -> None:
-    first = node.left
-    while not isinstance(first, exp.Select):
-        first = first.this if isinstance(first, exp.Subquery | exp.SetOperation) else first.left
-    names = [lower(p.alias_or_name) for p in first.expressions]
+    names = [lower(name) for name in node.named_selects]
     for item in node.args["order"].expressions:
         column = item.this
         if isinstance(column, exp.Literal):
