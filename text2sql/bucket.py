@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 NAME = "storage"
 #: what `make remote BUCKET=` takes for no remote at all
 NONE = "none"
+#: gcsfs otherwise opens every bucket with a gRPC call, to learn whether it is a zonal one. That call ignores
+#: STORAGE_EMULATOR_HOST and hangs behind HTTP proxies; the buckets of this project are plain ones.
+ENVIRONMENT = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 #: seconds within which the service has to answer the first request
 PROBE_TIMEOUT = 5.0
 
@@ -164,7 +167,7 @@ def run_dvc(*words: str, url: str = "", fresh: bool = False) -> str:
     # has arrived is kept, so the second try is short, and may succeed.
     for stderr in [None, subprocess.PIPE] if sys.stderr.isatty() else [subprocess.PIPE]:
         with tempfile.TemporaryDirectory() as notes:
-            env = os.environ | _environment() | ({"DVC_SITE_CACHE_DIR": notes} if fresh else {})
+            env = ENVIRONMENT | os.environ | ({"DVC_SITE_CACHE_DIR": notes} if fresh else {})
             command = [sys.executable, "-m", "dvc", *words]
             done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
         if done.returncode == 0:
@@ -172,12 +175,6 @@ def run_dvc(*words: str, url: str = "", fresh: bool = False) -> str:
     last = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
     failure = UserError(f"dvc {words[0]}: {last[-1] if last else 'failed'}", "`text2sql verify`, `dvc doctor`")
     raise explain(done.stderr, url or f"dvc {words[0]}") or failure
-
-
-def _environment() -> dict[str, str]:
-    """gcsfs otherwise opens every bucket with a gRPC call, to learn whether it is a zonal one. That call ignores
-    STORAGE_EMULATOR_HOST and hangs behind HTTP proxies; the buckets of this project are plain ones."""
-    return {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": os.environ.get("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")}
 
 
 # ------------------------------------------------------------------------------------------------ the clone's bucket
@@ -197,10 +194,8 @@ def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
     if not url.startswith("gs://"):
         raise UserError(f"{url!r} is no bucket", f"make remote BUCKET=gs://NAME/FOLDER, or BUCKET={NONE}")
     probe(url, anonymous=anonymous)
-    able = "pull and push"
-    if anonymous:
-        able = "pull"
-    else:
+    able = "pull" if anonymous else "pull and push"
+    if not anonymous:
         try:
             probe(url, write=True)
         except UserError as error:
@@ -302,7 +297,7 @@ def filesystem(url: str, write: bool = False, settings: dict[str, str] | None = 
     if scheme == "gs":
         settings = settings or {}
         probe(url, write, settings=settings)
-        os.environ.update(_environment())
+        os.environ |= ENVIRONMENT | os.environ
         token = "anon" if "allow_anonymous_login" in settings else settings.get("credentialpath")
         options = {"token": token, "endpoint_url": settings.get("endpointurl"), "use_listings_cache": False}
     fs, path = fsspec.url_to_fs(url, **options)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlglot import exp
+from sqlglot.optimizer.scope import find_all_in_scope
 
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import arithmetic_value, lowered, number_or_null, stays_text, text_of
@@ -31,17 +32,10 @@ def _named(node: exp.Expression) -> str:
     return node.name.lower() if isinstance(node, exp.Anonymous) and "type" not in node.meta else ""
 
 
-def own(root: exp.Expression, classes: Any = exp.Expression) -> Iterator[Any]:
-    """The nodes of these `classes` below `root`, without those of queries inside `root`."""
-    for node in root.walk(bfs=False, prune=lambda node: isinstance(node, exp.Query) and node is not root):
-        if isinstance(node, classes) and (node is root or not isinstance(node, exp.Query)):
-            yield node
-
-
 def own_of_result(select: exp.Select, classes: Any = exp.Expression) -> Iterator[Any]:
     """The nodes where aggregates and the columns beside them may stand: in the result, HAVING and ORDER BY."""
     for part in _result(select):
-        yield from own(part, classes)
+        yield from find_all_in_scope(part, classes)
 
 
 def _result(select: exp.Select) -> list[exp.Expression]:
@@ -163,7 +157,7 @@ def bare_columns(tree: exp.Expression) -> exp.Expression:
 def _mend(select: exp.Select) -> None:
     if select.args.get("group"):
         _drop_constants(select, select.args["group"])
-    if any(not isinstance(star.parent, exp.Count) for part in select.expressions for star in own(part, exp.Star)):
+    if any(projection.is_star for projection in select.expressions):
         expand_star(select)
     group, bare = select.args.get("group"), _bare(select)
     if not bare or (group is None and _as_first_row(select)):
