@@ -59,7 +59,7 @@ def params(*overrides: str) -> dict:
 
 
 def test_header_is_the_hubs():
-    data = ModelCard(render_card(METRICS, params("data=spider"), prompt="p")).data
+    data = ModelCard(render_card(METRICS, params("data=spider"))).data
     assert data.license == "cc-by-sa-4.0"
     assert data.base_model == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
     assert data.datasets == ["xlangai/spider"]
@@ -79,18 +79,18 @@ def test_header_is_the_hubs():
         "NF4, 4 bit, double quantization",
         "38.0 % of the test answers were wrong",
         "training 0.0912, validation 0.123",
-        'prompt = """THE PROMPT"""',
+        'prompt = """<|im_start|>user\n',
         'name = "me/shop-sql"',
     ],
 )
 def test_figures_are_the_runs(said):
-    assert said in render_card(METRICS, params("quantization=nf4"), repository="me/shop-sql", prompt="THE PROMPT")
+    assert said in render_card(METRICS, params("quantization=nf4"), repository="me/shop-sql")
 
 
 def test_what_was_not_measured_is_left_out():
     metrics = copy.deepcopy(METRICS)
     del metrics["convert"], metrics["score"]["ci95"], metrics["train"]["val_loss"]
-    text = render_card(metrics, params("quantization=none"), prompt="p")
+    text = render_card(metrics, params("quantization=none"))
     assert "interval" not in text.split("## Training data")[0].split("Conditions")[0]
     assert "SQLite" not in text
     assert "Final loss" not in text
@@ -98,26 +98,26 @@ def test_what_was_not_measured_is_left_out():
 
 
 def test_a_release_has_no_figure_that_differs_from_run_to_run():
-    text = render_card({k: METRICS[k] for k in ("split", "score")}, params(), prompt="p")
+    text = render_card({k: METRICS[k] for k in ("split", "score")}, params())
     assert "Hardware" not in text
     assert "62.0 %" in text
 
 
 def test_spider_is_cited_where_it_was_used():
-    assert "yu2018spider" in render_card(METRICS, params("data=spider"), prompt="p")
-    assert "yu2018spider" not in render_card(METRICS, params(), prompt="p")
+    assert "yu2018spider" in render_card(METRICS, params("data=spider"))
+    assert "yu2018spider" not in render_card(METRICS, params())
 
 
 def test_ones_own_data_say_nothing_of_others():
-    assert "the scores say nothing of other schemas" in render_card(METRICS, params("data=custom"), prompt="p")
-    assert "other schemas" not in render_card(METRICS, params(), prompt="p")
+    assert "the scores say nothing of other schemas" in render_card(METRICS, params("data=custom"))
+    assert "other schemas" not in render_card(METRICS, params())
 
 
 @pytest.mark.parametrize("stage", ["score", "split"])
 def test_no_card_without_a_score(stage):
     metrics = {k: v for k, v in METRICS.items() if k != stage}
     with pytest.raises(UserError, match=f"metrics/{stage}.json"):
-        render_card(metrics, params(), prompt="p")
+        render_card(metrics, params())
 
 
 def test_the_usage_snippet_runs_and_says_what_the_engine_says(tmp_path, tiny_release):

@@ -29,7 +29,7 @@ def release(tmp_path):
     write_json(folder / "adapter_config.json", {"base_model_name_or_path": "models/base", "r": 16})
     write_json(folder / "tokenizer.json", {})
     metrics = {k: METRICS[k] for k in ("split", "score")}
-    write_text(folder / "README.md", render_card(metrics, params(), prompt="p"))
+    write_text(folder / "README.md", render_card(metrics, params()))
     manifest = {"files": sha256_tree(folder), "params": params(), "score": SCORE}
     write_json(folder / "manifest.json", manifest)
     for name, value in METRICS.items():
@@ -45,7 +45,7 @@ def hub(monkeypatch):
 
 
 def files_of(release):
-    # the full card's prompt needs the run's prompt options; a missing metrics folder leaves the released card
+    # a missing metrics folder leaves the released card
     return model_files(release, "me/shop", release.parent / "nowhere")
 
 
@@ -61,7 +61,6 @@ def test_a_release_goes_up_whole(release, hub):
 
 
 def test_the_published_card_has_hardware_and_place(release):
-    pytest.importorskip("text2sql.model.prompt")
     data = model_files(release, "me/shop", release.parent / "metrics")["README.md"].decode()
     assert "cpu, float32" in data
     assert 'name = "me/shop"' in data

@@ -78,7 +78,6 @@ def render_card(
     params: Mapping[str, Any],
     *,
     repository: str = "user/name",
-    prompt: str | None = None,
 ) -> str:
     """The card as Markdown with the hub's YAML header.
 
@@ -88,7 +87,6 @@ def render_card(
             without them and `text2sql publish` adds them.
         params: the run's params.yaml.
         repository: where the adapter will be (a hub name or a folder); the usage snippet loads it from there.
-        prompt: the snippet's prompt; by default rendered with the run's own prompt options.
 
     Raises:
         UserError: the run has not been scored.
@@ -111,7 +109,7 @@ def render_card(
         repository=repository,
         title=title(params),
         question=QUESTION,
-        prompt=example_prompt(params) if prompt is None else prompt,
+        prompt=example_prompt(params),
         citations=("qlora", "lora", *base_provenance(params).citations, *data_provenance(params).citations),
     )
     return f"---\n{header(metrics, params)}---\n\n{body}"

@@ -31,16 +31,13 @@ class Counts(NamedTuple):
 def level(counts: Counts) -> Level:
     """The level of Spider's thresholds."""
     one, two, others = counts
-    if two == 0:
-        if one <= 1 and others == 0:
-            return "easy"
-        if (one <= 1 and others <= 2) or (one <= 2 and others < 2):
-            return "medium"
-        if (one <= 2 and others > 2) or (one == 3 and others <= 2):
-            return "hard"
-    elif two == 1 and one <= 1 and others == 0:
-        return "hard"
-    return "extra"
+    if two:
+        return "hard" if two == 1 and one <= 1 and others == 0 else "extra"
+    if one <= 1 and others == 0:
+        return "easy"
+    if (one <= 1 and others <= 2) or (one <= 2 and others < 2):
+        return "medium"
+    return "hard" if (one <= 2 and others > 2) or (one == 3 and others <= 2) else "extra"
 
 
 def hardness(sql: str, dialect: str) -> Level:

@@ -91,7 +91,6 @@ def render_report(
     rows: Sequence[Mapping[str, Any]],
     previews: Mapping[str, Mapping[str, Any]],
     n_examples: int,
-    title: str = "Execution accuracy",
 ) -> str:
     """The report.
 
@@ -100,7 +99,6 @@ def render_report(
         rows: the rows of verdicts.jsonl.
         previews: by id, `gold` and `predicted` as `preview` makes them, of the rejected rows.
         n_examples: examples of each class of error.
-        title: what was scored.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -116,7 +114,6 @@ def render_report(
     answers = [row for row in rows if row["verdict_suite"] is not None and "confidence" in row]
     curve = risk_coverage([row["confidence"] for row in answers], [row["verdict_suite"] for row in answers])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
         score=score,
         curve=curve,
         groups=[(name, score[key]) for name, key in groups],
