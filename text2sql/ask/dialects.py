@@ -115,15 +115,11 @@ def first_line(error: SqlglotError) -> str:
 def definitions(text: str, dialect: str) -> Iterator[str]:
     """The CREATE TABLE statements, each up to its closing parenthesis (storage options follow), and ALTER TABLEs."""
     tokens = sqlglot.tokenize(text, read=dialect)
-    i = 0
-    while i < len(tokens):
-        head = [token.token_type for token in tokens[i : i + 4]]
+    for i, token in enumerate(tokens):
+        head = [following.token_type for following in tokens[i : i + 4]]
         creates = head[0] == TokenType.CREATE and TokenType.TABLE in head
         if creates or head[:2] == [TokenType.ALTER, TokenType.TABLE]:
-            last = end_of(tokens, i, creates)
-            yield text[tokens[i].start : tokens[last].end + 1]
-            i = last
-        i += 1
+            yield text[token.start : tokens[end_of(tokens, i, creates)].end + 1]
 
 
 def end_of(tokens: list[Token], start: int, creates: bool) -> int:
