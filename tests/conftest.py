@@ -22,6 +22,21 @@ from text2sql.postgres import server as postgres_server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 prepare()  # as stages do: otherwise torch's threads spin, and two test processes slow each other down
 
+
+def is_roomy(folder: Path) -> bool:
+    """Whether programs can run there, and 4 GB are free: the tests of a run take one."""
+    if not folder.is_dir():
+        return False
+    about = os.statvfs(folder)
+    return not about.f_flag & os.ST_NOEXEC and about.f_bavail * about.f_frsize > 4 * 2**30
+
+
+# What tests write lies in memory where there is room: on a disk, a copy of a thousand files costs ten times the
+# processor time, and each of MLflow's commits waits until it is written.
+USUAL = Path(tempfile.gettempdir())
+MEMORY = next(filter(is_roomy, [Path("/dev/shm")]), USUAL)
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 #: The files that take longest, the longest first. `make test` hands out whole files, so that what the tests of a file
 #: share is made once, in the order of collection: a long one at the end would keep one process busy alone.
 LONGEST = (
@@ -49,15 +64,13 @@ def same_chance():
 
 @pytest.fixture(scope="session", autouse=True)
 def one_initdb():
-    """initdb takes four fifths of the start of a server: it runs once a process, and each server copies its files, in
-    memory where there is room: written to a disk, the 1,000 files of a server cost ten times the processor time."""
-    run, temporary, usual = postgres_server._run, postgres_server._temporary, tempfile.gettempdir()
-    memory = Path("/dev/shm")
+    """initdb takes four fifths of the start of a server: it runs once a process, and each server copies its files."""
+    run, temporary = postgres_server._run, postgres_server._temporary
+    place = Path(tempfile.mkdtemp(prefix="text2sql-template-", dir=MEMORY))
 
     def in_memory():
-        return memory if tempfile.gettempdir() == usual and is_roomy(memory) else temporary()
+        return MEMORY if Path(tempfile.gettempdir()) == USUAL else temporary()
 
-    place = Path(tempfile.mkdtemp(prefix="text2sql-template-", dir=in_memory()))
     shutil.chown(place, postgres_server._identity().get("user"))
 
     def copy_cluster(command, root):
@@ -79,14 +92,6 @@ def one_initdb():
         patch.setattr(postgres_server, "_temporary", in_memory)
         yield
     shutil.rmtree(place)
-
-
-def is_roomy(folder: Path) -> bool:
-    """Whether programs can run there, and 2 GB are free: a server takes 40 MB, few live at a time."""
-    if not folder.is_dir():
-        return False
-    about = os.statvfs(folder)
-    return not about.f_flag & os.ST_NOEXEC and about.f_bavail * about.f_frsize > 2 * 2**30
 
 
 @pytest.fixture(scope="module")

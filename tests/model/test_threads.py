@@ -65,6 +65,8 @@ def test_importing_changes_nothing_in_the_process():
         importlib.import_module(name)
     process = multiprocessing.get_context("fork").Process(target=import_all)
     process.start()
+    process.join(300)
+    process.kill()  # has an effect only where something hangs
     process.join()
     assert process.exitcode == 0
     called = [path for path in (PROJECT / "text2sql").rglob("*.py") if "mallopt" in path.read_text()]

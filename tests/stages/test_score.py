@@ -19,7 +19,7 @@ COPY singer FROM stdin;
 \\.
 """
 PARAMS = """
-score: {timeout_seconds: 1.0, max_rows: 1000, workers: 2, exact_match: true, examples: 10}
+score: {timeout_seconds: 0.6, max_rows: 1000, workers: 2, exact_match: true, examples: 10}
 """
 #: gold, predicted, suite, strict, reason, error
 CASES = [
