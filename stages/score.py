@@ -101,12 +101,11 @@ def score_predictions(options: ScoreOptions) -> str:
     score = score_figures(verdicts)
     if score["n"] == 0:
         raise UserError(f"none of {len(rows)} gold queries gave a result", f"see {PREDICTIONS}")
+    scored = []
     if calibration := calibrated(verdicts, validation):
         scored = [row for row in verdicts if row["verdict_suite"] is not None]
         score["confidence"] = confidence_figures(scored, calibration)
-        write_text(CONFIDENCE_CSV, risk_csv(scored))
-    else:
-        write_text(CONFIDENCE_CSV, risk_csv([]))
+    write_text(CONFIDENCE_CSV, risk_csv(scored))
     write_jsonl(VERDICTS, verdicts)
     write_text(VERDICTS_CSV, to_csv(verdicts))
     write_text(ACCURACY_CSV, accuracy_csv(score))

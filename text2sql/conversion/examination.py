@@ -114,11 +114,6 @@ def examine(query: str, on: Engines, generated: bool = False) -> Outcome:
     return outcome
 
 
-def examine_all(queries: Iterable[str], on: Engines, generated: bool = False) -> dict[str, Outcome]:
-    """The outcome of each query."""
-    return {query: examine(query, on, generated) for query in queries}
-
-
 def examine_everywhere(
     queries: Iterable[str],
     schema: Schema,
@@ -131,14 +126,14 @@ def examine_everywhere(
     from text2sql.conversion.synthetic import fill, without_constraints
 
     with both_engines(schema, source, lines, running, seconds) as on:
-        outcomes = examine_all(queries, on)
+        outcomes = {query: examine(query, on) for query in queries}
     if empty := [query for query, outcome in outcomes.items() if outcome.empty]:
         schema = without_constraints(schema)
         filled = fill(source, schema, empty)
         lines = "".join(dump(filled, schema)).splitlines(keepends=True)
         with closing(filled.connection), both_engines(schema, filled, lines, running, seconds) as on:
-            for query, outcome in examine_all(empty, on, generated=True).items():
-                outcomes[query] = outcomes[query].with_generated(outcome)
+            for query in empty:
+                outcomes[query] = outcomes[query].with_generated(examine(query, on, generated=True))
     return outcomes
 
 

@@ -64,9 +64,9 @@ def _fits_in_floating_point(tree: exp.Expression, sqlite: Result, execute: Execu
     sums = [node for node in tree.find_all(exp.Sum, exp.Avg) if not isinstance(node.this, exp.Distinct | exp.Star)]
     for node in sums:
         node.set("this", cast(node.this, "double precision"))
-    floating = execute(postgres_text(tree)) if sums else Result(error="no sums")
-    rows = as_stored(sqlite.rows, floating.rows) if not floating.error else []
-    return not floating.error and same_rows(rows, floating.rows, ordered=bool(tree.args.get("order")))
+    if not sums or (floating := execute(postgres_text(tree))).error:
+        return False
+    return same_rows(as_stored(sqlite.rows, floating.rows), floating.rows, ordered=bool(tree.args.get("order")))
 
 
 def _difference(sqlite: Rows, postgres: Rows) -> str:

@@ -11,6 +11,7 @@ from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import number_or_null, text_of
 from text2sql.conversion.dialect.grouping import expand_star, grouped
 from text2sql.conversion.dialect.tree import (
+    call,
     cast,
     identifier,
     is_null,
@@ -36,29 +37,23 @@ def distinct_order(tree: exp.Expression) -> exp.Expression:
             continue  # every column is selected
         if starred:
             expand_star(select)
-        selected, names = (
-            [p.unalias() for p in select.expressions],
-            {lower(p.alias_or_name) for p in select.expressions},
-        )
+        selected = [p.unalias() for p in select.expressions]
+        names = {lower(p.alias_or_name) for p in select.expressions}
         foreign = [o for o in order.expressions if not _is_selected(o.this, selected, names)]
         if not foreign:
             continue
-        computed = [o for o in foreign if all(_is_selected(c, selected, names) for c in o.this.find_all(exp.Column))]
-        if grouped(select):
+        select.set("distinct", None)
+        if grouped(select):  # where all that is grouped by is selected, no two rows are the same
             group = select.args.get("group")
             if not group or not all(item in selected for item in group.expressions):
                 raise Rejected("DISTINCT groups sorted by something that is not selected")
-            select.set("distinct", None)  # all that is grouped by is selected: no two rows are the same
             continue
-        select.set("distinct", None)
         select.set("group", exp.Group(expressions=[item.copy() for item in selected]))
         for item in foreign:
-            if item in computed:  # from the selected columns alone
-                continue
-            extreme = exp.Max if item.args.get("desc") else exp.Min
-            choices = exp.Anonymous(this="array_agg", expressions=[item.this.copy()])
-            item.meta["choices"] = with_type(choices, TEXT)  # of which SQLite takes any
-            item.set("this", extreme(this=item.this.copy()))
+            if not all(_is_selected(c, selected, names) for c in item.this.find_all(exp.Column)):
+                extreme = exp.Max if item.args.get("desc") else exp.Min
+                item.meta["choices"] = call("array_agg", item.this, type_=TEXT)  # of which SQLite takes any
+                item.set("this", extreme(this=item.this.copy()))
     return tree
 
 

@@ -7,13 +7,13 @@ the words come from the identifiers and the roles from the values.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from text2sql.conversion.databases.infer import text_form
 from text2sql.data.mini.domain import Domain
 from text2sql.data.mini.english import plural, singular, spoken
 from text2sql.schema import Column, Schema, kind_of, quote
@@ -244,20 +244,13 @@ def infer_role(words: str, values: Sequence[Any], is_key: bool) -> Role:
         if set(known) <= {0, 1}:
             return "flag"
         return "year" if "year" in words and all(1000 < v < 2200 for v in known) else "number"
-    if all(isinstance(v, str) and _is_date(v) for v in known):
+    if all(isinstance(v, str) and text_form(v) == "date" for v in known):
         return "date"
     distinct = len(set(known))
     repeated = distinct <= MAX_CATEGORIES and distinct < 0.7 * len(known)
     if repeated and words not in LABELS and words not in ("first name", "last name"):
         return "category"
     return "text"
-
-
-def _is_date(value: str) -> bool:
-    try:
-        return bool(datetime.date.fromisoformat(value))
-    except ValueError:
-        return False
 
 
 def noun_of(table: str) -> tuple[str, str]:
