@@ -39,7 +39,7 @@ from typing import Any, Literal
 import yaml
 
 from text2sql.config import flatten, read_params, require, section
-from text2sql.errors import UserError
+from text2sql.errors import UserError, exits
 from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
 
 if typing.TYPE_CHECKING:
@@ -636,10 +636,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--uri", help="an MLflow server other than that of params.yaml")
     parser.add_argument("--traces", action="store_true", help="each scored question as a trace, too: minutes")
     given = parser.parse_args(arguments)
-    try:
+    with exits("tracking"):
         sync(given.uri, given.traces)
-    except UserError as error:
-        sys.exit(f"tracking: {error}")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ from sqlglot.errors import SqlglotError
 
 from text2sql.sql import parse
 
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-
 
 def decoded(content: bytes) -> str:
     """The text of a file: by its byte-order mark, or else as UTF-8, or else as Windows-1252, which reads anything."""
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode(encoding)
+        return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
 

@@ -176,13 +176,9 @@ class Picker:
         own = attribute.phrases.get("most" if descending else "least")
         own = self.any(own) if isinstance(own, list) else own
         adjective = own if own and self.chance(0.7) else None
-        if attribute.role in ("date", "year"):
-            extreme = "[latest|most recent]" if descending else "earliest"
-        elif measure(attribute) != attribute.words:
-            extreme = "[most|highest number of|largest number of]" if descending else "[fewest|lowest number of]"
-        else:
-            extreme = "[highest|highest|largest|greatest]" if descending else "[lowest|lowest|smallest]"
-        return adjective, f"{self.say(extreme)} {attribute.words}"
+        is_time, is_count = attribute.role in ("date", "year"), measure(attribute) != attribute.words
+        extremes = _FILE["extremes"]["time" if is_time else "count" if is_count else "number"]
+        return adjective, f"{self.say(extremes[not descending])} {attribute.words}"
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
