@@ -193,8 +193,8 @@ def expand_star(select: exp.Select) -> None:
     select.set("expressions", columns)
 
 
-def _group_keys(select: exp.Select) -> tuple[list[exp.Expression], set[int]]:
-    """The grouped expressions, with aliases and places followed, and the bounds (by id) that are grouped columns."""
+def _group_keys(select: exp.Select) -> tuple[list[exp.Expression], set[Bound]]:
+    """The grouped expressions, with aliases and places followed, and those that are columns."""
     group = select.args.get("group")
     items = []
     for item in group.expressions if group else ():
@@ -203,17 +203,18 @@ def _group_keys(select: exp.Select) -> tuple[list[exp.Expression], set[int]]:
         elif isinstance(item, exp.Column) and item.meta.get("alias") is not None:
             item = next((p.unalias() for p in select.expressions if p.alias == item.name), item)
         items.append(item.unnest() if isinstance(item, exp.Paren) else item)
-    return items, {id(item.meta["bound"]) for item in items if isinstance(item, exp.Column) and "bound" in item.meta}
+    return items, {item.meta["bound"] for item in items if isinstance(item, exp.Column) and "bound" in item.meta}
 
 
 def _bare(select: exp.Select) -> list[exp.Column]:
     """Columns outside aggregates that the groups do not determine for PostgreSQL."""
     items, columns = _group_keys(select)
-    determined = _determined(select, columns)
+    keyed = (origin for origin in select.meta["scope"].origins if origin.table and origin.table.primary_key)
+    determined = {origin for origin in keyed if columns.issuperset(origin.bounds(origin.table.primary_key))}
 
     def is_free(node: exp.Column) -> bool:
         bound = node.meta.get("bound")
-        return bound is not None and id(bound) not in columns and id(bound.origin) not in determined
+        return bound is not None and bound not in columns and bound.origin not in determined
 
     beside = [n for n in own_of_result(select, exp.Column) if n.meta.get("own") and not _inside(n, select, items)]
     return [*filter(is_free, beside), *filter(is_free, _outer_references(select))]
@@ -237,12 +238,6 @@ def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression
     return False
 
 
-def _determined(select: exp.Select, columns: set[int]) -> set[int]:
-    """The origins (by id) of which a group holds one row only, because their primary key is grouped by."""
-    keyed = (origin for origin in select.meta["scope"].origins if origin.table and origin.table.primary_key)
-    return {id(origin) for origin in keyed if all(id(b) in columns for b in origin.bounds(origin.table.primary_key))}
-
-
 def _conditions(select: exp.Select) -> Iterable[exp.Expression]:
     """What every row of the query fulfils: the parts of WHERE and of the conditions of inner joins."""
     conditions = [select.args["where"].this] if select.args.get("where") else []
@@ -253,28 +248,28 @@ def _conditions(select: exp.Select) -> Iterable[exp.Expression]:
         yield from condition.flatten() if isinstance(condition, exp.And) else [condition]
 
 
-def _equalities(select: exp.Select) -> list[tuple[int, int]]:
-    """Pairs of bounds (by id) that are equal in every row."""
+def _equalities(select: exp.Select) -> list[set[Bound]]:
+    """Pairs of columns that are equal in every row."""
     sides = [(part.this, part.expression) for part in _conditions(select) if isinstance(part, exp.EQ)]
     both = [pair for pair in sides if all(isinstance(side, exp.Column) and side.meta.get("bound") for side in pair)]
-    return [(id(left.meta["bound"]), id(right.meta["bound"])) for left, right in both]
+    return [{left.meta["bound"], right.meta["bound"]} for left, right in both]
 
 
-def _equal_columns(select: exp.Select, columns: set[int]) -> set[int]:
+def _equal_columns(select: exp.Select, columns: set[Bound]) -> set[Bound]:
     """`columns` and those that are equal to them, or constant, or in a row that they determine."""
     known, before = set(columns), -1
     for part in _conditions(select):
         if isinstance(part, exp.EQ) and isinstance(part.this, exp.Column) and isinstance(part.expression, exp.Literal):
-            known.add(id(part.this.meta.get("bound")))
+            known.add(part.this.meta.get("bound"))
     pairs = _equalities(select)
     while len(known) != before:
         before = len(known)
         for pair in pairs:
-            if known.intersection(pair):
-                known.update(pair)
+            if known & pair:
+                known |= pair
         for origin in select.meta["scope"].origins:
-            if any(all(id(bound) in known for bound in origin.bounds(key)) for key in origin.identifying()):
-                known |= {id(bound) for bound in origin.columns.values()}
+            if any(known.issuperset(origin.bounds(key)) for key in origin.identifying()):
+                known.update(origin.columns.values())
     return known
 
 
@@ -284,11 +279,11 @@ def _extend(select: exp.Select, group: exp.Group, bare: list[exp.Column]) -> lis
     known = _equal_columns(select, columns)
     rest, added = [], []
     for node in bare:
-        if id(node.meta["bound"]) not in known:
+        if node.meta["bound"] not in known:
             rest.append(node)
         elif node not in group.expressions and node not in added:
             added.append(node)
-    for origin in {id(n.meta["bound"].origin): n.meta["bound"].origin for n in added}.values():
+    for origin in dict.fromkeys(node.meta["bound"].origin for node in added):
         if not _swap_key(select, group, origin, added):
             _by_primary_key(select, group, origin, added)
     for node in added:
@@ -302,10 +297,10 @@ def _swap_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[
     if len(key) != 1:
         return False
     (wanted,) = origin.bounds(key)
-    equal = [{*pair} for pair in _equalities(select)]
+    equal = _equalities(select)
     for item in group.expressions:
         bound = item.meta.get("bound")
-        if bound is None or not any({id(bound), id(wanted)} <= pair for pair in equal):
+        if bound is None or not any({bound, wanted} <= pair for pair in equal):
             continue
         if any(c.meta.get("bound") is bound for part in _result(select) for c in part.find_all(exp.Column)):
             continue

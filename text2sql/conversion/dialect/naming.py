@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.scope import Bound
+from text2sql.conversion.dialect.scope import Bound, Origin
 from text2sql.conversion.dialect.tree import identifier, rule, selects, string, wrap
 
 COMPARISONS = exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE
@@ -85,9 +85,9 @@ def _move_conditions(joined: list[exp.Join]) -> None:
         condition = join.args.get("on")
         if condition is None:
             continue
-        later = {id(o): n for n in range(place + 1, len(joined)) for o in joined[n].meta["origins"]}
+        later = {o: n for n in range(place + 1, len(joined)) for o in joined[n].meta["origins"]}
         parts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
-        targets = [max((later.get(id(b.origin), place) for b in _bounds(part)), default=place) for part in parts]
+        targets = [max((later.get(b.origin, place) for b in _bounds(part)), default=place) for part in parts]
         if all(target == place for target in targets):
             continue
         if any(j.side for j in joined):
@@ -125,12 +125,12 @@ def _plain(join: exp.Join) -> None:
 
 def derived_names(tree: exp.Expression) -> exp.Expression:
     """A column of a derived table keeps its name whatever expression it has become, where the query refers to it."""
-    used: dict[int, set[str]] = {}
+    used: dict[Origin, set[str]] = {}
     for bound in _bounds(tree):
-        used.setdefault(id(bound.origin), set()).add(bound.name)
+        used.setdefault(bound.origin, set()).add(bound.name)
     for item in tree.find_all(exp.Subquery, exp.CTE):
         readers = [t for t in tree.find_all(exp.Table) if t.name == item.alias] if isinstance(item, exp.CTE) else [item]
-        names = {name for reader in readers for name in used.get(id(reader.meta.get("origin")), ())}
+        names = {name for reader in readers for name in used.get(reader.meta.get("origin"), ())}
         first = item.this
         while isinstance(first, exp.SetOperation | exp.Subquery):
             first = first.this
