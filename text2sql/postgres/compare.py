@@ -22,7 +22,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -167,8 +167,7 @@ def same_rows(left: Rows, right: Rows, ordered: bool, any_column_order: bool = F
         return True
     if len(left[0]) != len(right[0]):
         return False
-    tables = _Tables(left, right, len(left[0]))
-    return tables.equal_in_order(any_column_order) if ordered else tables.equal_as_bags(any_column_order)
+    return _Tables(left, right, ordered).are_equal(any_column_order)
 
 
 def same_value(left: Any, right: Any) -> bool:
@@ -233,41 +232,32 @@ def _float(number: Any) -> float:
 
 
 class _Tables:
-    """Two tables of `width` columns and equally many rows, prepared for comparison.
+    """Two tables of equally many columns and rows, prepared for comparison; if `ordered`, row i is held against row i.
 
     Each value gets a small integer, its class; values within the tolerance of each other, directly or by a chain of
     neighbours, share one. Different classes mean different values, so classes do all the searching. Only where a class
     holds several values is a pairing found this way checked against the values themselves.
     """
 
-    def __init__(self, left: list[tuple], right: list[tuple], width: int) -> None:
-        self.left, self.right, self.width = left, right, width
+    def __init__(self, left: list[tuple], right: list[tuple], ordered: bool) -> None:
+        self.left, self.right, self.width = left, right, len(left[0])
         classes, self.is_exact = _classes([value for rows in (left, right) for row in rows for value in row])
-        self.left_columns = [[classes[row[i]] for row in left] for i in range(width)]
-        self.right_columns = [[classes[row[i]] for row in right] for i in range(width)]
+        self.left_columns = [[classes[row[i]] for row in left] for i in range(self.width)]
+        self.right_columns = [[classes[row[i]] for row in right] for i in range(self.width)]
+        #: the group of each row: only rows of one group may be paired
+        self.groups = list(range(len(left))) if ordered else [0] * len(left)
 
-    def equal_in_order(self, any_column_order: bool) -> bool:
-        """Whether row i equals row i for all i, under one order of the columns."""
-
-        def same(i: int, j: int) -> bool:
-            if self.left_columns[i] != self.right_columns[j]:
-                return False
-            return self.is_exact or all(_close(a[i], b[j]) for a, b in zip(self.left, self.right, strict=True))
-
-        if not any_column_order:
-            return all(same(i, i) for i in range(self.width))
-        return _can_pair(self.width, same)
-
-    def equal_as_bags(self, any_column_order: bool) -> bool:
+    def are_equal(self, any_column_order: bool) -> bool:
         """Whether the rows can be paired off, under one order of the columns."""
-        if not any_column_order:
-            return self._paired(list(range(self.width)))
-        return self._search()
+        return self._search() if any_column_order else self._paired(list(range(self.width)))
 
     def _search(self) -> bool:
         """Backtracking over the columns. Rows that agree on the columns placed so far form a group; another column fits
         only if it splits the groups alike on both sides, which leaves hardly ever more than one choice."""
-        left_bags, right_bags = ([_bag(c) for c in columns] for columns in (self.left_columns, self.right_columns))
+        left_bags, right_bags = (
+            [_bag(zip(self.groups, c, strict=True)) for c in columns]
+            for columns in (self.left_columns, self.right_columns)
+        )
         fits = [[j for j in range(self.width) if left_bags[i] == right_bags[j]] for i in range(self.width)]
         # The columns that say most come first: few places to go, then many different values.
         order = sorted(range(self.width), key=lambda i: (len(fits[i]), -len(left_bags[i])))
@@ -293,23 +283,22 @@ class _Tables:
                     return True
             return False
 
-        nothing = [0] * len(self.left)
-        return all(fits) and place(0, nothing, nothing, {})
+        return all(fits) and place(0, self.groups, self.groups, {})
 
     def _paired(self, order: list[int]) -> bool:
         """Whether the rows can be paired off, column i of the left being column `order[i]` of the right."""
-        left_keys = list(zip(*self.left_columns, strict=True))
-        right_keys = list(zip(*(self.right_columns[j] for j in order), strict=True))
+        left_keys = list(zip(self.groups, *self.left_columns, strict=True))
+        right_keys = list(zip(self.groups, *(self.right_columns[j] for j in order), strict=True))
         if _bag(left_keys) != _bag(right_keys):
             return False
         if self.is_exact:
             return True
         right_rows = [tuple(row[j] for j in order) for row in self.right]
-        groups: dict[tuple[int, ...], tuple[list[tuple], list[tuple]]] = {}
+        alike: dict[tuple[int, ...], tuple[list[tuple], list[tuple]]] = {}
         for side, (keys, rows) in enumerate(((left_keys, self.left), (right_keys, right_rows))):
             for key, row in zip(keys, rows, strict=True):
-                groups.setdefault(key, ([], []))[side].append(row)
-        return all(_pair_alike(left, right) for left, right in groups.values())
+                alike.setdefault(key, ([], []))[side].append(row)
+        return all(_pair_alike(left, right) for left, right in alike.values())
 
 
 def _bag(items: Iterable[Hashable]) -> dict[Hashable, int]:
@@ -357,23 +346,18 @@ def _pair_alike(left: list[tuple], right: list[tuple]) -> bool:
     def equal(i: int, j: int) -> bool:
         return all(map(_close, left[i], right[j]))
 
-    left, right = sorted(left), sorted(right)
-    if all(equal(i, i) for i in range(len(left))):
-        return True
-    return len(left) <= MAX_PAIRED and _can_pair(len(left), equal)
-
-
-def _can_pair(size: int, edge: Callable[[int, int], bool]) -> bool:
-    """Whether each of `size` things on the left has a partner of its own on the right (augmenting paths)."""
-    partner: dict[int, int] = {}
-
     def assign(i: int, seen: set[int]) -> bool:
-        for j in range(size):
-            if j not in seen and edge(i, j):
+        """Give row i of the left a partner of its own on the right (augmenting paths)."""
+        for j in range(len(right)):
+            if j not in seen and equal(i, j):
                 seen.add(j)
                 if j not in partner or assign(partner[j], seen):
                     partner[j] = i
                     return True
         return False
 
-    return all(assign(i, set()) for i in range(size))
+    left, right = sorted(left), sorted(right)
+    if all(equal(i, i) for i in range(len(left))):
+        return True
+    partner: dict[int, int] = {}
+    return len(left) <= MAX_PAIRED and all(assign(i, set()) for i in range(len(left)))

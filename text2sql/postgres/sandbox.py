@@ -42,7 +42,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from text2sql.config import require
@@ -112,8 +111,16 @@ CODES = {
     "57P": "lost",  # the session was ended, or the server
 }
 
-#: One REVOKE for all: some 600 functions. Those that run SQL out of a string, or tell of other sessions, are stable.
-REVOKE_FUNCTIONS = """
+#: Takes from PUBLIC what nobody needs to read tables, and gives the role that. One REVOKE for all functions, some 600;
+#: those that run SQL out of a string, or tell of other sessions, are stable.
+CLOSE_DOWN = """
+REVOKE ALL ON DATABASE {database}, postgres, template1 FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+REVOKE ALL ON LANGUAGE sql, plpgsql FROM PUBLIC;
+REVOKE ALL ON {hidden} FROM PUBLIC;
+GRANT CONNECT ON DATABASE {database} TO {role};
+GRANT USAGE ON SCHEMA public TO {role};
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
 DO $$
 DECLARE functions text;
 BEGIN
@@ -143,8 +150,8 @@ class Limits:
     memory_bytes: int = 512 * 2**20
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in dataclasses.fields(self)):
-            require(getattr(self, name) > 0, f"{name} must be positive")
+        for name, value in vars(self).items():
+            require(value > 0, f"{name} must be positive")
 
 
 class Sandbox:
@@ -164,9 +171,7 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             while self._idle:
                 self._idle.popitem()[1][1].close()
@@ -179,21 +184,16 @@ class Sandbox:
         Raises:
             UserError: there is no such database.
         """
-        result = self._execute(database, sql)
-        for _ in range(LOST_SESSIONS):  # it ended with the server's crash: another query's doing, or the system's
-            if result.error != "lost":
+        for _ in range(1 + LOST_SESSIONS):
+            session = self._take(database)
+            result = session.execute(sql, self.limits)
+            if session.is_clean():
+                self._give_back(database, session)
+            else:
+                session.close()
+            if result.error != "lost":  # it ended with the server's crash: another query's doing, or the system's
                 break
             time.sleep(0.1)
-            result = self._execute(database, sql)
-        return result
-
-    def _execute(self, database: str, sql: str) -> Result:
-        session = self._take(database)
-        result = session.execute(sql, self.limits)
-        if session.is_clean():
-            self._give_back(database, session)
-        else:
-            session.close()
         return result
 
     def _take(self, database: str) -> _Session:
@@ -422,12 +422,18 @@ def _superuser(server: Server, database: str = "postgres") -> Iterator[Connectio
 
 
 def _close_down(server: Server, database: str, limits: Limits) -> str:
-    """Take from PUBLIC what nobody needs to read tables, and make the role that may; returns its name."""
+    """Make the role that may read the tables, and close the database to others; returns the role's name."""
     from psycopg import sql
 
     mark = hashlib.sha256(repr((database, limits)).encode()).hexdigest()[:12]
     role = f"sandbox_{mark}"
-    names = {"role": sql.Identifier(role), "database": sql.Identifier(database)}
+    names = {
+        "role": sql.Identifier(role),
+        "database": sql.Identifier(database),
+        "hidden": sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in HIDDEN),
+        "allowed": sql.Literal(ALLOWED),
+        "refused": sql.Literal(REFUSED_TYPES),
+    }
     settings = {
         "default_transaction_read_only": "on",
         "statement_timeout": f"{round(limits.timeout_seconds * 1000)}ms",
@@ -452,18 +458,7 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
         for name, value in settings.items():
             setting = {"name": sql.Identifier(name), "value": sql.Literal(value)}
             connection.execute(sql.SQL("ALTER ROLE {role} SET {name} = {value}").format(**names, **setting))
-        connection.execute(
-            sql.SQL("REVOKE ALL ON DATABASE {database}, postgres, template1 FROM PUBLIC").format(**names)
-        )
-        connection.execute(sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
-        connection.execute(sql.SQL("REVOKE ALL ON LANGUAGE sql, plpgsql FROM PUBLIC"))
-        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names))
-        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {role}").format(**names))
-        connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}").format(**names))
-        hidden = sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in HIDDEN)
-        connection.execute(sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(hidden))
-        lists = {"allowed": sql.Literal(ALLOWED), "refused": sql.Literal(REFUSED_TYPES)}
-        connection.execute(sql.SQL(REVOKE_FUNCTIONS).format(**lists))
+        connection.execute(sql.SQL(CLOSE_DOWN).format(**names))
     return role
 
 

@@ -124,9 +124,8 @@ def _run(command: list[str | Path], root: Path) -> None:
     Raises:
         UserError: it failed; with its last words.
     """
-    environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(root), "LC_ALL": "C", "TZ": "UTC"}
-    if "LD_LIBRARY_PATH" in os.environ:
-        environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+    environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    environment |= {"HOME": str(root), "LC_ALL": "C", "TZ": "UTC"}
     output = root / "output"
     with output.open("w+") as said:  # a file, not a pipe: the server inherits it and would keep a pipe open
         done = subprocess.run(
@@ -141,9 +140,8 @@ def _run(command: list[str | Path], root: Path) -> None:
     if done.returncode:
         log = root / "log"
         words = output.read_text() + (log.read_text() if log.exists() else "")
-        remedy = (
-            f"free space in {root.parent}, or set TMPDIR to a folder with room" if "No space" in words else "see above"
-        )
+        full = f"free space in {root.parent}, or set TMPDIR to a folder with room"
+        remedy = full if "No space" in words else "see above"
         raise UserError(f"PostgreSQL did not start: {Path(command[0]).name}: {words[-800:].strip()}", remedy)
 
 
@@ -181,12 +179,8 @@ def clean_stale() -> list[Path]:
             with (root / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 watchdog.stop(root)
-        except BlockingIOError:
-            continue  # its owner lives
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except PermissionError:
-            continue  # another user's
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue  # its owner lives, it was removed meanwhile, or is another user's
         removed.append(root)
     return removed
 
