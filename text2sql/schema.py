@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from text2sql.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 #: pg_get_keywords() of PostgreSQL 18 without the unreserved ones (its category U). Some of these words may stand bare
 #: as a column's name, but not everywhere (`select 1 time`); quote_ident quotes them all.
@@ -151,29 +155,16 @@ class Schema:
         return next((t for t in self.tables if t.name == name), None)
 
 
+@functools.cache
+def _adapter(cls: type) -> TypeAdapter:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
 def from_dict(value: dict[str, Any]) -> Schema:
     """The inverse of `dataclasses.asdict`."""
-
-    def column(v: dict[str, Any]) -> Column:
-        lists = {key: tuple(v.get(key, ())) for key in ("samples", "storage", "choices")}
-        return Column(**{**v, **lists})
-
-    def foreign_key(v: dict[str, Any]) -> ForeignKey:
-        pairs = {"columns": tuple(v["columns"]), "referred_columns": tuple(v["referred_columns"])}
-        return ForeignKey(**{**v, **pairs})
-
-    def table(v: dict[str, Any]) -> Table:
-        return Table(
-            **{
-                **v,
-                "columns": tuple(column(c) for c in v["columns"]),
-                "primary_key": tuple(v["primary_key"]),
-                "foreign_keys": tuple(foreign_key(k) for k in v["foreign_keys"]),
-                "unique": tuple(tuple(columns) for columns in v.get("unique", ())),
-            }
-        )
-
-    return Schema(value["db_id"], tuple(table(t) for t in value["tables"]), tuple(value["notes"]))
+    return _adapter(Schema).validate_python(value)
 
 
 def write_index(path: Path, schemas: dict[str, Schema]) -> None:
@@ -188,4 +179,4 @@ def write_index(path: Path, schemas: dict[str, Schema]) -> None:
 
 def read_index(path: Path) -> dict[str, Schema]:
     """Read what `write_index` wrote."""
-    return {db_id: from_dict(value) for db_id, value in read_json(path).items()}
+    return _adapter(dict[str, Schema]).validate_python(read_json(path))
