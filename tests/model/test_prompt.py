@@ -72,6 +72,17 @@ def test_comments_and_allowed_values_are_shown_on_one_line():
     assert from_dict(dataclasses.asdict(shop)) == shop
 
 
+def test_a_view_is_shown_as_one():
+    rich = Table("rich", "rich", (Column("name", "name", "text"),), kind="view", comment="who owes nothing")
+    shop = Schema("shop", (rich, dataclasses.replace(rich, name="r2", kind="virtual")))
+    lines = render(shop, "?", PromptOptions("ddl", 0, comments=True), "mistral").splitlines()
+    assert (lines[1], lines[4]) == (
+        "create view rich ( -- who owes nothing",
+        "create table r2 ( -- who owes nothing",
+    )
+    assert "create table rich (\n" in render(shop, "?", PromptOptions("ddl", 0), "mistral")
+
+
 @pytest.mark.parametrize(
     ("name", "written"), [("a1", "a1"), ("user", '"user"'), ("A", '"A"'), ('a"b', '"a""b"'), ("1a", '"1a"')]
 )

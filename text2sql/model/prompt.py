@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from text2sql.config import require
+from annotated_types import Ge, Le
+
 from text2sql.model.qualifiers import by_table
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Column, Schema, Table, quote
@@ -60,15 +61,11 @@ class PromptOptions:
     """conf/prompt. `style` is recorded with every adapter: one with another form of the schema is refused."""
 
     style: Literal["ddl"]
-    samples: int
+    samples: Annotated[int, Ge(0), Le(20)]
     # Both as in adapters from before there was a choice.
     qualifiers: Qualifiers = "aliases"
-    values: int = 0
+    values: Annotated[int, Ge(0), Le(20)] = 0
     comments: bool = False
-
-    def __post_init__(self) -> None:
-        require(0 <= self.samples <= 20, "samples must be between 0 and 20")
-        require(0 <= self.values <= 20, "values must be between 0 and 20")
 
 
 def render(schema: Schema, question: str, options: PromptOptions, template: str) -> str:
@@ -133,7 +130,10 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> lis
 
 
 def ddl(table: Table, options: PromptOptions) -> str:
-    """CREATE TABLE, one line a column, keys as PostgreSQL writes them, what is known of a column behind `--`."""
+    """CREATE TABLE, one line a column, keys as PostgreSQL writes them, what is known of a column behind `--`.
+
+    A view, which has no keys, differs by its first words: `create view rich (`, as many tokens as `create table`.
+    """
     single = table.primary_key[0] if len(table.primary_key) == 1 else None
     lines = []
     for column in table.columns:
@@ -150,7 +150,8 @@ def ddl(table: Table, options: PromptOptions) -> str:
         for (text, remark), comma in zip(lines, commas, strict=True)
     )
     about = _one_line(table.comment, COMMENT_LENGTH) if options.comments else ""
-    return f"create table {quote(table.name)} (" + (f" -- {about}" if about else "") + f"\n{body}\n);"
+    relation = "view" if options.comments and table.kind == "view" else "table"
+    return f"create {relation} {quote(table.name)} (" + (f" -- {about}" if about else "") + f"\n{body}\n);"
 
 
 def _remark(column: Column, options: PromptOptions) -> str:
