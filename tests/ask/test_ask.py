@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from tests.model.held import accepts
 from tests.schemas import parse
 from tests.scripted import Scripted
 from text2sql.ask.catalog import Target
@@ -323,7 +324,7 @@ def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
     def admits(condition, question, read):
         tokens = engine.tokenizer(f"SELECT name FROM customers WHERE {condition}", add_special_tokens=False).input_ids
         prompt = AskedPrompt([], question, place.schema, place.schema, Target(read=read))
-        return engine._constraint(prompt).accepts(tokens)
+        return accepts(engine._constraint(prompt), tokens)
 
     with open_place(str(EXAMPLES / "shop.sqlite")) as place:
         read = place.target.read

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.model.held import accepts
 from text2sql.errors import UserError
 from text2sql.model.constraint import Constraints, allowed_tokens
 from text2sql.model.prompt import PromptOptions, completion
@@ -93,7 +94,7 @@ def constraints(tiny_tokenizer):
 @pytest.mark.parametrize(("sql", "is_query"), [(sql, True) for sql in ACCEPTED] + [(sql, False) for sql in REFUSED])
 def test_grammar(constraints, tiny_tokenizer, sql, is_query):
     tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
-    assert constraints.of(SHOP).accepts(tokens) is is_query
+    assert accepts(constraints.of(SHOP), tokens) is is_query
 
 
 BY_TABLE = [
@@ -119,20 +120,20 @@ BY_TABLE = [
 @pytest.mark.parametrize(("sql", "is_query"), BY_TABLE)
 def test_grammar_with_tables_for_qualifiers(constraints, tiny_tokenizer, sql, is_query):
     tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
-    assert constraints.of(SHOP, "tables").accepts(tokens) is is_query
+    assert accepts(constraints.of(SHOP, "tables"), tokens) is is_query
 
 
 def test_schemas_that_differ_in_keys_only_have_constraints_of_their_own(constraints, tiny_tokenizer):
     keyless = Schema("shop", tuple(dataclasses.replace(t, primary_key=()) for t in SHOP.tables))
     tokens = tiny_tokenizer("SELECT name FROM shop GROUP BY id", add_special_tokens=False)["input_ids"]
-    assert constraints.of(SHOP, "tables").accepts(tokens)
-    assert not constraints.of(keyless, "tables").accepts(tokens)
+    assert accepts(constraints.of(SHOP, "tables"), tokens)
+    assert not accepts(constraints.of(keyless, "tables"), tokens)
 
 
 def test_a_schema_of_many_tables_still_has_a_grammar(constraints, tiny_tokenizer):
     many = Schema("many", tuple(table(f"t_{i}", "id integer", f"c_{i} text") for i in range(200)))
     tokens = tiny_tokenizer("SELECT c_7 FROM t_7", add_special_tokens=False)["input_ids"]
-    assert constraints.of(many, "tables").accepts(tokens)
+    assert accepts(constraints.of(many, "tables"), tokens)
 
 
 def allowed_next(constraint, vocabulary):
@@ -245,7 +246,7 @@ def test_gold_queries_that_it_excludes(constraints, tiny_tokenizer, qualifiers):
     for db_id, gold in golds:
         sql = completion(gold, schemas[db_id], PromptOptions("ddl", 0, qualifiers))
         tokens = tiny_tokenizer(sql, add_special_tokens=False)["input_ids"]
-        if not constraints.of(schemas[db_id], qualifiers).accepts(tokens):
+        if not accepts(constraints.of(schemas[db_id], qualifiers), tokens):
             refused.append((db_id, sql))
     print(f"{qualifiers}: {len(refused)} of {len(golds)} refused", *refused, sep="\n")
     assert len(refused) <= (0.015 if qualifiers == "tables" else 0) * len(golds), refused[:3]

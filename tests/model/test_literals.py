@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.model.held import admits
 from text2sql.model.literals import Literals
-from text2sql.model.references import References
+from text2sql.model.references import Reading, References
 from text2sql.schema import Column, Schema, Table
 
 CARS = Schema(
@@ -27,7 +28,7 @@ QUESTION = "Which Volvo or Saab of Little Town is not from 'USA' ?"
 
 
 def reading(sql):
-    return References(CARS).start(Literals(CARS, QUESTION, 9)).after(sql)
+    return Reading(References(CARS), Literals(CARS, QUESTION, 9)).after(sql)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +77,4 @@ def test_a_value_is_not_taken_twice():
 
 
 def test_without_a_question_any_text_will_do():
-    assert References(CARS).admits("SELECT id FROM car WHERE make = 'Toyota'", ended=True)
+    assert admits(References(CARS), "SELECT id FROM car WHERE make = 'Toyota'", ended=True)

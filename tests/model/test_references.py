@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.model.held import admits
 from text2sql.model.references import References
 from text2sql.schema import Column, ForeignKey, Schema, Table, kind_of
 
@@ -73,9 +74,9 @@ def references():
 
 @pytest.mark.parametrize("sql", WHOLE)
 def test_every_beginning_of_a_query_will_do(references, sql):
-    refused = [sql[:end] for end in range(len(sql) + 1) if not references.admits(sql[:end])]
+    refused = [sql[:end] for end in range(len(sql) + 1) if not admits(references, sql[:end])]
     assert not refused, refused[0]
-    assert references.admits(sql, ended=True)
+    assert admits(references, sql, ended=True)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,8 @@ def test_every_beginning_of_a_query_will_do(references, sql):
     ],
 )  # fmt: skip
 def test_where_a_query_can_only_fail(references, begun, refused):
-    assert references.admits(begun)
-    assert not references.admits(begun + refused)
+    assert admits(references, begun)
+    assert not admits(references, begun + refused)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +152,14 @@ def test_where_a_query_can_only_fail(references, begun, refused):
     ],
 )
 def test_what_is_no_whole_query(references, sql):
-    assert not references.admits(sql, ended=True)
+    assert not admits(references, sql, ended=True)
 
 
 def test_what_is_asked_about_a_beginning_leaves_no_trace():
     """ " O" may become OR, which is refused after the only key there is, or ORDER: in whatever order a set has them."""
     code = (
-        "from tests.model.test_references import JOINED, MUSIC; from text2sql.model.references import References; "
-        "print(References(MUSIC).admits(f'{JOINED} O'))"
+        "from tests.model.test_references import JOINED, MUSIC, References, admits; "
+        "print(admits(References(MUSIC), f'{JOINED} O'))"
     )
     for seed in range(4):
         run = subprocess.run(

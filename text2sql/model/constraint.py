@@ -228,7 +228,7 @@ class Constraints:
             self._matchers[schema] = matcher, References(schema)
         matcher, references = self._matchers[schema]
         literals = None if question is None or not kept else Literals(schema, question, kept)
-        start = references.start(literals) if qualifiers == "tables" else None
+        start = Reading(references, literals) if qualifiers == "tables" else None
         return Constraint(matcher.deep_copy(), self._tokenizer, start)
 
 
@@ -284,17 +284,6 @@ class Constraint:
         matcher = self.matcher.deep_copy()
         matcher.reset()
         return Constraint(matcher, self._tokenizer, self._start)
-
-    def accepts(self, tokens: Iterable[int]) -> bool:
-        """Whether the tokens, one after the other, are a whole query; this constraint stays where it is."""
-        trial = Constraint(self.matcher.deep_copy(), self._tokenizer, self._reading)
-        for token in tokens:
-            if not trial.refers(token) or not trial.matcher.try_consume_tokens([token]):
-                return False
-            if trial._reading is not None:
-                trial._reading, trial._rest = trial._asked[token]
-            trial._asked = {}
-        return trial.matcher.is_accepting() and trial.refers(trial._tokenizer.eos_token)
 
 
 def _characters(data: bytes) -> tuple[str, bytes]:

@@ -7,7 +7,8 @@ SELECT; the parts have no state. Everything that can only lead to a query that P
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ CASES = LINKS | COMPARISONS | {"WHEN", "THEN", "ELSE", "END"}
 ALIASES = frozenset(f"t{i}" for i in range(1, 100))
 
 Name = tuple[str, str]  # qualifier ("" for none) and column
+Scope = dict[str, Collection[str]]  # by qualifier the columns that may be named after it; "": those without one
 
 
 class Refused(Exception):
@@ -112,9 +114,14 @@ class Select:
         return copy.copy(self)
 
     @property
+    def around(self) -> dict[str, Source]:
+        """The sources of the queries around it."""
+        return self.outer.visible if self.outer else {}
+
+    @property
     def visible(self) -> dict[str, Source]:
         """The sources whose columns it may name: its own and those of the queries around it."""
-        return {**self.outer.visible, **self.sources} if self.outer else self.sources
+        return {**self.around, **self.sources} if self.outer else self.sources
 
     @property
     def bare(self) -> frozenset[str]:
@@ -124,7 +131,7 @@ class Select:
     @property
     def qualified(self) -> frozenset[str]:
         """The qualifiers of the selected columns that FROM must provide."""
-        around = self.outer.visible if self.outer else {}
+        around = self.around
         return frozenset(qualifier for qualifier, _ in self.used if qualifier and qualifier not in around)
 
     @property
@@ -187,6 +194,18 @@ class Select:
             raise Refused
 
 
+def _scope(sources: dict[str, Source], names: References) -> Scope:
+    """The columns of sources that have a name."""
+    return {q: names.all if source.columns is None else source.columns for q, source in sources.items() if q}
+
+
+def _by_qualifier(names: Iterable[Name]) -> Scope:
+    scope: dict[str, set[str]] = defaultdict(set)
+    for qualifier, column in names:
+        scope[qualifier].add(column)
+    return dict(scope)
+
+
 class Part:
     """A part of a SELECT."""
 
@@ -208,27 +227,28 @@ class Part:
     def comma(self, select: Select) -> None:
         """A comma outside of brackets."""
 
+    def join(self, select: Select) -> None:
+        """A further source."""
+        raise Refused
+
     def functions(self, select: Select) -> frozenset[str]:
         return FUNCTIONS | AGGREGATES if self.aggregates else FUNCTIONS
 
-    def qualifiers(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        """What may stand before a column's dot. `aggregated`: within the brackets of an aggregate."""
-        return select.visible
+    def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
+        """The columns that may be named, by what stands before their dot; without one: those of the only source.
 
-    def bare(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        """The columns that may stand without a qualifier: those of the only source."""
-        if len(select.sources) != 1:
-            return ()
-        (source,) = select.sources.values()
-        return names.all if source.columns is None else source.columns
-
-    def qualified(self, select: Select, names: References, qualifier: str, aggregated: bool) -> Iterable[str]:
-        """The columns that may stand after `qualifier` and a dot."""
-        source = select.visible.get(qualifier)
-        return names.all if source is None or source.columns is None else source.columns
+        `aggregated`: within the brackets of an aggregate.
+        """
+        scope = _scope(select.visible, names)
+        if len(select.sources) == 1:
+            (source,) = select.sources.values()
+            scope[""] = names.all if source.columns is None else source.columns
+        return scope
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
         """A column has been named."""
+        if self.conditions:
+            select.left = name
 
 
 class _SelectList(Part):
@@ -246,19 +266,15 @@ class _SelectList(Part):
         if select.width and select.items > select.width:
             raise Refused
 
-    def qualifiers(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        around = select.outer.visible if select.outer else {}
+    def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
+        """All columns alone, or all after their tables' names."""
+        around = _scope(select.around, names)
+        if not select.qualified:
+            around[""] = names.beside(select.bare)
         if select.bare:
-            return around  # all columns alone, or all after their tables' names
-        return {*around, *ALIASES, *names.joined_with(select.qualified - ALIASES)}
-
-    def bare(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        return () if select.qualified else names.beside(select.bare)
-
-    def qualified(self, select: Select, names: References, qualifier: str, aggregated: bool) -> Iterable[str]:
-        if qualifier in select.visible or qualifier in ALIASES:
-            return super().qualified(select, names, qualifier, aggregated)
-        return names.columns.get(qualifier, names.all)
+            return around
+        tables = names.joined_with(select.qualified - ALIASES)
+        return {**{t: names.columns[t] for t in tables}, **dict.fromkeys(ALIASES, names.all), **around}
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
         select.used = (*select.used, name)
@@ -275,7 +291,7 @@ class _From(Part):
             raise Refused  # every table of the select list is there
 
     def join(self, select: Select) -> None:
-        """A further source, as far as the select list allows one."""
+        """As far as the select list allows one."""
         if select.joining or select.newest is None or len(select.sources) == WIDEST or select.bare:
             raise Refused
 
@@ -325,19 +341,10 @@ class _On(_From):
         if select.by_tables_only and (select.joining or not names.keys(select, ())):
             raise Refused  # between tables nothing but their keys, as far as there are further ones
 
-    def qualifiers(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
+    def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
         if not select.joining:
-            return select.visible
-        return {pair[len(select.key)][0] for pair in names.keys(select, select.key)}
-
-    def bare(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        return () if select.joining else super().bare(select, names, aggregated)
-
-    def qualified(self, select: Select, names: References, qualifier: str, aggregated: bool) -> Iterable[str]:
-        if not select.joining:
-            return super().qualified(select, names, qualifier, aggregated)
-        places = (pair[len(select.key)] for pair in names.keys(select, select.key))
-        return {column for q, column in places if q == qualifier}
+            return super().scope(select, names, aggregated)
+        return _by_qualifier(pair[len(select.key)] for pair in names.keys(select, select.key))
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
         if not select.joining:
@@ -350,9 +357,6 @@ class _On(_From):
 class _Where(Part):
     following = ENDS | LINKS | COMPARISONS
     conditions = True
-
-    def column(self, select: Select, name: Name, aggregated: bool) -> None:
-        select.left = name
 
 
 class _Group(Part):
@@ -374,22 +378,13 @@ class _Grouped(Part):
             names |= {("", column) for _, column in names}
         return {name for name in names if select.covers(name)} | set(select.grouped)
 
-    def qualifiers(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        allowed = self.allowed(select, aggregated)
-        around = select.outer.visible if select.outer else {}
-        return select.visible if allowed is None else {*around, *(q for q, _ in allowed if q)}
-
-    def bare(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
+    def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
         allowed = self.allowed(select, aggregated)
         if allowed is None:
-            return super().bare(select, names, aggregated)
-        return {column for q, column in allowed if not q}
-
-    def qualified(self, select: Select, names: References, qualifier: str, aggregated: bool) -> Iterable[str]:
-        allowed = self.allowed(select, aggregated)
-        if allowed is None or qualifier not in select.sources:
-            return super().qualified(select, names, qualifier, aggregated)
-        return {column for q, column in allowed if q == qualifier}
+            return super().scope(select, names, aggregated)
+        around = _scope(select.around, names)
+        hidden = dict.fromkeys(around.keys() & select.sources.keys(), ())
+        return {**around, **hidden, **_by_qualifier(name for name in allowed if name[0] in ("", *select.sources))}
 
 
 class _Having(_Grouped):
@@ -400,9 +395,6 @@ class _Having(_Grouped):
         if select.grouped is None and not aggregated:
             return set()  # one group of all rows
         return super().allowed(select, aggregated)
-
-    def column(self, select: Select, name: Name, aggregated: bool) -> None:
-        select.left = name
 
 
 class _Order(_Grouped):
@@ -417,13 +409,10 @@ class _Order(_Grouped):
             return set(select.plain)  # ordered by what is selected
         return super().allowed(select, aggregated)
 
-    def qualifiers(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
-        return () if select.combined else super().qualifiers(select, names, aggregated)
-
-    def bare(self, select: Select, names: References, aggregated: bool) -> Iterable[str]:
+    def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
         if select.combined:  # the columns that the set operation returns
-            return names.all if select.results is None else select.results
-        return super().bare(select, names, aggregated)
+            return {"": names.all if select.results is None else select.results}
+        return super().scope(select, names, aggregated)
 
 
 class _Limit(Part):

@@ -19,10 +19,11 @@ their table's name. The rules of each part of a query are in `query_parts`.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from text2sql.model.literals import Literals
 from text2sql.model.query_parts import (
@@ -40,9 +41,9 @@ from text2sql.model.query_parts import (
     SETS,
     Name,
     Refused,
+    Scope,
     Select,
     Source,
-    _From,
 )
 from text2sql.schema import Column, Schema, kind_of
 
@@ -75,27 +76,13 @@ class References:
                         self._keyed[table.name, key.referred_table].add((column, referred))
                         self._keyed[key.referred_table, table.name].add((referred, column))
         self._with_key = {name for name, _ in self._keyed}
-        self._links: dict[tuple[str, str], set[tuple[str, str]]] = {}
-        self._steps: dict[str, dict[str, int]] = {}
-
-    def start(self, literals: Literals | None = None) -> Reading:
-        """A query of which nothing has been read. `literals`: the texts that it may compare columns with."""
-        return Reading(self, literals)
-
-    def admits(self, text: str, ended: bool = False) -> bool:
-        """Whether a query may begin with `text`, or, if it has `ended`, be it."""
-        reading = self.start().after(text)
-        return reading is not None and (not ended or reading.complete())
+        # Asked for again at every token.
+        self.links, self.steps = functools.cache(self._links), functools.cache(self._steps)
 
     # --- Joins ------------------------------------------------------------------------------------------------------
 
-    def links(self, a: str, b: str) -> set[tuple[str, str]]:
+    def _links(self, a: str, b: str) -> set[tuple[str, str]]:
         """The pairs of columns along which table `a` is joined with `b`."""
-        if (a, b) not in self._links:
-            self._links[a, b] = self._find_links(a, b)
-        return self._links[a, b]
-
-    def _find_links(self, a: str, b: str) -> set[tuple[str, str]]:
         if keyed := self._keyed.get((a, b)):
             return keyed
         columns = itertools.product(self.tables[a].columns, self.tables[b].columns)
@@ -119,17 +106,15 @@ class References:
         table = self.tables[name]
         return {*table.primary_key, *(column for key in table.foreign_keys for column in key.columns)}
 
-    def steps(self, name: str) -> dict[str, int]:
+    def _steps(self, name: str) -> dict[str, int]:
         """How many joins lead from a table to each table that can be reached."""
-        if name not in self._steps:
-            steps, border = {name: 0}, [name]
-            for here in border:
-                for other in self.tables:
-                    if other not in steps and self.links(here, other):
-                        steps[other] = steps[here] + 1
-                        border.append(other)
-            self._steps[name] = steps
-        return self._steps[name]
+        steps, border = {name: 0}, [name]
+        for here in border:
+            for other in self.tables:
+                if other not in steps and self.links(here, other):
+                    steps[other] = steps[here] + 1
+                    border.append(other)
+        return steps
 
     def reaching(self, missing: Iterable[str], room: int, present: Iterable[str] = ()) -> set[str]:
         """The tables that may come next in FROM, where joins must still lead to those `missing`.
@@ -172,9 +157,10 @@ class References:
 
 
 class Reading:
-    """A beginning of a query. It is never changed: `after` gives another one."""
+    """A beginning of a query, at first an empty one. It is never changed: `after` gives another one."""
 
-    def __init__(self, names: References, literals: Literals | None) -> None:
+    def __init__(self, names: References, literals: Literals | None = None) -> None:
+        """`literals`: the texts that the query may compare columns with."""
         self.names, self.literals = names, literals
         #: all that has been read; of it the last lexeme, as long as it may go on; where that one begins
         self.text, self.pending, self.at = "", "", 0
@@ -222,42 +208,34 @@ class Reading:
         self.text, self.pending = self.text + text, ""
         for match in LEXEME.finditer(buffer):
             self.at = start + match.start()
-            if match.end() == len(buffer) and match.lastgroup:
+            following = buffer[match.end() : match.end() + 1]
+            if match.lastgroup and not following:
                 self.pending = match.group()
-                self._open(match.lastgroup, self.pending)
-            else:
-                self._lexeme(match.lastgroup or "symbol", match.group(), buffer[match.end() : match.end() + 1])
+            self._lexeme(match.lastgroup or "symbol", match.group(), following)
         self._refuse_repeated(self.text)
 
     def _lexeme(self, group: str, lexeme: str, following: str) -> None:
-        """A whole lexeme, and the character after it."""
-        keyword = self._is_keyword(group, lexeme)
+        """A lexeme and the character after it, or, while it is `pending`, one that may go on: is there any such?"""
+        select, keyword = self.select, self._is_keyword(group, lexeme)
         self._refuse_in_key(group, lexeme, keyword)
+        named = group in ("word", "quoted") and not keyword and select is not None and not self._is_type(lexeme)
         if keyword:
-            self._keyword(lexeme)
-        elif group in ("word", "quoted"):
-            if self.select is not None and not self._is_type(lexeme):
-                self._name(self.select, _unquoted(lexeme), following)
+            self._begun_keyword(lexeme) if self.pending else self._keyword(lexeme)
+        elif named and self.pending:
+            closed = group == "quoted" and len(lexeme) > 1 and lexeme.endswith('"')
+            self._begun_name(select, _unquoted(lexeme), closed)
+        elif named:
+            self._name(select, _unquoted(lexeme), following)
         elif group == "symbol":
             self._symbol(lexeme)
         elif group == "string":
-            self._text(lexeme, ended=True)
+            self._text(lexeme, ended=not self.pending)
+        if self.pending:
+            return
         self._compare(group, lexeme, keyword)
         if lexeme != "*":
             self.ends_value = lexeme in VALUES if keyword else group not in ("symbol", "cast") or lexeme in (")", "]")
         self.before = lexeme
-
-    def _open(self, group: str, begun: str) -> None:
-        """A lexeme that may go on: is there one that begins so?"""
-        keyword = self._is_keyword(group, begun)
-        self._refuse_in_key(group, begun, keyword)
-        if keyword:
-            self._begun_keyword(begun)
-        elif group in ("word", "quoted") and self.select is not None and not self._is_type(begun):
-            closed = group == "quoted" and len(begun) > 1 and begun.endswith('"')
-            self._begun_name(self.select, _unquoted(begun), closed)
-        elif group == "string":
-            self._text(begun, ended=False)
 
     def _is_keyword(self, group: str, lexeme: str) -> bool:
         return group == "word" and lexeme.isupper() and self.before not in (".", "::")
@@ -298,7 +276,7 @@ class Reading:
             if word in ENDS:
                 trial.leave(word)
             elif word in JOINS:
-                _joins(trial).join(trial)
+                trial.part.join(trial)
             elif word == "FROM":
                 trial.end_list()
             elif word in LINKS and not (trial.between and word == "AND"):
@@ -333,7 +311,7 @@ class Reading:
             select.item = "case" if select.part is SELECT_LIST else None
         elif word in JOINS:
             if self.before not in JOINS and self.before != "OUTER":
-                _joins(select).join(select)
+                select.part.join(select)
                 select.part, select.newest = FROM, None
         elif word == "ON":
             if select.newest is None:
@@ -516,15 +494,14 @@ class Reading:
             if name not in select.part.functions(select):
                 raise Refused
         elif place == "column" and following == ".":
-            if name not in select.part.qualifiers(select, self.names, self._aggregated):
+            if name not in self._scope(select):
                 raise Refused
             self.qualifier, self.operator = name, self.before
         else:
-            qualifier = self.qualifier if place == "qualified" else ""
-            if name not in self._columns(select, place):
+            if name not in self._columns(select, place, self._scope(select)):
                 raise Refused
-            select.part.column(select, (qualifier, name), self._aggregated)
-            self.subject = qualifier, name
+            self.subject = self.qualifier if place == "qualified" else "", name
+            select.part.column(select, self.subject, "aggregate" in self.brackets)
 
     def _begun_name(self, select: Select, begun: str, closed: bool) -> None:
         """Some name that begins so must be possible; if it is `closed` by its quote, that name."""
@@ -534,9 +511,10 @@ class Reading:
         if place == "source":
             names = set(FROM.source(select, self.names))
         else:
-            names = set(self._columns(select, place))
+            scope = self._scope(select)
+            names = set(self._columns(select, place, scope))
             if place == "column":
-                names.update(select.part.qualifiers(select, self.names, self._aggregated))
+                names.update(filter(None, scope))
                 if not select.joining and not closed:
                     names.update(select.part.functions(select))
         if not (begun in names if closed else any(name.startswith(begun) for name in names)):
@@ -550,28 +528,16 @@ class Reading:
             return "qualified"
         return "source" if select.part is FROM and not self.brackets else "column"
 
-    @property
-    def _aggregated(self) -> bool:
-        return "aggregate" in self.brackets
+    def _scope(self, select: Select) -> Scope:
+        return select.part.scope(select, self.names, "aggregate" in self.brackets)
 
-    def _columns(self, select: Select, place: str) -> Iterable[str]:
+    def _columns(self, select: Select, place: str, scope: Scope) -> Collection[str]:
         """The columns that may come next."""
-        if place == "qualified":
-            columns = select.part.qualified(select, self.names, self.qualifier, self._aggregated)
-            qualifier, operator = self.qualifier, self.operator
-        else:
-            columns = select.part.bare(select, self.names, self._aggregated)
-            qualifier, operator = "", self.before
+        qualifier, operator = (self.qualifier, self.operator) if place == "qualified" else ("", self.before)
+        columns = scope.get(qualifier, ())
         if select.part.conditions and operator in OPERATORS and select.left and select.left[0] == qualifier:
             return frozenset(columns) - {select.left[1]}  # x = x
         return columns
-
-
-def _joins(select: Select) -> _From:
-    """The part, which must be one that joins may follow."""
-    if not isinstance(select.part, _From):
-        raise Refused
-    return select.part
 
 
 def _unquoted(name: str) -> str:

@@ -1,0 +1,20 @@
+"""Whole texts held to a schema, as decoding holds one token after the other."""
+
+from text2sql.model.references import Reading
+
+
+def admits(references, text, ended=False):
+    """Whether a query may begin with `text`, or, if it has `ended`, be it."""
+    reading = Reading(references).after(text)
+    return reading is not None and (not ended or reading.complete())
+
+
+def accepts(constraint, tokens):
+    """Whether the tokens, one after the other, are a whole query."""
+    trial = constraint.again()
+    try:
+        for token in tokens:
+            trial.accept(token)
+    except ValueError:
+        return False
+    return trial.matcher.is_accepting() and trial.refers(trial._tokenizer.eos_token)
