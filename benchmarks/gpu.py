@@ -333,7 +333,7 @@ def predict(setting: Setting) -> Row:
     constraints = Constraints(tokenizer)
 
     def texts(predictor: Predictor, questions: Sequence[Row]) -> dict[str, str]:
-        held = predictor.greedy(questions, lambda row: constraints.of(schemas[row["db_id"]], "tables"))
+        held = predictor.answers(questions, lambda row: constraints.of(schemas[row["db_id"]], "tables"))
         return {row["id"]: row["predicted"] for row in held}
 
     adapter = adapter if adapter.exists() else None  # after --only predict

@@ -26,7 +26,7 @@ from text2sql.config import read_params
 from text2sql.model import generation
 from text2sql.model.base import load_tokenizer
 from text2sql.model.inference import load_for_inference
-from text2sql.model.prediction import Guided, Predictor, constrain_to
+from text2sql.model.prediction import Decoding, Predictor, constrain_to
 from text2sql.model.prompt import encode_prompt
 from text2sql.schema import read_index
 
@@ -104,12 +104,12 @@ def compare_decoding(
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
     with predict.open_sandbox(guided, rows) as sandbox:
-        decoding = Guided(guided.candidates, 42, predict.candidate_chooser(sandbox), guided.workers)
+        decoding = Decoding(guided.candidates, 42, predict.candidate_chooser(sandbox), guided.workers)
         ways = {
-            "greedy": lambda: predictor.greedy(rows),
-            "constrained": lambda: predictor.greedy(rows, constrained),
-            "execution-guided": lambda: predictor.guided(rows, decoding),
-            "both": lambda: predictor.guided(rows, decoding, constrained),
+            "greedy": lambda: predictor.answers(rows),
+            "constrained": lambda: predictor.answers(rows, constrained),
+            "execution-guided": lambda: predictor.answers(rows, decoding=decoding),
+            "both": lambda: predictor.answers(rows, constrained, decoding),
         }
         for name, way in ways.items():
             started = time.perf_counter()

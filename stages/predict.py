@@ -7,7 +7,8 @@ Apart from scoring, so that scoring again needs no model. `predict=greedy` takes
 Reads data/prompts/, data/splits/, models/base, models/adapter (to execute candidates also
 data/postgres/databases, to constrain data/postgres/schema_index.json). Writes data/predictions/test.jsonl, a line for
 each question of the split, in its order: `id`, `db_id`, `question`, `gold`, `predicted`, `finished` (false: cut by
-max_new_tokens, or the prompt is too long for the model, and then `predicted` is empty), `tokens` and `log_probability`;
+max_new_tokens, or the prompt is too long for the model, and then `predicted` is empty), `tokens`, `log_probability`
+and, where several were drawn, `candidates` (each with `predicted` and the three keys after it);
 data/predictions/val.jsonl, the same of the first validation questions, by which the stage score learns how far a
 likelihood is to be trusted; and metrics/predict.json.
 
@@ -17,18 +18,19 @@ An interrupted prediction is resumed from checkpoints/predict-<fingerprint>.json
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
 
 from text2sql.config import read_params, read_seed, require, section
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl, repository_root, sha256, sha256_tree, write_json, write_jsonl
+from text2sql.files import digest, read_jsonl, repository_root, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
+from text2sql.model.checkpoint import fingerprint
 from text2sql.model.process import prepare
 from text2sql.model.prompt import PromptOptions, Qualifiers, encode_prompt
 from text2sql.schema import read_index
@@ -37,7 +39,7 @@ from text2sql.track import adapter_sha256
 
 if TYPE_CHECKING:
     from text2sql.model.generation import GenerationOptions
-    from text2sql.model.prediction import Choose, Constrain, Guided, Predictor
+    from text2sql.model.prediction import Choose, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
 PROMPTS = Path("data/prompts")
@@ -56,16 +58,11 @@ Row = dict[str, Any]
 class GuidedOptions:
     """conf/predict/execution_guided.yaml."""
 
-    candidates: int
-    temperature: float
-    timeout_seconds: float
-    max_rows: int
-    workers: int
-
-    def __post_init__(self) -> None:
-        require(self.candidates > 1, f"candidates must be at least 2, not {self.candidates}")
-        for name in ("temperature", "timeout_seconds", "max_rows", "workers"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+    candidates: Annotated[int, Gt(1)]
+    temperature: Annotated[float, Gt(0)]
+    timeout_seconds: Annotated[float, Gt(0)]
+    max_rows: Annotated[int, Gt(0)]
+    workers: Annotated[int, Gt(0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +72,14 @@ class PredictOptions:
     method: Literal["greedy", "execution_guided"]
     zero_shot: bool
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
-    batch_size: int
-    max_new_tokens: int
-    cache_tokens: int
+    batch_size: Annotated[int, Gt(0)]
+    max_new_tokens: Annotated[int, Gt(0)]
+    cache_tokens: Annotated[int, Gt(0)]
     constrained: bool
-    validation: int
+    validation: Annotated[int, Ge(0)]
     guided: GuidedOptions | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_new_tokens", "cache_tokens"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        require(self.validation >= 0, f"validation must not be negative, not {self.validation}")
         guided = self.method == "execution_guided"
         require(guided == (self.guided is not None), f"method is {self.method}: choose with predict={self.method}")
 
@@ -118,7 +112,7 @@ def read_options(params: dict[str, Any]) -> PredictionRecipe:
 
 
 def read_questions(name: str = "test") -> list[Row]:
-    """The questions of a split with their prompts, in the split's order.
+    """The questions of a split with their prompts, in the split's order, without validation questions too long for one.
 
     Raises:
         UserError: split and prompts are not of the same questions.
@@ -126,40 +120,23 @@ def read_questions(name: str = "test") -> list[Row]:
     prompts, split = PROMPTS / f"{name}.jsonl", SPLITS / f"{name}.jsonl"
     texts = {row["id"]: row["prompt"] for row in read_jsonl(prompts)}
     rows = list(read_jsonl(split))
-    if set(texts) != {row["id"] for row in rows}:
+    ids = {row["id"] for row in rows}
+    if texts.keys() - ids or (name == "test" and ids - texts.keys()):
         raise UserError(f"{prompts} and {split} are not of the same questions", "run `dvc repro prompts`")
-    return [{**row, "prompt": texts[row["id"]]} for row in rows]
-
-
-def load_predictor(options: PredictionRecipe) -> Predictor:
-    """The model, with its adapter unless it is to be seen without."""
-    from text2sql.model.prediction import Predictor
-
-    predict = options.predict
-    adapter = None if predict.zero_shot else ADAPTER
-    return Predictor.load(BASE, options.quantization, adapter, predict.dtype, predict.generation())
-
-
-def constrainer(options: PredictionRecipe, tokenizer: Any) -> Constrain:
-    """What may follow a question's prompt."""
-    from text2sql.model.prediction import constrain_to, unconstrained
-
-    if not options.predict.constrained:
-        return unconstrained
-    return constrain_to(read_index(INDEX), tokenizer, options.qualifiers, options.kept)
+    return [{**row, "prompt": texts[row["id"]]} for row in rows if row["id"] in texts]
 
 
 @contextmanager
-def guidance(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator[Guided | None]:
-    """Execution-guided decoding with a sandbox for the questions' databases; None where it is not wanted."""
-    from text2sql.model.prediction import Guided
+def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator[Decoding]:
+    """Greedy, or execution-guided with a sandbox for the questions' databases."""
+    from text2sql.model.prediction import GREEDY, Decoding
 
     guided = options.predict.guided
     if guided is None:
-        yield None
+        yield GREEDY
         return
     with open_sandbox(guided, questions) as sandbox:
-        yield Guided(guided.candidates, options.seed, candidate_chooser(sandbox), guided.workers)
+        yield Decoding(guided.candidates, options.seed, candidate_chooser(sandbox), guided.workers)
 
 
 def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractContextManager[Sandbox]:
@@ -184,20 +161,13 @@ def prediction_fingerprint(predictor: Predictor, options: PredictionRecipe) -> s
     """A hash of all that decides the predictions: another configuration does not resume what this one began."""
     import torch
 
-    code = Path(__file__).parent.parent / "text2sql/model"
-    parts = {
-        "options": dataclasses.asdict(options),
-        "prompts": sha256_tree(PROMPTS),
-        "splits": sha256_tree(SPLITS),
-        "base": sha256_tree(BASE),
-        "adapter": None if options.predict.zero_shot else sha256_tree(ADAPTER),
-        "databases": sha256_tree(DUMPS) if options.predict.guided else None,
-        "schemas": sha256(INDEX) if options.predict.constrained else None,
-        "code": [sha256(path) for path in sorted(code.glob("*.py"))],
-        "torch": torch.__version__,
-        "device": [predictor.device, predictor.dtype],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    predict = options.predict
+    files = [PROMPTS, SPLITS, BASE, Path(__file__).parent.parent / "text2sql/model"]
+    files += [] if predict.zero_shot else [ADAPTER]
+    files += [DUMPS] if predict.guided else []
+    files += [INDEX] if predict.constrained else []
+    processor = [predictor.device, predictor.dtype, torch.__version__]
+    return fingerprint({"options": dataclasses.asdict(options), "files": list(map(digest, files)), "on": processor})
 
 
 def main() -> str:
@@ -206,14 +176,19 @@ def main() -> str:
     tested, validation = read_questions(), read_questions("val")[:wanted] if wanted else []
 
     prepare()
-    from text2sql.model.prediction import Partial, complete
+    from text2sql.model.prediction import Partial, Predictor, complete, constrain_to, unconstrained
 
-    predictor = load_predictor(options)
+    adapter = None if options.predict.zero_shot else ADAPTER
+    generation = options.predict.generation()
+    predictor = Predictor.load(BASE, options.quantization, adapter, options.predict.dtype, generation)
+    constrain = unconstrained
+    if options.predict.constrained:
+        constrain = constrain_to(read_index(INDEX), predictor.tokenizer, options.qualifiers, options.kept)
     questions = [{**row, "tokens": encode_prompt(predictor.tokenizer, row["prompt"])} for row in tested + validation]
     path = repository_root() / f"checkpoints/predict-{prediction_fingerprint(predictor, options)[:16]}.jsonl"
-    with Partial(path) as partial, guidance(options, questions) as guided:
+    with Partial(path) as partial, decoding_of(options, questions) as decoding:
         resumed, started = len(partial.done), time.perf_counter()
-        complete(partial, predictor, questions, constrainer(options, predictor.tokenizer), guided)
+        complete(partial, predictor, questions, constrain, decoding)
         seconds = time.perf_counter() - started
         predictions = [partial.done[row["id"]] for row in questions]
         write_jsonl(TARGET, map(output_row, tested, predictions))
@@ -223,8 +198,8 @@ def main() -> str:
     method = {"method": options.predict.method, "zero_shot": options.predict.zero_shot}
     device = {"device": predictor.device, "dtype": predictor.dtype}
     # By it text2sql/track.py finds the MLflow run that these predictions belong to.
-    adapter = {"adapter_sha256": None if options.predict.zero_shot else adapter_sha256(ADAPTER)}
-    write_json(METRICS, {**figures, **method, **device, **adapter})
+    trained = {"adapter_sha256": adapter and adapter_sha256(adapter)}
+    write_json(METRICS, {**figures, **method, **device, **trained})
     if figures["unchecked"]:
         print(
             f"warning: {figures['unchecked']} answers came to a word after which no name could be right; "
@@ -253,8 +228,8 @@ def figures_of(predictions: Sequence[Row], resumed: int, seconds: float) -> dict
 def output_row(question: Row, prediction: Row) -> Row:
     """A line of data/predictions/test.jsonl or val.jsonl."""
     row = {key: question[key] for key in ("id", "db_id", "question")}
-    made = {key: prediction[key] for key in ("predicted", "finished", "tokens", "log_probability")}
-    return {**row, "gold": question["sql"], **made}
+    kept = ("predicted", "finished", "tokens", "log_probability", "candidates")
+    return {**row, "gold": question["sql"], **{key: prediction[key] for key in kept if key in prediction}}
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokeniz
     predictor = Predictor.load(BASE, options.recipe.quantization, adapter, "auto", GenerationOptions())
     constrain = constrain_to(read_index(INDEX), tokenizer, options.qualifiers, options.kept)
     fitting = [question for question in questions if len(question["tokens"]) <= predictor.longest]
-    answers = {row["id"]: row["predicted"] for row in predictor.greedy(fitting, constrain)}
+    answers = {row["id"]: row["predicted"] for row in predictor.answers(fitting, constrain)}
     rows = [{**question, "predicted": answers.get(question["id"], "")} for question in questions]
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, DUMPS, Limits(), WORKERS) as sandbox, ThreadPoolExecutor(WORKERS) as pool:

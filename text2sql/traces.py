@@ -1,4 +1,4 @@
-"""Each scored question as a trace in MLflow: its prompt, the SQL, the gold query and the verdict.
+"""Each scored question as a trace in MLflow: its prompt, the candidates, the SQL, the gold query and the verdict.
 
     python -m text2sql.track sync --traces
 
@@ -55,7 +55,9 @@ def log_traces(experiment: str, run_id: str) -> int:
             metadata={"mlflow.sourceRun": run_id},
             experiment_id=experiment,
         )
-        span.end(outputs={"sql": row["predicted"]})
+        # All that were drawn, with their likelihoods, where the SQL was chosen among several.
+        drawn = {"candidates": row["candidates"]} if "candidates" in row else {}
+        span.end(outputs={"sql": row["predicted"], **drawn})
         mlflow.log_expectation(trace_id=span.trace_id, name="sql", value=row["gold"])
         for name in ("verdict_suite", "verdict_strict"):
             if verdict[name]:  # empty where the gold query fails

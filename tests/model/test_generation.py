@@ -5,7 +5,7 @@ import random
 import pytest
 
 from text2sql.errors import UserError
-from text2sql.model.generation import Generation, GenerationOptions, generate, plain, stream
+from text2sql.model.generation import Decoder, Generation, GenerationOptions, generate, plain
 from text2sql.model.shared_prefix import group_by_prefix
 
 VOCABULARY, END = 97, 2
@@ -110,7 +110,7 @@ def test_sampling_depends_on_the_seed_alone():
 
 def test_rows_come_as_they_end():
     options = GenerationOptions(batch_size=4, max_new_tokens=24)
-    order = [i for i, _ in stream(tiny("llama"), Tokenizer(), prompts_of((30, 9), 20), options)]
+    order = [i for i, _ in Decoder(tiny("llama"), Tokenizer(), prompts_of((30, 9), 20), options)]
     assert sorted(order) == list(range(40))
     assert order != sorted(order)
 
@@ -156,13 +156,13 @@ def test_candidates_read_their_question_once(monkeypatch, batch):
     seeds = [f"{i}" if i % 4 else None for i in range(len(prompts))]
     options = GenerationOptions(batch_size=batch, max_new_tokens=6)
     alone = [generate(model, Tokenizer(), [p], options, [s])[0] for p, s in zip(prompts, seeds, strict=True)]
-    computed, forward = [], generation._Decoder._forward
+    computed, forward = [], generation.Decoder._forward
 
-    def counted(self, step, tokens):
-        computed.extend(tokens)
-        return forward(self, step, tokens)
+    def counted(self, step):
+        computed.extend(step.tokens)
+        return forward(self, step)
 
-    monkeypatch.setattr(generation._Decoder, "_forward", counted)
+    monkeypatch.setattr(generation.Decoder, "_forward", counted)
     together = generate(model, Tokenizer(), prompts, options, seeds)
     assert [g.token_ids for g in together] == [g.token_ids for g in alone]
     decoded = sum(len(g.token_ids) + g.finished - 1 for g in together)

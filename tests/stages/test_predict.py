@@ -207,12 +207,15 @@ def test_prompts_of_another_split_are_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"batch_size": 0}, "batch_size must be positive"),
-        ({"max_new_tokens": -1}, "max_new_tokens must be positive"),
+        ({"batch_size": 0}, "batch_size is 0: input should be greater than 0"),
+        ({"max_new_tokens": -1}, "max_new_tokens is -1: input should be greater than 0"),
         ({"method": "beam"}, "allowed: 'greedy' or 'execution_guided'"),
         ({"method": "execution_guided"}, "choose with predict=execution_guided"),
         ({"guided": GUIDED}, "choose with predict=greedy"),
-        ({"method": "execution_guided", "guided": {**GUIDED, "candidates": 1}}, "candidates must be at least 2"),
+        (
+            {"method": "execution_guided", "guided": {**GUIDED, "candidates": 1}},
+            "candidates is 1: input should be greater than 1",
+        ),
     ],
 )
 def test_impossible_options_are_refused(changes, said):
@@ -233,10 +236,14 @@ def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
             assert (seed is None) == (i % len(scripted) == 0)
             yield i, scripted[i % len(scripted)]
 
-    monkeypatch.setattr(prediction, "stream", stream)
+    monkeypatch.setattr(prediction, "Decoder", stream)
     configure(method="execution_guided", guided=GUIDED)
     predict.main()
-    assert {row["predicted"] for row in read_jsonl(predict.TARGET)} == {"SELECT 2"}
+    rows = list(read_jsonl(predict.TARGET))
+    assert {row["predicted"] for row in rows} == {"SELECT 2"}
+    drawn = [{"predicted": g.text, "finished": True, "tokens": 2, "log_probability": g.score} for g in scripted]
+    assert [list(row) for row in rows] == [[*KEYS, "candidates"]] * 20
+    assert all(row["candidates"] == drawn for row in rows)
 
 
 def test_execution_guided_is_the_same_every_time(folder):
@@ -255,6 +262,8 @@ def test_the_first_validation_questions_are_answered_too(folder):
     for path in (predict.SPLITS, predict.PROMPTS):
         rows = [{**row, "id": f"val-{row['id']}"} for row in read_jsonl(path / "test.jsonl")]
         write_jsonl(path / "val.jsonl", rows)
+    rows.insert(1, {**rows[0], "id": "val-dev-long"})  # too long for a prompt: the stage prompts leaves it out
+    write_jsonl(predict.SPLITS / "val.jsonl", [{**row, "question": "?", "sql": "SELECT 1"} for row in rows])
     configure(validation=3)
     predict.main()
     rows, known = (list(read_jsonl(path)) for path in (predict.TARGET, predict.VALIDATION))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from text2sql.model.memory import attention_shape
 from text2sql.model.packing import FlatLayout, Pack, collate, shared_prefix_attention
 
 #: the name under which transformers finds the attention of this module (one with "flash" it would look for elsewhere)
@@ -101,18 +102,10 @@ def _flash_backward(
 
 
 def joined_flash_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    layout: FlatLayout,
-    scaling: float | None = None,
-    **_: Any,
+    module: torch.nn.Module, *inputs: torch.Tensor, layout: FlatLayout, scaling: float | None = None, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """As `shared_prefix_attention`, with which it shares arguments and result."""
-    rows = (x[0].transpose(0, 1) for x in (query, key, value))
+    rows = (x[0].transpose(0, 1) for x in inputs[:3])
     return JoinedFlash.apply(*rows, layout, scaling)[None], None
 
 
@@ -121,9 +114,7 @@ def flash_error(config: Any, packs: Sequence[Pack], device: str, dtype: torch.dt
 
     Random queries, keys and values; the result and their gradients are compared with matrix products in float32.
     """
-    heads = config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, groups, width = attention_shape(config)
     layout = collate(packs)["layout"]
     chance = torch.Generator().manual_seed(0)
     tokens = layout.spans[-1].end

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +22,7 @@ from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.model.reordered import reorder_weights, reordered_weights
 from text2sql.model.sampling import choose_tokens
-from text2sql.model.shared_prefix import Cache, Prefix, Prompt, Row, Step, group_by_prefix, shared_attention
+from text2sql.model.shared_prefix import Cache, Row, Segment, Step, group_by_prefix, shared_attention
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
@@ -44,14 +44,12 @@ class GenerationOptions:
     max_new_tokens: int = 256
     #: tokens whose keys and values are kept at most; fewer rows go together where prompts are long
     cache_tokens: int = 32768
-    #: of sampled rows, see `stream`
+    #: of sampled rows, see `Decoder`
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.batch_size > 0, f"batch_size must be positive, not {self.batch_size}")
-        require(self.max_new_tokens > 0, f"max_new_tokens must be positive, not {self.max_new_tokens}")
-        require(self.cache_tokens > 0, f"cache_tokens must be positive, not {self.cache_tokens}")
-        require(self.temperature > 0, f"temperature must be positive, not {self.temperature}")
+        for name, value in vars(self).items():
+            require(value > 0, f"{name} must be positive, not {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,34 +75,15 @@ def generate(
     constraints: Sequence[Constraint | None] | None = None,
 ) -> list[Generation]:
     """Continue every prompt (token ids) up to its end-of-sequence token; results in the order of the prompts."""
-    generations = dict(stream(model, tokenizer, prompts, options, seeds, constraints))
+    generations = dict(Decoder(model, tokenizer, prompts, options, seeds, constraints))
     return [generations[i] for i in range(len(prompts))]
 
 
-def stream(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    options: GenerationOptions,
-    seeds: Sequence[str | None] | None = None,
-    constraints: Sequence[Constraint | None] | None = None,
-) -> Iterator[tuple[int, Generation]]:
-    """Yield (index of the prompt, its continuation) as rows end.
+class Decoder:
+    """Yields (index of the prompt, its continuation) as rows end.
 
-    Args:
-        seeds: for each prompt, None for the most likely token at each step, or a text that seeds its sampling at
-            `options.temperature`. A row's draws depend on its seed alone, not on the rows beside it.
-        constraints: for each prompt, None or what may follow it; a row uses its constraint up.
-
-    Raises:
-        UserError: a prompt is empty, or longer with its answer than the model's positions.
+    The loop: admit rows while there is room, one forward pass, choose tokens, let finished rows go.
     """
-    nothing = [None] * len(prompts)
-    yield from _Decoder(model, tokenizer, prompts, options, seeds or nothing, constraints or nothing).run()
-
-
-class _Decoder:
-    """The loop: admit rows while there is room, one forward pass, choose tokens, let finished rows go."""
 
     def __init__(
         self,
@@ -112,82 +91,89 @@ class _Decoder:
         tokenizer: Any,
         prompts: Sequence[Sequence[int]],
         options: GenerationOptions,
-        seeds: Sequence[str | None],
-        constraints: Sequence[Constraint | None],
+        seeds: Sequence[str | None] | None = None,
+        constraints: Sequence[Constraint | None] | None = None,
     ) -> None:
+        """
+        Args:
+            seeds: for each prompt, None for the most likely token at each step, or a text that seeds its sampling at
+                `options.temperature`. A row's draws depend on its seed alone, not on the rows beside it.
+            constraints: for each prompt, None or what may follow it; a row uses its constraint up.
+
+        Raises:
+            UserError: a prompt is empty, or longer with its answer than the model's positions.
+        """
         check_lengths(model, prompts, options)
         reorder_weights(model)
         self.model, self.tokenizer, self.prompts, self.options = model, tokenizer, prompts, options
         self.waiting: list[Row] = []
         for length, members in group_by_prefix(prompts):
-            prefix = Prefix(length)
-            suffixes: dict[tuple[int, ...], Prompt] = {}
+            prefix = Segment(prompts[members[0]][:length])
+            suffixes: dict[tuple[int, ...], Segment] = {}
             for i in members:
                 suffix = tuple(prompts[i][length:])
-                prompt = suffixes.setdefault(suffix, Prompt(suffix, prefix))
+                prompt = suffixes.setdefault(suffix, Segment(suffix, prefix))
                 prompt.waiting += 1
-                draw = random.Random(seeds[i]) if seeds[i] is not None else None
-                self.waiting.append(Row(i, prompt, draw, constraints[i]))
+                draw = random.Random(seeds[i]) if seeds and seeds[i] is not None else None
+                self.waiting.append(Row(i, prompt, draw, constraints[i] if constraints else None))
         self.waiting.reverse()
-        own = max((len(row.prompt.suffix) for row in self.waiting), default=0) + options.max_new_tokens
-        longest = max((row.prefix.length for row in self.waiting), default=0)
+        own = max((len(row.prompt.tokens) for row in self.waiting), default=0) + options.max_new_tokens
+        longest = max((row.prompt.start for row in self.waiting), default=0)
         self.limit = min(options.batch_size, len(prompts), max(1, (options.cache_tokens - longest) // max(own, 1)))
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self.cache = Cache(model.config, self.limit, own, weight)
         self.room = options.cache_tokens - self.limit * own
         self.exact = weight.dtype == torch.float32
 
-    def run(self) -> Iterator[tuple[int, Generation]]:
+    def __iter__(self) -> Iterator[tuple[int, Generation]]:
         while self.waiting or self.cache.rows:
             self._step(self._admit())
             yield from self._release()
 
     def _step(self, new: Sequence[Row]) -> None:
         """One forward pass: the next token of each row, the first one of new rows."""
+        for prefix in dict.fromkeys(row.prompt.before for row in new):
+            if prefix.tokens and not prefix.layers:
+                self._forward(Step(self.cache, [], [prefix]))
         prompts = list(dict.fromkeys(row.prompt for row in new if not row.prompt.layers))
-        for prefix, index in {row.prefix: row.index for row in new}.items():
-            if prefix.length and not prefix.layers:
-                self._forward(Step(self.cache, prefix=prefix), self.prompts[index][: prefix.length])
-        step = Step(self.cache, prompts)
-        tokens = [row.tokens[-1] for row in step.decoding] + [token for prompt in prompts for token in prompt.suffix]
-        logits = self._forward(step, tokens) if tokens else None
+        step, parts = Step(self.cache, list(self.cache.rows), prompts), []
+        if step.tokens:
+            logits = self._forward(step)
+            parts.append(logits[: len(step.decoding)])
+            for prompt, after in zip(prompts, logits[len(step.decoding) :], strict=True):
+                prompt.logits = after
         for row in step.decoding:
             row.cached += 1
-        for i, prompt in enumerate(prompts, start=len(step.decoding)):
-            assert logits is not None
-            prompt.logits = logits[i]
-        parts = [] if logits is None else [logits[: len(step.decoding)]]
         for row in new:
-            assert row.prompt.logits is not None
+            prompt = row.prompt
             self.cache.add(row)
-            parts.append(row.prompt.logits[None])
-            row.prompt.waiting -= 1
-            if not row.prompt.waiting:
-                row.prompt.layers, row.prompt.logits = [], None
+            parts.append(prompt.logits[None])
+            prompt.waiting -= 1
+            if not prompt.waiting:
+                prompt.layers, prompt.logits = [], None
         self._choose(torch.cat(parts))
 
     def _admit(self) -> list[Row]:
         """The next rows that fit beside the present ones."""
         new: list[Row] = []
-        prefixes = {id(row.prefix): row.prefix.length for row in self.cache.rows}
-        prompts: dict[Prompt, int] = {}  # tokens to compute
+        kept = {row.prompt.before for row in self.cache.rows}
+        computed: set[Segment] = set()
         while self.waiting and len(self.cache.rows) + len(new) < self.limit:
-            row = self.waiting[-1]
-            total = sum({**prefixes, id(row.prefix): row.prefix.length}.values())
-            tokens = sum({**prompts, row.prompt: 0 if row.prompt.layers else len(row.prompt.suffix)}.values())
-            if (self.cache.rows or new) and (total > self.room or (new and tokens > PREFILL_TOKENS)):
+            prompt = self.waiting[-1].prompt
+            kept.add(prompt.before)
+            computed |= set() if prompt.layers else {prompt}
+            present = bool(self.cache.rows or new)
+            if present and (_tokens(kept) > self.room or (new and _tokens(computed) > PREFILL_TOKENS)):
                 break
-            prefixes[id(row.prefix)] = row.prefix.length
-            prompts[row.prompt] = 0 if row.prompt.layers else len(row.prompt.suffix)
             new.append(self.waiting.pop())
         return new
 
-    def _forward(self, step: Step, tokens: Sequence[int]) -> torch.Tensor:
-        """Logits (rows and prompts, vocabulary) after the last token of each."""
+    def _forward(self, step: Step) -> torch.Tensor:
+        """Logits (rows and segments, vocabulary) after the last token of each."""
         device = self.cache.store.device
         with torch.inference_mode(), shared_attention(self.model), reordered_weights():
             output = self.model(
-                input_ids=torch.tensor([tokens], device=device),
+                input_ids=torch.tensor([step.tokens], device=device),
                 position_ids=torch.tensor([step.positions], device=device),
                 use_cache=False,
                 logits_to_keep=torch.tensor(step.ends, dtype=torch.long, device=device),
@@ -222,6 +208,10 @@ class _Decoder:
             alone = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options, constraint)[0]
             return dataclasses.replace(alone, score=row.score, checked=checked)
         return generation_of(self.tokenizer, row.tokens, finished, row.score, checked)
+
+
+def _tokens(segments: Iterable[Segment]) -> int:
+    return sum(len(segment.tokens) for segment in segments)
 
 
 def generation_of(

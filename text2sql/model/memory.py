@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from text2sql.model.base import QuantizationOptions
 
@@ -65,6 +65,13 @@ def training_budget(
     return Budget(tokens, tokens, twice_over, keeps)
 
 
+def attention_shape(config: Any) -> tuple[int, int, int]:
+    """A model's attention heads, key heads, and their width."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, getattr(config, "num_key_value_heads", None) or heads, width
+
+
 def bytes_per_token(base: Path) -> tuple[float, float]:
     """What a token of a pass takes in 16 bits: with all activations kept, and with gradient checkpointing.
 
@@ -74,8 +81,8 @@ def bytes_per_token(base: Path) -> tuple[float, float]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = width * (2 * config.num_attention_heads + 3 * config.num_key_value_heads)  # before and after rotation
-    layer = 2.0 * (6 * config.hidden_size + heads + width * config.num_attention_heads + 4 * config.intermediate_size)
+    heads, groups, width = attention_shape(config)
+    rotated = width * (2 * heads + 3 * groups)  # before and after rotation
+    layer = 2.0 * (6 * config.hidden_size + rotated + width * heads + 4 * config.intermediate_size)
     logits = 12 * config.vocab_size / 3
     return config.num_hidden_layers * layer + logits, 2 * config.num_hidden_layers * config.hidden_size + layer + logits

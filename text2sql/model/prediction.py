@@ -3,13 +3,15 @@
 Executing a candidate is the caller's (`choose`), so that this module, like all of text2sql.model, knows nothing of
 servers. A question is a row with `id`, `db_id`, `question` and `tokens` (of its prompt); a prediction is a row with
 `id`, `predicted` (SQL), `finished` (False: cut by the limit of tokens), `tokens`, `log_probability` (of the tokens;
-None: nothing was generated) and `checked` (False: at some step no name could be right, see `Constraint.released`).
+None: nothing was generated), `checked` (False: at some step no name could be right, see `Constraint.released`) and,
+where several were drawn, `candidates`, each with the first four.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import torch
 from text2sql.errors import UserError
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.constraint import Constraint, Constraints
-from text2sql.model.generation import Generation, GenerationOptions, stream
+from text2sql.model.generation import Decoder, Generation, GenerationOptions
 from text2sql.model.inference import load_for_inference
 from text2sql.model.prompt import Qualifiers
 from text2sql.progress import progress
@@ -47,16 +49,20 @@ def constrain_to(schemas: dict[str, Schema], tokenizer: Any, qualifiers: Qualifi
 
 
 @dataclass(frozen=True)
-class Guided:
-    """Execution-guided decoding: `candidates` for each question, the greedy one first, and which of them to take.
+class Decoding:
+    """How many candidates each question gets, the greedy one first, and which of them to take.
 
     `choose` runs in `workers` threads while the next candidates are generated.
     """
 
-    candidates: int
-    seed: int
-    choose: Choose
-    workers: int
+    candidates: int = 1
+    seed: int = 0
+    choose: Choose = lambda _, candidates: candidates[0]
+    workers: int = 1
+
+
+#: the likeliest token at each step, once
+GREEDY = Decoding()
 
 
 class Predictor:
@@ -78,47 +84,43 @@ class Predictor:
         """The model in `base`, with `adapter` where one is given (`load_for_inference`)."""
         return cls(load_for_inference(base, quantization, adapter, dtype), load_tokenizer(base), options)
 
-    def greedy(self, questions: Sequence[Row], constrain: Constrain = unconstrained) -> Iterator[Row]:
-        """The likeliest answers, as they are made."""
-        for index, generation in self._stream(questions, [None] * len(questions), constrain):
-            yield _prediction(questions[index], generation)
-
-    def guided(self, questions: Sequence[Row], guided: Guided, constrain: Constrain = unconstrained) -> Iterator[Row]:
-        """The chosen ones of several candidates, as they are chosen."""
-        count = guided.candidates
-        repeated = [row for row in questions for _ in range(count)]
-        seeds = [f"{guided.seed}/{row['id']}/{k}" if k else None for row in questions for k in range(count)]
-        candidates: dict[int, dict[int, Generation]] = {}
-        with ThreadPoolExecutor(guided.workers) as pool:
-            running: dict[Future[Generation], Row] = {}
-            for index, generation in self._stream(repeated, seeds, constrain):
+    def answers(
+        self, questions: Sequence[Row], constrain: Constrain = unconstrained, decoding: Decoding = GREEDY
+    ) -> Iterator[Row]:
+        """The predictions, as they are chosen."""
+        count = decoding.candidates
+        rows = [row for row in questions for _ in range(count)]
+        seeds = [f"{decoding.seed}/{row['id']}/{k}" if k else None for row in questions for k in range(count)]
+        prompts, constraints = [row["tokens"] for row in rows], [constrain(row) for row in rows]
+        drawn: dict[int, dict[int, Generation]] = defaultdict(dict)
+        with ThreadPoolExecutor(decoding.workers) as pool:
+            running: dict[Future[Row], int] = {}
+            for index, generation in Decoder(self.model, self.tokenizer, prompts, self.options, seeds, constraints):
                 place, k = divmod(index, count)
-                candidates.setdefault(place, {})[k] = generation
-                if len(candidates[place]) == count:
-                    whole = candidates.pop(place)
-                    future = pool.submit(guided.choose, questions[place], [whole[k] for k in range(count)])
-                    running[future] = questions[place]
+                drawn[place][k] = generation
+                if len(drawn[place]) == count:
+                    candidates = [drawn[place][k] for k in range(count)]
+                    running[pool.submit(_predict, decoding.choose, questions[place], candidates)] = place
                 for future in [future for future in running if future.done()]:
-                    yield _prediction(running.pop(future), future.result())
+                    del drawn[running.pop(future)]
+                    yield future.result()
             for future in as_completed(running):
-                yield _prediction(running[future], future.result())
-
-    def _stream(
-        self, questions: Sequence[Row], seeds: Sequence[str | None], constrain: Constrain
-    ) -> Iterator[tuple[int, Generation]]:
-        prompts, constraints = [row["tokens"] for row in questions], [constrain(row) for row in questions]
-        return stream(self.model, self.tokenizer, prompts, self.options, seeds, constraints)
+                yield future.result()
 
 
-def _prediction(question: Row, generation: Generation) -> Row:
+def _predict(choose: Choose, question: Row, candidates: Sequence[Generation]) -> Row:
+    chosen = choose(question, candidates)
+    row = {"id": question["id"], **_described(chosen), "checked": chosen.checked}
+    return row | ({"candidates": list(map(_described, candidates))} if len(candidates) > 1 else {})
+
+
+def _described(generation: Generation) -> Row:
     return {
-        "id": question["id"],
         "predicted": generation.text.strip(),
         "finished": generation.finished,
         "tokens": len(generation.token_ids) + generation.finished,
         # Rounded: the last bits depend on what is generated beside it.
         "log_probability": round(generation.score, 3),
-        "checked": generation.checked,
     }
 
 
@@ -165,15 +167,15 @@ def complete(
     predictor: Predictor,
     questions: Sequence[Row],
     constrain: Constrain = unconstrained,
-    guided: Guided | None = None,
+    decoding: Decoding = GREEDY,
 ) -> None:
     """Fill `partial` with a prediction for every question; an empty one where the prompt is too long for the model."""
     too_long = [row for row in questions if len(row["tokens"]) > predictor.longest and row["id"] not in partial.done]
     nothing = {"predicted": "", "finished": False, "tokens": 0, "log_probability": None, "checked": True}
     partial.add([{"id": row["id"], **nothing} for row in too_long])
     fitting = [row for row in questions if len(row["tokens"]) <= predictor.longest]
-    candidates = guided.candidates if guided else 1
-    size = len(questions) if predictor.exact else max(1, BATCHES_SAVED * predictor.options.batch_size // candidates)
+    batches = max(1, BATCHES_SAVED * predictor.options.batch_size // decoding.candidates)
+    size = len(questions) if predictor.exact else batches
     with progress("predicting", len(questions)) as advance:
         advance(len(questions) - len(fitting))
         for part in _parts(fitting, size):
@@ -182,15 +184,10 @@ def complete(
             if not waiting:
                 continue
             # What is generated together decides the last bits of numbers that are not exact: all of the part again.
-            again = waiting if predictor.exact else part
-            rows = predictor.guided(again, guided, constrain) if guided else predictor.greedy(again, constrain)
-            if predictor.exact:
-                for row in rows:
-                    partial.add([row])
-                    advance(1)
-            else:
-                partial.add(list(rows))
-                advance(len(waiting))
+            rows = predictor.answers(waiting if predictor.exact else part, constrain, decoding)
+            for saved in ([row] for row in rows) if predictor.exact else [list(rows)]:
+                partial.add(saved)
+                advance(1 if predictor.exact else len(waiting))
 
 
 def _parts(questions: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

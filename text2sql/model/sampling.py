@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -25,8 +25,13 @@ PROPOSED = 8
 TRIED = 1024
 
 
+#: the logit of what is not allowed
+NEVER = float("-inf")
+Numbers = Sequence[float]
+
+
 class Choice(NamedTuple):
-    """A token with its log probability, and how far its logit lies above that of the next one."""
+    """A token with its log probability, and how far its logit lies above that of the next one (of samples: nothing)."""
 
     token: int
     score: float
@@ -55,7 +60,7 @@ def choose_tokens(
         from text2sql.model.constraint import allowed_tokens
 
         allowed = allowed_tokens(constraints, logits.shape[-1], logits.device)
-        logits = logits.masked_fill(~allowed, float("-inf"))
+        logits = logits.masked_fill(~allowed, NEVER)
     best = logits.topk(min(PROPOSED, logits.shape[-1]), dim=-1)
     tokens, values = best.indices, best.values
     if drawing := [slot for slot, draw in enumerate(draws) if draw is not None]:
@@ -73,28 +78,25 @@ def choose_tokens(
 
 
 def _choose(
-    logits: torch.Tensor,
-    constraint: Constraint | None,
-    greedy: bool,
-    norm: float,
-    proposed: tuple[list[float], list[float]],
+    logits: torch.Tensor, constraint: Constraint | None, greedy: bool, norm: float, proposed: tuple[Numbers, Numbers]
 ) -> Choice:
     """The first of a row's proposed tokens that will do, or else of all that are allowed."""
-    values = proposed[1]
-    for place, (token, value) in enumerate(zip(*proposed, strict=True)):
-        if value > float("-inf") and (constraint is None or constraint.refers(int(token))):
-            if greedy and place + 1 == len(values):
-                break  # the logit of the next one is not here
-            return Choice(int(token), value - norm, value - values[place + 1] if greedy else float("inf"))
-    likeliest = logits.topk(min(TRIED, len(logits)))
-    values = [*likeliest.values.tolist(), float("-inf")]
-    for place, token in enumerate(likeliest.indices.tolist()):
-        if values[place] > float("-inf") and (constraint is None or constraint.refers(token)):
-            return Choice(token, values[place] - norm, values[place] - values[place + 1])
+    for tokens, values in _in_turn(logits, greedy, *proposed):
+        for token, value, following in zip(map(int, tokens), values, values[1:], strict=False):
+            if value > NEVER and (constraint is None or constraint.refers(token)):
+                return Choice(token, value - norm, value - following)
     if constraint is None or constraint.released:
         raise UserError("the model computes no numbers", "its weights or its adapter's are not finite: train again")
     constraint.release()
     return _choose(logits, constraint, greedy, norm, proposed)
+
+
+def _in_turn(logits: torch.Tensor, greedy: bool, tokens: Numbers, values: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
+    """The proposed tokens with their logits, then the likeliest of all; each list ends with the logit after the last
+    token, which of the proposed likeliest ones is not here: the last of them counts as that."""
+    yield tokens, values if greedy else [*values, NEVER]
+    likeliest = logits.topk(min(TRIED, len(logits)))
+    yield likeliest.indices.tolist(), [*likeliest.values.tolist(), NEVER]
 
 
 def _draw(logits: torch.Tensor, draws: Sequence[random.Random | None], temperature: float, count: int) -> torch.Tensor:

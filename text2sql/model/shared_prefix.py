@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from text2sql.errors import UserError
+from text2sql.model.memory import attention_shape
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
@@ -39,12 +40,29 @@ def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[in
     >>> group_by_prefix([[1, 2, 3, 4], [7, 8], [1, 2, 3, 5]])
     [(3, [0, 2]), (0, [1])]
     """
-    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-    common = [_common(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)]
-    groups = [
-        (min(common[first:last], default=0), sorted(order[first : last + 1]))
-        for first, last in _best_runs(common, len(order))
-    ]
+    copies: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        copies.setdefault(tuple(prompt), []).append(i)
+    order = sorted(copies)
+    sizes = [len(copies[prompt]) for prompt in order]
+    common = [_common(*pair) for pair in itertools.pairwise(order)]
+    # For the first 0, 1, 2, ... prompts in order: tokens saved at most, where their last group starts, what it shares.
+    best = [(0, 0, 0)]
+    for end in range(len(order)):
+        shared, count, options = len(order[end]) - 1, 0, []
+        for start in range(end, -1, -1):
+            count += sizes[start]
+            options.append((best[start][0] + shared * (count - 1), -start, shared if count > 1 else 0))
+            shared = min(shared, common[start - 1]) if start else 0
+            if not shared:
+                break  # a longer group saves nothing
+        saved, start, shared = max(options)
+        best.append((saved, -start, shared))
+    groups, end = [], len(order)
+    while end:
+        _, start, shared = best[end]
+        groups.append((shared, sorted(i for prompt in order[start:end] for i in copies[prompt])))
+        end = start
     return sorted(groups, key=lambda group: group[1][0])
 
 
@@ -53,55 +71,23 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i in range(limit) if a[i] != b[i]), max(limit, 0))
 
 
-def _best_runs(common: list[int], count: int) -> list[tuple[int, int]]:
-    """Split sorted prompts wherever two groups save more than one; `common[i]` is what i and i + 1 share."""
-    # Not recursive: prompts without anything in common would nest as deep as they are many. A span is decided once
-    # its two halves are.
-    whole = (0, count - 1)
-    saved: dict[tuple[int, int], int] = {}
-    split: dict[tuple[int, int], tuple[tuple[int, int], tuple[int, int]] | None] = {}
-    pending = [whole] if count else []
-    while pending:
-        first, last = span = pending[-1]
-        if first == last:
-            saved[span], split[span] = 0, None
-        else:
-            cut = min(range(first, last), key=lambda i: common[i])
-            halves = (first, cut), (cut + 1, last)
-            if missing := [half for half in halves if half not in saved]:
-                pending.extend(missing)
-                continue
-            together, apart = common[cut] * (last - first), sum(saved[half] for half in halves)
-            joined = bool(common[cut]) and together >= apart
-            saved[span], split[span] = max(together, apart), None if joined else halves
-        pending.pop()
-    runs, pending = [], [whole] if count else []
-    while pending:
-        halves = split[span := pending.pop()]
-        pending.extend(halves or ())
-        runs.extend([] if halves else [span])
-    return runs
-
-
 @dataclasses.dataclass(eq=False)
-class Prefix:
-    """Keys and values of tokens that several rows share: one pair for each layer, (key heads, tokens, width)."""
+class Segment:
+    """Tokens that several rows share: a prefix, or what follows it in a prompt (`before` is that prefix)."""
 
-    length: int
-    layers: list[tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(eq=False)
-class Prompt:
-    """The tokens of a prompt after its shared prefix; several rows may continue it."""
-
-    suffix: Sequence[int]
-    prefix: Prefix
-    #: rows that have not been admitted yet: as long as there are some, what follows is kept
+    tokens: Sequence[int]
+    before: Segment | None = None
+    #: of a prompt: rows that have not been admitted yet; as long as there are some, what follows is kept
     waiting: int = 0
-    #: keys and values of the suffix, one pair for each layer, and the logits after its last token
+    #: keys and values of the tokens, one pair for each layer: (key heads, tokens, width)
     layers: list[tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=list)
+    #: after the last token
     logits: torch.Tensor | None = None
+
+    @property
+    def start(self) -> int:
+        """The place of the first token in the sequence."""
+        return len(self.before.tokens) if self.before else 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -109,7 +95,7 @@ class Row:
     """One continuation of a prompt. Its own tokens are those after the shared prefix."""
 
     index: int
-    prompt: Prompt
+    prompt: Segment
     #: source of sampling; None for the most likely token
     draw: random.Random | None = None
     #: what may follow
@@ -122,17 +108,12 @@ class Row:
     #: least distance between the best two logits so far
     margin: float = float("inf")
 
-    @property
-    def prefix(self) -> Prefix:
-        return self.prompt.prefix
-
 
 class Cache:
     """Keys and values of the rows' own tokens: (layers, 2, rows, key heads, tokens, width), rows without gaps."""
 
     def __init__(self, config: Any, rows: int, tokens: int, like: torch.Tensor) -> None:
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        _, heads, width = attention_shape(config)
         # Zeros, as what is masked is still multiplied by zero, and that leaves a NaN a NaN.
         shape = (config.num_hidden_layers, 2, rows, heads, tokens, width)
         self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)
@@ -140,7 +121,7 @@ class Cache:
 
     def add(self, row: Row) -> None:
         """Take in a row whose prompt has been computed."""
-        row.cached = len(row.prompt.suffix)
+        row.cached = len(row.prompt.tokens)
         for part in (0, 1):
             tokens = torch.stack([layer[part] for layer in row.prompt.layers])
             self.store[:, part, len(self.rows), :, : row.cached] = tokens
@@ -148,12 +129,10 @@ class Cache:
 
     def remove(self, row: Row) -> None:
         """Take a row out; the last one moves into its place."""
-        slot, last = self.rows.index(row), len(self.rows) - 1
-        if slot != last:
-            filled = self.rows[last].cached
-            self.store[:, :, slot, :, :filled] = self.store[:, :, last, :, :filled]
-            self.rows[slot] = self.rows[last]
-        self.rows.pop()
+        slot, last = self.rows.index(row), self.rows.pop()
+        if last is not row:
+            self.store[:, :, slot, :, : last.cached] = self.store[:, :, len(self.rows), :, : last.cached]
+            self.rows[slot] = last
 
 
 class Heads(NamedTuple):
@@ -171,50 +150,40 @@ class Heads(NamedTuple):
 
 
 class Step:
-    """One forward pass: the next token of each row in the cache, then new prompts, whose keys and values they keep.
+    """One forward pass: the next token of each row of `decoding`, the cache's first rows, then the tokens of `new`
+    segments, which keep their keys and values."""
 
-    Or, with `prefix` given, the tokens of that prefix, which keeps theirs.
-    """
-
-    def __init__(self, cache: Cache, new: Sequence[Prompt] = (), prefix: Prefix | None = None) -> None:
-        self.cache, self.new, self.prefix = cache, list(new), prefix
-        self.decoding = [] if prefix else list(cache.rows)
-        starts = itertools.accumulate((len(prompt.suffix) for prompt in self.new), initial=len(self.decoding))
+    def __init__(self, cache: Cache, decoding: Sequence[Row], new: Sequence[Segment]) -> None:
+        self.cache, self.decoding, self.new = cache, decoding, new
+        starts = itertools.accumulate((len(segment.tokens) for segment in new), initial=len(decoding))
         self.spans = [slice(a, b) for a, b in itertools.pairwise(starts)]
         device = cache.store.device
-        self.slots = torch.arange(len(self.decoding), device=device)
-        self.own = torch.tensor([row.cached for row in self.decoding], dtype=torch.long, device=device)
-        self.shared = torch.tensor([row.prefix.length for row in self.decoding], dtype=torch.long, device=device)
+        self.slots = torch.arange(len(decoding), device=device)
+        self.own = torch.tensor([row.cached for row in decoding], dtype=torch.long, device=device)
+        self.shared = torch.tensor([row.prompt.start for row in decoding], dtype=torch.long, device=device)
         # A row's scores are laid out as those of the longest prefix, then those of the longest row's own tokens.
-        self.shared_columns = max((row.prefix.length for row in self.decoding), default=0)
-        self.own_columns = max((row.cached for row in self.decoding), default=0) + 1
+        self.shared_columns = max((row.prompt.start for row in decoding), default=0)
+        self.own_columns = max((row.cached for row in decoding), default=0) + 1
         self.groups = self._groups()
         self.masks: dict[int | None, torch.Tensor] = {}
+        #: the tokens that are computed, and the place of each in its sequence
+        self.tokens = [row.tokens[-1] for row in decoding] + [t for segment in new for t in segment.tokens]
+        self.positions = [row.prompt.start + row.cached for row in decoding]
+        for segment in new:
+            self.positions += range(segment.start, segment.start + len(segment.tokens))
+        #: which tokens are the last of their row or segment
+        self.ends = [*range(len(decoding)), *(span.stop - 1 for span in self.spans)]
 
-    @property
-    def positions(self) -> list[int]:
-        """The place of each token in its sequence."""
-        if self.prefix is not None:
-            return list(range(self.prefix.length))
-        new = [range(p.prefix.length, p.prefix.length + len(p.suffix)) for p in self.new]
-        return [*(row.prefix.length + row.cached for row in self.decoding), *itertools.chain(*new)]
-
-    @property
-    def ends(self) -> list[int]:
-        """Which tokens are the last of their row or prompt."""
-        if self.prefix is not None:
-            return [self.prefix.length - 1]
-        return [*range(len(self.decoding)), *(span.stop - 1 for span in self.spans)]
-
-    def _groups(self) -> list[tuple[Prefix, torch.Tensor | slice]]:
+    def _groups(self) -> list[tuple[Segment, torch.Tensor | slice]]:
         """The prefixes of the rows being decoded, each with its rows' slots."""
-        members: dict[int, list[int]] = {}
+        members: dict[Any, list[int]] = {}
         for slot, row in enumerate(self.decoding):
-            members.setdefault(id(row.prefix), []).append(slot)
-        prefixes = {id(row.prefix): row.prefix for row in self.decoding if row.prefix.length}
-        if len(members) == 1:
-            return [(prefix, slice(None)) for prefix in prefixes.values()]
-        return [(prefix, torch.tensor(members[key], device=self.own.device)) for key, prefix in prefixes.items()]
+            members.setdefault(row.prompt.before, []).append(slot)
+        return [
+            (prefix, slice(None) if len(members) == 1 else torch.tensor(slots, device=self.own.device))
+            for prefix, slots in members.items()
+            if prefix.tokens
+        ]
 
     def mask(self, window: int | None) -> torch.Tensor:
         """What each row being decoded attends to: (rows, 1, 1, columns) of 0 and -inf, the same for all layers."""
@@ -232,16 +201,13 @@ class Step:
 
     def attend(self, layer: int, heads: Heads) -> torch.Tensor:
         """Attention of one layer, (tokens, heads, width). Keeps the keys and values."""
-        if self.prefix is not None:
-            self.prefix.layers.append((heads.key.contiguous(), heads.value.contiguous()))
-            return _causal(heads)
         rows = len(self.decoding)
         parts = [self._decode(layer, heads.at(slice(rows)))] if rows else []
-        for prompt, span in zip(self.new, self.spans, strict=True):
+        for segment, span in zip(self.new, self.spans, strict=True):
             own = heads.at(span)
-            prompt.layers.append((own.key.contiguous(), own.value.contiguous()))
-            if prompt.prefix.length:
-                key, value = prompt.prefix.layers[layer]
+            segment.layers.append((own.key.contiguous(), own.value.contiguous()))
+            if segment.start:
+                key, value = segment.before.layers[layer]
                 own = own._replace(key=torch.cat([key, own.key], dim=1), value=torch.cat([value, own.value], dim=1))
             parts.append(_causal(own))
         return torch.cat(parts)
@@ -259,12 +225,12 @@ class Step:
         torch.matmul(query, keys.transpose(-1, -2), out=scores[..., self.shared_columns :])
         for prefix, members in self.groups:
             product = _by_head(query[members]) @ prefix.layers[layer][0].transpose(-1, -2)
-            scores[members, :, :, : prefix.length] = _by_row(product, queries)
+            scores[members, :, :, : len(prefix.tokens)] = _by_row(product, queries)
         scores = scores.float() + self.mask(heads.window)
         weights = functional.softmax(scores, dim=-1).to(query.dtype)
         out = weights[..., self.shared_columns :] @ values
         for prefix, members in self.groups:
-            product = _by_head(weights[members, :, :, : prefix.length]) @ prefix.layers[layer][1]
+            product = _by_head(weights[members, :, :, : len(prefix.tokens)]) @ prefix.layers[layer][1]
             out[members] += _by_row(product, queries)
         return out.reshape(rows, -1, width)
 
@@ -297,24 +263,16 @@ def _by_row(x: torch.Tensor, queries: int) -> torch.Tensor:
 
 
 def _attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    shared_prefix_step: Step | None = None,
-    **_: Any,
+    module: Any, *inputs: torch.Tensor, shared_prefix_step: Step | None = None, **options: Any
 ) -> tuple[torch.Tensor, None]:
     """What a model calls in place of its attention: (1, heads, tokens, width) in, (1, tokens, heads, width) out."""
-    if softcap is not None or shared_prefix_step is None:
+    if options.get("softcap") is not None or shared_prefix_step is None:
         raise UserError(
             f"{type(module).__name__} needs an attention that cannot share prefixes", "choose another base model"
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads = Heads(query[0], key[0], value[0], scale, sliding_window)
+    query, key, value = (x[0] for x in inputs[:3])
+    scale = query.shape[-1] ** -0.5 if options.get("scaling") is None else options["scaling"]
+    heads = Heads(query, key, value, scale, options.get("sliding_window"))
     return shared_prefix_step.attend(module.layer_idx, heads)[None], None
 
 
