@@ -226,7 +226,7 @@ def equality(setting: Setting) -> Row:
 
     def packed(part: Any) -> torch.Tensor:
         with trainer.compute_loss_context_manager():
-            return answer_loss(model, trainer._prepare_inputs(collate(list(map(pack, part))))).nll
+            return answer_loss(model, trainer._prepare_inputs(collate(list(map(pack, part)))))
 
     loss, own = gradients(model, [functools.partial(packed, part) for part in cut])
     error, allowed = ((x - expected).norm().item() / expected.norm().item() for x in (own, plain))

@@ -1,7 +1,7 @@
-"""Eight checks that fail in a minute what would otherwise fail in an hour.
+"""Eight checks that fail in a minute or two what would otherwise fail in an hour.
 
-Data loads; the model initialises as configured, with LoRA; twenty steps lower the loss; a checkpoint saves, also to
-the bucket; it loads and goes on exactly; packs give the loss and gradients of separate sequences; inference gives SQL
+Data loads; the model initialises as configured, with LoRA; ten steps lower the loss; a checkpoint saves, also to the
+bucket; it loads and goes on exactly; packs give the loss and gradients of separate sequences; inference gives SQL
 that parses; memory stays under the limit.
 
 Reads data/prompts and models/base. Writes metrics/preflight.json: the verdicts only, which are the same every time;

@@ -57,13 +57,7 @@ DUMPS = Path("data/postgres/databases")
 COLUMNS = {"loss": "train_loss", "eval_loss": "val_loss", "eval_execution_accuracy": "val_execution_accuracy"}
 #: queries executed at a time, to choose the best checkpoint
 WORKERS = 2
-#: the modules of text2sql.model that decide an adapter's bytes (dvc.yaml names the same), and the libraries that do
-MODULES = (
-    "adapter", "base", "checkpoint", "choosing", "constraint", "device", "flash", "fused", "generation", "inference",
-    "initial", "launch", "literals", "lora", "loss", "memory", "packing", "prediction", "process", "prompt",
-    "qualifiers", "query_parts", "recipe", "references", "reordered", "sampling", "shared_prefix", "training",
-    "value_linking",
-)  # fmt: skip
+#: the code and the libraries that decide an adapter's bytes
 CODE = Path(__file__).resolve().parents[1] / "text2sql" / "model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
@@ -96,7 +90,7 @@ def training_fingerprint(options: TrainStageOptions, dtype: str, initial: dict[s
         "data": digest(PROMPTS),
         "base": digest(BASE),
         "initial": initial,
-        "code": {name: digest(CODE / f"{name}.py") for name in MODULES},
+        "code": digest(CODE),
         "libraries": {name: version(name) for name in LIBRARIES},
         "device": pick_device().partition(":")[0],
         "dtype": dtype,
@@ -206,9 +200,9 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
     if recipe.train.init and is_first():
         said = f"goes on from the weights {begun[WEIGHTS][:12]}" if begun else "none is there, a fresh one is trained"
         print(f"notice: train.init={recipe.train.init}: {said}", flush=True)
-    print_ = training_fingerprint(options, dtype, begun)
-    checkpoints = checkpoint.folder(repository_root(), print_)
-    with training_run(print_) as record:
+    fingerprint = training_fingerprint(options, dtype, begun)
+    checkpoints = checkpoint.folder(repository_root(), fingerprint)
+    with training_run(fingerprint) as record:
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
         primer = []
@@ -222,7 +216,7 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
         weights = trainer.adapter_weights()
         if not is_first():
             return f"process {os.environ['RANK']} is done"
-        metrics = save(trainer, weights, val_loss, dtype) | {"fingerprint": print_}
+        metrics = save(trainer, weights, val_loss, dtype) | {"fingerprint": fingerprint}
         write_json(METRICS, metrics | ({"initial_adapter": begun} if begun else {}))
     shutil.rmtree(checkpoints, ignore_errors=True)
     if recipe.train.checkpoint_copy:

@@ -127,14 +127,6 @@ def test_every_parameter_is_somebodys():
     assert {v for v in idle if not v.startswith("tracking.")} == {"data.name"}
 
 
-def test_the_fingerprint_of_a_training_covers_the_modules_that_it_depends_on():
-    """dvc.yaml has them by their imports (`make lint`): a checkpoint of other code is never gone on from."""
-    from stages.train import MODULES
-
-    named = {Path(dep).stem for dep in PIPELINE["train"]["deps"] if dep.startswith("text2sql/model/")}
-    assert named == set(MODULES)
-
-
 def test_the_release_depends_on_the_code_of_every_stage():
     """Its manifest names that code: a change of any stage's code must make the release again."""
     named = tuple(f"{path}/" for path in code_paths())

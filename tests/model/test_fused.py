@@ -77,7 +77,7 @@ def test_token_loss(dtype):
     torch.manual_seed(0)
     logits = (torch.randn(7, 50) * 30).to(dtype).requires_grad_()  # some far below the best: denormal shares
     targets, weights = torch.randint(0, 50, (7,)), torch.rand(7)
-    nll, best, entropy = TokenLoss.apply(logits, targets)
+    nll = TokenLoss.apply(logits, targets)
     (nll * weights).sum().backward()
     own, logits.grad = logits.grad, None
     log_probs = functional.log_softmax(logits.float(), -1)
@@ -85,8 +85,6 @@ def test_token_loss(dtype):
     (expected * weights).sum().backward()
     assert torch.allclose(nll, expected, rtol=1e-6)
     assert torch.allclose(own, logits.grad, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-7)
-    assert torch.equal(best, logits.argmax(-1))
-    assert torch.allclose(entropy, torch.special.entr(log_probs.exp()).sum(-1), atol=1e-5)
 
 
 def test_rms_norm():

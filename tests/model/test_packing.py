@@ -46,7 +46,7 @@ def packed_gradients(model, batches, attention=ATTENTION):
     model.zero_grad()
     total = 0.0
     for groups in batches:
-        loss = answer_loss(model, collate([pack(group) for group in groups])).nll
+        loss = answer_loss(model, collate([pack(group) for group in groups]))
         loss.backward()
         total += loss.item()
     return total, gradients(model)
@@ -234,7 +234,7 @@ def layout(*packs):
     """Of packs with these lengths: (prefix, questions)."""
     return packing.flat_layout(
         [
-            packing.Pack((0,) * prefix, tuple(packing.QuestionTokens((0,) * n, ()) for n in questions))
+            packing.Pack((0,) * prefix, tuple(TrainingExample("", (0,) * n, ()) for n in questions))
             for prefix, questions in packs
         ]
     )

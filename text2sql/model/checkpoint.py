@@ -29,9 +29,9 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def folder(root: Path, print_: str) -> Path:
+def folder(root: Path, identity: str) -> Path:
     """Where the checkpoints of a training with that fingerprint are."""
-    return root / "checkpoints" / print_[:16]
+    return root / "checkpoints" / identity[:16]
 
 
 def seal(checkpoint: Path, **facts: Any) -> None:

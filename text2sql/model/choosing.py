@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from text2sql.files import read_json, write_json
-from text2sql.model.device import SameRandomState
+from text2sql.model.device import same_random_state
 from text2sql.model.launch import is_first
 from text2sql.model.lora import save_adapter
 
@@ -86,11 +86,9 @@ class Chooser(TrainerCallback):
         if is_first():
             candidate = self.folder.with_name(f"{FOLDER}.new")
             save_adapter(self.trainer.model, candidate, weights)
-            with SameRandomState():
+            with same_random_state():
                 accuracy = self.measure(candidate)
-            self.trainer.model.eval()  # by this TRL tells what is logged of a validation from what is of training
             self.trainer.log({LOGGED: accuracy})
-            self.trainer.model.train()
             print(f"train: step {step} answers {accuracy:.1%} of the questions right", file=sys.stderr, flush=True)
             if accuracy >= self.accuracy:
                 self.accuracy, self.val_loss, self.step = accuracy, loss, step

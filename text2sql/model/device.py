@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,18 +85,8 @@ def total_memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-class SameRandomState:
+def same_random_state() -> AbstractContextManager[None]:
     """Restores torch's random state on leaving: a training with validations in between is the same training."""
+    import torch
 
-    def __enter__(self) -> None:
-        import torch
-
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))

@@ -80,38 +80,32 @@ class RmsNorm(torch.autograd.Function):
 
 
 class TokenLoss(torch.autograd.Function):
-    """The negative log-likelihood of each target, in float32, with what is reported beside it.
+    """The negative log-likelihood of each target, in float32.
 
     Args:
         logits: (tokens, vocabulary); targets: (tokens).
 
     Returns:
-        nll: (tokens), differentiable; best: (tokens), the likeliest token; entropy: (tokens), in nats.
+        (tokens), differentiable.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        # In place: these are the step's largest tensors.
         shifted = logits.to(torch.float32, copy=True)
-        highest, best = shifted.max(-1, keepdim=True)
-        target = shifted.sub_(highest).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-        shares = shifted.clamp_(min=LEAST).exp()
+        shifted.sub_(shifted.amax(-1, keepdim=True))
+        target = shifted.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        shares = shifted.clamp_(min=LEAST).exp_()
         total = shares.sum(-1, keepdim=True)
-        shares.div_(total)
-        normal = total.log().squeeze(-1)
-        nll = normal - target
-        entropy = normal - torch.linalg.vecdot(shares, shifted)
-        ctx.save_for_backward(shares, targets)
+        ctx.save_for_backward(shares.div_(total), targets)
         ctx.dtype = logits.dtype
-        best = best.squeeze(-1)
-        ctx.mark_non_differentiable(best, entropy)
-        return nll, best, entropy
+        return total.log().squeeze(-1) - target
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Tensors:
         shares, targets = ctx.saved_tensors
         weights = gradients[0].unsqueeze(-1)
-        # In place: these are the step's largest tensors, and the graph is gone through once.
         logits = shares.mul_(weights).scatter_add_(-1, targets.unsqueeze(-1), -weights)
         return logits.to(ctx.dtype), None
 

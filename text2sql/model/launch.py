@@ -12,11 +12,6 @@ import sys
 from text2sql.errors import UserError
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def is_first() -> bool:
     """Whether this process is the one that writes and reports."""
     return os.environ.get("RANK", "0") == "0"
@@ -30,7 +25,7 @@ def launch(module: str, processes: int) -> None:
     Raises:
         UserError: torchrun started another number of processes than configured, or there are too few GPUs.
     """
-    if under_torchrun():
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this process
         started = int(os.environ["WORLD_SIZE"])
         if started != processes:
             raise UserError(

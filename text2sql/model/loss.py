@@ -6,7 +6,6 @@ token. TRL does so on GPUs; on a CPU it computes every position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,22 +13,11 @@ import torch
 from text2sql.model.fused import TokenLoss
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Sums over the answer tokens of a flat sequence: `nll` in nats (differentiable), `correct` and `entropy` (not)."""
-
-    nll: torch.Tensor
-    correct: torch.Tensor
-    entropy: torch.Tensor
-    tokens: int
-
-
-def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
-    """The loss sums of a batch of `packing.collate`.
+def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """The negative log-likelihood of all answer tokens of a batch of `packing.collate`, in nats.
 
     `model` may be wrapped for several processes: it is called as a whole, once.
     """
-    labels = batch["labels"][0]
     predicting = batch["predicting"]
     logits = model(
         input_ids=batch["input_ids"],
@@ -39,6 +27,4 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
         use_cache=False,
     ).logits.squeeze(0)
     # In float32: in bfloat16 the log-likelihood of a likely token would be rounded to zero.
-    targets = labels[predicting + 1]
-    nll, best, entropy = TokenLoss.apply(logits, targets)
-    return Loss(nll.sum(), (best == targets).sum(), entropy.sum(), targets.numel())
+    return TokenLoss.apply(logits, batch["labels"][0, predicting + 1]).sum()

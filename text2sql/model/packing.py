@@ -94,19 +94,11 @@ class FlatLayout:
 
 
 @dataclass(frozen=True)
-class QuestionTokens:
-    """What one example adds behind the prefix: the rest of its prompt, and its answer ending in EOS (token ids)."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Pack:
-    """A prefix (token ids) and the questions that share it."""
+    """A prefix (token ids) and the questions that share it: examples whose prompts lack the prefix."""
 
     prefix: tuple[int, ...]
-    questions: tuple[QuestionTokens, ...]
+    questions: tuple[TrainingExample, ...]
 
     @property
     def tokens(self) -> int:
@@ -116,7 +108,7 @@ class Pack:
 def pack(examples: Sequence[TrainingExample]) -> Pack:
     """Examples of one database behind the longest prefix that they share."""
     prefix = common_prefix([e.prompt for e in examples])
-    return Pack(examples[0].prompt[:prefix], tuple(QuestionTokens(e.prompt[prefix:], e.answer) for e in examples))
+    return Pack(examples[0].prompt[:prefix], tuple(replace(e, prompt=e.prompt[prefix:]) for e in examples))
 
 
 @dataclass(frozen=True)
@@ -275,25 +267,17 @@ def collate(packs: Sequence[Pack]) -> dict[str, Any]:
 
 
 def shared_prefix_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    layout: FlatLayout,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
+    module: torch.nn.Module, *inputs: torch.Tensor, layout: FlatLayout, scaling: float | None = None, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """Attention of a flat sequence; transformers calls it in every layer with the `layout` given to the model.
 
     Args:
-        query: (1, heads, tokens, width); key, value: (1, key heads, tokens, width).
+        inputs: query (1, heads, tokens, width); key and value (1, key heads, tokens, width); a mask that is not used.
 
     Returns:
         (1, tokens, heads, width), and no weights.
     """
+    query, key, value = inputs[:3]
     # The fused kernel in float32 on a CPU only, where it saves memory. On a GPU its kernels for masks gave NaN for some
     # packs; in bfloat16 on a CPU products are 2.4 times as fast, forward and backward.
     fused = query.device.type == "cpu" and query.dtype == torch.float32

@@ -1,6 +1,9 @@
-"""Everything that a training needs, tried in a minute on twenty examples, so that it fails now and not in an hour.
+"""Everything that a training needs, tried on few and short examples, so that it fails now and not in an hour.
 
 Each check says, when it fails, what to do about it. Each builds on those before: after a failure the rest is not tried.
+Each does no more than it needs to be able to fail: the losses of two passes over the same packs are compared, so ten
+steps tell what with other packs in each step took twenty; a resumed training that lost its place, its rate or its
+optimizer's state shows it in two steps; questions that see each other, or their own padding, do so in a pack of three.
 """
 
 from __future__ import annotations
@@ -21,18 +24,21 @@ from text2sql.model import checkpoint
 from text2sql.model.base import load_tokenizer
 from text2sql.model.device import describe_device, peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
 from text2sql.model.loss import answer_loss
-from text2sql.model.memory import Budget
 from text2sql.model.packing import ATTENTION, Pack, Plan, TrainingExample, collate, pack, passes, plan
 from text2sql.model.training import PackedTrainer, Recipe, build_trainer, memory_budget
 from text2sql.progress import track
 from text2sql.sql import parse_one
 
+#: fewer examples are too few for a training
 EXAMPLES = 20
-STEPS = 20
-#: the checkpoint that the resumed run goes on from
-SAVED = 16
-#: packs whose gradients are compared with those of separate sequences
-COMPARED = 4
+#: packs that are trained on, twice each, and the questions of each at most
+PACKS, SIZE = 5, 4
+#: the step of the checkpoint that the resumed run goes on from
+SAVED = 2 * PACKS - 2
+#: tokens of the answer that is tried
+ANSWER = 64
+#: packs whose gradients are compared with those of separate sequences; on a CPU the shortest, so many questions of each
+COMPARED, QUESTIONS = 4, 3
 #: by how much of their length the gradients may differ, by the type of the matrix products
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 #: by how many times as much those of one weight may: where they are small, rounding weighs more
@@ -59,22 +65,21 @@ class Preflight:
     `plain`: whether training must do without a GPU's kernels, after `packs` is done.
     """
 
+    trainer: PackedTrainer
+    plain = False
+
     def __init__(
         self, recipe: Recipe, base: Path, examples: Sequence[TrainingExample], scratch: Path, writes_sql: bool = True
     ) -> None:
-        self.base = base
-        self.all_examples = examples
-        self.scratch = scratch
+        self.full, self.base, self.all_examples, self.scratch = recipe, base, examples, scratch
         self.writes_sql = writes_sql
         self.copy = recipe.train.checkpoint_copy
+        self.budget = memory_budget(recipe, base, pick_device())
         short = dataclasses.replace(
-            recipe.train, batch_size=4, pack_size=4, epochs=4.0, warmup=0.1, evaluate_every=0, save_every=SAVED,
-            processes=1, fsdp=False, checkpoint_copy=None, explosion=100.0,
+            recipe.train, warmup=0.1, log_every=1, evaluate_every=0, save_every=SAVED, processes=1, fsdp=False,
+            checkpoint_copy=None, explosion=100.0,
         )  # fmt: skip
         self.recipe = dataclasses.replace(recipe, train=short)
-        self.full = recipe
-        self.plain = False
-        self.trainer: PackedTrainer
 
     def run(self) -> Iterator[Check]:
         """The checks in order, until one fails."""
@@ -107,10 +112,11 @@ class Preflight:
     def learns(self) -> Check:
         self.trainer.train()
         losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
-        first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+        once = len(losses) // 2
+        first, last = sum(losses[:once]) / once, sum(losses[once:]) / once
         passed = math.isfinite(last) and last < first
         remedy = "lower train.learning_rate; without success, try quantization=none to see whether that is the cause"
-        return Check("learns", passed, f"{len(losses)} steps, loss {first:.2f} to {last:.2f}", remedy)
+        return Check("learns", passed, f"{len(losses)} steps, loss {first:.3f}, then {last:.3f}", remedy)
 
     def saves(self) -> Check:
         saved = self.scratch / f"checkpoint-{SAVED}"
@@ -133,9 +139,9 @@ class Preflight:
 
     def loads(self) -> Check:
         """The run goes on from its own checkpoint and must end with the same weights, on a GPU within `BAND`."""
-        before = _adapters(self.trainer)
+        before = self.trainer.adapter_weights()
         self._resume()
-        after = _adapters(self.trainer)
+        after = self.trainer.adapter_weights()
         if all(torch.equal(before[name], after[name]) for name in before):
             return Check("loads", True, f"resumed at step {SAVED}: the same weights at the end")
         learned = [torch.cat([w.flatten() for name, w in x.items() if "lora_B" in name]) for x in (after, before)]
@@ -166,12 +172,16 @@ class Preflight:
         return check
 
     def _packs(self) -> Check:
-        groups = self._plan().groups[:COMPARED]
-        cut, _ = passes(Plan(groups, COMPARED), tokens=self._budget().pass_tokens)
+        groups = self._plan().groups
+        if self.trainer.attention == ATTENTION and not torch.cuda.is_available():
+            several = [group[:QUESTIONS] for group in groups if len(group) > 1] or groups
+            groups = sorted(several, key=lambda group: pack(group).tokens)
+        groups = groups[:COMPARED]
+        cut, _ = passes(Plan(groups, COMPARED), tokens=self.budget.pass_tokens)
         batches = (self.trainer._prepare_inputs(collate(list(map(pack, part)))) for part in cut)
         model = self.trainer.model.eval()  # without dropout, which falls on other tokens each time
         with self.trainer.compute_loss_context_manager():
-            packed, own = _gradients(model, (answer_loss(model, batch).nll for batch in batches))
+            packed, own = _gradients(model, (answer_loss(model, batch) for batch in batches))
             model.set_attn_implementation("eager")
             sequences = (self._plain_loss(example) for group in groups for example in group)
             plain, expected = _gradients(model, sequences)
@@ -201,7 +211,9 @@ class Preflight:
         model.set_attn_implementation("sdpa")
         prompt = torch.tensor([self._sample()[0].prompt], device=model.device)
         with torch.no_grad(), self.trainer.compute_loss_context_manager():
-            output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=128, do_sample=False)
+            output = model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=ANSWER, do_sample=False
+            )
         text = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True).strip()
         if not self.writes_sql:
             return Check("answers", True, "the model generates (its weights are random: no SQL is expected)")
@@ -215,7 +227,7 @@ class Preflight:
     def memory(self) -> Check:
         """The largest pack of the whole training, forward and backward."""
         options, on_gpu = self.full.train, torch.cuda.is_available()
-        cut, _ = passes(self._plan(), options.processes, self._budget().pass_tokens)
+        cut, _ = passes(self._plan(), options.processes, self.budget.pass_tokens)
         largest = max(([pack(group) for group in groups] for groups in cut), key=_tokens)
         self.trainer.model.set_attn_implementation(self.trainer.attention)
         self.trainer.model.train()
@@ -230,28 +242,21 @@ class Preflight:
         remedy = f"lower train.pack_tokens to {fits}, or train.gradient_checkpointing=true"
         return Check("memory", peak <= limit, found, remedy)
 
-    def _sample(self) -> list[TrainingExample]:
-        """The shortest examples of the databases with most of them: as quick as can be."""
-        return sorted(self.all_examples, key=lambda e: (len(e.prompt) + len(e.answer), e.db_id))[:EXAMPLES]
-
-    def _budget(self) -> Budget:
-        return memory_budget(self.full, self.base, pick_device())
-
     def _plan(self) -> Plan:
         """One epoch of the training."""
         options = self.full.train
         return plan(
-            self.all_examples, options.pack_size, self._budget().tokens, options.batch_size, 1.0, self.full.seed,
+            self.all_examples, options.pack_size, self.budget.tokens, options.batch_size, 1.0, self.full.seed,
             options.processes,
         )  # fmt: skip
 
     def _build(self) -> PackedTrainer:
-        options = self.recipe.train
-        planned = plan(
-            self._sample(), options.pack_size, self._budget().tokens, options.batch_size, 8.0, self.recipe.seed
-        )
-        planned = dataclasses.replace(planned, groups=planned.groups[: STEPS * planned.per_step])
-        return build_trainer(self.recipe, self.base, planned, [], self.scratch, plain=self.plain)
+        """Two passes over the shortest examples, one pack a step."""
+        groups = plan(self._sample(), SIZE, self.budget.tokens, SIZE, 1.0, self.recipe.seed).groups[:PACKS]
+        return build_trainer(self.recipe, self.base, Plan(groups * 2, 1), [], self.scratch, plain=self.plain)
+
+    def _sample(self) -> list[TrainingExample]:
+        return sorted(self.all_examples, key=lambda e: (len(e.prompt) + len(e.answer), e.db_id))[:EXAMPLES]
 
 
 def report(checks: Sequence[Check]) -> None:
@@ -263,10 +268,6 @@ def report(checks: Sequence[Check]) -> None:
     for check in checks:
         if not check.passed:
             raise UserError(f"preflight check `{check.name}` failed: {check.found}", check.remedy)
-
-
-def _adapters(trainer: PackedTrainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().cpu().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def _gradients(model: torch.nn.Module, losses: Iterable[torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:

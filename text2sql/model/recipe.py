@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from text2sql.config import read_seed, require, section
 from text2sql.model.adapter import CONFIG
@@ -18,51 +20,37 @@ from text2sql.model.lora import LoraOptions
 class TrainOptions:
     """conf/train."""
 
-    epochs: float
-    learning_rate: float
+    epochs: Annotated[float, Gt(0)]
+    learning_rate: Annotated[float, Gt(0)]
     schedule: Literal["cosine", "linear", "constant"]
-    warmup: float
+    warmup: Annotated[float, Ge(0), Lt(1)]
     weight_decay: float
     max_grad_norm: float
-    batch_size: int
-    pack_size: int
+    batch_size: Annotated[int, Ge(1)]
+    pack_size: Annotated[int, Ge(1)]
     pack_tokens: int | Literal["auto"]
-    max_length: int
-    max_left_out: float
+    max_length: Annotated[int, Ge(8)]
+    max_left_out: Annotated[float, Ge(0), Le(1)]
     optimizer: str
     gradient_checkpointing: bool | Literal["auto"]
-    log_every: int
-    evaluate_every: float
-    save_every: int
+    log_every: Annotated[int, Ge(1)]
+    evaluate_every: Annotated[float, Ge(0)]
+    save_every: Annotated[int, Ge(1)]
     checkpoint_copy: str | None
-    explosion: float
-    processes: int
+    explosion: Annotated[float, Gt(1)]
+    processes: Annotated[int, Ge(1)]
     fsdp: bool
     price_per_hour: float
     # The defaults are for callers in Python.
     init: str | None = None
-    choose_every: float = 0
-    choose_questions: int = 200
+    choose_every: Annotated[float, Ge(0)] = 0
+    choose_questions: Annotated[int, Ge(1)] = 200
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, "epochs must be positive")
-        require(self.learning_rate > 0, "learning_rate must be positive")
-        require(0 <= self.warmup < 1, "warmup must be a share of the steps, in [0, 1)")
-        require(self.batch_size >= 1, "batch_size must be 1 or more")
-        require(self.pack_size >= 1, "pack_size must be 1 or more")
         require(self.pack_tokens == "auto" or self.pack_tokens >= 1, "pack_tokens must be auto, or 1 or more")
-        require(self.max_length >= 8, "max_length must be 8 or more")
-        require(0 <= self.max_left_out <= 1, "max_left_out must be a share, in [0, 1]")
-        require(self.log_every >= 1, "log_every must be 1 or more")
         for name in ("evaluate_every", "choose_every"):
             every = getattr(self, name)
-            require(
-                every >= 0 and (every < 1 or every == int(every)), f"{name} must be whole steps, or a share under 1"
-            )
-        require(self.choose_questions >= 1, "choose_questions must be 1 or more")
-        require(self.save_every >= 1, "save_every must be 1 or more")
-        require(self.explosion > 1, "explosion must be over 1")
-        require(self.processes >= 1, "processes must be 1 or more")
+            require(every < 1 or every == int(every), f"{name} must be whole steps, or a share under 1")
         known = self.init is None or not is_folder(self.init) or (folder_of(self.init) / CONFIG).exists()
         require(known, f"init is {self.init}, which is no folder of an adapter, auto, models:/NAME@ALIAS or git:REV")
         require(not self.fsdp or self.processes > 1, "fsdp needs processes: 2 or more")

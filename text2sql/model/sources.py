@@ -13,7 +13,6 @@ from typing import Literal
 
 from text2sql.config import require
 from text2sql.errors import UserError
-from text2sql.files import write_json
 from text2sql.model.base import quiet
 from text2sql.model.wheels import Wheel, assembled
 
@@ -119,7 +118,7 @@ def _random(options: ModelOptions, target: Path) -> None:
     import numpy
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -131,17 +130,8 @@ def _random(options: ModelOptions, target: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_sample_text(), trainer)
-    tokenizer.save(str(target / "tokenizer.json"))
-    write_json(
-        target / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "unk_token": "<unk>",
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "pad_token": "</s>",
-        },
-    )
+    named = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(target)
     config = MistralConfig(
         vocab_size=512,
         hidden_size=64,

@@ -8,11 +8,12 @@ checkpoints.
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from text2sql.files import read_jsonl
 from text2sql.model import checkpoint
 from text2sql.model.base import load_model, load_tokenizer
 from text2sql.model.choosing import Chooser, Measure
-from text2sql.model.device import SameRandomState, peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
+from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype, same_random_state, total_memory_bytes
 from text2sql.model.flash import FLASH, flash_error
 from text2sql.model.fused import fuse, liger
 from text2sql.model.initial import load_weights
@@ -67,26 +68,16 @@ FULL_DISK = 10_000_000
 class PackedTrainer(SFTTrainer):
     """SFTTrainer on packs; an item of its dataset is the index of a forward pass of one or more packs.
 
-    `attention`: the one that it trains with, by transformers' name.
+    `attention`: the one that it trains with, by transformers' name; `started`: when, by time.perf_counter.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        recipe: Recipe,
-        planned: Plan,
-        validation: Sequence[tuple[Group, ...]],
-        attention: str,
-        **kwargs: Any,
-    ) -> None:
-        self.recipe = recipe
-        self.planned = planned
-        self.validation = validation
-        self.attention = attention
-        self.earlier_seconds = 0.0
-        self.chooser: Chooser | None = None
-        super().__init__(*args, **kwargs)
-        self.started = time.perf_counter()
+    recipe: Recipe
+    planned: Plan
+    validation: Sequence[tuple[Group, ...]]
+    attention: str
+    started: float
+    earlier_seconds = 0.0
+    chooser: Chooser | None = None
 
     def compute_loss(
         self,
@@ -96,44 +87,31 @@ class PackedTrainer(SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """This micro-batch's part of the mean over the step, on all processes."""
-        if num_items_in_batch is None:
-            raise AssertionError("the trainer did not count what the mean of the step is over")
         if self.args.world_size > 1 and not isinstance(model, DistributedDataParallel | FSDPModule):
             raise AssertionError(f"{self.args.world_size} processes train apart: the model is a {type(model).__name__}")
-        loss = answer_loss(model, inputs)
-        # Tensors, read by `log`: to read one here would wait for the device within the step.
-        self._metrics["train"]["mean_token_accuracy"].append(loss.correct / loss.tokens)
-        self._metrics["train"]["entropy"].append(loss.entropy / loss.tokens)
         # DDP averages the gradients of the processes, but each has only its own share of the mean.
-        return loss.nll / num_items_in_batch * self.accelerator.num_processes
+        return answer_loss(model, inputs) / num_items_in_batch * self.accelerator.num_processes
 
     def _prepare_input(self, data: Any) -> Any:
         return data.to(self.args.device) if isinstance(data, FlatLayout) else super()._prepare_input(data)
 
-    def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
-        """TRL's, after what the steps have left on the device is read."""
-        for values in self._metrics["train"].values():
-            values[:] = [float(value) for value in values]
-        super().log(logs, *arguments, **named)
-
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Loss and token accuracy over all validation tokens; random state and mode are as before afterwards."""
-        with SameRandomState():
+        """Loss over all validation tokens; random state and mode are as before afterwards."""
+        with same_random_state():
             self.model.eval()
             # Read once, at the end: to read each loss would wait for the device.
-            sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+            sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
             size, mine = self.args.world_size, self.args.process_index
             with torch.no_grad(), self.compute_loss_context_manager():
                 for first in range(0, len(self.validation), size):
                     # A sharded model is called by all processes, or by none: where groups lack, for nothing.
                     counts = first + mine < len(self.validation)
                     groups = self.validation[first + mine if counts else first]
-                    loss = answer_loss(self.model, self._prepare_inputs(collate(list(map(pack, groups)))))
-                    sums[0] += counts * loss.nll
-                    sums[1] += counts * loss.correct
-                    sums[2] += counts * loss.tokens
-            sums = self.accelerator.reduce(sums, "sum").cpu()
-            metrics = {"eval_loss": (sums[0] / sums[2]).item(), "eval_mean_token_accuracy": (sums[1] / sums[2]).item()}
+                    batch = self._prepare_inputs(collate(list(map(pack, groups))))
+                    sums[0] += counts * answer_loss(self.model, batch)
+                    sums[1] += counts * len(batch["predicting"])
+            nll, tokens = self.accelerator.reduce(sums, "sum").tolist()
+            metrics = {"eval_loss": nll / tokens}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             self.model.train()
@@ -174,11 +152,8 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         first, last = (sum(part) / len(part) for part in (losses[:5] or [0.0], losses[-5:] or [0.0]))
-        bad = any(
-            value != value or abs(value) == float("inf")
-            for key, value in (logs or {}).items()
-            if key in ("loss", "grad_norm")
-        )
+        watched = [value for key, value in (logs or {}).items() if key in ("loss", "grad_norm")]
+        bad = not all(map(math.isfinite, watched))
         if bad or (len(losses) >= 10 and last > self.explosion * first):
             what = "is not a number" if bad else f"has risen from {first:.2f} to {last:.2f}"
             raise UserError(
@@ -230,7 +205,7 @@ def trainer_arguments(
         warmup_steps=options.warmup,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        optim=_optimizer(options.optimizer, on_gpu),
+        optim=options.optimizer if options.optimizer != "auto" else f"adamw_torch{'_fused' * on_gpu}",
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=not on_gpu,
@@ -242,12 +217,8 @@ def trainer_arguments(
         logging_nan_inf_filter=False,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=evaluate,
-        save_strategy="steps",
         save_steps=options.save_every,
-        save_total_limit=None,
-        report_to=[],
         disable_tqdm=True,
-        dataloader_num_workers=0,
         accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
         max_length=None,
@@ -296,10 +267,6 @@ def build_trainer(
         data_collator=lambda rows: collate([pack(group) for row in rows for group in train_passes[row["pass"]]]),
         train_dataset=Dataset.from_dict({"pass": list(range(len(train_passes)))}),
         eval_dataset=Dataset.from_dict({"pass": list(range(len(val_passes)))}) if evaluate else None,
-        recipe=recipe,
-        planned=planned,
-        validation=val_passes,
-        attention=attention,
         callbacks=list(callbacks),
         args=trainer_arguments(recipe, device, accumulation, budget.checkpointing, checkpoints, evaluate),
     )
@@ -309,6 +276,8 @@ def build_trainer(
             parameter.data = fresh[name].to(parameter.device)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
+    trainer.recipe, trainer.planned, trainer.validation = recipe, planned, val_passes
+    trainer.attention, trainer.started = attention, time.perf_counter()
     return trainer
 
 
@@ -366,7 +335,7 @@ def train(
     if options.choose_every and not validation_examples:
         raise UserError("train.choose_every needs validation questions, and there are none", "train.choose_every=0")
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
-    with _bar(planned.steps) as advance:
+    with progress("training", planned.steps) if is_first() else nullcontext(lambda _: None) as advance:
         watch = Watch(options.explosion, checkpoints)
         callbacks = [watch, Bar(advance), *callbacks]
         trainer = build_trainer(recipe, base, planned, validation, checkpoints, callbacks, initial, plain)
@@ -425,15 +394,3 @@ def _keep_differentiable(model: torch.nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def _optimizer(name: str, on_gpu: bool) -> str:
-    if name != "auto":
-        return name
-    return "adamw_torch_fused" if on_gpu else "adamw_torch"
-
-
-def _bar(steps: int) -> AbstractContextManager[Callable[[int], None]]:
-    if not is_first():
-        return nullcontext(lambda _: None)
-    return progress("training", steps)

