@@ -204,7 +204,7 @@ def test_a_stage_alone_after_an_experiment_says_how_to_compose_its_parameters(cl
 
 def test_a_refused_value_that_an_experiment_left_behind_names_the_way_back(clone):
     Path("params.yaml").write_text(compose_once(["train.learning_rate=-1"]))
-    with pytest.raises(UserError, match=r"learning_rate must(.|\n)*make params"):
+    with pytest.raises(UserError, match=r"learning_rate is -1(.|\n)*make params"):
         stage.check()
 
 

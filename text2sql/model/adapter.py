@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from text2sql.errors import UserError
 from text2sql.files import read_json
@@ -16,9 +15,11 @@ from text2sql.files import read_json
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: larger ones are no configuration
 LARGEST_CONFIG = 1_000_000
-#: keys whose text PEFT takes for a regular expression, or whose keys it does
-EXPRESSIONS = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "target_parameters")
-PATTERNS = ("rank_pattern", "alpha_pattern")
+#: keys whose text, list or keys PEFT takes for regular expressions
+EXPRESSIONS = (
+    "target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "target_parameters", "rank_pattern",
+    "alpha_pattern",
+)  # fmt: skip
 NAME = re.compile(r"[\w.-]+")
 
 
@@ -29,7 +30,8 @@ def check_adapter(folder: Path) -> None:
         UserError: a file is missing or broken, names modules by a regular expression, or a weight is not finite.
     """
     if not (folder / CONFIG).exists():
-        raise UserError(f"there is no adapter in {folder}", "run `dvc repro train`, or name a folder that has one")
+        remedy = "run `dvc repro train`, name a folder that has one, or predict without: predict.zero_shot=true"
+        raise UserError(f"there is no adapter in {folder}", remedy)
     _check_config(folder / CONFIG)
     _check_weights(folder / WEIGHTS)
 
@@ -44,17 +46,11 @@ def _check_config(path: Path) -> None:
     if not isinstance(rank, int) or rank < 1:
         raise UserError(f"{path}: r is {rank!r}, which is no rank", "restore it, or train again")
     for key in EXPRESSIONS:
-        for name in _names(config.get(key)):
-            if not NAME.fullmatch(name):
-                raise UserError(f"{path}: {key} is a regular expression, which is not evaluated", "list the modules")
-    for key in PATTERNS:
-        for name in config.get(key) or {}:
-            if not NAME.fullmatch(name):
-                raise UserError(f"{path}: {key} has the regular expression {name[:40]!r}", "name the modules")
-
-
-def _names(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(name) for name in value or []]
+        value = config.get(key) or ()
+        for name in [value] if isinstance(value, str) else value:
+            if not NAME.fullmatch(str(name)):
+                what = f"{path}: {key} has the regular expression {str(name)[:40]!r}, which is not evaluated"
+                raise UserError(what, "name the modules")
 
 
 def _check_weights(path: Path) -> None:

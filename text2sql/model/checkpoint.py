@@ -48,11 +48,9 @@ def seal(checkpoint: Path, **facts: Any) -> None:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether the seal is there and every file has the bytes that it had when it was sealed."""
-    if not (checkpoint / SEAL).exists():
-        return False
     try:
-        sealed = json.loads((checkpoint / SEAL).read_text())["files"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        sealed = json.loads((checkpoint / SEAL).read_bytes())["files"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
     files = sha256_tree(checkpoint)
     files.pop(SEAL)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2sql.errors import UserError
 from text2sql.model.adapter import check_adapter
 from text2sql.model.base import QuantizationOptions, load_model
 from text2sql.model.device import pick_device, pick_dtype
@@ -31,13 +30,10 @@ def load_for_inference(
 
     import torch
 
-    if adapter is not None and not (adapter / "adapter_config.json").exists():
-        remedy = "run `dvc repro train`, or predict without one: predict.zero_shot=true"
-        raise UserError(f"there is no adapter in {adapter}", remedy)
-    device = device or pick_device()
-    chosen = pick_dtype(quantization, device) if dtype == "auto" else getattr(torch, dtype)
     if adapter is not None:
         check_adapter(adapter)
+    device = device or pick_device()
+    chosen = pick_dtype(quantization, device) if dtype == "auto" else getattr(torch, dtype)
     if quantization.bits is not None and not _fits(base, chosen, device):
         return load_model(base, quantization, adapter, device).eval()
     # Loaded in float32: what the 4-bit codes stand for, and what the adapter adds, is rounded once, at the end.

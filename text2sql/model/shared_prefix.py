@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AttentionInterface
 
 from text2sql.errors import UserError
 from text2sql.model.memory import attention_shape
@@ -279,12 +280,12 @@ def _attention(
 @contextmanager
 def shared_attention(model: Any) -> Iterator[None]:
     """`model` with the attention of this module; its forward then wants `shared_prefix_step`."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
     before = model.config._attn_implementation
     model.config._attn_implementation = ATTENTION
     try:
         yield
     finally:
         model.config._attn_implementation = before
+
+
+AttentionInterface.register(ATTENTION, _attention)

@@ -27,7 +27,6 @@ version and settings; random() and now(), which differ from run to run.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -50,7 +49,6 @@ from text2sql.postgres.compare import Result
 from text2sql.postgres.server import Server
 
 if TYPE_CHECKING:
-    from psycopg import Connection
     from psycopg.pq.abc import PGconn, PGresult
 
 #: Volatile functions that change nothing and tell nothing.
@@ -219,7 +217,7 @@ class Sandbox:
             role = self._roles.pop(database, None)
         self.server.drop_database(database)
         if role:
-            with _superuser(self.server) as connection:
+            with self.server.connect() as connection:
                 connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
     def _give_back(self, database: str, session: _Session) -> None:
@@ -409,18 +407,6 @@ def _limit_memory(pid: int, size: int, server: Server) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _superuser(server: Server, database: str = "postgres") -> Iterator[Connection]:
-    import psycopg
-
-    try:
-        connection = psycopg.connect(server.dsn(database), autocommit=True)
-    except psycopg.OperationalError as error:
-        raise UserError(f"no connection to database {database}: {error}", "is it loaded?") from None
-    with connection:
-        yield connection
-
-
 def _close_down(server: Server, database: str, limits: Limits) -> str:
     """Make the role that may read the tables, and close the database to others; returns the role's name."""
     from psycopg import sql
@@ -448,7 +434,7 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
         "log_min_messages": "fatal",  # a model's mistakes are no news to the server's log
         "log_min_error_statement": "panic",
     }
-    with _superuser(server) as gate, _superuser(server, database) as connection, connection.transaction():
+    with server.connect() as gate, server.connect(database) as connection, connection.transaction():
         # Another process may be at it too, on another database, but roles and databases are in tables of the server.
         gate.execute("SELECT pg_advisory_lock(1)")
         # Should a process of the server be killed, what is written asynchronously is lost: this, and what was loaded.

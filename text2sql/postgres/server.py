@@ -21,9 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from text2sql.errors import UserError
 from text2sql.postgres import watchdog
+
+if TYPE_CHECKING:
+    import psycopg
 
 PREFIX = "text2sql-pg-"
 #: a socket's path is limited to 107 bytes on Linux and 103 on macOS; leave room for the directory's and socket's names
@@ -66,12 +70,24 @@ class Server:
 
         return make_conninfo(host=str(self.root), port=watchdog.PORT, dbname=database, user=user)
 
+    def connect(self, database: str = "postgres", **options: str) -> psycopg.Connection:
+        """The superuser's connection, in autocommit mode.
+
+        Raises:
+            UserError: there is no such database.
+        """
+        import psycopg
+
+        try:
+            return psycopg.connect(self.dsn(database), autocommit=True, **options)
+        except psycopg.OperationalError as error:
+            raise UserError(f"no connection to database {database}: {error}", "is it loaded?") from None
+
     def create_database(self, name: str) -> None:
         """Create an empty database called exactly `name`."""
-        import psycopg
         from psycopg import sql
 
-        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+        with self.connect() as connection:
             # Copying files is the quicker way for a template of this size when nothing is synced.
             connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
 
@@ -81,14 +97,12 @@ class Server:
         Raises:
             UserError: a session on it did not end within `DROP_SECONDS`.
         """
-        import psycopg
-        from psycopg import sql
+        from psycopg import OperationalError, sql
 
-        limit = f"-c statement_timeout={DROP_SECONDS}s"
         try:
-            with psycopg.connect(self.dsn(), autocommit=True, options=limit) as connection:
+            with self.connect(options=f"-c statement_timeout={DROP_SECONDS}s") as connection:
                 connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-        except psycopg.OperationalError as error:
+        except OperationalError as error:
             raise UserError(f"database {name} cannot be dropped: {error}", "try again when nothing uses it") from None
 
 
