@@ -99,10 +99,11 @@ class Link:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Tables by name, and the links between them."""
+    """Tables by name, and the links between them. `dialect` is that of the queries to be made."""
 
     entities: Mapping[str, Entity]
     links: tuple[Link, ...]
+    dialect: Literal["sqlite", "postgres"] = "sqlite"
 
     def plain_links(self) -> list[Link]:
         """Links that are the only one between their two tables, so that "orders of a customer" is unambiguous."""
@@ -169,7 +170,7 @@ def from_schema(schema: Schema, values: Mapping[tuple[str, str], Sequence[Any]])
         key, count = tuple(quote(c) for c in table.primary_key), len(columns[0].values) + columns[0].nulls
         rows = table.rows or count
         tables[quote(table.name)] = _table((quote(table.name), *noun_of(table.name), "that"), columns, key, {}, rows)
-    return Graph(tables, tuple(links))
+    return Graph(tables, tuple(links), "postgres")
 
 
 def attribute_of(column: Column, values: Sequence[Any], is_key: bool) -> Attribute:

@@ -171,6 +171,10 @@ class Picker:
             return self.say(default)
         return self.say(self.any(own) if isinstance(own, list) else own)
 
+    def date_part(self, part: str) -> str:
+        """SQL around a date column, {}: its year, the first day of its month, the number of its month, or its span."""
+        return _FILE["parts"][part][self.graph.dialect]
+
     def superlative(self, attribute: Attribute, descending: bool) -> tuple[str | None, str]:
         """The attribute's own adjective or None, and a general form: ('oldest', 'highest age')."""
         own = attribute.phrases.get("most" if descending else "least")
@@ -204,7 +208,8 @@ class Picker:
         if isinstance(text, dict):
             text = self.phrase(attribute, text["phrase"], text["say"])
         text = self.say(text).replace("{w}", attribute.words)
-        sql = spec.get("sql", f"{{}} {spec.get('operator')} {{value}}").replace("{value}", operand)
+        column = self.date_part(spec["part"]) if "part" in spec else "{}"
+        sql = spec.get("sql", f"{column} {spec.get('operator')} {{value}}").replace("{value}", operand)
         return sql.rstrip(), text.replace("{}", say_value())
 
     def _flag(self, attribute: Attribute) -> tuple[str, str]:
@@ -272,6 +277,11 @@ class Picker:
         day = self._day(attribute).replace(day=1)
         last = (day + datetime.timedelta(days=31)).replace(day=1) - datetime.timedelta(days=1)
         return f"'{day}' AND '{last}'", "text", lambda: f"{_FILE['months'][day.month - 1]} {day.year}"
+
+    def _month_number(self, attribute: Attribute) -> tuple[str, str, Callable[[], str]]:
+        month = self._day(attribute).month
+        name = _FILE["months"][month - 1]
+        return str(month), "text", lambda: f"{name} {self.say('[of any year|of whatever year|of all years]')}"
 
     def _form(self, attribute: Attribute) -> str:
         if attribute.role == "number":

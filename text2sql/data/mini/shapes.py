@@ -265,6 +265,22 @@ class Sketch:
         self.words["aggs"] = f"{', '.join(said[:-1])} and {said[-1]} {measure(c)}"
         return Columns(entity, (c,), ", ".join(f"{function}({{}})" for function in functions))
 
+    def date_part(self, entity: Entity, *parts: str) -> Columns:
+        """The year or month of a date, of which there are several, with the words {part} ('month') and {of_date}."""
+        part = self.p.any(parts)
+        c = self.p.any([c for c in entity.of("date") if not c.nulls])
+        if len({value[: len("2026-01") if part == "month" else len("2026")] for value in c.values}) < 2:
+            raise Unsuitable
+        alone = len(entity.of("date", "year")) == 1 and self.p.chance(0.5)
+        self.words |= {"part": part, "of_date": "" if alone else f" of the {c.words}"}
+        return Columns(entity, (c,), self.p.date_part(part))
+
+    def date_span(self, entity: Entity) -> Columns:
+        """The days between the first and the last date of a column, with the words {col}."""
+        c = self.p.any([c for c in entity.of("date") if len(c.values) > 1])
+        self.words["col"] = c.words
+        return Columns(entity, (c,), self.p.date_part("span").replace("{}", f"{{}}{c.cast}"))
+
     def amount(self, entity: Entity) -> Columns:
         """The product of two columns that the description names, with the words {amount}, {first} and {second}."""
         words, x, y = self.p.any(entity.amounts)
