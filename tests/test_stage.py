@@ -44,14 +44,14 @@ def test_good_values_arrive_typed():
     ("change", "said"),
     [
         ({"rate": -1}, "outer.rate must be positive"),
-        ({"rate": "fast"}, "outer.rate is 'fast': input should be a valid number"),
-        ({"rate": True}, "outer.rate is True: input should be a valid number"),
+        ({"rate": "fast"}, "outer.rate is 'fast': it should be a valid number"),
+        ({"rate": True}, "outer.rate is True: it should be a valid number"),
         ({"kind": "c"}, "allowed: 'a' or 'b'"),
-        ({"inner": {"size": 1.5}}, "outer.inner.size is 1.5: input should be a valid integer"),
+        ({"inner": {"size": 1.5}}, "outer.inner.size is 1.5: it should be a valid integer"),
         ({"inner": 3}, "outer.inner must be a section, not 3"),
         ({"inner": {}}, "outer.inner.size is missing"),
         ({"colour": 1}, "outer.colour is not a known key"),
-        ({"names": [1]}, "outer.names[0] is 1: input should be a valid string"),
+        ({"names": [1]}, "outer.names[0] is 1: it should be a valid string"),
     ],
 )
 def test_bad_values_name_the_field(change, said):

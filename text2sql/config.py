@@ -138,7 +138,8 @@ def _refusal(cls: type, problem: ErrorDetails, where: str) -> UserError:
             return UserError(f"{place}.{context['error']}", change)
         case "dataclass_type":
             return UserError(f"{place} must be a section, not {value!r}", "see conf/")
-    return UserError(f"{place} is {value!r}: {problem['msg'].lower()}", "see conf/")
+    expected = problem["msg"].replace("Input should", "it should")
+    return UserError(f"{place} is {value!r}: {expected}", f"change it in conf/ or with --set-param {place}=<value>")
 
 
 def _keys(cls: Any, place: tuple[int | str, ...]) -> list[str]:

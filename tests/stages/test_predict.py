@@ -207,14 +207,14 @@ def test_prompts_of_another_split_are_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"batch_size": 0}, "batch_size is 0: input should be greater than 0"),
-        ({"max_new_tokens": -1}, "max_new_tokens is -1: input should be greater than 0"),
+        ({"batch_size": 0}, "batch_size is 0: it should be greater than 0"),
+        ({"max_new_tokens": -1}, "max_new_tokens is -1: it should be greater than 0"),
         ({"method": "beam"}, "allowed: 'greedy' or 'execution_guided'"),
         ({"method": "execution_guided"}, "choose with predict=execution_guided"),
         ({"guided": GUIDED}, "choose with predict=greedy"),
         (
             {"method": "execution_guided", "guided": {**GUIDED, "candidates": 1}},
-            "candidates is 1: input should be greater than 1",
+            "candidates is 1: it should be greater than 1",
         ),
     ],
 )
