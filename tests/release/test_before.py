@@ -66,7 +66,7 @@ def test_the_earlier_adapter_answers_the_same_questions(workspace: Path) -> None
 
 @pytest.mark.parametrize(("gained", "lost", "stays"), [(1, 2, True), (2, 2, False), (2, 1, False)])
 def test_a_worse_adapter_replaces_nothing(workspace: Path, monkeypatch, gained: int, lost: int, stays: bool) -> None:
-    change = Difference(tuple("abc"[:gained]), tuple("xyz"[:lost]), ("r",), (), (), ())
+    change = Difference(tuple("abc"[:gained]), tuple("xyz"[:lost]), both_right=1, both_wrong=0)
     monkeypatch.setattr(release, "against_initial", lambda params: change)
     for name in ("source", "split", "prompts", "score"):  # of the recorded default
         shutil.copy(ROOT / "metrics" / f"{name}.json", workspace / "metrics")
