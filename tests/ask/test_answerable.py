@@ -26,6 +26,7 @@ comment on column orders.total is 'price of all articles with taxes';
         ("What is the purpose of life?", "purpose, life"),
         ("Which employees have the highest salary?", "employees, salary"),
         ("How does photosynthesis contribute to the production of oxygen?", "photosynthesis, contribute, production"),
+        ("In which month were the most?", None),  # of a column of dates
         ("Delete every customer", None),  # a wish to change data has a warning of its own
         ("", None),
         ("?", None),

@@ -17,7 +17,7 @@ import yaml
 from text2sql.ask.question import WISHES
 from text2sql.model.relevant_tables import VALUES, nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
-from text2sql.schema import Schema
+from text2sql.schema import Schema, kind_of
 
 #: what a word's stem counts; those that are not listed count 1
 WEIGHTS: dict[str, float] = {
@@ -27,6 +27,8 @@ WEIGHTS: dict[str, float] = {
 }
 #: a tenth of Spider's training questions has a larger share of unknown words
 LIMIT = 0.458
+#: what can be asked of a column of dates, whatever it is called
+DATE_WORDS = "year quarter month week weekday weekend day hour date time"
 _QUOTED = re.compile(r"""(?<!\w)(['"‘“])(.+?)['"’”](?!\w)""")
 _WORD = re.compile(r"[^\W_]+")
 
@@ -40,6 +42,8 @@ def unknown_words(question: str, schema: Schema) -> tuple[float, list[str]]:
     ((0.31, ['live']), (1.0, ['dark', 'matter']))
     """
     words = set(words_of(schema).rarity)
+    if any(kind_of(column.type) == "moment" for table in schema.tables for column in table.columns):
+        words.update(stem for word in DATE_WORDS.split() for stem in stems(word))
     named = {stem for match in mentioned_values(question, schema, VALUES) for stem in stems(match.value)}
     known, unknown, spoken = 0.0, 0.0, []
     for match in _WORD.finditer(_QUOTED.sub(" ", question)):
