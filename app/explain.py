@@ -118,6 +118,9 @@ def _value(value: exp.Expression) -> str:
         if isinstance(inner, exp.Distinct):
             return f"number of different {_list(inner.expressions)}"
         return "number of rows" if isinstance(inner, exp.Star) else f"number of rows with {_value(inner)}"
+    if isinstance(value, exp.TimestampTrunc | exp.Extract):
+        part, moment = (value.unit, inner) if isinstance(value, exp.TimestampTrunc) else (inner, value.expression)
+        return f"{part.name.lower()} of {_value(moment)}"
     if type(value) in AGGREGATES and not isinstance(inner, exp.Distinct):
         return f"{AGGREGATES[type(value)]} {_value(inner)}"
     return value.sql("postgres")

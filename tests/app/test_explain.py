@@ -28,6 +28,11 @@ from app.explain import explain
             "in descending order of sum of total and in order of name of customers, only the first 3.",
         ),
         ("select city, count(*) as n from customers group by city", "For each city: number of customers."),
+        (
+            "select date_trunc('month', order_date)::date, count(*) from orders "
+            "where extract(year from order_date) = 2024 group by date_trunc('month', order_date)::date",
+            "For each month of order date: number of orders, where year of order date is 2024.",
+        ),
         ("select city from customers group by city", "City of customers, for each city."),
         (
             "select t1.customer_name, t2.* from customers as t1 left join orders as t2 on t2.customer_id = t1.id",
