@@ -3,6 +3,7 @@
     python -m benchmarks.tables                 # dev
     python -m benchmarks.tables --split train   # what the weights were fitted to
     python -m benchmarks.tables --fit           # fits them: WEIGHTS and CONSTANT of relevant_tables
+    python -m benchmarks.tables --release models/release   # and the accuracy on whole schemas and on the chosen tables
 
 Needs the outputs of the stages databases and convert for `data=spider`. Tokens are those of models/base. A part of the
 tokens is meant over all questions together, as a query that reads two tables of three cannot be answered from half of
@@ -20,17 +21,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from sqlglot import exp
 
+from text2sql.ask import Engine
+from text2sql.config import CONF, compose
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.prompt import PromptOptions, ddl
 from text2sql.model.relevant_tables import LEAST, WEIGHTS, choose_tables, evidence
+from text2sql.progress import track
+from text2sql.release.export import compare_answers, sampled
 from text2sql.schema import Column, Schema, Table, read_index
 from text2sql.sql import parse_one
 
 DATA = Path("data/postgres")
+#: questions that are answered together
+BATCH = 16
 #: questions of a database to which the weights are fitted, at most: none should decide alone
 FITTED = 60
 
@@ -48,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=("dev", "train"), default="dev")
     parser.add_argument("--share", type=float, default=0.5, help="of all schemas' tokens (0.5)")
+    parser.add_argument("--release", help="an adapter that answers questions of data/splits/test.jsonl both ways")
+    parser.add_argument("--questions", type=int, default=160, help="so many of them, evenly taken")
     parser.add_argument("--fit", action="store_true", help="fit the weights to the training questions")
     options = parser.parse_args()
     if not (DATA / "examples.jsonl").is_file():
@@ -67,6 +77,8 @@ def main() -> None:
             f"tables at least {least:.3f} times as probable as the first, {shares['tokens']:.1%} of the tokens: "
             f"{shares['tables']:.1%} of the gold queries' tables, {shares['questions']:.1%} of questions with all"
         )
+    if options.release:
+        print(compare(options.release, options.questions, cases, high))
     print(f"a schema of 500 tables: {seconds_for(500):.2f} s the first time, {seconds_for(500):.2f} s then")
 
 
@@ -102,6 +114,27 @@ def chosen(cases: Sequence[Case], least: float) -> dict[str, float]:
         "questions": len(cases),
     }
     return {name: counts[name] / total for name, total in whole.items()}
+
+
+def compare(release: str, count: int, cases: Sequence[Case], least: float) -> str:
+    """How many questions the adapter answers right on whole schemas, and how many on the chosen tables."""
+    sizes = {case.schema.db_id: case.sizes for case in cases}
+    asked = [row for row in sampled(None) if row["db_id"] in sizes]
+    rows = [asked[at * len(asked) // count] for at in range(min(count, len(asked)))]
+    engine, schemas = Engine.load(release), read_index(DATA / "schema_index.json")
+    texts: dict[bool, list[str]] = {}
+    for whole in (True, False):
+        prompts = []
+        for row in rows:
+            schema, size = schemas[row["db_id"]], sizes[row["db_id"]]
+            part = schema if whole else choose_tables(row["question"], schema, size, sum(size.values()), least)
+            prompts.append(engine.prepare(row["question"], part))
+        texts[whole] = []
+        for at in track(range(0, len(prompts), BATCH), "whole schemas" if whole else "chosen tables"):
+            texts[whole] += [written[0].text for written in engine.generate_batch(prompts[at : at + BATCH])]
+    score = yaml.safe_load(compose(["data=spider"], CONF))["score"]
+    change = compare_answers(rows, texts[True], texts[False], score)
+    return f"{release}: {change.in_words('on whole schemas')}"
 
 
 def fit(cases: list[Case]) -> None:
