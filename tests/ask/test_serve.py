@@ -149,6 +149,17 @@ def test_bad_requests(address, body, headers, status):
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/chat/completions", 405), ("POST", "/v1/models", 405), ("GET", "/v2", 404)],
+)
+def test_no_such_address(address, method, path, status):
+    import httpx
+
+    answer = httpx.request(method, f"{address}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert (answer.status_code, bool(answer.json()["error"]["message"])) == (status, True)
+
+
 def test_mcp(address):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -295,7 +296,12 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
             return StreamingResponse(chunks(answer, model), media_type="text/event-stream")
         return JSONResponse(completion_of(answer, model))
 
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return failure(error.status_code, error.detail)
+
     app = build_mcp(batcher, places).streamable_http_app()  # it answers at /mcp
+    app.add_exception_handler(HTTPException, refused)
     app.add_route("/health", health)
     app.add_route("/v1/models", models)
     app.add_route("/v1/chat/completions", complete, methods=["POST"])
