@@ -21,11 +21,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from sqlglot import exp
 
 from text2sql.ask import Engine
-from text2sql.config import CONF, compose
+from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
@@ -119,8 +118,7 @@ def chosen(cases: Sequence[Case], least: float) -> dict[str, float]:
 def compare(release: str, count: int, cases: Sequence[Case], least: float) -> str:
     """How many questions the adapter answers right on whole schemas, and how many on the chosen tables."""
     sizes = {case.schema.db_id: case.sizes for case in cases}
-    asked = [row for row in sampled(None) if row["db_id"] in sizes]
-    rows = [asked[at * len(asked) // count] for at in range(min(count, len(asked)))]
+    rows = [row for row in sampled(count) if row["db_id"] in sizes]
     engine, schemas = Engine.load(release), read_index(DATA / "schema_index.json")
     texts: dict[bool, list[str]] = {}
     for whole in (True, False):
@@ -132,7 +130,7 @@ def compare(release: str, count: int, cases: Sequence[Case], least: float) -> st
         texts[whole] = []
         for at in track(range(0, len(prompts), BATCH), "whole schemas" if whole else "chosen tables"):
             texts[whole] += [written[0].text for written in engine.generate_batch(prompts[at : at + BATCH])]
-    score = yaml.safe_load(compose(["data=spider"], CONF))["score"]
+    score = parse_yaml(compose(["data=spider"]))["score"]
     change = compare_answers(rows, texts[True], texts[False], score)
     return f"{release}: {change.in_words('on whole schemas')}"
 
