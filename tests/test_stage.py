@@ -73,6 +73,7 @@ STAGES = sorted(path.stem for path in Path("stages").glob("[a-z]*.py"))
 def test_help_says_what_a_stage_does_and_does_nothing(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [f"stages/{name}.py", "--help"])
+    sys.modules.pop(f"stages.{name}", None)
     runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
     said = inspect.getdoc(importlib.import_module(f"stages.{name}"))
     assert capsys.readouterr().out == f"{said}\n"
@@ -83,4 +84,5 @@ def test_help_says_what_a_stage_does_and_does_nothing(name, tmp_path, monkeypatc
 def test_a_stage_refuses_arguments(name, monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"stages/{name}.py", "--halp"])
     with pytest.raises(SystemExit, match="takes no arguments but --help"):
+        sys.modules.pop(f"stages.{name}", None)
         runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)

@@ -77,9 +77,10 @@ class Emulator:
 
     def kill(self) -> None:
         """As a crash does it: no word to its clients, nothing flushed."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        process = self.process
+        assert process is not None
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
 
     def bucket(self, name: str) -> str:
         self.request("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode())
@@ -131,6 +132,7 @@ class Gate:
         self.stalled = threading.Event()
         self.cut_after: int | None = None
         self.passed = 0
+        self.counting = threading.Lock()
         gate = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -180,11 +182,12 @@ class Gate:
         return answer.status, kept, content
 
     def _count(self, size: int) -> None:
-        self.passed += size
-        if self.cut_after is not None and self.passed > self.cut_after:
-            self.cut_after = None
-            self.emulator.kill()
-            raise ConnectionResetError
+        with self.counting:
+            self.passed += size
+            if self.cut_after is not None and self.passed > self.cut_after:
+                self.emulator.kill()
+                self.cut_after = None  # only now: a test that sees it starts the next process
+                raise ConnectionResetError
 
     @staticmethod
     def _reply(
