@@ -64,7 +64,9 @@ def main() -> None:
     for title, answerable in shares.items():
         limit = sorted(answerable, reverse=True)[int(len(answerable) * DECLINED)]
         reached = sum(share > limit for share in without) / len(without)
-        print(f"with a limit of {limit}, at which {DECLINED:.0%} of {title} are declined: {reached:.1%} without an answer")
+        print(
+            f"with a limit of {limit}, at which {DECLINED:.0%} of {title} are declined: {reached:.1%} without an answer"
+        )
 
 
 def spider(split: str) -> list[Asked]:

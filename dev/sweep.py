@@ -163,7 +163,7 @@ def report() -> bool:
         digest = adapter_of(found[name]) if name in found else "none"
         tagged = mine[0].data.tags.get("adapter_sha256", "none") if mine else "none"
         steps = [m.step for m in client.get_metric_history(mine[0].info.run_id, "loss/train_nats")] if mine else []
-        scored = bool(mine) and "score/execution_accuracy" in mine[0].data.metrics
+        scored = bool(mine) and "execution_accuracy" in mine[0].data.metrics
         match = len(mine) == 1 and mine[0].info.status == "FINISHED" and digest == tagged and scored
         match = match and sorted(steps) == list(range(1, len(steps) + 1))
         good = good and match

@@ -83,6 +83,6 @@ def test_help_says_what_a_stage_does_and_does_nothing(name, tmp_path, monkeypatc
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "score"])
 def test_a_stage_refuses_arguments(name, monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"stages/{name}.py", "--halp"])
+    sys.modules.pop(f"stages.{name}", None)
     with pytest.raises(SystemExit, match="takes no arguments but --help"):
-        sys.modules.pop(f"stages.{name}", None)
         runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)

@@ -61,12 +61,12 @@ BESIDE = {"README.md", "manifest.json"}
 #: sections of params.yaml that decide the adapter, and those that decide its score
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
 SCORING_SECTIONS = ("predict", "score")
-#: names in MLflow of the contexts of data sets, of the columns of metrics/plots/loss.csv and of the trainer's figures,
-#: and MLflow's settings
+#: names in MLflow of the contexts of data sets, of the columns of metrics/plots/loss.csv, of the trainer's figures and
+#: of those of metrics/score.json; and MLflow's settings
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CONTEXTS, COLUMNS, CURVES, MLFLOW_SETTINGS = (_FILE[part] for part in ("contexts", "columns", "curves", "settings"))
-#: figures of metrics/score.json by which MLflow ranks runs and models
-SCORES = ("execution_accuracy", "execution_accuracy_strict", "valid_sql")
+CONTEXTS, COLUMNS, CURVES, SCORES, MLFLOW_SETTINGS = (
+    _FILE[part] for part in ("contexts", "columns", "curves", "scores", "settings")
+)
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 BEST = "best"  # the alias of the registered version that is best by `_best`
 #: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
@@ -373,12 +373,17 @@ class Recorder:
     def log_dataset(self, run_id: str, path: Path, split: str, context: str) -> dict[str, str]:
         """The split as a dataset of the run; returns how metrics name it."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         name, sum_ = f"{self.params['data']['name']} {split}", sha256(path)
         profile = {"num_rows": sum(1 for _ in read_jsonl(path)), "sha256": sum_}
         source = json.dumps({"uri": path.as_posix()})
         dataset = Dataset(name, sum_[:36], "local", source, profile=json.dumps(profile))
-        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        try:
+            self.client.log_inputs(run_id, inputs)
+        except MlflowException:  # two processes recorded the same data set at once: now it is there
+            self.client.log_inputs(run_id, inputs)
         return {"dataset_name": name, "dataset_digest": dataset.digest}
 
     # Training and score
@@ -416,7 +421,7 @@ class Recorder:
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
         belongs_to = {"model_id": versions[0].source.removeprefix("models:/"), **model} if versions else {}
-        self.log_figures(run_id, {f"score/{name}": score[name] for name in SCORES}, **belongs_to)
+        self.log_figures(run_id, {shown: score[name] for name, shown in SCORES.items()}, **belongs_to)
         levels = score["by_hardness"].items()
         self.log_figures(run_id, {f"score/accuracy_{level}": part["execution_accuracy"] for level, part in levels})
         predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]

@@ -118,7 +118,7 @@ def check_charts(page, address):
     page.wait_for_function("document.querySelectorAll('path.js-line').length >= 4")
     lines = page.locator("path.js-line")
     assert all(len(lines.nth(n).get_attribute("d")) > 20 for n in range(lines.count()))
-    page.get_by_text("score/execution_accuracy").first.wait_for()
+    page.get_by_text("execution_accuracy").first.wait_for()
     titles = page.inner_text("body")
     assert titles.index("loss/train_nats") < titles.index("score/accuracy_easy")
     shoot(page, "mlflow-charts.png")

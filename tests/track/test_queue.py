@@ -96,7 +96,7 @@ def test_a_queued_sweep_with_two_workers(pipeline):
     assert len(runs(pipeline)) == 2
     for name, run in found.items():
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["score/execution_accuracy"] == 0.4
+        assert run.data.metrics["execution_accuracy"] == 0.4
         # The adapter that DVC has for the experiment of that name is the one that the run names.
         sh("dvc", "exp", "apply", name)
         assert adapter_sha256(ADAPTER) == run.data.tags["adapter_sha256"]

@@ -47,7 +47,7 @@ def test_one_run_holds_training_and_score(store, clone):
     }  # fmt: skip
     assert curve(store, run) == [(0, 1.0), (1, 0.5), (2, 0.3333)]
     assert run.data.metrics == {
-        "loss/train_nats": 0.3333, "loss/val_nats": 0.5, "training/minutes": 0.1, "score/execution_accuracy": 0.4,
+        "loss/train_nats": 0.3333, "loss/val_nats": 0.5, "training/minutes": 0.1, "execution_accuracy": 0.4,
         "score/execution_accuracy_strict": 0.4, "score/valid_sql": 1.0, "score/accuracy_easy": 0.4,
     }  # fmt: skip
     tags = run.data.tags
@@ -118,10 +118,10 @@ def test_models_rank_by_accuracy_and_versions_say_what_they_are(store):
     for number, accuracy in enumerate((0.4, 0.6, 0.5)):
         score(train(f"f{number}", content=str(number)), accuracy)
     group = store.get_experiment_by_name("text2sql").experiment_id
-    order = [{"field_name": "metrics.score/execution_accuracy", "ascending": False}]
+    order = [{"field_name": "metrics.execution_accuracy", "ascending": False}]
     models = store.search_logged_models([group], order_by=order)
-    assert [{m.key: m.value for m in model.metrics}["score/execution_accuracy"] for model in models] == [0.6, 0.5, 0.4]
-    scores = [(m.dataset_name, model.name) for model in models for m in model.metrics if m.key.startswith("score/")]
+    assert [{m.key: m.value for m in model.metrics}["execution_accuracy"] for model in models] == [0.6, 0.5, 0.4]
+    scores = [(m.dataset_name, model.name) for model in models for m in model.metrics if m.key in track.SCORES.values()]
     assert scores == [("mini test", MODEL)] * 9
     assert models[0].params["train.learning_rate"] == "0.001"
     said = store.get_model_version(MODEL, "2").description
@@ -201,8 +201,8 @@ def test_a_score_with_other_options_is_a_run_below(store):
     score(digest, 0.5, predict__batch_size=8)
     score(digest, 0.5, predict__batch_size=8)
     first, below = runs(store)
-    assert first.data.metrics["score/execution_accuracy"] == 0.4
-    assert below.data.metrics["score/execution_accuracy"] == 0.5
+    assert first.data.metrics["execution_accuracy"] == 0.4
+    assert below.data.metrics["execution_accuracy"] == 0.5
     assert below.data.tags["mlflow.parentRunId"] == first.info.run_id
     assert below.data.params["train.learning_rate"] == "0.001"
     assert below.info.status == "FINISHED"
@@ -223,7 +223,7 @@ def test_predictions_of_another_adapter_are_not_this_ones(store):
     train()
     score("0" * 64)
     (run,) = runs(store)
-    assert "score/execution_accuracy" not in run.data.metrics
+    assert "execution_accuracy" not in run.data.metrics
 
 
 def test_a_training_that_makes_the_same_bytes_has_the_score_that_dvc_skips(store):
@@ -231,10 +231,10 @@ def test_a_training_that_makes_the_same_bytes_has_the_score_that_dvc_skips(store
     adapter = train("f1")
     score(adapter)
     train("f2")
-    assert [run.data.metrics["score/execution_accuracy"] for run in runs(store)] == [0.4, 0.4]
+    assert [run.data.metrics["execution_accuracy"] for run in runs(store)] == [0.4, 0.4]
     train("f3", predict__batch_size=8)
     score(adapter, 0.5, predict__batch_size=8)
-    assert [run.data.metrics["score/execution_accuracy"] for run in runs(store)] == [0.4, 0.4, 0.5]
+    assert [run.data.metrics["execution_accuracy"] for run in runs(store)] == [0.4, 0.4, 0.5]
 
 
 # --- MLflow away -----------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_sync_logs_a_finished_run_once(store, capsys):
     (run,) = runs(store)
     assert run.info.status == "FINISHED"
     assert curve(store, run) == [(0, 1.0), (1, 0.5), (2, 0.3333)]
-    assert (run.data.metrics["score/execution_accuracy"], run.data.metrics["loss/val_nats"]) == (0.4, 0.5)
+    assert (run.data.metrics["execution_accuracy"], run.data.metrics["loss/val_nats"]) == (0.4, 0.5)
     assert run.data.params["predict.batch_size"] == "16"
     assert len(store.search_model_versions(f"name = '{MODEL}'")) == 1
     assert f"runs/{run.info.run_id}" in capsys.readouterr().out
@@ -318,7 +318,7 @@ def test_an_unreachable_server_is_a_warning(store, clone, capsys):
     log_workspace(params(), uri=f"sqlite:///{clone / 'mlflow.db'}")
     (run,) = runs(store)
     assert len(curve(store, run)) == 3
-    assert run.data.metrics["score/execution_accuracy"] == 0.4
+    assert run.data.metrics["execution_accuracy"] == 0.4
 
 
 def test_a_server_that_never_answers_is_left_after_seconds(clone, monkeypatch, capsys):
@@ -380,6 +380,28 @@ def test_a_database_of_another_mlflow_is_left_alone(clone, database, capsys):
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("another",)
 
 
+def test_a_data_set_that_another_process_records_at_once(store, monkeypatch):
+    """MLflow looks whether it is there, then adds it, and fails if it came in between."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    log_inputs, failures = MlflowClient.log_inputs, []
+
+    def fails_once(client, run_id, datasets):
+        name = datasets[0].dataset.name
+        if name not in failures:
+            failures.append(name)
+            raise MlflowException("UNIQUE constraint failed: datasets.experiment_id, datasets.name, datasets.digest")
+        return log_inputs(client, run_id, datasets)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", fails_once)
+    score(train("0"))
+    (run,) = runs(store)
+    assert "mini test" in failures
+    assert {each.dataset.name for each in run.inputs.dataset_inputs} == set(failures)
+    assert run.data.metrics["execution_accuracy"] == 0.4
+
+
 # --- Real processes --------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +421,7 @@ def test_two_workers_on_a_fresh_database(clone):
     recorded = runs(client)
     assert sorted(r.data.tags["fingerprint"] for r in recorded) == ["left", "right"]
     assert {r.info.status for r in recorded} == {"FINISHED"}
-    assert all(len(curve(client, r)) == 8 and r.data.metrics["score/execution_accuracy"] == 0.4 for r in recorded)
+    assert all(len(curve(client, r)) == 8 and r.data.metrics["execution_accuracy"] == 0.4 for r in recorded)
     assert all("system/cpu_utilization_percentage" in r.data.metrics for r in recorded)
     versions = client.search_model_versions(f"name = '{MODEL}'")
     assert {v.run_id for v in versions} == {r.info.run_id for r in recorded}
