@@ -1,28 +1,34 @@
 """Question and schema to prompt and completion, as training and prediction read them.
 
-An example that is longer than train.max_length is left out of training and validation and counted, never cut: a cut
-answer teaches wrong SQL. Test examples all stay; their answers are the model's.
+Of a schema that is too large for train.max_length tokens, the prompt shows the tables that the question seems to be
+about; in training those of the gold query in any case. An example that is still too long is left out of training and
+validation and counted, never cut: a cut answer teaches wrong SQL. Test examples all stay: the model gives the answers.
 
 Reads data/splits/, the schema index and the tokenizer in models/base. Writes data/prompts/{train,val,test}.jsonl
 (`id`, `db_id`, `prompt`, `completion`), primer.jsonl where there is one, and metrics/prompts.json (counts and token
-lengths).
+lengths; `parts_of_schemas`: prompts that show chosen tables).
 """
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
+
+from sqlglot import exp
 
 from text2sql.config import read_params, section
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.model.base import load_tokenizer
-from text2sql.model.prompt import FRAMES, PromptOptions, completion, encode_completion, encode_prompt, render
+from text2sql.model.fitted_prompt import PromptWriter
+from text2sql.model.prompt import FRAMES, PromptOptions, completion, encode_completion
 from text2sql.progress import track
 from text2sql.schema import Schema, read_index
+from text2sql.sql import parse_one
 from text2sql.stage import run
 
 if TYPE_CHECKING:
@@ -61,23 +67,35 @@ def prompts_of_split(
     Raises:
         UserError: more examples than allowed are too long.
     """
-    rows, lengths, too_long = [], [], 0
+    rows, lengths, too_long, parts = [], [], 0, 0
+    writer = PromptWriter(tokenizer, options.prompt, options.template)
     examples = list(read_jsonl(SPLITS / f"{split}.jsonl"))
     for example in track(examples, f"prompts: {split}"):
         schema = schemas[example["db_id"]]
-        prompt = render(schema, example["question"], options.prompt, options.template)
         answer = completion(example["sql"], schema, options.prompt)
-        length = len(encode_prompt(tokenizer, prompt)) + len(encode_completion(tokenizer, answer))
+        answer_length = len(encode_completion(tokenizer, answer))
+        longest = options.max_length - (0 if split == "test" else answer_length)
+        needed = partial(tables_of, example["sql"], schema) if split in ("train", "primer") else tuple
+        prompt = writer.write(example["question"], schema, longest, needed)
+        length = len(prompt.ids) + answer_length
         too_long += length > options.max_length
         if length <= options.max_length or split == "test":
+            parts += len(prompt.shown.tables) < len(schema.tables)
             lengths.append(length)
-            rows.append({"id": example["id"], "db_id": example["db_id"], "prompt": prompt, "completion": answer})
+            rows.append({"id": example["id"], "db_id": example["db_id"], "prompt": prompt.text, "completion": answer})
     if split != "test" and too_long > options.max_left_out * len(examples):
         raise UserError(
             f"{too_long} of {len(examples)} examples of the {split} split have over {options.max_length} tokens",
             "raise train.max_length, take fewer prompt.samples, or allow it: train.max_left_out",
         )
-    return rows, {"examples": len(rows), "too_long": too_long, **_distribution(lengths)}
+    return rows, {"examples": len(rows), "parts_of_schemas": parts, "too_long": too_long, **_distribution(lengths)}
+
+
+def tables_of(sql: str, schema: Schema) -> set[str]:
+    """The tables of `schema` that a query reads."""
+    named = [table.this for table in parse_one(sql).find_all(exp.Table) if isinstance(table.this, exp.Identifier)]
+    names = {name.name if name.quoted else name.name.lower() for name in named}
+    return {table.name for table in schema.tables if table.name in names}
 
 
 def _distribution(lengths: list[int]) -> dict[str, float]:
@@ -103,8 +121,13 @@ def main() -> str:
         write_jsonl(TARGET / f"{split}.jsonl", rows)
     write_json(METRICS, figures)
     counts = ", ".join(f"{figures[split]['examples']:,} {split}" for split in figures)
+    parts = sum(counted["parts_of_schemas"] for counted in figures.values())
     left_out = sum(counted["too_long"] for split, counted in figures.items() if split != "test")
-    return f"{counts} prompts in {TARGET}/" + (f"; {left_out} examples left out as too long" if left_out else "")
+    return (
+        f"{counts} prompts in {TARGET}/"
+        + (f"; {parts:,} show only a part of their schema" if parts else "")
+        + (f"; {left_out} examples left out as too long" if left_out else "")
+    )
 
 
 if __name__ == "__main__":

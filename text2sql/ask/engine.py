@@ -29,8 +29,8 @@ from text2sql.ask.fit import fit_query
 from text2sql.ask.question import check_question
 from text2sql.ask.unknown import query_scopes, unknown_names
 from text2sql.errors import UserError
-from text2sql.model.prompt import VALUES_KEPT, ddl, encode_prompt, render
-from text2sql.model.relevant_tables import choose_tables
+from text2sql.model.fitted_prompt import PromptWriter
+from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema, Table
@@ -121,6 +121,7 @@ class Engine:
     def __init__(self, located: Located, model: Any, tokenizer: Any) -> None:
         self.located, self.model, self.tokenizer = located, model, tokenizer
         self._lock = threading.Lock()
+        self._prompts = PromptWriter(tokenizer, located.options.prompt, located.options.template)
         self._constraints = None
         if located.options.constrained:
             from text2sql.model.constraint import Constraints
@@ -280,32 +281,20 @@ class Engine:
         """
         if not schema.tables:
             raise UserError("the schema has no table", "give one with at least one CREATE TABLE")
-        whole = AskedPrompt(self._encode(question, schema), question, schema, schema, target or Target())
-        longest, positions = self.located.options.max_length, self.model.config.max_position_embeddings
-        longest = min(longest, positions - self.located.options.max_new_tokens)
-        if len(whole.ids) <= longest:
-            return whole
-        sizes = {table.name: self._tokens_of(table) for table in schema.tables}
-        empty = self._encode(question, dataclasses.replace(schema, tables=()))
-        part = choose_tables(question, schema, sizes, longest - len(empty))
-        ids = self._encode(question, part)
-        if len(ids) > longest:
+        located, positions = self.located.options, self.model.config.max_position_embeddings
+        longest = min(located.max_length, positions - located.max_new_tokens)
+        fitted = self._prompts.write(question, schema, longest)
+        shown = fitted.shown.tables
+        if len(fitted.ids) > longest:
             raise UserError(
-                f"table {part.tables[0].name} alone takes {len(ids):,} tokens; the model reads {longest:,}",
+                f"table {shown[0].name} alone takes {len(fitted.ids):,} tokens; the model reads {longest:,}",
                 "ask about a view with the columns that matter",
             )
-        names = ", ".join(table.name for table in part.tables)
-        of = f"{len(part.tables)} of the schema's {len(schema.tables):,} tables"
-        note = f"the model was shown {of}, those that the question seems to be about: {names}"
-        return dataclasses.replace(whole, ids=ids, shown=part, notes=(note,))
-
-    def _encode(self, question: str, schema: Schema) -> list[int]:
-        options = self.located.options
-        return encode_prompt(self.tokenizer, render(schema, question, options.prompt, options.template))
-
-    def _tokens_of(self, table: Table) -> int:
-        """The tokens of a table in a prompt, with its line break."""
-        return len(self.tokenizer(ddl(table, self.located.options.prompt) + "\n", add_special_tokens=False).input_ids)
+        notes = []
+        if len(shown) < len(schema.tables):
+            of, names = f"{len(shown)} of the schema's {len(schema.tables):,} tables", ", ".join(t.name for t in shown)
+            notes = [f"the model was shown {of}, those that the question seems to be about: {names}"]
+        return AskedPrompt(fitted.ids, question, schema, fitted.shown, target or Target(), tuple(notes))
 
     def generate_batch(self, prompts: Sequence[AskedPrompt], candidates: int = 1) -> list[list[Generation]]:
         """For each prompt the most likely answer and `candidates - 1` sampled ones, all prompts in one batch.

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -171,17 +171,25 @@ def _column_words(table: Table) -> Iterator[tuple[Sequence[str], float]]:
     yield from (((word,), REMARK) for each in (table, *table.columns) for word in set(stems(each.comment)))
 
 
-def choose_tables(question: str, schema: Schema, sizes: Mapping[str, int], budget: int, least: float = LEAST) -> Schema:
+def choose_tables(
+    question: str,
+    schema: Schema,
+    sizes: Mapping[str, int],
+    budget: int,
+    least: float = LEAST,
+    needed: Iterable[str] = (),
+) -> Schema:
     """The most probable tables of `schema` that fit a budget together with the tables that join them, in its order.
 
     Args:
         sizes: tokens of each table in a prompt.
         budget: tokens of all chosen tables. The most probable table is chosen even where it alone takes more.
         least: a table less probable than this share of the most probable one is chosen only to join others.
+        needed: tables that are chosen before all others.
     """
     probable, near = probabilities(question, schema), neighbours(schema)
     enough = least * max(probable.values())
-    chosen: dict[str, None] = {}
+    chosen: dict[str, None] = dict.fromkeys(needed)
     for name in sorted(probable, key=lambda name: -probable[name]):
         if name not in chosen and probable[name] >= enough:
             added = {**chosen, **dict.fromkeys([name, *_path(name, chosen, near)])}
