@@ -16,6 +16,7 @@ import openai
 import psutil
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from tests.schemas import parse
@@ -183,6 +184,41 @@ def test_mcp(address):
     assert json.loads(asked)["rows"] == json.loads(ran)["rows"] == [[3]]
     assert shown.startswith("CREATE TABLE customers")
     assert wrong
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("host.docker.internal:8000", 200),
+        ("", 421),
+        ("[", 421),
+        ("evil.example:8000", 421),  # a page's own name for 127.0.0.1
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example:8000", 421),
+        ("192.168.1.7:8000", 421),
+    ],
+)
+@pytest.mark.parametrize("path", ["/health", "/v1/models"])
+def test_without_a_token_only_this_machine_s_names_are_answered(host, status, path):
+    batcher = Batcher(Scripted({}), OPTIONS)
+    client = TestClient(build_app(batcher, {}, None), raise_server_exceptions=False)
+    assert client.get(path, headers={"Host": host}).status_code == status
+    batcher.close()
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/v1/chat/completions"])
+def test_with_a_token_a_server_may_have_any_name(address, path):
+    import httpx
+
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    body |= {"model": "text2sql/shop", "messages": messages(QUESTION)}
+    headers = {"Authorization": f"Bearer {TOKEN}", "Host": "sql.example.org", "Accept": "application/json"}
+    assert httpx.post(f"{address}{path}", json=body, headers=headers).status_code == 200
 
 
 #: `text2sql serve` on the example's database

@@ -48,6 +48,8 @@ PREFIX = "text2sql/"
 BATCH = 16
 #: bytes of a request's body
 LARGEST_BODY = 1_000_000
+#: endings of names that no public server has: RFC 6761, RFC 6762, and ICANN's for private use
+LOCAL_ENDINGS = (".localhost", ".local", ".internal")
 #: rows in a table of an answer
 SHOWN_ROWS = 50
 log = logging.getLogger("text2sql.serve")
@@ -209,11 +211,7 @@ def check_address(options: ServeOptions, token: str | None) -> None:
     Raises:
         UserError: as said.
     """
-    try:
-        loopback = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not token:
+    if not token and not is_loopback(options.host):
         raise UserError(f"{options.host} is open to other machines", f"set {TOKEN}, which clients must then send")
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
@@ -223,13 +221,28 @@ def check_address(options: ServeOptions, token: str | None) -> None:
         raise UserError(what, "name another with --port") from None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_local(host: str) -> bool:
+    """Whether a request's Host header names this machine: a page in a browser may give loopback a name of its own
+    (DNS rebinding), but none of the endings that are reserved for local use."""
+    name = re.sub(r":\d*\Z", "", host).lower()
+    return is_loopback(name.removeprefix("[").removesuffix("]")) or name.endswith(LOCAL_ENDINGS)
+
+
 def failure(status: int, message: str, type_: str = "invalid_request_error") -> JSONResponse:
     """An error as OpenAI's API words it."""
     return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status)
 
 
 def watch(app: Starlette, token: str | None) -> None:
-    """Let `app` ask for the bearer token, refuse large bodies, and count and time its requests at /metrics."""
+    """Let `app` ask for the token, refuse large bodies and foreign names, and count and time requests at /metrics."""
     registry = CollectorRegistry()
     requests = Counter("text2sql_requests", "Requests by path and status", ["path", "status"], registry=registry)
     seconds = Histogram("text2sql_request_seconds", "Seconds to the answer", ["path"], registry=registry)
@@ -238,6 +251,8 @@ def watch(app: Starlette, token: str | None) -> None:
         given, expected = request.headers.get("authorization", ""), f"Bearer {token}"
         if token and request.url.path != "/health" and not hmac.compare_digest(given.encode(), expected.encode()):
             return failure(401, "the bearer token is missing or wrong", "authentication_error")
+        if not token and not is_local(request.headers.get("host", "")):
+            return failure(421, f"the name of this server is localhost; for others set {TOKEN}")
         if request.method == "POST" and "content-length" not in request.headers:
             return failure(411, "the length of the body is missing")
         if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
@@ -412,9 +427,12 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
     import asyncio
 
     from mcp.server.fastmcp import FastMCP
+    from mcp.server.transport_security import TransportSecuritySettings
     from mcp.types import ToolAnnotations
 
-    protocol = FastMCP("text2sql", stateless_http=True, json_response=True)
+    # `watch` looks at token and Host header; MCP's own check knows no server beyond loopback.
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    protocol = FastMCP("text2sql", stateless_http=True, json_response=True, transport_security=security)
     reading = ToolAnnotations(readOnlyHint=True)
 
     def place_of(database: str) -> Place:
