@@ -7,7 +7,8 @@ database are dealt into three folds: each fold is answered by adapters that were
 that each setting is asked every question once. Settings: no training on the database, generated questions only, and 10
 or 20 pairs mixed with generated questions. Verdicts are those of sql-eval's authors. A training is a run of the
 pipeline in a folder of its own; arguments behind `--` are more overrides (`-- model=tiny train.epochs=1.0`). It takes
-seven trainings for a database, half an hour to an hour on two cores: what was interrupted goes on in the same --runs.
+seven trainings for a database, half an hour to an hour on two cores: what was interrupted goes on in the same --runs,
+as long as code, configuration, overrides and release are what they were.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from benchmarks.sql_eval import configured, judge_sql_eval
 from text2sql.config import compose
 from text2sql.data.custom import FOLDER
 from text2sql.errors import UserError
-from text2sql.files import read_json, read_jsonl, write_json, write_jsonl
+from text2sql.files import digest, read_json, read_jsonl, write_json, write_jsonl
+from text2sql.model.checkpoint import fingerprint
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.figures import wilson
 
@@ -124,7 +126,9 @@ def main() -> None:
     parser.add_argument("--folder", help="where the files of sql-eval are (default: as in conf/data/sql_eval.yaml)")
     parser.add_argument("overrides", nargs="*", help="more overrides of the configuration, behind --")
     options = parser.parse_args()
-    options.runs = options.runs.resolve()
+    files = [*(ROOT / name for name in ("stages", "text2sql", "conf")), *([Path(options.init)] if options.init else [])]
+    made_of = {"overrides": options.overrides, "files": [digest(path) for path in files]}
+    options.runs = options.runs.resolve() / fingerprint(made_of)[:16]
     data = configured(options.folder)
     with tempfile.TemporaryDirectory() as temporary:
         data.make(1, Path(temporary))
