@@ -125,7 +125,7 @@ def stand_ins(folder: Path, databases: int = 40, questions: int = 17) -> None:
             table = chance.choice(tables)
             asked, shown = (column.name for column in chance.sample(table.columns, 2))
             question = f"What is the {shown} of each {table.source} whose {asked} is over {k}?"
-            prompt = render(schema, question, PromptOptions("ddl", 0, "tables"), "mistral")
+            prompt = render(schema, question, PromptOptions("ddl", 0), "mistral")
             sql = f"SELECT {table.name}.{shown} FROM {table.name} WHERE {table.name}.{asked} > {k}"
             rows.append({"id": f"{n}-{k}", "db_id": f"db{n}", "prompt": prompt, "completion": sql})
     for name, kept in (("train", rows[: -5 * questions]), ("test", rows[-12 * questions :])):
@@ -333,7 +333,7 @@ def predict(setting: Setting) -> Row:
     constraints = Constraints(tokenizer)
 
     def texts(predictor: Predictor, questions: Sequence[Row]) -> dict[str, str]:
-        held = predictor.answers(questions, lambda row: constraints.of(schemas[row["db_id"]], "tables"))
+        held = predictor.answers(questions, lambda row: constraints.of(schemas[row["db_id"]]))
         return {row["id"]: row["predicted"] for row in held}
 
     adapter = adapter if adapter.exists() else None  # after --only predict

@@ -99,7 +99,7 @@ def compare_decoding(
     """Accuracy and cost of the ways of decoding: greedy, constrained to the schema, execution-guided, both."""
     predictor = Predictor(model, tokenizer, dataclasses.replace(options, temperature=guided.temperature))
     recipe = predict.read_options(read_params())
-    constrained = constrain_to(read_index(predict.INDEX), tokenizer, recipe.qualifiers, recipe.kept)
+    constrained = constrain_to(read_index(predict.INDEX), tokenizer, recipe.kept)
     title = f"{len(rows)} questions, {described(model, options)}; "
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)

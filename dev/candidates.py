@@ -119,8 +119,7 @@ def main() -> None:
     options = predict.read_options(params)
     if arguments.free:
         options = replace(options, predict=replace(options.predict, constrained=False))
-    predictor = predict.load_predictor(options)
-    constrain = predict.constrainer(options, predictor.tokenizer)
+    predictor, constrain = predict.load_predictor(options)
     sampling = replace(predictor.options, temperature=arguments.temperature)
     prompts = {row["id"]: row["prompt"] for row in read_jsonl(Path(f"data/prompts/{arguments.split}.jsonl"))}
     rows = [row for row in read_jsonl(Path(f"data/splits/{arguments.split}.jsonl")) if row["id"] in prompts]

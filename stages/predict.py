@@ -32,14 +32,14 @@ from text2sql.files import digest, read_jsonl, repository_root, write_json, writ
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.checkpoint import fingerprint
 from text2sql.model.process import prepare
-from text2sql.model.prompt import PromptOptions, Qualifiers, encode_prompt
+from text2sql.model.prompt import encode_prompt
 from text2sql.schema import read_index
 from text2sql.stage import run
 from text2sql.track import adapter_sha256
 
 if TYPE_CHECKING:
     from text2sql.model.generation import GenerationOptions
-    from text2sql.model.prediction import Choose, Decoding, Predictor
+    from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
 PROMPTS = Path("data/prompts")
@@ -96,7 +96,6 @@ class PredictionRecipe:
 
     predict: PredictOptions
     quantization: QuantizationOptions
-    qualifiers: Qualifiers
     kept: int
     seed: int
 
@@ -105,7 +104,6 @@ def read_options(params: dict[str, Any]) -> PredictionRecipe:
     return PredictionRecipe(
         predict=section(PredictOptions, "predict", params),
         quantization=section(QuantizationOptions, "quantization", params),
-        qualifiers=section(PromptOptions, "prompt", params).qualifiers,
         kept=params["data"]["databases"]["samples"],
         seed=read_seed(params),
     )
@@ -124,6 +122,18 @@ def read_questions(name: str = "test") -> list[Row]:
     if texts.keys() - ids or (name == "test" and ids - texts.keys()):
         raise UserError(f"{prompts} and {split} are not of the same questions", "run `dvc repro prompts`")
     return [{**row, "prompt": texts[row["id"]]} for row in rows if row["id"] in texts]
+
+
+def load_predictor(options: PredictionRecipe) -> tuple[Predictor, Constrain]:
+    """The model, with its adapter unless it is to be seen without, and what may follow a question's prompt."""
+    from text2sql.model.prediction import Predictor, constrain_to, unconstrained
+
+    predict = options.predict
+    adapter = None if predict.zero_shot else ADAPTER
+    predictor = Predictor.load(BASE, options.quantization, adapter, predict.dtype, predict.generation())
+    if not predict.constrained:
+        return predictor, unconstrained
+    return predictor, constrain_to(read_index(INDEX), predictor.tokenizer, options.kept)
 
 
 @contextmanager
@@ -176,14 +186,9 @@ def main() -> str:
     tested, validation = read_questions(), read_questions("val")[:wanted] if wanted else []
 
     prepare()
-    from text2sql.model.prediction import Partial, Predictor, complete, constrain_to, unconstrained
+    from text2sql.model.prediction import Partial, complete
 
-    adapter = None if options.predict.zero_shot else ADAPTER
-    generation = options.predict.generation()
-    predictor = Predictor.load(BASE, options.quantization, adapter, options.predict.dtype, generation)
-    constrain = unconstrained
-    if options.predict.constrained:
-        constrain = constrain_to(read_index(INDEX), predictor.tokenizer, options.qualifiers, options.kept)
+    predictor, constrain = load_predictor(options)
     questions = [{**row, "tokens": encode_prompt(predictor.tokenizer, row["prompt"])} for row in tested + validation]
     path = repository_root() / f"checkpoints/predict-{prediction_fingerprint(predictor, options)[:16]}.jsonl"
     with Partial(path) as partial, decoding_of(options, questions) as decoding:
@@ -198,8 +203,8 @@ def main() -> str:
     method = {"method": options.predict.method, "zero_shot": options.predict.zero_shot}
     device = {"device": predictor.device, "dtype": predictor.dtype}
     # By it text2sql/track.py finds the MLflow run that these predictions belong to.
-    trained = {"adapter_sha256": adapter and adapter_sha256(adapter)}
-    write_json(METRICS, {**figures, **method, **device, **trained})
+    adapter = {"adapter_sha256": None if options.predict.zero_shot else adapter_sha256(ADAPTER)}
+    write_json(METRICS, {**figures, **method, **device, **adapter})
     if figures["unchecked"]:
         print(
             f"warning: {figures['unchecked']} answers came to a word after which no name could be right; "

@@ -72,7 +72,7 @@ def prompts_of_split(
     examples = list(read_jsonl(SPLITS / f"{split}.jsonl"))
     for example in track(examples, f"prompts: {split}"):
         schema = schemas[example["db_id"]]
-        answer = completion(example["sql"], schema, options.prompt)
+        answer = completion(example["sql"], schema)
         answer_length = len(encode_completion(tokenizer, answer))
         longest = options.max_length - (0 if split == "test" else answer_length)
         needed = partial(tables_of, example["sql"], schema) if split in ("train", "primer") else tuple

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from text2sql.config import read_params, section
+from text2sql.config import read_params
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, read_jsonl, repository_root, write_json, write_text
 from text2sql.model import checkpoint
@@ -28,7 +28,7 @@ from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.launch import is_first, launch
 from text2sql.model.process import prepare
-from text2sql.model.prompt import PromptOptions, Qualifiers, encode_prompt
+from text2sql.model.prompt import encode_prompt
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
@@ -64,20 +64,15 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 @dataclass(frozen=True)
 class TrainStageOptions:
-    """All that decides the adapter. `qualifiers`, and how many values of a column the schema index `kept`: by these the
-    answers are constrained by which the best checkpoint is chosen."""
+    """All that decides the adapter. `kept`: values of each column that the schema index has at most; they constrain the
+    answers by which the best checkpoint is chosen."""
 
     recipe: Recipe
-    qualifiers: Qualifiers
     kept: int
 
 
 def read_options(params: dict[str, Any]) -> TrainStageOptions:
-    return TrainStageOptions(
-        recipe=read_recipe(params),
-        qualifiers=section(PromptOptions, "prompt", params).qualifiers,
-        kept=params["data"]["databases"]["samples"],
-    )
+    return TrainStageOptions(read_recipe(params), params["data"]["databases"]["samples"])
 
 
 def training_fingerprint(options: TrainStageOptions, dtype: str, initial: dict[str, str]) -> str:
@@ -167,7 +162,7 @@ def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokeniz
 
     questions = validation_questions(options.recipe.train.choose_questions, tokenizer)
     predictor = Predictor.load(BASE, options.recipe.quantization, adapter, "auto", GenerationOptions())
-    constrain = constrain_to(read_index(INDEX), tokenizer, options.qualifiers, options.kept)
+    constrain = constrain_to(read_index(INDEX), tokenizer, options.kept)
     fitting = [question for question in questions if len(question["tokens"]) <= predictor.longest]
     answers = {row["id"]: row["predicted"] for row in predictor.answers(fitting, constrain)}
     rows = [{**question, "predicted": answers.get(question["id"], "")} for question in questions]

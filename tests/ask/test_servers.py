@@ -61,6 +61,7 @@ def shop(dsn):
 def test_schema(shop):
     schema = shop.catalog().schema
     assert [t.name for t in schema.tables] == ["customers", "Order Lines", "hidden", "rich", "seen"]
+    assert [t.name for t in schema.tables if t.kind == "view"] == ["rich", "seen"]  # as prompts show them
     types = {c.name: c.type for c in schema.table("customers").columns}
     assert types == {
         "id": "integer", "name": "text", "mail": "text", "mood": "text", "tags": "text[]",

@@ -10,11 +10,10 @@ def admits(references, text, ended=False):
 
 
 def accepts(constraint, tokens):
-    """Whether the tokens, one after the other, are a whole query."""
-    trial = constraint.again()
+    """Whether the tokens, one after the other, are a whole query; uses the constraint up."""
     try:
         for token in tokens:
-            trial.accept(token)
+            constraint.accept(token)
     except ValueError:
         return False
-    return trial.matcher.is_accepting() and trial.refers(trial._tokenizer.eos_token)
+    return constraint.matcher.is_accepting() and constraint.refers(constraint._tokenizer.eos_token)

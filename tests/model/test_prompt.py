@@ -94,15 +94,14 @@ def test_quote(name, written):
     ("sql", "answer"), [("SELECT 1;\n", "SELECT 1"), ("SELECT 'a  b'", "SELECT 'a  b'"), (" SELECT ';' ", "SELECT ';'")]
 )
 def test_completion(sql, answer):
-    assert completion(sql, MUSIC, PromptOptions("ddl", 0)) == answer
+    assert completion(sql, MUSIC) == answer
 
 
 def test_completion_with_tables_for_qualifiers():
     one = MUSIC.tables[0].name
     sql = f"SELECT t1.{MUSIC.tables[0].columns[0].name} FROM {one} AS t1;"
-    assert completion(sql, MUSIC, PromptOptions("ddl", 0)) == sql[:-1]
     written = f"SELECT {MUSIC.tables[0].columns[0].name} FROM {one}"
-    assert completion(sql, MUSIC, PromptOptions("ddl", 0, "tables")) == written
+    assert completion(sql, MUSIC) == written
 
 
 @pytest.mark.parametrize("template", list(FRAMES))

@@ -316,8 +316,7 @@ class Engine:
     def _constraint(self, prompt: AskedPrompt) -> Constraint | None:
         if self._constraints is None:
             return None
-        qualifiers = self.located.options.prompt.qualifiers
-        return self._constraints.of(prompt.held_schema(), qualifiers, prompt.question, VALUES_KEPT)
+        return self._constraints.of(prompt.held_schema(), prompt.question, VALUES_KEPT)
 
 
 def schema(place: str | Path) -> Schema:

@@ -5,9 +5,9 @@ that is no SQL. A grammar made of a subset of PostgreSQL's SELECT and of the sch
 llguidance computes, for each row and step, which tokens the grammar allows. The grammar writes queries the one way in
 which the conversion to PostgreSQL writes them, and so the answers in training.
 
-No grammar knows that a column's table is missing from FROM. With tables' names for qualifiers, `references` reads what
-has been written and refuses the words after which no name could be right. Neither can know that a query answers the
-question: for that, see execution-guided decoding.
+No grammar knows that a column's table is missing from FROM. `references` reads what has been written and refuses the
+words after which no name could be right. Neither can know that a query answers the question: for that, see
+execution-guided decoding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from torch.nn import functional
 
 from text2sql.errors import UserError
 from text2sql.model.literals import Literals
-from text2sql.model.prompt import Qualifiers
 from text2sql.model.references import Reading, References
 from text2sql.schema import KINDS, Schema, kind_of, quote
 
@@ -206,9 +205,7 @@ class Constraints:
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer)
         self._matchers: dict[Schema, tuple[Any, References]] = {}
 
-    def of(
-        self, schema: Schema, qualifiers: Qualifiers = "aliases", question: str | None = None, kept: int = 0
-    ) -> Constraint:
+    def of(self, schema: Schema, question: str | None = None, kept: int = 0) -> Constraint:
         """A new constraint to the queries on `schema`.
 
         Args:
@@ -228,17 +225,16 @@ class Constraints:
             self._matchers[schema] = matcher, References(schema)
         matcher, references = self._matchers[schema]
         literals = None if question is None or not kept else Literals(schema, question, kept)
-        start = Reading(references, literals) if qualifiers == "tables" else None
-        return Constraint(matcher.deep_copy(), self._tokenizer, start)
+        return Constraint(matcher.deep_copy(), self._tokenizer, Reading(references, literals))
 
 
 class Constraint:
     """Which tokens may come next in one row."""
 
-    def __init__(self, matcher: Any, tokenizer: Any, start: Reading | None) -> None:
+    def __init__(self, matcher: Any, tokenizer: Any, start: Reading) -> None:
         self.matcher, self._tokenizer, self._start = matcher, tokenizer, start
         #: what the row's text has been read as; None: only the grammar holds it
-        self._reading = start
+        self._reading: Reading | None = start
         #: bytes of the text that are no whole character yet
         self._rest = b""
         #: the reading after a token that has been asked about, so that it is not read again once it is accepted
@@ -252,7 +248,7 @@ class Constraint:
     @property
     def released(self) -> bool:
         """Whether the names are no longer checked: after a token that none could follow."""
-        return self._start is not None and self._reading is None
+        return self._reading is None
 
     def refers(self, token: int) -> bool:
         """Whether all names can be what they must be once `token`, which the grammar allows, has been written."""

@@ -66,16 +66,12 @@ class Generation:
     checked: bool = True
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    options: GenerationOptions,
-    seeds: Sequence[str | None] | None = None,
-    constraints: Sequence[Constraint | None] | None = None,
-) -> list[Generation]:
-    """Continue every prompt (token ids) up to its end-of-sequence token; results in the order of the prompts."""
-    generations = dict(Decoder(model, tokenizer, prompts, options, seeds, constraints))
+def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *more: Any) -> list[Generation]:
+    """Continue every prompt (token ids) up to its end-of-sequence token; results in the order of the prompts.
+
+    `more`: as `Decoder` takes it.
+    """
+    generations = dict(Decoder(model, tokenizer, prompts, *more))
     return [generations[i] for i in range(len(prompts))]
 
 

@@ -25,7 +25,6 @@ from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.constraint import Constraint, Constraints
 from text2sql.model.generation import Decoder, Generation, GenerationOptions
 from text2sql.model.inference import load_for_inference
-from text2sql.model.prompt import Qualifiers
 from text2sql.progress import progress
 from text2sql.schema import Schema
 
@@ -42,10 +41,10 @@ def unconstrained(question: Row) -> None:
     """Anything may follow the prompt."""
 
 
-def constrain_to(schemas: dict[str, Schema], tokenizer: Any, qualifiers: Qualifiers, kept: int) -> Constrain:
+def constrain_to(schemas: dict[str, Schema], tokenizer: Any, kept: int) -> Constrain:
     """Queries on the schema of the question's database. `kept`: values of a column that a schema has at most."""
     constraints = Constraints(tokenizer)
-    return lambda row: constraints.of(schemas[row["db_id"]], qualifiers, row["question"], kept)
+    return lambda row: constraints.of(schemas[row["db_id"]], row["question"], kept)
 
 
 @dataclass(frozen=True)

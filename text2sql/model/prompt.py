@@ -52,18 +52,15 @@ SCHEMA = "PostgreSQL schema:\n"
 QUESTION = "\n\nQuestion: "
 
 
-#: what stands before a column in an answer: the alias that the gold query gives its table, or the table's name
-Qualifiers = Literal["aliases", "tables"]
-
-
 @dataclass(frozen=True)
 class PromptOptions:
-    """conf/prompt. `style` is recorded with every adapter: one with another form of the schema is refused."""
+    """conf/prompt. `style` and `qualifiers` have one form; adapters record it, and one with another is refused."""
 
     style: Literal["ddl"]
     samples: Annotated[int, Ge(0), Le(20)]
-    # Both as in adapters from before there was a choice.
-    qualifiers: Qualifiers = "aliases"
+    #: what stands before the columns of a join in an answer: their tables' names
+    qualifiers: Literal["tables"] = "tables"
+    # As in adapters from before there was a choice.
     values: Annotated[int, Ge(0), Le(20)] = 0
     comments: bool = False
 
@@ -84,10 +81,9 @@ def render(schema: Schema, question: str, options: PromptOptions, template: str)
     return f"{frame.head}{SCHEMA}{tables}{QUESTION}{asked}{frame.tail}"
 
 
-def completion(sql: str, schema: Schema, options: PromptOptions) -> str:
-    """The answer to a prompt: the SQL without its semicolon; EOS is added by `encode_completion`."""
-    answer = sql.strip().removesuffix(";").rstrip()
-    return by_table(answer, schema) if options.qualifiers == "tables" else answer
+def completion(sql: str, schema: Schema) -> str:
+    """The answer to a prompt: the SQL without its semicolon, as `by_table` writes it; `encode_completion` adds EOS."""
+    return by_table(sql.strip().removesuffix(";").rstrip(), schema)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
