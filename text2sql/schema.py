@@ -11,27 +11,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from text2sql.files import read_json, write_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-#: pg_get_keywords() of PostgreSQL 18 without the unreserved ones (its category U). Some of these words may stand bare
-#: as a column's name, but not everywhere (`select 1 time`); quote_ident quotes them all.
-KEYWORDS = frozenset(
-    """all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case
-    cast char character check coalesce collate collation column concurrently constraint create cross current_catalog
-    current_date current_role current_schema current_time current_timestamp current_user dec decimal default
-    deferrable desc distinct do else end except exists extract false fetch float for foreign freeze from full grant
-    greatest group grouping having ilike in initially inner inout int integer intersect interval into is isnull join
-    json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize
-    json_table json_value lateral leading least left like limit localtime localtimestamp merge_action national
-    natural nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay
-    placing position precision primary real references returning right row select session_user setof similar
-    smallint some substring symmetric system_user table tablesample then time timestamp to trailing treat trim true
-    union unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat
-    xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable""".split()  # noqa: SIM905
-)
+_NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+KEYWORDS = frozenset(_NAMES["keywords"].split())
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
@@ -55,11 +43,6 @@ def quote(name: str) -> str:
 
 #: values of one kind can be compared with each other; "other" has all the types beside
 KINDS = ("number", "text", "moment", "other")
-_TYPES = {
-    "number": r"smallint|integer|bigint|int[248]?|(small|big)?serial|numeric|decimal|real|double precision|float[48]?",
-    "text": r"text|citext|bpchar|varchar|char|character|character varying",
-    "moment": r"date|timestamp|timestamptz|time|timetz",
-}
 
 
 def kind_of(type_: str) -> str:
@@ -69,7 +52,7 @@ def kind_of(type_: str) -> str:
     ('number', 'text', 'moment', 'other')
     """
     plain = re.sub(r"\s*\(.*?\)|\s+with(out)? time zone", "", type_)
-    return next((kind for kind, types in _TYPES.items() if re.fullmatch(types, plain)), "other")
+    return next((kind for kind, types in _NAMES["types"].items() if re.fullmatch(types, plain)), "other")
 
 
 #: values kept of a column that is not text, at most: those are shown, never looked for

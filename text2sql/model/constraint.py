@@ -17,9 +17,11 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.nn import functional
 
 from text2sql.errors import UserError
@@ -27,116 +29,8 @@ from text2sql.model.literals import Literals
 from text2sql.model.references import Reading, References
 from text2sql.schema import KINDS, Schema, kind_of, quote
 
-# The lexer takes the longest match and does not go back: no word may be the beginning of another one that a step later
-# turns out not to follow (so " IS NOT NULL" is one word, not " IS " and three others).
-COMMON = r"""
-start: query
-query: select order? limit? | operand (set_operator operand)+ output_order? limit?
-operand: select | "(" query ")"
-set_operator: " UNION " | " UNION ALL " | " INTERSECT " | " EXCEPT "
-select: "SELECT " "DISTINCT "? item (", " item)* rest
-rest: from? where? group? having?
-item: star | value_a (" AS " NAME)?
-from: " FROM " source (join)*
-source: (TABLE | "(" query ")") (" AS " ALIAS)?
-join: join_kind source " ON " condition_p | " CROSS JOIN " source | ", " source
-join_kind: " JOIN " | " LEFT JOIN " | " RIGHT JOIN " | " FULL JOIN " | " INNER JOIN " | " LEFT OUTER JOIN "
-where: " WHERE " condition_p
-group: " GROUP BY " value_p (", " value_p)*
-having: " HAVING " condition_a
-order: " ORDER BY " sort (", " sort)*
-sort: (value_a | comparison_a) direction
-output_order: " ORDER BY " output (", " output)*
-output: (COLUMN | value_a | comparison_a) direction
-direction: (" DESC" | " ASC")? (" NULLS FIRST" | " NULLS LAST")?
-limit: " LIMIT " INTEGER (" OFFSET " INTEGER)?
-order_operator: " = " | " <> " | " < " | " > " | " <= " | " >= " | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
-like_operator: " LIKE " | " ILIKE " | " NOT LIKE " | " NOT ILIKE "
-arithmetic: " + " | " - " | " * " | " / " | " % "
-in: " IN (" | " NOT IN ("
-between: " BETWEEN " | " NOT BETWEEN "
-is: " IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS NOT TRUE" | " IS FALSE" | " IS NOT FALSE"
-numeral: "-"? INTEGER | "-"? DECIMAL
-literal_number: INTEGER | DECIMAL
-literal_text: STRING
-literal_moment: STRING
-literal_other: "NULL"
-truth: "TRUE" | "FALSE" | STRING
-
-INTEGER: /[0-9]{1,12}/
-DECIMAL: /[0-9]{0,12}\.[0-9]{1,12}/
-STRING: /'([^'\n]|'')*'/
-NAME: /[a-z_][a-z0-9_]*/
-ALIAS: /t[0-9]{1,2}/
-"""
-# Expressions, twice: @ is p (plain) or a (with aggregates, which hold plain ones only).
-EXPRESSIONS = r"""
-value_@: number_@ | text_@ | moment_@ | other_@
-condition_@: predicate_@ ((" AND " | " OR ") predicate_@)*
-predicate_@: "NOT " predicate_@ | "TRUE" | "FALSE" | "(" condition_@ ")" | comparison_@ | "EXISTS(" query ")" | other_@
-comparison_@: number_@ order_operator number_@
-    | text_@ (order_operator | like_operator) text_@
-    | moment_@ order_operator moment_@
-    | other_@ order_operator (other_@ | truth)
-    | number_@ in (query_number | numeral (", " numeral)*) ")"
-    | text_@ in (query_text | STRING (", " STRING)*) ")"
-    | moment_@ in (query_moment | STRING (", " STRING)*) ")"
-    | other_@ in (query_other | STRING (", " STRING)*) ")"
-    | number_@ between number_@ " AND " number_@
-    | text_@ between text_@ " AND " text_@
-    | moment_@ between moment_@ " AND " moment_@
-    | value_@ is
-number_@: number_term_@ (arithmetic number_term_@)*
-number_term_@: "-"? number_primary_@ (("::" TYPE_NUMBER)? "::" TYPE_NUMBER)? | from_number_@ "::" TYPE_NUMBER
-text_@: text_term_@ (" || " text_term_@)*
-text_term_@: text_primary_@ | from_text_@ "::" TYPE_TEXT
-moment_@: moment_primary_@ | from_moment_@ "::" TYPE_MOMENT
-other_@: other_primary_@ | from_other_@ "::" TYPE_OTHER
-from_number_@: text_primary_@ ("::" (TYPE_TEXT | TYPE_NUMBER))? | number_primary_@ "::" TYPE_TEXT
-    | other_primary_@ ("::" TYPE_OTHER)?
-from_text_@: (number_primary_@ | text_primary_@ | moment_primary_@ | other_primary_@) ("::" TYPE)?
-from_moment_@: text_primary_@ ("::" (TYPE_TEXT | TYPE_MOMENT))? | moment_primary_@ ("::" (TYPE_TEXT | TYPE_MOMENT))?
-    | number_primary_@ "::" TYPE_TEXT
-from_other_@: (number_primary_@ | text_primary_@ | other_primary_@) ("::" (TYPE_NUMBER | TYPE_TEXT | TYPE_OTHER))?
-castable_number_@: number_@ | text_@ | other_@
-castable_text_@: value_@
-castable_moment_@: text_@ | moment_@
-castable_other_@: number_@ | text_@ | other_@
-calls_number_@: ("abs(" | "ceil(" | "floor(" | "sqrt(") number_@ ")" | "round(" number_@ (", " number_@)? ")"
-    | ("mod(" | "power(") number_@ ", " number_@ ")" | "length(" text_@ ")" | "date_part(" FIELD ", " moment_@ ")"
-    | "EXTRACT(" PART " FROM " moment_@ ")" | "(" moment_@ " - " moment_@ ")"
-calls_text_@: ("lower(" | "upper(" | "trim(") text_@ ")" | ("left(" | "right(") text_@ ", " number_@ ")"
-    | "substring(" text_@ ", " (STRING | number_@ (", " number_@)?) ")" | "concat(" value_@ (", " value_@)* ")"
-    | "replace(" text_@ ", " text_@ ", " text_@ ")" | "to_char(" value_@ ", " STRING ")"
-calls_moment_@: "to_date(" text_@ ", " STRING ")" | "date_trunc(" FIELD ", " moment_@ ")"
-calls_other_@: "EXISTS(" query ")"
-"""
-# A value of one kind; @ is p or a, # the kind: number, text, moment, other; $ the same in capitals.
-KIND = r"""
-#_primary_@: column_# | literal_# | calls_#_@ | "(" #_@ ")" | "(" query_# ")"
-    | ("coalesce(" | "nullif(" | "greatest(" | "least(") #_@ (", " #_@)+ ")"
-    | "CAST(" castable_#_@ " AS " TYPE_$ ")" | "CASE" (" WHEN " condition_@ " THEN " #_@)+ (" ELSE " #_@)? " END"
-"""
-AGGREGATES = r"""
-filter: " FILTER(WHERE " condition_p ")"
-number_primary_a: ("count(" ("*" | "DISTINCT "? value_p) ")" | ("sum(" | "avg(") "DISTINCT "? number_p ")") filter?
-text_primary_a: "string_agg(" "DISTINCT "? text_p ", " STRING order? ")" filter?
-other_primary_a: ("bool_and(" | "bool_or(") condition_p ")" filter?
-    | "array_agg(" "DISTINCT "? value_p order? ")" filter?
-"""
-AGGREGATES_OF_KIND = r"""
-#_primary_a: ("min(" | "max(" | "any_value(") "DISTINCT "? #_p ")" filter?
-    | ("(array_agg(" "DISTINCT "? #_p order? ")" filter? ")[" | "array_agg(" "DISTINCT "? #_p order? ")[") INTEGER "]"
-query_#: pick_# order? limit? | pick_# (set_operator pick_#)+ | "(" query_# ")"
-pick_#: "SELECT " "DISTINCT "? #_a (" AS " NAME)? rest
-"""
-TYPES = {
-    "number": ("integer", "bigint", "smallint", "int", "numeric", "decimal", "real", "float", "double precision"),
-    "text": ("text", "varchar"),
-    "moment": ("date", "timestamp", "time"),
-    "other": ("boolean",),
-}
-PARTS = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND", "DOW", "DOY", "WEEK", "QUARTER", "EPOCH")
+#: templates of rules, types and parts of dates
+_GRAMMAR = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def grammar(schema: Schema) -> str:
@@ -146,6 +40,7 @@ def grammar(schema: Schema) -> str:
     """
     tables = [table for table in schema.tables if table.columns]
     rules: dict[str, list[str]] = {}  # alternatives of a rule may come from several templates
+    types, parts = _GRAMMAR["types"], _GRAMMAR["parts"]
     absent = []  # kinds that no column has
 
     def add(template: str) -> None:
@@ -153,21 +48,21 @@ def grammar(schema: Schema) -> str:
             name, body = rule.split(":", 1)
             rules.setdefault(name, []).append(body.strip())
 
-    add(COMMON)
+    add(_GRAMMAR["common"])
     for level in "pa":
-        add(EXPRESSIONS.replace("@", level))
+        add(_GRAMMAR["expressions"].replace("@", level))
         for kind in KINDS:
-            add(KIND.replace("@", level).replace("#", kind).replace("$", kind.upper()))
-    add(AGGREGATES)
+            add(_GRAMMAR["kind"].replace("@", level).replace("#", kind).replace("$", kind.upper()))
+    add(_GRAMMAR["aggregates"])
     for kind in KINDS:
-        rules_of_kind = AGGREGATES_OF_KIND.replace("#", kind)
+        rules_of_kind = _GRAMMAR["aggregates_of_kind"].replace("#", kind)
         if kind == "other":  # PostgreSQL has no min(boolean)
             rules_of_kind = rules_of_kind.replace('"min(" | "max(" | ', "")
         add(rules_of_kind)
-        add(f"TYPE_{kind.upper()}: {_either(spelled for name in TYPES[kind] for spelled in (name, name.upper()))}")
-    add(f"TYPE: {_either(spelled for kind in KINDS for name in TYPES[kind] for spelled in (name, name.upper()))}")
-    add(f"PART: {_either(PARTS)}")
-    fields = (f"'{part.lower()}'" for part in PARTS)
+        add(f"TYPE_{kind.upper()}: {_either(spelled for name in types[kind] for spelled in (name, name.upper()))}")
+    add(f"TYPE: {_either(spelled for kind in KINDS for name in types[kind] for spelled in (name, name.upper()))}")
+    add(f"PART: {_either(parts)}")
+    fields = (f"'{part.lower()}'" for part in parts)
     add(f"FIELD: {_either(fields)}")
     add(f"TABLE: {_either(quote(table.name) for table in tables)}")
     add(f"COLUMN: {_either(quote(column.name) for table in tables for column in table.columns)}")

@@ -10,7 +10,10 @@ import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from text2sql.schema import Table
 
@@ -21,12 +24,9 @@ if TYPE_CHECKING:
 WIDEST = 6
 #: conditions of one WHERE, HAVING or ON; Spider's longest WHERE has 4
 MOST_CONDITIONS = 8
-AGGREGATES = frozenset("count sum avg min max any_value array_agg string_agg bool_and bool_or".split())  # noqa: SIM905
-#: functions that are no aggregates
-FUNCTIONS = frozenset(
-    """coalesce nullif abs round ceil floor mod power sqrt greatest least length lower upper trim substring replace
-    concat left right to_char to_date date_trunc date_part""".split()  # noqa: SIM905
-)
+_NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+#: functions
+AGGREGATES, FUNCTIONS = (frozenset(_NAMES[name].split()) for name in ("aggregates", "functions"))
 #: CROSS JOIN is none of them: a join is along a key
 JOINS = frozenset(("JOIN", "LEFT", "RIGHT", "FULL", "INNER"))
 SETS = frozenset(("UNION", "INTERSECT", "EXCEPT"))

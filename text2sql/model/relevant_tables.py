@@ -14,24 +14,17 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from text2sql.model.value_linking import COMMON, mentioned_values
 from text2sql.schema import Schema, Table
 
+_FITTED = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: what speaks for a table, in the order of `evidence`, with its weight, and a constant (`benchmarks.tables --fit`)
-WEIGHTS = {
-    "strength": 2.91,
-    "strongest": 1.04,
-    "name": 0.9,
-    "columns": 0.08,
-    "unique columns": 2.3,
-    "value": 1.0,
-    "neighbour": 0.46,
-    "joins": 0.69,
-    "joins, few columns": 0.92,
-}
-CONSTANT = -3.49
+WEIGHTS, CONSTANT = _FITTED["weights"], _FITTED["constant"]
 #: a table that is less probable than this share of the most probable one is not shown; alike ones all are
 LEAST = 0.05
 #: values of the question that are looked for

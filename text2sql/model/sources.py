@@ -11,26 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.model.base import quiet
 from text2sql.model.wheels import Wheel, assembled
 
-#: the files of a model folder that are taken; pickles (*.bin, *.pt) and code never are
-WANTED = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-#: weights that some repositories keep a second time in the publisher's own layout
-UNWANTED = ("consolidated*",)
+_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+#: the files of a model folder that are taken, and those of them that are not
+WANTED, UNWANTED = _LISTS["wanted"], _LISTS["unwanted"]
 
 
 @dataclass(frozen=True)
@@ -129,22 +119,11 @@ def _random(options: ModelOptions, target: Path) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample_text(), trainer)
+    sample = [f"{word} {word}, ({word}) {word};" for word in _LISTS["words"].split()] * 4
+    tokenizer.train_from_iterator(sample, trainer)
     named = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(target)
-    config = MistralConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        sliding_window=None,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
+    config = MistralConfig(**_LISTS["random"])
     model = MistralForCausalLM(config)
     # numpy, not torch: its generator gives the same bits on every CPU.
     random = numpy.random.default_rng(options.seed)
@@ -153,13 +132,3 @@ def _random(options: ModelOptions, target: Path) -> None:
             if parameter.dim() == 2:
                 parameter.copy_(torch.from_numpy(random.uniform(-0.1, 0.1, parameter.shape).astype("float32")))
     model.save_pretrained(target)
-
-
-def _sample_text() -> list[str]:
-    """Words that prompts and answers consist of, so that the small BPE has tokens for them."""
-    words = """PostgreSQL schema Question create table primary key foreign references integer text numeric date boolean
-    select from where and or not in as join on group by having order limit desc asc count sum avg min max distinct
-    between like is null union intersect except SELECT FROM WHERE AND OR NOT IN AS JOIN ON GROUP BY HAVING ORDER LIMIT
-    DESC ASC COUNT SUM AVG MIN MAX DISTINCT BETWEEN LIKE IS NULL What are the names of all How many Show Find List For
-    each which with than id name number total average""".split()  # noqa: SIM905
-    return [f"{word} {word}, ({word}) {word};" for word in words] * 4

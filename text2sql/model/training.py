@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -175,11 +176,8 @@ class Bar(TrainerCallback):
         self.advance(1)
 
 
-#: FSDP2-QLoRA: parameters, gradients and optimizer sharded; checkpoints hold whole tensors
-FSDP = {
-    "fsdp": True,
-    "fsdp_config": {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"},
-}
+#: TRL's settings that are the same in every training, and those of sharding
+_SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def trainer_arguments(
@@ -196,10 +194,7 @@ def trainer_arguments(
     return SFTConfig(
         output_dir=str(checkpoints),
         seed=recipe.seed,
-        num_train_epochs=1,  # the plan has all epochs in it
-        per_device_train_batch_size=1,
         gradient_accumulation_steps=accumulation,
-        train_sampling_strategy="sequential",
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.schedule,
         warmup_steps=options.warmup,
@@ -210,19 +205,14 @@ def trainer_arguments(
         fp16=dtype == torch.float16,
         use_cpu=not on_gpu,
         ddp_backend=("nccl" if on_gpu else "gloo") if options.processes > 1 else None,
-        ddp_find_unused_parameters=False,
         gradient_checkpointing=checkpointing,
-        **(FSDP if options.fsdp else {}),
         logging_steps=options.log_every,
-        logging_nan_inf_filter=False,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=evaluate,
         save_steps=options.save_every,
-        disable_tqdm=True,
         accelerator_config={"non_blocking": on_gpu},
-        remove_unused_columns=False,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
+        **_SETTINGS["every"],
+        **(_SETTINGS["sharded"] if options.fsdp else {}),
     )
 
 

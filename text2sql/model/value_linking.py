@@ -11,19 +11,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from text2sql.schema import Schema, kind_of
 
 #: words of the longest value that is looked for
 WORDS = 8
-#: words that hold sentences together: a value that is one of them (AND, ARE: Andorra, the Emirates) counts in quotes
-COMMON = frozenset(
-    """a about after all an and any are as at be before but by can did do does each either every find for from give had
-    has have how i if in is it its list many me more most much no none not of off on one or other our out over show so
-    than that the their them then there they this to two under up was we were what when where which who whom whose why
-    will with you your""".split()  # noqa: SIM905
-)
+_WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+#: words that hold sentences together
+COMMON = frozenset(_WORDS["common"].split())
 #: a value with more characters is a text, not a name
 LENGTH = 40
 

@@ -43,6 +43,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
@@ -51,15 +53,9 @@ from text2sql.postgres.server import Server
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
+_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: Volatile functions that change nothing and tell nothing.
-ALLOWED = ["random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv4", "uuidv7"]
-#: Views that tell of other databases, sessions and roles.
-HIDDEN = (  # noqa: SIM905
-    "pg_database pg_db_role_setting pg_shdescription pg_stat_activity pg_stat_database pg_stat_ssl pg_stat_gssapi "
-    "pg_roles pg_user pg_group pg_auth_members pg_tablespace pg_settings pg_locks pg_prepared_statements pg_cursors"
-).split()
-#: Types whose functions are refused: their loops over 10^6 points cannot be cancelled, and no question needs them.
-REFUSED_TYPES = ["path", "polygon"]
+ALLOWED: list[str] = _LISTS["allowed"]
 #: How long to wait for the server after its own timeout, and after each stronger measure.
 GRACE_SECONDS = 0.4
 #: How long a process that even SIGFPE did not end may live: SIGKILL makes the server restart, under all its sessions.
@@ -81,55 +77,6 @@ READERS: dict[int, Callable[[bytes], Any]] = {
     **dict.fromkeys((700, 701), float),
     1700: lambda text: Decimal(text.decode()),
 }
-
-#: SQLSTATE, or its first characters, and the code that `Result.error` bears. The longest that fits counts.
-CODES = {
-    "42703": "unknown_column",
-    "42P01": "unknown_table",
-    "42883": "unknown_function",
-    "42702": "ambiguous_column",
-    "42601": "syntax",
-    "42803": "grouping",
-    "42P10": "grouping",  # DISTINCT and its ORDER BY, positions in ORDER BY
-    "42804": "type",
-    "42846": "type",
-    "42P18": "type",
-    "42725": "type",
-    "22": "data",  # division by zero, out of range, not a number
-    "22P02": "type",
-    "22007": "type",
-    "21000": "subquery_rows",  # a subquery used as a value gave several
-    "42501": "forbidden",
-    "25006": "forbidden",
-    "0A000": "forbidden",
-    "53": "resources",
-    "54": "resources",
-    "57014": "timeout",
-    "25P04": "timeout",
-    "57P": "lost",  # the session was ended, or the server
-}
-
-#: Takes from PUBLIC what nobody needs to read tables, and gives the role that. One REVOKE for all functions, some 600;
-#: those that run SQL out of a string, or tell of other sessions, are stable.
-CLOSE_DOWN = """
-REVOKE ALL ON DATABASE {database}, postgres, template1 FROM PUBLIC;
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
-REVOKE ALL ON LANGUAGE sql, plpgsql FROM PUBLIC;
-REVOKE ALL ON {hidden} FROM PUBLIC;
-GRANT CONNECT ON DATABASE {database} TO {role};
-GRANT USAGE ON SCHEMA public TO {role};
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
-DO $$
-DECLARE functions text;
-BEGIN
-    SELECT string_agg(oid::regprocedure::text, ', ') INTO functions FROM pg_proc
-    WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind IN ('f', 'p')
-      AND (provolatile = 'v' OR proname ~ 'to_xml|^pg_stat_get|^pg_show_all'
-           OR {refused}::regtype[]::oid[] && (proargtypes::oid[] || prorettype))
-      AND proname <> ALL ({allowed});
-    EXECUTE 'REVOKE EXECUTE ON ROUTINE ' || functions || ' FROM PUBLIC';
-END $$
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,9 +363,9 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
     names = {
         "role": sql.Identifier(role),
         "database": sql.Identifier(database),
-        "hidden": sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in HIDDEN),
+        "hidden": sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in _LISTS["hidden"].split()),
         "allowed": sql.Literal(ALLOWED),
-        "refused": sql.Literal(REFUSED_TYPES),
+        "refused": sql.Literal(_LISTS["refused"]),
     }
     settings = {
         "default_transaction_read_only": "on",
@@ -444,7 +391,7 @@ def _close_down(server: Server, database: str, limits: Limits) -> str:
         for name, value in settings.items():
             setting = {"name": sql.Identifier(name), "value": sql.Literal(value)}
             connection.execute(sql.SQL("ALTER ROLE {role} SET {name} = {value}").format(**names, **setting))
-        connection.execute(sql.SQL(CLOSE_DOWN).format(**names))
+        connection.execute(sql.SQL(_LISTS["close_down"]).format(**names))
     return role
 
 
@@ -460,7 +407,8 @@ def _failure(answer: PGresult) -> Result | None:
         return None
     state = _text(answer.error_field(pq.DiagnosticField.SQLSTATE) or b"")
     message = _text(answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or answer.error_message).strip()
-    code = next((CODES[state[:n]] for n in (5, 3, 2) if state[:n] in CODES), "other" if state else "lost")
+    codes = _LISTS["codes"]
+    code = next((codes[state[:n]] for n in (5, 3, 2) if state[:n] in codes), "other" if state else "lost")
     if state == "42601" and message.startswith("memory exhausted"):
         code = "resources"  # the grammar's word for nesting without end
     if state == "42883" and message.startswith("operator"):

@@ -23,6 +23,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from text2sql.errors import UserError
 from text2sql.postgres import watchdog
 
@@ -37,24 +39,9 @@ UNPRIVILEGED = "nobody"
 #: how long a database's sessions have to end before it is dropped
 DROP_SECONDS = 10
 
-SETTINGS: Mapping[str, str] = {
-    "listen_addresses": "",
-    "port": str(watchdog.PORT),
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "max_wal_size": "1GB",
-    "autovacuum": "off",  # the data are loaded once; plans must not depend on when a worker came by
-    "jit": "off",
-    "max_parallel_workers_per_gather": "0",  # one query, one core; and no demand on a container's small /dev/shm
-    "shared_buffers": "64MB",
-    "max_connections": "60",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    "file_copy_method": "copy",
-}
+SETTINGS: Mapping[str, str] = {"port": str(watchdog.PORT)} | yaml.safe_load(
+    Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True)
