@@ -48,17 +48,18 @@ def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[in
     sizes = [len(copies[prompt]) for prompt in order]
     common = [_common(*pair) for pair in itertools.pairwise(order)]
     # For the first 0, 1, 2, ... prompts in order: tokens saved at most, where their last group starts, what it shares.
-    best = [(0, 0, 0)]
-    for end in range(len(order)):
-        shared, count, options = len(order[end]) - 1, 0, []
+    best, seen = [(0, 0, 0)], 0
+    for end, size in enumerate(sizes):
+        most, shared, count, seen = (-1, 0, 0), len(order[end]) - 1, 0, seen + size
         for start in range(end, -1, -1):
             count += sizes[start]
-            options.append((best[start][0] + shared * (count - 1), -start, shared if count > 1 else 0))
+            saved = best[start][0] + shared * (count - 1)
+            if saved >= most[0]:
+                most = saved, start, shared if count > 1 else 0
             shared = min(shared, common[start - 1]) if start else 0
-            if not shared:
-                break  # a longer group saves nothing
-        saved, start, shared = max(options)
-        best.append((saved, -start, shared))
+            if not shared or best[start][0] + shared * seen < most[0]:
+                break  # no longer group saves as much
+        best.append(most)
     groups, end = [], len(order)
     while end:
         _, start, shared = best[end]
