@@ -1,8 +1,9 @@
 """Question and schema to prompt and completion, as training and prediction read them.
 
-Of a schema that is too large for train.max_length tokens, the prompt shows the tables that the question seems to be
-about; in training those of the gold query in any case. An example that is still too long is left out of training and
-validation and counted, never cut: a cut answer teaches wrong SQL. Test examples all stay: the model gives the answers.
+Of a schema that is too large for train.max_length tokens or has more than prompt.tables tables, the prompt shows the
+tables that the question seems to be about; in training those of the gold query in any case. An example that is still
+too long is left out of training and validation and counted, never cut: a cut answer teaches wrong SQL. Test examples
+all stay: the model gives the answers.
 
 Reads data/splits/, the schema index and the tokenizer in models/base. Writes data/prompts/{train,val,test}.jsonl
 (`id`, `db_id`, `prompt`, `completion`), primer.jsonl where there is one, and metrics/prompts.json (counts and token

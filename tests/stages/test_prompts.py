@@ -1,5 +1,8 @@
 """The stage prompts: what a prompt shows of a schema that is too large for it, and what is left out."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from stages import prompts
@@ -28,11 +31,11 @@ def rows_of(tiny_release, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tokenizer = load_tokenizer(tiny_release.parent / "base")
 
-    def rows_of(split, schema, *examples, max_left_out=0.0):
+    def rows_of(split, schema, *examples, max_left_out=0.0, tables=None):
         rows = [{"id": str(n), "db_id": "shop", "question": q, "sql": sql} for n, (q, sql) in enumerate(examples)]
         write_jsonl(prompts.SPLITS / f"{split}.jsonl", rows)
         return prompts_of_split(
-            split, {"shop": schema}, tokenizer, Options(FORM, "chatml", LONGEST, max_left_out=max_left_out)
+            split, {"shop": schema}, tokenizer, Options(replace(FORM, tables=tables), "chatml", LONGEST, max_left_out)
         )
 
     return rows_of
@@ -69,6 +72,15 @@ def test_of_a_large_schema_the_tables_of_the_question_are_shown(rows_of, split, 
     assert figures["tokens"] <= LONGEST + (split == "test") * 50
 
 
+@pytest.mark.parametrize(
+    ("split", "example", "shown"), [("train", OTHER, {"log_7", "customers"}), ("test", OTHER, {"customers"})]
+)
+def test_at_most_so_many_tables(rows_of, split, example, shown):
+    (row,), figures = rows_of(split, schema(9), example, tables=2 if split == "train" else 1)
+    assert set(re.findall(r"create table (\w+) \(", row["prompt"])) == shown
+    assert figures["parts_of_schemas"] == 1
+
+
 def test_a_table_that_alone_is_too_long(rows_of):
     """Not shown where it is not needed; where it is, the example is left out, as far as that is allowed."""
     both = schema(3, WIDE)
@@ -91,7 +103,7 @@ def test_the_stage_says_how_many(rows_of, tiny_release, monkeypatch):
     write_index(prompts.INDEX, {"shop": schema(60)})
     monkeypatch.setattr(prompts, "BASE", tiny_release.parent / "base")
     params = {"model": {"template": "chatml"}, "train": {"max_length": LONGEST, "max_left_out": 0.0}}
-    params["prompt"] = {"style": "ddl", "samples": 0, "qualifiers": "aliases"}
+    params["prompt"] = {"style": "ddl", "samples": 0, "qualifiers": "tables"}
     monkeypatch.setattr(prompts, "read_params", lambda: params)
     assert "6 show only a part of their schema" in prompts.main()
     assert read_json(METRICS)["val"]["parts_of_schemas"] == 2

@@ -1,4 +1,4 @@
-"""Prompts of at most so many tokens: of a schema that is too large for one, the tables that the question is about."""
+"""Prompts of at most so many tokens and tables: of a larger schema, the tables that the question is about."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class PromptWriter:
     def write(
         self, question: str, schema: Schema, longest: int, needed: Callable[[], Iterable[str]] = tuple
     ) -> FittedPrompt:
-        """The prompt of at most `longest` tokens: with the whole schema if it fits, otherwise with chosen tables.
+        """The prompt of at most `longest` tokens: with the whole schema if it fits, and has no more tables than
+        `PromptOptions.tables`; otherwise with chosen tables.
 
         It is longer where not even the most probable table fits, or not all that are `needed`.
 
@@ -42,11 +43,13 @@ class PromptWriter:
             needed: called where tables are chosen; the names of those that are shown in any case.
         """
         whole = self._prompt(question, schema)
-        if len(whole.ids) <= longest or len(schema.tables) < 2:
+        most = self.options.tables or len(schema.tables)
+        if len(schema.tables) < 2 or (len(whole.ids) <= longest and len(schema.tables) <= most):
             return whole
         empty = self._prompt(question, replace(schema, tables=()))
         budget = longest - len(empty.ids)
-        return self._prompt(question, choose_tables(question, schema, self.sizes(schema), budget, needed=needed()))
+        part = choose_tables(question, schema, self.sizes(schema), budget, most=most, needed=needed())
+        return self._prompt(question, part)
 
     def _prompt(self, question: str, schema: Schema) -> FittedPrompt:
         text = render(schema, question, self.options, self.template)

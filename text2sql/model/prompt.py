@@ -63,6 +63,8 @@ class PromptOptions:
     # As in adapters from before there was a choice.
     values: Annotated[int, Ge(0), Le(20)] = 0
     comments: bool = False
+    #: tables shown at most, those that the question seems to be about; None: all that fit
+    tables: Annotated[int, Ge(1)] | None = None
 
 
 def render(schema: Schema, question: str, options: PromptOptions, template: str) -> str:

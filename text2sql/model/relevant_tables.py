@@ -170,6 +170,7 @@ def choose_tables(
     sizes: Mapping[str, int],
     budget: int,
     least: float = LEAST,
+    most: int | None = None,
     needed: Iterable[str] = (),
 ) -> Schema:
     """The most probable tables of `schema` that fit a budget together with the tables that join them, in its order.
@@ -178,6 +179,7 @@ def choose_tables(
         sizes: tokens of each table in a prompt.
         budget: tokens of all chosen tables. The most probable table is chosen even where it alone takes more.
         least: a table less probable than this share of the most probable one is chosen only to join others.
+        most: so many tables at most; None: any number.
         needed: tables that are chosen before all others.
     """
     probable, near = probabilities(question, schema), neighbours(schema)
@@ -186,7 +188,8 @@ def choose_tables(
     for name in sorted(probable, key=lambda name: -probable[name]):
         if name not in chosen and probable[name] >= enough:
             added = {**chosen, **dict.fromkeys([name, *_path(name, chosen, near)])}
-            if not chosen or sum(sizes[each] for each in added) <= budget:
+            small = most is None or len(added) <= most
+            if not chosen or (small and sum(sizes[each] for each in added) <= budget):
                 chosen = added
     return part_of(schema, chosen)
 
