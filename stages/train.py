@@ -151,8 +151,8 @@ def validation_questions(count: int, tokenizer: PreTrainedTokenizerBase) -> list
     return [{**row, "tokens": encode_prompt(tokenizer, prompts[row["id"]])} for row in rows]
 
 
-def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokenizerBase, adapter: Path) -> float:
-    """The share of validation questions that `adapter` answers right: greedy, held to the schema, in the sandbox.
+def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokenizerBase, model: Any) -> float:
+    """The share of validation questions that `model` answers right: greedy, held to the schema, in the sandbox.
 
     Raises:
         UserError: no gold query gives a result.
@@ -161,7 +161,7 @@ def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokeniz
     from text2sql.model.prediction import Predictor, constrain_to
 
     questions = validation_questions(options.recipe.train.choose_questions, tokenizer)
-    predictor = Predictor.load(BASE, options.recipe.quantization, adapter, "auto", GenerationOptions())
+    predictor = Predictor(model, tokenizer, GenerationOptions())
     constrain = constrain_to(read_index(INDEX), tokenizer, options.kept)
     fitting = [question for question in questions if len(question["tokens"]) <= predictor.longest]
     answers = {row["id"]: row["predicted"] for row in predictor.answers(fitting, constrain)}

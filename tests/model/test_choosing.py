@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.model.conftest import NF4, UNQUANTIZED
 from tests.model.tiny_training import TRAIN, VALIDATION, Stop, recipe
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
+from text2sql.model.generation import GenerationOptions, generate, plain
+from text2sql.model.inference import load_for_inference
 from text2sql.model.lora import save_adapter
 from text2sql.model.training import train
 
@@ -19,9 +22,9 @@ class Answers:
     def __init__(self, *accuracies):
         self.accuracies, self.seen = list(accuracies), []
 
-    def __call__(self, adapter):
+    def __call__(self, model):
         torch.manual_seed(len(self.seen))
-        self.seen.append(sha256_tree(adapter))
+        self.seen.append({name: p.clone() for name, p in model.named_parameters() if p.requires_grad})
         return self.accuracies.pop(0)
 
 
@@ -46,7 +49,11 @@ def test_the_best_is_kept_and_of_equal_ones_the_later(run, tmp_path, whole_train
     measured = run("a", answers)
     chooser = measured.chooser
     assert (chooser.step, chooser.accuracy) == (step, max(accuracies))
-    assert sha256_tree(chooser.adapter) == answers.seen[[3, 6, 8].index(step)]
+    best = load_file(chooser.adapter / "adapter_model.safetensors")
+    measured_weights = answers.seen[[3, 6, 8].index(step)]
+    assert {f"base_model.model.{name.replace('.default', '')}" for name in measured_weights} == set(best)
+    for name, weight in measured_weights.items():
+        assert torch.equal(weight, best[f"base_model.model.{name.replace('.default', '')}"])
     assert chooser.val_loss == dict(losses(chooser.trainer, "eval_loss"))[step]
     assert losses(measured, "eval_execution_accuracy") == list(zip((3, 6, 8), accuracies, strict=True))
     # Measuring changes nothing of the training.
@@ -78,6 +85,32 @@ def test_what_a_run_without_a_checkpoint_knew_is_forgotten(run):
     with pytest.raises(KeyboardInterrupt):
         run("cut", Answers(0.9, 0.8), [Stop(7)], save_every=100)
     assert run("cut", Answers(0.1, 0.2, 0.3), save_every=100).chooser.step == 8
+
+
+@pytest.mark.parametrize("quantization", [UNQUANTIZED, NF4], ids=["plain", "nf4"])
+def test_the_model_that_trains_answers_as_its_saved_adapter_does(tiny_base, tiny_tokenizer, tmp_path, quantization):
+    prompts = [[1, *range(20, 40), n] for n in range(50, 55)]
+    options = GenerationOptions(max_new_tokens=12)
+    answers = []
+
+    def measure(model):
+        answers.append(generate(model, tiny_tokenizer, prompts, options))
+        answers.append(plain(model, tiny_tokenizer, prompts, options))
+        return 1.0
+
+    short = recipe(quantization, choose_every=100, epochs=0.25, learning_rate=0.05)  # more, and every answer is empty
+    trainer = train(short, tiny_base, TRAIN, VALIDATION, tmp_path / "run", measure=measure)
+    saved = load_for_inference(tiny_base, quantization, trainer.chooser.adapter)
+    expected = [row.token_ids for row in generate(saved, tiny_tokenizer, prompts, options)]
+    assert [[row.token_ids for row in rows] for rows in answers] == [expected, expected]
+    assert len(set(expected)) > 1
+    assert not any(hasattr(layer, "packed") for layer in trainer.model.modules())
+    assert trainer.model.training
+
+
+def test_a_sharded_model_cannot_answer():
+    with pytest.raises(ValueError, match="choose_every needs a whole model"):
+        recipe(choose_every=0.5, fsdp=True, processes=2)
 
 
 def test_choosing_needs_validation_questions(tiny_base, tmp_path):

@@ -11,7 +11,8 @@ import copy
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from text2sql.files import read_json, write_json
 from text2sql.model.device import same_random_state
 from text2sql.model.launch import is_first
 from text2sql.model.lora import save_adapter
+from text2sql.model.reordered import forget_reordered
 
 if TYPE_CHECKING:
     from text2sql.model.training import PackedTrainer
 
-#: the execution accuracy, from 0 to 1, of the adapter in a folder
-Measure = Callable[[Path], float]
+#: the execution accuracy, from 0 to 1, of a model that `answering` has prepared
+Measure = Callable[[Any], float]
 FOLDER, ADAPTER, FACTS = "chosen", "adapter", "choice.json"
 #: what a checkpoint keeps of a Chooser
 FIGURES = ("accuracy", "val_loss", "step", "last", "seconds")
@@ -86,8 +88,8 @@ class Chooser(TrainerCallback):
         if is_first():
             candidate = self.folder.with_name(f"{FOLDER}.new")
             save_adapter(self.trainer.model, candidate, weights)
-            with same_random_state():
-                accuracy = self.measure(candidate)
+            with same_random_state(), answering(self.trainer.model) as model:
+                accuracy = self.measure(model)
             self.trainer.log({LOGGED: accuracy})
             print(f"train: step {step} answers {accuracy:.1%} of the questions right", file=sys.stderr, flush=True)
             if accuracy >= self.accuracy:
@@ -99,3 +101,20 @@ class Chooser(TrainerCallback):
             facts = {name: getattr(self, name) for name in FIGURES}
             write_json(self.folder / FACTS, facts)
         self.trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def answering(trained: Any) -> Iterator[Any]:
+    """The base model of the PEFT model `trained`, ready to answer: no dropout, and not the attention of packs.
+
+    The adapters are not merged: the base weights stay as they are, and memory holds them once.
+    """
+    model = trained.get_base_model()
+    attention, model.config._attn_implementation = model.config._attn_implementation, "sdpa"
+    trained.eval()
+    try:
+        yield model
+    finally:
+        forget_reordered(model)
+        trained.train()
+        model.config._attn_implementation = attention

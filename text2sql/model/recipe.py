@@ -54,6 +54,7 @@ class TrainOptions:
         known = self.init is None or not is_folder(self.init) or (folder_of(self.init) / CONFIG).exists()
         require(known, f"init is {self.init}, which is no folder of an adapter, auto, models:/NAME@ALIAS or git:REV")
         require(not self.fsdp or self.processes > 1, "fsdp needs processes: 2 or more")
+        require(not (self.fsdp and self.choose_every), "choose_every needs a whole model: not with fsdp")
 
 
 def steps_between(every: float, steps: int) -> int:

@@ -50,6 +50,19 @@ def reorder_weights(model: nn.Module) -> None:
             layer.__class__ = _PackedLinear
 
 
+def is_reordered(layer: nn.Module) -> bool:
+    """Whether `layer` multiplies by a reordered weight now."""
+    return isinstance(layer, _PackedLinear) and _PackedLinear.active
+
+
+def forget_reordered(model: nn.Module) -> None:
+    """Free what `reorder_weights` has made."""
+    for layer in model.modules():
+        if isinstance(layer, _PackedLinear):
+            layer.__class__ = nn.Linear
+            del layer.packed, layer.stamp
+
+
 def _supported(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
