@@ -21,8 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlglot import exp
-
 from text2sql.ask import Engine
 from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
@@ -33,7 +31,7 @@ from text2sql.model.relevant_tables import LEAST, WEIGHTS, choose_tables, eviden
 from text2sql.progress import track
 from text2sql.release.export import compare_answers, sampled
 from text2sql.schema import Column, Schema, Table, read_index
-from text2sql.sql import parse_one
+from text2sql.sql import parse_one, table_names
 
 DATA = Path("data/postgres")
 #: questions that are answered together
@@ -93,7 +91,7 @@ def read_cases(split: str) -> list[Case]:
     for example in read_jsonl(DATA / "examples.jsonl"):
         size = sizes.get(example["db_id"], {})
         if example["id"].startswith(split) and example["postgres"] and len(size) > 1:
-            gold = {table.name for table in parse_one(example["postgres"]).find_all(exp.Table)} & size.keys()
+            gold = table_names(parse_one(example["postgres"])) & size.keys()
             cases.append(Case(example["question"], schemas[example["db_id"]], size, gold))
     return cases
 

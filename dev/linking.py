@@ -13,14 +13,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from sqlglot import exp
-
 from benchmarks.scratch import run, workspace
 from text2sql.config import read_params, section
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.model.prompt import PromptOptions, render
 from text2sql.schema import Schema, read_index
-from text2sql.sql import parse_one
+from text2sql.sql import parse_one, table_names
 
 INPUTS = ("data/postgres", "data/splits", "models")
 
@@ -42,7 +40,7 @@ def main() -> None:
     rows, fewer = [], 0
     for row in read_jsonl(Path("data/splits/test.jsonl")):
         schema = schemas[row["db_id"]]
-        tables = {table.name for table in parse_one(row["sql"]).find_all(exp.Table)}
+        tables = table_names(parse_one(row["sql"]))
         shown = narrowed(schema, tables)
         fewer += len(shown.tables) < len(schema.tables)
         prompt = render(shown, row["question"], options, template)

@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
-
 from text2sql.config import read_params, section
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
@@ -29,7 +27,7 @@ from text2sql.model.fitted_prompt import PromptWriter
 from text2sql.model.prompt import FRAMES, PromptOptions, completion, encode_completion
 from text2sql.progress import track
 from text2sql.schema import Schema, read_index
-from text2sql.sql import parse_one
+from text2sql.sql import parse_one, table_names
 from text2sql.stage import run
 
 if TYPE_CHECKING:
@@ -94,9 +92,7 @@ def prompts_of_split(
 
 def tables_of(sql: str, schema: Schema) -> set[str]:
     """The tables of `schema` that a query reads."""
-    named = [table.this for table in parse_one(sql).find_all(exp.Table) if isinstance(table.this, exp.Identifier)]
-    names = {name.name if name.quoted else name.name.lower() for name in named}
-    return {table.name for table in schema.tables if table.name in names}
+    return table_names(parse_one(sql)) & {table.name for table in schema.tables}
 
 
 def _distribution(lengths: list[int]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from text2sql.schema import Schema
 from text2sql.scoring.exact import exact_match
 from text2sql.scoring.figures import features
 from text2sql.scoring.hardness import hardness
-from text2sql.sql import parse, parse_one
+from text2sql.sql import parse, parse_one, table_names
 
 EMPTY = Schema("empty", ())
 DEPTHS = [20, 30, 40, 60, 300]
@@ -47,3 +47,18 @@ def test_it_is_one_kind_of_error():
     for read in (parse, parse_one, lambda sql: hardness(sql, "postgres")):
         with pytest.raises(ParseError, match="nested too deeply"):
             read(deep)
+
+
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    [
+        ("SELECT * FROM Orders", {"orders"}),
+        ('SELECT * FROM "Orders" o JOIN Items USING (id)', {"Orders", "items"}),
+        ('SELECT * FROM Shop."Orders"', {"Orders"}),
+        ("SELECT 1 WHERE EXISTS (SELECT 1 FROM A) UNION SELECT 2 FROM b", {"a", "b"}),
+        ("WITH C AS (SELECT 1) SELECT * FROM C, generate_series(1, 3)", {"c"}),
+        ("SELECT 1", set()),
+    ],
+)
+def test_names_of_tables_are_those_that_postgresql_reads(sql, names):
+    assert table_names(parse_one(sql)) == names

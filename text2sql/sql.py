@@ -65,6 +65,17 @@ def write(tree: exp.Expression, pretty: bool = False) -> str:
     return tree.sql("postgres", comments=False, normalize_functions=False, pretty=pretty)
 
 
+def written_name(identifier: exp.Expression) -> str:
+    """The name that PostgreSQL reads: lower-case unless quoted."""
+    return identifier.name if identifier.args.get("quoted") else identifier.name.lower()
+
+
+def table_names(tree: exp.Expression) -> set[str]:
+    """The names that stand where tables do in `tree`, those of common table expressions among them."""
+    tables = [table.this for table in tree.find_all(exp.Table)]
+    return {written_name(name) for name in tables if isinstance(name, exp.Identifier)}
+
+
 def _short(sql: str) -> str:
     if len(sql) > MOST_CHARACTERS:
         raise sqlglot.errors.ParseError(f"{len(sql):,} characters, of which {MOST_CHARACTERS:,} are read at most")

@@ -15,7 +15,7 @@ from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import Relations, Target
 from text2sql.schema import Schema, needs_quotes
-from text2sql.sql import parse_one, shallow
+from text2sql.sql import parse_one, shallow, table_names, written_name
 
 #: from this version on, a subquery in FROM needs no alias, and there is any_value()
 VERSION_16 = 160000
@@ -66,8 +66,8 @@ def _rename_tables(tree: exp.Expression, names: Mapping[TableName, TableName]) -
     """Give tables other names; columns go on naming the old one, which becomes the alias where it was none."""
     defined = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
     for table in list(tree.find_all(exp.Table)):
-        name = _written_name(table.this)
-        key = (_written_name(table.args["db"]) if table.args.get("db") else None, name)
+        name = written_name(table.this)
+        key = (written_name(table.args["db"]) if table.args.get("db") else None, name)
         if key not in names or (key[0] is None and name in defined):
             continue
         schema, new = names[key]
@@ -75,11 +75,6 @@ def _rename_tables(tree: exp.Expression, names: Mapping[TableName, TableName]) -
             table.set("alias", exp.TableAlias(this=_identifier(name)))
         table.set("this", _identifier(new))
         table.set("db", _identifier(schema) if schema else None)
-
-
-def _written_name(identifier: exp.Expression) -> str:
-    """The name that PostgreSQL reads: lower-case unless quoted."""
-    return identifier.name if identifier.args.get("quoted") else identifier.name.lower()
 
 
 def _identifier(name: str) -> exp.Identifier:
@@ -106,13 +101,13 @@ def _include_last_days(tree: exp.Expression, schema: Schema) -> list[str]:
 
     Returns a sentence for each.
     """
-    used = {_written_name(table.this) for table in tree.find_all(exp.Table) if isinstance(table.this, exp.Identifier)}
+    used = table_names(tree)
     notes = []
     for between in list(tree.find_all(exp.Between)):
         column, day = between.this, _day(between.args["high"])
         if not isinstance(column, exp.Column) or day is None or between.args.get("symmetric"):
             continue
-        name = _written_name(column.this)
+        name = written_name(column.this)
         types = {c.type for t in schema.tables if t.name in used for c in t.columns if c.name == name}
         if not types or not types <= {"timestamp", "timestamptz"}:
             continue

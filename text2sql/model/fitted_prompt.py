@@ -42,10 +42,11 @@ class PromptWriter:
         Args:
             needed: called where tables are chosen; the names of those that are shown in any case.
         """
-        whole = self._prompt(question, schema)
         most = self.options.tables or len(schema.tables)
-        if len(schema.tables) < 2 or (len(whole.ids) <= longest and len(schema.tables) <= most):
-            return whole
+        if len(schema.tables) <= most:
+            whole = self._prompt(question, schema)
+            if len(schema.tables) < 2 or len(whole.ids) <= longest:
+                return whole
         empty = self._prompt(question, replace(schema, tables=()))
         budget = longest - len(empty.ids)
         part = choose_tables(question, schema, self.sizes(schema), budget, most=most, needed=needed())
