@@ -175,8 +175,11 @@ def test_mcp(address):
             tools = {tool.name for tool in (await session.list_tools()).tools}
             asked = await session.call_tool("ask", {"question": QUESTION, "database": "shop"})
             ran = await session.call_tool("run", {"sql": "select 1"})
+            deleted = await session.call_tool("run", {"sql": "DELETE FROM customers"})
             shown = await session.call_tool("schema", {})
             wrong = await session.call_tool("ask", {"question": QUESTION, "database": "nope"})
+            assert deleted.isError
+            assert "only queries are run" in deleted.content[0].text
             return tools, asked.content[0].text, ran.content[0].text, shown.content[0].text, wrong.isError
 
     tools, asked, ran, shown, wrong = asyncio.run(talk())

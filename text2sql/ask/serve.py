@@ -36,6 +36,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
+from text2sql.ask.question import STATEMENT
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
@@ -460,6 +461,8 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
     @protocol.tool(annotations=reading)
     async def run(sql: str, database: str = "") -> str:
         """Run one query that only reads; columns and rows as JSON."""
+        if STATEMENT.match(sql):
+            raise UserError("only queries are run, and this is none", "send one SELECT")
         result = await asyncio.to_thread(place_of(database).execute, sql)
         return json.dumps(result_dict(result), ensure_ascii=False)
 
