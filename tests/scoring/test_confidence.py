@@ -37,6 +37,15 @@ def test_right_odds_are_calibrated_and_rank():
     assert errors[-1] == pytest.approx(sum(not row["verdict_suite"] for row in rows) / len(rows), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "truth", [Calibration(1.0, -0.3, 9.0), Calibration(1.0, 0.3, -9.0), Calibration(1.0, -0.1, -9.0)]
+)
+def test_a_likelier_answer_is_never_a_less_certain_one(truth):
+    fitted = fit_calibration(draw(300, truth))
+    assert min(fitted.total, fitted.mean) >= 0
+    assert math.isfinite(fitted.intercept)
+
+
 @pytest.mark.parametrize("right", [[True] * 50, [False] * 50, [True, False] * 9])
 def test_no_calibration_from_too_few_answers_or_from_one_kind(right):
     assert fit_calibration([{"log_probability": -1.0, "tokens": 5, "verdict_suite": value} for value in right]) is None

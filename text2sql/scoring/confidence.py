@@ -56,27 +56,42 @@ def _features(rows: Sequence[Row]) -> np.ndarray:
 def fit_calibration(rows: Sequence[Row]) -> Calibration | None:
     """The calibration for judged rows with `log_probability` and `tokens`; None if they are too few or all alike.
 
-    Newton's method on the ridge-penalised likelihood, with Platt's targets: (n + 1) / (n + 2) for n right answers.
+    Platt's targets: (n + 1) / (n + 2) for n right answers. No weight is negative, as a likelier answer is not a less
+    certain one: a feature that would have such a weight is left out.
     """
     right = np.array([bool(row["verdict_suite"]) for row in rows])
     if len(rows) < FEWEST or right.all() or not right.any():
         return None
-    raw = _features(rows)
-    centre, scale = raw.mean(axis=0), np.maximum(raw.std(axis=0), 1e-9)
-    inputs = np.column_stack([np.ones(len(rows)), (raw - centre) / scale])
+    features = _features(rows)
     targets = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
-    penalty = np.diag([0.0, RIDGE, RIDGE])
-    weights = np.zeros(3)
+    used = [0, 1]
+    intercept, slopes = _regression(features, targets)
+    while used and slopes.min() < 0:
+        used.pop(int(slopes.argmin()))
+        intercept, slopes = _regression(features[:, used], targets)
+    total, mean = (float(slopes[used.index(place)]) if place in used else 0.0 for place in (0, 1))
+    return Calibration(intercept, total, mean)
+
+
+def _regression(features: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Intercept and weights of a logistic regression: Newton's method on the ridge-penalised likelihood.
+
+    Args:
+        features: (rows, features); targets: (rows), from 0 to 1.
+    """
+    centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
+    inputs = np.column_stack([np.ones(len(features)), (features - centre) / scale])
+    penalty = RIDGE * np.diag([0.0, *np.ones(features.shape[1])])
+    weights = np.zeros(inputs.shape[1])
     for _ in range(STEPS):
         expected = 1 / (1 + np.exp(-np.clip(inputs @ weights, -500, 500)))
         slope = inputs.T @ (targets - expected) - penalty @ weights
         curvature = (inputs * (expected * (1 - expected))[:, None]).T @ inputs + penalty
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(3), slope)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), slope)
         weights += step
         if np.abs(step).max() < 1e-9:
             break
-    total, mean = weights[1:] / scale
-    return Calibration(float(weights[0] - (weights[1:] * centre / scale).sum()), float(total), float(mean))
+    return float(weights[0] - (weights[1:] * centre / scale).sum()), weights[1:] / scale
 
 
 def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
