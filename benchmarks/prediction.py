@@ -126,7 +126,7 @@ def scored(sandbox: Any, rows: Sequence[Row], predictions: dict[str, str]) -> li
 
     predicted = [{**row, "gold": row["sql"], "predicted": predictions[row["id"]]} for row in rows]
     options = read_options(read_params())
-    judged, _ = judge_predictions(sandbox, predicted, options.workers, options.exact_match)
+    judged, _ = judge_predictions(sandbox, predicted, options.workers)
     counted = [row for row in judged if row["verdict_suite"] is not None]
     right = [[row["verdict_suite"], row["verdict_strict"], row["error"] is None] for row in counted]
     return [f"{sum(column) / len(counted):.1%}" for column in zip(*right, strict=True)]

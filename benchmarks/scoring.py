@@ -83,7 +83,7 @@ def score(rows: list[dict[str, Any]], folder: Path, options: ScoreOptions) -> tu
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, folder / "databases", options.limits(), options.workers) as sandbox:
         loaded = time.perf_counter() - started
-        judged, _ = judge_predictions(sandbox, rows, options.workers, options.exact_match)
+        judged, _ = judge_predictions(sandbox, rows, options.workers)
     return time.perf_counter() - started, loaded, judged
 
 
@@ -117,9 +117,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("data/postgres"))
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    options = ScoreOptions(
-        timeout_seconds=10.0, max_rows=100_000, workers=arguments.workers, exact_match=True, examples=10
-    )
+    options = ScoreOptions(timeout_seconds=10.0, max_rows=100_000, workers=arguments.workers, examples=10)
     rows = questions(arguments.folder)
 
     seconds, loading, judged = score(rows, arguments.folder, options)
@@ -128,7 +126,7 @@ def main() -> None:
     seconds_hanging, _, judged_hanging = score(hanging, arguments.folder, options)
     databases = sorted({row["db_id"] for row in rows})
     with loaded_sandbox(databases, arguments.folder / "databases", options.limits(), options.workers) as sandbox:
-        mixed, _ = judge_predictions(sandbox, shuffled(rows), options.workers, options.exact_match)
+        mixed, _ = judge_predictions(sandbox, shuffled(rows), options.workers)
         matches = [row for row in mixed if row["verdict_suite"]]
         reasons = Counter(explanation(sandbox, row) for row in matches)
         inside, bare = overhead(sandbox, rows[0]["db_id"])

@@ -95,8 +95,8 @@ def main() -> None:
         sandbox = stack.enter_context(
             loaded_sandbox(sorted(queries), folder / "generated", options.limits(), options.workers)
         )
-        found, _ = judge_predictions(sandbox, answers, options.workers, options.exact_match)
-        again, _ = judge_predictions(sandbox, known, options.workers, options.exact_match)
+        found, _ = judge_predictions(sandbox, answers, options.workers)
+        again, _ = judge_predictions(sandbox, known, options.workers)
     line("tables without rows, on generated ones", found)
     pairs = Counter((real["verdict_suite"], made["verdict_suite"]) for real, made in zip(known, again, strict=True))
     print(

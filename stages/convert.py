@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text2sql.config import read_params, require, section
+from text2sql.config import Seconds, read_params, section
 from text2sql.conversion.databases.sqlite import SqliteDatabase, connect_sqlite
 from text2sql.conversion.dialect import DEFECT
 from text2sql.conversion.examination import Outcome, examine_everywhere
@@ -50,10 +50,7 @@ GENERATED = "; on generated rows: "
 class ConvertOptions:
     """data.convert."""
 
-    timeout_seconds: float
-
-    def __post_init__(self) -> None:
-        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
+    timeout_seconds: Seconds
 
 
 #: a database, its schema if it could be carried over, and the queries on it

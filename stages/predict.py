@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
-from text2sql.config import read_params, read_seed, require, section
+from text2sql.config import Seconds, read_params, read_seed, require, section
 from text2sql.errors import UserError
 from text2sql.files import digest, read_jsonl, repository_root, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
@@ -60,7 +60,7 @@ class GuidedOptions:
 
     candidates: Annotated[int, Gt(1)]
     temperature: Annotated[float, Gt(0)]
-    timeout_seconds: Annotated[float, Gt(0)]
+    timeout_seconds: Seconds
     max_rows: Annotated[int, Gt(0)]
     workers: Annotated[int, Gt(0)]
 

@@ -23,9 +23,11 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from text2sql.config import read_params, require, section
+from annotated_types import Ge, Gt
+
+from text2sql.config import Seconds, read_params, section
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.postgres.load import loaded_sandbox
@@ -56,17 +58,10 @@ BRIEF = Path("metrics/brief/score.json")
 class ScoreOptions:
     """conf/score."""
 
-    timeout_seconds: float
-    max_rows: int
-    workers: int
-    exact_match: bool
-    examples: int
-
-    def __post_init__(self) -> None:
-        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
-        require(self.max_rows > 0, "max_rows must be positive")
-        require(self.workers > 0, "workers must be positive")
-        require(self.examples >= 0, "examples must not be negative")
+    timeout_seconds: Seconds
+    max_rows: Annotated[int, Gt(0)]
+    workers: Annotated[int, Gt(0)]
+    examples: Annotated[int, Ge(0)]
 
     def limits(self) -> Limits:
         return Limits(timeout_seconds=self.timeout_seconds, max_rows=self.max_rows)
@@ -95,8 +90,8 @@ def score_predictions(options: ScoreOptions) -> str:
     known = read_predictions(VALIDATION, VALIDATION_SPLIT) if VALIDATION.exists() else []
     databases = sorted({row["db_id"] for row in rows + known})
     with loaded_sandbox(databases, DUMPS, options.limits(), options.workers) as sandbox:
-        verdicts, previews = judge_predictions(sandbox, rows, options.workers, options.exact_match)
-        validation, _ = judge_predictions(sandbox, known, options.workers, exact=False)
+        verdicts, previews = judge_predictions(sandbox, rows, options.workers)
+        validation, _ = judge_predictions(sandbox, known, options.workers)
     judge_on_shuffled(verdicts, DUMPS, options.limits(), options.workers)
     score = score_figures(verdicts)
     if score["n"] == 0:

@@ -191,7 +191,7 @@ def test_what_an_experiment_left_behind_is_refused_by_repro_and_used_by_the_expe
     assert "seed is 1, conf/ says 42; lora.r is 8, conf/ says 16" in str(error.value)
 
 
-@pytest.mark.parametrize("overrides", [["experiment=tiny"], ["experiment=spider", "seed=1"]])
+@pytest.mark.parametrize("overrides", [["experiment=tiny"], ["experiment=spider", "seed=1"], ['data.name="größe"']])
 def test_a_stage_alone_after_an_experiment_says_how_to_compose_its_parameters(clone, overrides):
     left = compose_once(overrides)
     Path("params.yaml").write_text(left)

@@ -91,7 +91,10 @@ def explained(url: str) -> Iterator[None]:
 def explain(text: str, url: str) -> UserError | None:
     """The `UserError` for error output `text` of a command that used `url`; None if it names no known problem."""
     for problem in _FILE["problems"]:
-        if match := re.search(f".*(?:{problem['pattern']}).*", text):
+        pattern = re.sub(
+            r"{(.*?)}", lambda status: rf"(?<![\w/.-])(?:{status[1]})(?![\w/-]|\.\w| files)", problem["pattern"]
+        )
+        if match := re.search(f".*(?:{pattern}).*", text):
             return UserError(f"{url}: {problem['what']} ({match[0].strip()[:160]})", problem["remedy"])
     return None
 
@@ -201,6 +204,10 @@ def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
         except UserError as error:
             able = f"pull only ({error})"
     level = [] if shared else ["--local"]
+    if shared:  # what this clone alone was told comes before what all share
+        for words in (("config", "--local", "--unset", "core.remote"), ("remote", "remove", "--local", NAME)):
+            with suppress(UserError):  # it was told nothing
+                run_dvc(*words)
     run_dvc("remote", "add", "--force", "--default", *level, NAME, url.rstrip("/"))
     # verify: what comes from the bucket is compared with its hash, which DVC otherwise leaves out.
     for option in ("verify", "allow_anonymous_login")[: 1 + anonymous]:

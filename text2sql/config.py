@@ -10,7 +10,9 @@ import dataclasses
 import json
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from annotated_types import Gt, Le
 
 from text2sql.errors import UserError
 
@@ -21,6 +23,8 @@ CONF = Path("conf")
 PARAMS = Path("params.yaml")
 MARK = "# Composed by hand, with: "  # and the overrides as a JSON list: the first line of such a params.yaml
 T = TypeVar("T")
+#: a timeout of PostgreSQL, which counts milliseconds in 32 bits: a day at most
+Seconds = Annotated[float, Gt(0), Le(86_400)]
 
 
 def compose(overrides: list[str] | None = None, conf: Path = CONF) -> str:

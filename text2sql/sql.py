@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import sqlglot
 from sqlglot import exp
@@ -95,13 +96,22 @@ def shallow() -> Iterator[None]:
         raise sqlglot.errors.ParseError("nested too deeply") from None
 
 
+_LOCK = Lock()
+#: levels of sqlglot's logger before each of the blocks below that are open, in any thread
+_LEVELS: list[int] = []
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """sqlglot logs errors only, within the block."""
+    """sqlglot logs errors only, within the block, or until the last of several threads has left its block."""
     logger = logging.getLogger("sqlglot")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    with _LOCK:
+        _LEVELS.append(_LEVELS[0] if _LEVELS else logger.level)
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        with _LOCK:
+            level = _LEVELS.pop()
+            if not _LEVELS:
+                logger.setLevel(level)

@@ -110,7 +110,7 @@ def _changes(actual: dict[str, Any], composed: dict[str, Any]) -> list[str]:
     changed = [key for key, value in actual.items() if key not in composed or composed[key] != value]
     added = {key: "" if key in composed else "+" for key in changed}
     removed = [f"~{key}" for key in composed if key not in actual]
-    return [f"{added[key]}{key}={json.dumps(actual[key])}" for key in changed] + removed
+    return [f"{added[key]}{key}={json.dumps(actual[key], ensure_ascii=False)}" for key in changed] + removed
 
 
 def validate(params: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests import processes
 from tests.bucket.conftest import clone, commit, dvc, git
 from tests.bucket.emulators import Emulator, Gate, whole
-from text2sql.bucket import configure, open_cache, probe, pull_outputs, push_outputs, settle, verify_clone
+from text2sql.bucket import configure, explain, open_cache, probe, pull_outputs, push_outputs, settle, verify_clone
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.release.versions import pull as pull_release
@@ -36,6 +36,24 @@ def gate(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     proxy.stop()
     if emulator.process is None or emulator.process.poll() is not None:
         emulator.start()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("HttpError: Forbidden, 403", "permission denied"),
+        ("google.api_core.exceptions.ClientError: 404 GET https://host/b/name", "not found"),
+        ("ClientResponseError: status 503.", "cannot be reached"),
+        ("aiohttp: 401, message='no'", "credentials are missing"),
+        ("ERROR: failed to push data to the cloud - 404 files failed to upload", None),
+        ("ERROR: failed to push data to the cloud - 403 files failed to upload", None),
+        ("ERROR: failed to read 'data/500.sql'", None),
+        ("ERROR: failed to read data/404/x and a-403-b", None),
+    ],
+)
+def test_a_number_is_a_status_only_where_it_stands_as_one(text: str, what: str | None) -> None:
+    problem = explain(text, "gs://name")
+    assert problem is None if what is None else what in str(problem)
 
 
 def two_lines(error: UserError) -> bool:

@@ -113,6 +113,8 @@ def test_failures(error, reason):
         ("SELECT a FROM t", False, False),
         ("SELECT 'order by' FROM t", False, False),
         ("SELECT a FROM t ORDER BY a", True, True),
+        ("(SELECT a FROM t ORDER BY a)", True, True),
+        ("(SELECT a FROM t) ORDER BY a", True, True),
         ("(SELECT a FROM t) UNION SELECT b FROM u ORDER BY 1", True, True),
         ("SELECT a FROM (SELECT a FROM t ORDER BY a LIMIT 1) AS x", True, False),
         ("WITH x AS (SELECT a FROM t ORDER BY a) SELECT * FROM x", True, False),

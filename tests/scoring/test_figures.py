@@ -1,4 +1,4 @@
-"""Figures against hand-computed values, Wilson against its definition, exact match by a table."""
+"""Figures against hand-computed values, Wilson against its definition."""
 
 import doctest
 import math
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text2sql.scoring import confidence, exact, figures, judge, report, versus
-from text2sql.scoring.exact import exact_match
+from text2sql.scoring import confidence, figures, judge, report, versus
 from text2sql.scoring.figures import features, wilson
 
 
@@ -54,7 +53,6 @@ def test_figures():
     assert {name: group["n"] for name, group in found["by_gold_result"].items()} == {"rows": 3, "nothing": 1}
     assert found["by_database"]["d"]["execution_accuracy"] == round(1 / 3, 6)
     assert found["errors"] == {"row_count": 1, "unknown_column": 1}
-    assert "exact_match" not in found
 
 
 def test_no_question_at_all():
@@ -90,31 +88,6 @@ def test_features(sql, found):
     assert features(sql) == found
 
 
-@pytest.mark.parametrize(
-    ("gold", "predicted", "same"),
-    [
-        ("SELECT a FROM t WHERE x = 1 AND y = 2", "select A from T where 2 = Y and X = 1", True),
-        ("SELECT t.a FROM t JOIN u ON t.i = u.i", "SELECT x.a FROM t AS x JOIN u AS y ON y.i = x.i", True),
-        ("SELECT a AS n FROM t", "SELECT a FROM t;", True),
-        ("SELECT a FROM t WHERE x = 1 AND (y = 2 AND z = 3)", "SELECT a FROM t WHERE z = 3 AND y = 2 AND x = 1", True),
-        ("SELECT a FROM t WHERE (x = 1 OR y = 2) AND z = 3", "SELECT a FROM t WHERE x = 1 OR y = 2 AND z = 3", False),
-        ("SELECT a FROM t WHERE (z = 1 OR (y = 2 OR x = 3))", "SELECT a FROM t WHERE x = 3 OR y = 2 OR z = 1", True),
-        ("SELECT a FROM t JOIN u ON i = j AND k = l", "SELECT a FROM t JOIN u ON l = k AND j = i", True),
-        ("SELECT a FROM t WHERE (a OR b) IN (true)", "SELECT a FROM t WHERE a OR (b IN (true))", False),
-        ("SELECT a, b FROM t", "SELECT b, a FROM t", False),
-        ("SELECT a FROM t WHERE x > 1", "SELECT a FROM t WHERE 1 > x", False),
-        ('SELECT "A" FROM t', "SELECT a FROM t", False),
-        ("SELECT 'A' FROM t", "SELECT 'a' FROM t", False),
-        ("SELECT a FROM t", "SELECT a FRM t WHERE (", False),
-        ("SELECT a FROM t", "", False),
-    ],
-)
-def test_exact_match(gold, predicted, same):
-    assert exact_match(gold, predicted) is same
-    assert exact_match(predicted, gold) is same
-    assert exact_match(gold, f"{gold} -- x")
-
-
-@pytest.mark.parametrize("module", [figures, exact, judge, report, versus, confidence])
+@pytest.mark.parametrize("module", [figures, judge, report, versus, confidence])
 def test_the_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0

@@ -13,7 +13,7 @@ from text2sql.conversion.databases import describe, open_source, write_dump
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
 from text2sql.schema import quote
-from text2sql.scoring.judge import judge
+from text2sql.scoring.judge import is_possible, judge
 from text2sql.scoring.shuffled import NULL, judge_on_shuffled, keys_of_several, shuffled_lines, units
 
 LIMITS = Limits(timeout_seconds=10.0, max_rows=1000)
@@ -79,7 +79,8 @@ def test_verdicts(shop):
     rows = [{"db_id": "shop", "gold": gold, "predicted": predicted} for gold, predicted, *_ in QUESTIONS]
     with loaded_sandbox(["shop"], folder, LIMITS, 2) as sandbox:
         for row in rows:
-            row.update(judge(sandbox, "shop", row["gold"], row["predicted"]).row())
+            judged = judge(sandbox, "shop", row["gold"], row["predicted"])
+            row.update(judged.row(is_possible(sandbox, "shop", row["gold"], judged)))
     judge_on_shuffled(rows, folder, LIMITS, 2)
     keys = ("gold", "predicted", "verdict_suite", "verdict_shuffled", "verdict_open")
     assert [tuple(row[key] for key in keys) for row in rows] == QUESTIONS

@@ -101,6 +101,11 @@ def test_queries_that_are_not_there_are_said(repository, capsys):
     repository("commit", "--quiet", "--message", "without")
     against("HEAD", "verdict_suite", 10)
     assert "the queries of HEAD are not shown" in capsys.readouterr().out
+    PREDICTIONS.unlink()
+    assert "1 gained" in against("base", "verdict_suite", 10)
+    shown = capsys.readouterr().out
+    assert "the queries of this folder are not shown" in shown
+    assert "SELECT there" in shown
 
 
 def test_what_cannot_be_compared_is_said(repository):

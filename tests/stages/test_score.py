@@ -19,7 +19,7 @@ COPY singer FROM stdin;
 \\.
 """
 PARAMS = """
-score: {timeout_seconds: 0.6, max_rows: 1000, workers: 2, exact_match: true, examples: 10}
+score: {timeout_seconds: 0.6, max_rows: 1000, workers: 2, examples: 10}
 """
 #: gold, predicted, suite, strict, reason, error
 CASES = [
@@ -111,16 +111,17 @@ def test_bad_input_is_said(folder):
     for change, message in [
         ([{**rows[0], "predicted": None}], "line 1: no text under predicted"),
         ([rows[0], rows[0]], "an id occurs twice"),
+        ([{**rows[0], "predicted": "SELECT '\ud83d'"}], "line 1: half of a character"),
         ([{**rows[0], "db_id": "nowhere"}], "nowhere.sql is missing"),
         ([{**rows[0], "gold": "SELECT"[:3]}], "none of 1 gold queries"),
     ]:
-        write_jsonl(score.PREDICTIONS, change)
+        score.PREDICTIONS.write_text("".join(json.dumps(row) + "\n" for row in change))
         with pytest.raises(UserError, match=message):
             score.main()
 
 
 def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
-    score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n")
+    score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n" + json.dumps({"id": "q-2"}) + "\n")
     levels = [row["hardness"] for row in read_predictions(score.PREDICTIONS, score.SPLIT)]
     assert levels[:3] == ["easy", "extra", "easy"]
     assert hardness_of_gold("SELECT 1 FROM (") is None

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from text2sql.config import require
+from text2sql.config import Seconds, require
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.databases.dump import copy_lines, script, write_lines
 from text2sql.data.made.made_rows import fill_tables
@@ -79,7 +79,7 @@ class Custom:
     embedded: int
     hidden: tuple[str, ...]
     rows: int
-    timeout_seconds: float
+    timeout_seconds: Seconds
 
     def __post_init__(self) -> None:
         require(self.questions >= 0, "questions must not be negative")
@@ -88,7 +88,6 @@ class Custom:
         )
         require(self.embedded >= 0, "embedded must not be negative")
         require(self.rows > 0, "rows must be positive")
-        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
 
     def make(self, seed: int, target: Path = Path("data/source")) -> dict[str, Any]:
         """Write dump, index and examples to `FOLDER` of `target`; returns the report.

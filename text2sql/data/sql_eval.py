@@ -27,7 +27,7 @@ from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import read_catalog
 from text2sql.ask.loading import scratch_database
-from text2sql.config import require
+from text2sql.config import Seconds, require
 from text2sql.conversion.databases.dump import script, write_lines
 from text2sql.data.custom import (
     FOLDER,
@@ -66,14 +66,13 @@ class SqlEval:
     databases_url: str
     today: str
     embedded: int
-    timeout_seconds: float
+    timeout_seconds: Seconds
 
     def __post_init__(self) -> None:
         require(
             bool(re.fullmatch(r"\d{4}-\d\d-\d\d", self.today)), f"today must be a day as 2024-05-31, not {self.today}"
         )
         require(self.embedded > 0, "embedded must be positive: something must be trained on")
-        require(self.timeout_seconds > 0, "timeout_seconds must be positive")
 
     def make(self, seed: int, target: Path = Path("data/source")) -> dict[str, Any]:
         """Fetch the files, and write dumps, index and examples; returns the report.

@@ -8,8 +8,10 @@ with everything that was possible. The proof of conversions and the score both a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import Any
 
@@ -25,6 +27,8 @@ Read = Callable[[Rows, Rows], Rows]
 #: candidates tried for a subquery that ends in LIMIT, and possible rows compared in all
 MOST_CANDIDATES = 40
 MOST_COMPARISONS = 200_000
+#: an element of an array as PostgreSQL writes it: quoted, or plain
+ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}]+)', re.DOTALL)
 
 
 def explanation(sql: str, rows: Rows, execute: Execute, read: Read = lambda rows, _: rows) -> str | None:
@@ -167,18 +171,44 @@ class _Opened:
                 return False
         if not self.candidates:
             return True
-        columns = [self._allowed(other, column) for column in self.candidates]
         wanted = [row[column] for column in self.candidates]
+        columns = [
+            [_as(value, choice) for choice in self._allowed(other, column)]
+            for value, column in zip(wanted, self.candidates, strict=True)
+        ]
         # All of them come from the same row.
         return any(same_row(wanted, choice) for choice in zip(*columns, strict=False))
 
     def _allowed(self, row: Row, column: int) -> list[Any]:
         """The candidates of a value: all of the group, or those that share the extreme value."""
-        values, sorted_by = list(row[column] or []), self.candidates[column]
+        values, sorted_by = _elements(row[column]), self.candidates[column]
         if sorted_by is None:
             return values
-        extremes = list(row[sorted_by] or [])
+        extremes = [_as(0, extreme) for extreme in _elements(row[sorted_by])]
         return [v for v, e in zip(values, extremes, strict=True) if e is None or same_value(e, extremes[0])]
+
+
+def _elements(array: Any) -> list[Any]:
+    """The elements of an array: a list, as psycopg reads it, or PostgreSQL's text of it, as the sandbox gives it."""
+    if not isinstance(array, str):
+        return list(array or [])
+    found = ELEMENT.findall(array)
+    return [
+        None if plain == "NULL" else plain or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+        for quoted, plain in found
+    ]
+
+
+def _as(value: Any, element: Any) -> Any:
+    """An element of an array's text as a value of the type of `value`, if it is one."""
+    if not isinstance(element, str) or not isinstance(value, int | float | Decimal):
+        return element
+    if isinstance(value, bool):
+        return element == "t"
+    try:
+        return Decimal(element)
+    except InvalidOperation:
+        return element
 
 
 def _take(rows: list[Row], fits: Callable[[Row], bool], budget: list[int]) -> bool:
@@ -218,8 +248,15 @@ def _open(tree: exp.Expression) -> _Opened | None:
 
 
 def _open_select(tree: exp.Select, order: exp.Expression | None, limit: int | None, offset: int) -> _Opened | None:
-    added = [_sort_key(tree, item.this) for item in order.expressions] if order else []
-    keys = len(added)
+    starred = any(p.is_star for p in tree.expressions)
+    added: list[exp.Expression] = []
+    keys: list[int] = []
+    for item in order.expressions if order else ():
+        if starred and (place := _position(item.this)) is not None:
+            keys.append(place)  # which column that is only the server knows
+        else:
+            added.append(_sort_key(tree, item.this))
+            keys.append(-len(added))  # made a place below, as those of candidates
     candidates: dict[int, int | None] = {}
     lists: dict[int, str] = {}
     for place, projection in enumerate(tree.expressions):
@@ -232,23 +269,30 @@ def _open_select(tree: exp.Select, order: exp.Expression | None, limit: int | No
         inner.replace(shown)
         candidates[place] = None
         if sorted_by is not None:
-            candidates[place] = len(added)  # made a place below
             added.append(sorted_by)
+            candidates[place] = -len(added)
     if not keys and not candidates and not lists and limit is None:
         return None
-    if any(p.is_star for p in tree.expressions) and (candidates or lists):
+    if starred and (candidates or lists):
         return None
     what = "bare columns of a group" if candidates else "the order in a list" if lists else "LIMIT without ORDER BY"
     what = "rows that tie in ORDER BY" if keys and not candidates else what
     tree.set("expressions", [*tree.expressions, *added])
-    candidates = {place: None if by is None else by - len(added) for place, by in candidates.items()}
-    return _Opened(what, tree, [k - len(added) for k in range(keys)], len(added), candidates, lists, offset, limit)
+    last = -len(added) - 1
+    keys = [key if key >= 0 else last - key for key in keys]
+    candidates = {place: None if by is None else last - by for place, by in candidates.items()}
+    return _Opened(what, tree, keys, len(added), candidates, lists, offset, limit)
+
+
+def _position(value: exp.Expression) -> int | None:
+    """The place that `ORDER BY 2` names, from 0; None if it is no number."""
+    return int(value.this) - 1 if isinstance(value, exp.Literal) and value.this.isdigit() else None
 
 
 def _sort_key(tree: exp.Select, value: exp.Expression) -> exp.Expression:
     """What ORDER BY means by an item: a place, a name of the result, or an expression of the rows."""
-    if isinstance(value, exp.Literal) and value.this.isdigit():
-        return tree.expressions[int(value.this) - 1].unalias().copy()
+    if (place := _position(value)) is not None:
+        return tree.expressions[place].unalias().copy()
     if isinstance(value, exp.Column) and not value.table:
         named = next((p for p in tree.expressions if p.alias_or_name == value.name), None)
         value = named.unalias() if named is not None else value
@@ -260,8 +304,8 @@ def _selected_keys(tree: exp.Expression, order: exp.Expression | None) -> list[i
     keys = []
     for item in order.expressions if order else ():
         value = item.this
-        if isinstance(value, exp.Literal) and value.this.isdigit():
-            keys.append(int(value.this) - 1)
+        if (place := _position(value)) is not None:
+            keys.append(place)
             continue
         name = value.alias_or_name
         named = [name and name == selected.alias_or_name for selected in tree.selects]
@@ -276,7 +320,8 @@ def _choice(node: exp.Expression) -> tuple[exp.Expression, exp.Expression | None
     """The arrays of what `any_value(x)` or `(array_agg(x ORDER BY y))[1]` chooses from, and of their y."""
     if isinstance(node, exp.AnyValue):
         return exp.ArrayAgg(this=node.this.copy()), None
-    array = node.this.unnest() if isinstance(node, exp.Bracket) else None
+    first = isinstance(node, exp.Bracket) and node.expressions == [exp.Literal.number(0)]  # sqlglot counts from 0
+    array = node.this.unnest() if first else None
     if not isinstance(array, exp.ArrayAgg) or not isinstance(array.this, exp.Order):
         return None
     order = array.this

@@ -105,7 +105,8 @@ def has_order(sql: str) -> bool:
 
 def is_ordered(sql: str) -> bool:
     """Whether the outermost query of `sql` has ORDER BY."""
-    return bool(_parse(sql).args.get("order"))
+    tree = _parse(sql)
+    return bool(tree.args.get("order") or tree.unnest().args.get("order"))
 
 
 @functools.lru_cache(maxsize=256)

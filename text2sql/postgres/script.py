@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psycopg
 
-#: what may hide a semicolon: strings, quoted names, dollar quotes, comments
+#: what may hide a semicolon: commands of psql (\connect, \restrict; one a line), strings, quoted names, dollar quotes,
+#: comments
 _TOKEN = re.compile(
-    r"""[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | ;""",
+    r"""(?m:^\\[a-zA-Z!?].*?$) | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" |
+    \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | ;""",
     re.DOTALL | re.VERBOSE,
 )
 _COPY = re.compile(r"\s*copy\s.*\sfrom\s+stdin\b", re.IGNORECASE | re.DOTALL)
 _END_OF_DATA = re.compile(r"^\\\.\r?\n?", re.MULTILINE)
-#: commands of psql, one a line: \connect, \restrict
-_PSQL = re.compile(r"^\\[a-z!?].*$", re.MULTILINE | re.IGNORECASE)
 
 
 def script_statements(text: str) -> Iterator[tuple[str, str]]:
     """The statements of a script without comments, each with the rows that follow it if it is COPY .. FROM stdin."""
     position, parts = 0, []
     while token := _TOKEN.search(text, position):
-        parts.append(_PSQL.sub("", text[position : token.start()]))
+        parts.append(text[position : token.start()])
         position = token.end()
         if token.group() == ";":
             statement, parts = "".join(parts).strip(), []
@@ -39,8 +39,8 @@ def script_statements(text: str) -> Iterator[tuple[str, str]]:
             if statement:
                 yield statement, data
         else:
-            parts.append(" " if token.group().startswith(("--", "/*")) else token.group())
-    if last := "".join([*parts, _PSQL.sub("", text[position:])]).strip():
+            parts.append(" " if token.group().startswith(("--", "/*", "\\")) else token.group())
+    if last := "".join([*parts, text[position:]]).strip():
         yield last, ""
 
 

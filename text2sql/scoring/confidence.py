@@ -69,8 +69,9 @@ def fit_calibration(rows: Sequence[Row]) -> Calibration | None:
     while used and slopes.min() < 0:
         used.pop(int(slopes.argmin()))
         intercept, slopes = _regression(features[:, used], targets)
-    total, mean = (float(slopes[used.index(place)]) if place in used else 0.0 for place in (0, 1))
-    return Calibration(intercept, total, mean)
+    weights = np.zeros(features.shape[1])
+    weights[used] = slopes
+    return Calibration(intercept, *weights.tolist())
 
 
 def _regression(features: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:

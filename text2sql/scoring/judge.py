@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from text2sql.postgres.alternatives import Execute, explanation
+from text2sql.postgres.alternatives import explanation
 from text2sql.postgres.compare import Result, Verdict, strict, strip_distinct, suite
 from text2sql.postgres.sandbox import Sandbox
 
@@ -18,24 +18,20 @@ MOST_REORDERED = 4
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Both verdicts on a prediction, and the results as the queries are written.
-
-    `possible`: the prediction is right by the suite verdict, or gives another result that the gold query leaves open.
-    """
+    """Both verdicts on a prediction, and the results as the queries are written."""
 
     suite: Verdict
     strict: Verdict
     gold: Result
     predicted: Result
-    possible: bool = False
 
     @property
     def excluded(self) -> bool:
         """Whether the gold query gave no result, so that nothing can be said."""
         return self.gold.error is not None
 
-    def row(self) -> dict[str, Any]:
-        """What verdicts.jsonl keeps of it.
+    def row(self, possible: bool) -> dict[str, Any]:
+        """What verdicts.jsonl keeps of it; `possible` is `verdict_open`.
 
         `gold_result` is `rows` or `nothing`. `reason` is that of the suite verdict, or, if that one is good, of
         the strict one; `error` and `message` are PostgreSQL's, of the gold query if that failed.
@@ -45,7 +41,7 @@ class Judgement:
             "gold_result": "nothing" if says_nothing(self.gold) else "rows",
             "verdict_strict": None if self.excluded else self.strict.correct,
             "verdict_suite": None if self.excluded else self.suite.correct,
-            "verdict_open": None if self.excluded else self.possible,
+            "verdict_open": None if self.excluded else possible,
             "reason": self.suite.reason or self.strict.reason,
             "error": failed.error,
             "message": failed.message,
@@ -80,13 +76,16 @@ def judge(sandbox: Sandbox, database: str, gold_sql: str, predicted_sql: str) ->
         verdict = suite(gold, predicted, gold_sql)
     else:
         verdict = suite(bare, run(strip_distinct(predicted_sql)), gold_sql)
-    possible = verdict.correct or (not predicted.error and is_possible(gold_sql, predicted, run))
-    return Judgement(verdict, written, gold, predicted, possible)
+    return Judgement(verdict, written, gold, predicted)
 
 
-def is_possible(gold_sql: str, predicted: Result, execute: Execute) -> bool:
-    """Whether a result is one of those that the gold query leaves open (ties that a LIMIT cuts, the order of ties, any
-    row of a group), its columns in any order."""
+def is_possible(sandbox: Sandbox, database: str, gold_sql: str, judged: Judgement) -> bool:
+    """Whether the prediction is right by the suite verdict, or its result is another one that the gold query leaves
+    open (ties that a LIMIT cuts, the order of ties, any row of a group), its columns in any order."""
+    predicted = judged.predicted
+    if judged.suite.correct or judged.excluded or predicted.error:
+        return judged.suite.correct
+    execute = functools.cache(functools.partial(sandbox.execute, database))
     width = len(predicted.columns)
     orders = itertools.permutations(range(width)) if width <= MOST_REORDERED else [range(width)]
     return any(

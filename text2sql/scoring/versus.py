@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.text import Text
 
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl
 
 VERDICTS_CSV = Path("metrics/plots/verdicts.csv")
 PREDICTIONS = Path("data/predictions/test.jsonl")
@@ -116,27 +115,32 @@ def against(revision: str, verdict: str, n_examples: int) -> str:
     diff = difference(here, from_csv(_text_in(revision, VERDICTS_CSV)), verdict)
     if diff.n == 0:
         raise UserError(f"{revision} and this folder have no scored question in common", "compare runs of one data set")
-    ours = {row["id"]: row for row in read_jsonl(PREDICTIONS)}
-    try:
-        theirs = {row["id"]: row for row in map(json.loads, _text_in(revision, PREDICTIONS).splitlines())}
-    except UserError as error:
-        print(f"the queries of {revision} are not shown: {error.what}")
-        theirs = {}
+    ours, theirs = _queries(""), _queries(revision)
     console = Console(soft_wrap=True, highlight=False)
     for name, ids in (("gained", diff.gained), ("lost", diff.lost)):
         console.rule(f"{name}: {len(ids)}", align="left")
         for key in ids[:n_examples]:
-            row = ours.get(key, {})
+            row, there = ours.get(key) or theirs.get(key, {}), theirs.get(key, {})
             console.print(Text(f"{key} ({row.get('db_id')}): {row.get('question')}", style="bold"))
-            for label, sql in (("gold", row.get("gold")), ("here", row.get("predicted"))):
-                console.print(Text(f"  {label}   {sql}"))
-            if key in theirs:
-                console.print(Text(f"  there  {theirs[key]['predicted']}"))
+            sides = (("gold", row.get("gold")), ("here", row.get("predicted")), ("there", there.get("predicted")))
+            for label, sql in sides:
+                if sql is not None:
+                    console.print(Text(f"  {label:6} {sql}"))
     return (
         f"against {revision}: {len(diff.gained)} gained, {len(diff.lost)} lost, {diff.both_right} right and "
         f"{diff.both_wrong} wrong in both; accuracy {diff.change:+.1%} on {diff.n} questions, McNemar's exact "
         f"test p = {diff.p:.2g}" + (f"; {diff.unpaired} questions are scored in one run only" if diff.unpaired else "")
     )
+
+
+def _queries(revision: str) -> dict[str, dict[str, Any]]:
+    """The predictions of `revision` (empty: of this folder) by id; none, which is said, where they are not at hand."""
+    try:
+        text = _text_in(revision, PREDICTIONS) if revision else PREDICTIONS.read_text(encoding="utf-8")
+    except (UserError, OSError) as error:
+        print(f"the queries of {revision or 'this folder'} are not shown: {getattr(error, 'what', error)}")
+        return {}
+    return {row["id"]: row for row in map(json.loads, filter(None, text.split("\n")))}
 
 
 def _text_in(revision: str, path: Path) -> str:
