@@ -45,9 +45,7 @@ def main() -> None:
             answer = engine.repair(first, refusal, schemas[row["db_id"]], execute)
             second.append({**row, "predicted": answer.sql})
         seconds = time.perf_counter() - started
-        before, after = (
-            judge_predictions(sandbox, part, WORKERS, exact=False)[0] for part in ([r for r, _ in refused], second)
-        )
+        before, after = (judge_predictions(sandbox, part, WORKERS)[0] for part in ([r for r, _ in refused], second))
     run = sum(row["predicted"] != again["predicted"] for row, again in zip(before, after, strict=True))
     gained = len(difference(after, before, "verdict_suite").gained)
     print(f"{run} of them run after a second query, {gained} are right: {gained / len(rows):+.2%} accuracy")

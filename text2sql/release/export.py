@@ -158,7 +158,7 @@ def compare_answers(
     limits = Limits(timeout_seconds=score["timeout_seconds"], max_rows=score["max_rows"])
     with loaded_sandbox(sorted({row["db_id"] for row in rows}), DUMPS, limits, WORKERS) as sandbox:
         there, here = (
-            judge_predictions(sandbox, [{**row, "predicted": text} for row, text in pairs], WORKERS, exact=False)[0]
+            judge_predictions(sandbox, [{**row, "predicted": text} for row, text in pairs], WORKERS)[0]
             for pairs in (zip(rows, before, strict=True), zip(rows, after, strict=True))
         )
     change = difference(here, there, "verdict_suite")
