@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, section
-from text2sql.files import read_json
+from text2sql.files import read_json, require_apart
 from text2sql.model.sources import ModelOptions, obtain
 from text2sql.stage import run
 
@@ -18,7 +18,10 @@ TARGET = Path("models/base")
 
 def read_options(params: dict[str, Any]) -> ModelOptions:
     """conf/model."""
-    return section(ModelOptions, "model", params)
+    options = section(ModelOptions, "model", params)
+    if options.path is not None:
+        require_apart("model.path", options.path, TARGET)
+    return options
 
 
 def main() -> str:

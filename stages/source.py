@@ -21,7 +21,7 @@ from text2sql.data.spider import archive, layout
 from text2sql.data.spider.layout import OFFICIAL_COUNTS
 from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
-from text2sql.files import repository_root, write_json
+from text2sql.files import repository_root, require_apart, write_json
 from text2sql.stage import run
 
 TARGET = Path("data/source")
@@ -84,7 +84,11 @@ def read_options(params: dict[str, Any]) -> tuple[Source, int]:
     kind = params["data"]["source"].get("kind")
     if kind not in KINDS:
         raise UserError(f"data.source.kind is {kind!r}", f"allowed: {', '.join(KINDS)}")
-    return section(KINDS[kind], "data.source", params), read_seed(params)
+    source = section(KINDS[kind], "data.source", params)
+    for key in ("archive", "folder", "database", "pairs"):
+        if (given := getattr(source, key, None)) is not None:
+            require_apart(f"data.source.{key}", given, TARGET)
+    return source, read_seed(params)
 
 
 def layout_gaps(report: dict[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.launch import is_first, launch
 from text2sql.model.process import prepare
 from text2sql.model.prompt import encode_prompt
+from text2sql.model.recipe import TARGET as ADAPTER
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 PROMPTS = Path("data/prompts")
 BASE = Path("models/base")
-ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
 PREFLIGHT = Path("metrics/preflight.json")
 BRIEF = Path("metrics/brief/train.json")

