@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, read_seed, require, section
-from text2sql.data.custom import Custom
+from text2sql.data.custom import FOLDER, SHOWN, Custom, own_examples
 from text2sql.data.spider import archive, layout
+from text2sql.data.spider.examples import PAIRS
 from text2sql.data.spider.layout import OFFICIAL_COUNTS
 from text2sql.data.sql_eval import SqlEval
 from text2sql.errors import UserError
 from text2sql.files import repository_root, require_apart, write_json
+from text2sql.model.prompt import completion
+from text2sql.schema import read_index
 from text2sql.stage import run
 
 TARGET = Path("data/source")
@@ -123,11 +126,32 @@ def check_watched(source: Custom) -> None:
             raise UserError(what, f"`git add -f {name}` (no commit is needed), or leave out --temp and --queue")
 
 
+def unwritable_pairs(source: Custom) -> list[str]:
+    """The pairs (by their lines) whose answers constrained decoding never writes, said on the terminal."""
+    from text2sql.model.constraint import Constraints
+
+    schemas, constraints = read_index(TARGET / FOLDER / "schema_index.json"), Constraints()
+    lines = [
+        row["id"].replace(PAIRS + "-", "line ")
+        for row in own_examples(TARGET)
+        if row["postgres"] and row["id"].startswith(PAIRS)
+        and not constraints.of(schemas[row["db_id"]]).accepts(completion(row["postgres"], schemas[row["db_id"]]))
+    ]  # fmt: skip
+    if lines:
+        print(
+            f"notice: {source.pairs}: {len(lines)} queries are trained on although constrained decoding never writes "
+            f"such ones (WITH, OVER, a join along no key ...): {', '.join(lines[:SHOWN])}"
+        )
+    return lines
+
+
 def main() -> str:
     options, seed = read_options(read_params())
     if isinstance(options, Custom):
         check_watched(options)
     report = options.make(seed)
+    if isinstance(options, Custom):
+        report["unwritable"] = unwritable_pairs(options)
     if isinstance(options, Mini | Spider):  # the others are not in Spider's layout, and are checked query by query
         report |= layout.verify_layout(TARGET)
         for gap in layout_gaps(report):

@@ -276,9 +276,9 @@ def test_a_demanding_schema_file_is_trained_on(tmp_path):
     examples = made(tmp_path)
     assert {e["status"] for e in examples} == {"unverifiable"}
     assert [e["postgres"] for e in examples[10:13]] == [
-        "SELECT COUNT(*) FROM users",
-        "SELECT COUNT(*) FROM users AS u WHERE u.mood = 'happy'",
-        "SELECT COUNT(*) FROM users",
+        "SELECT count(*) FROM users",
+        "SELECT count(*) FROM users AS t1 WHERE t1.mood = 'happy'",
+        "SELECT count(*) FROM users",
     ]
     queries = " ".join(e["postgres"] for e in examples[13:])
     for part in ("= ANY(labels)", "::date", "user_tag JOIN tag", "mood"):
@@ -383,3 +383,18 @@ def test_the_stages_take_it_from_there(tmp_path, sqlite_file, monkeypatch):
     assert [len(prompts[name]) >= least for name, least in (("train", 30), ("val", 2), ("test", 8))] == [True] * 3
     assert {row["db_id"] for rows in prompts.values() for row in rows} == {"clinic"}
     assert not any("audit" in row["prompt"].lower() for rows in prompts.values() for row in rows)
+
+
+def test_pairs_are_spelled_as_decoding_writes_them(tmp_path, sqlite_file):
+    """Otherwise the model learns tokens that constrained decoding refuses."""
+    written = {
+        'SELECT "name" FROM Public.Pets p WHERE p.Weight > 30': "SELECT name FROM pets AS t1 WHERE t1.weight > 30",
+        "with old as (select id from pets) select count(*) from old": (
+            "WITH old AS (SELECT id FROM pets) SELECT count(*) FROM old"
+        ),
+    }
+    asked = [{"question": f"Question {n}?", "sql": sql} for n, sql in enumerate(written)]
+    pairs = pairs_file(tmp_path, map(json.dumps, [*GOOD, *asked]))
+    options(database=str(sqlite_file), pairs=pairs).make(1, tmp_path / "source")
+    assert [e["postgres"] for e in made(tmp_path)[len(GOOD) :]] == list(written.values())
+    assert made(tmp_path)[0]["postgres"] == "SELECT count(*) FROM pets WHERE species = 'cat'"

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.source import check_watched
-from text2sql.data.custom import Custom
+from stages.source import TARGET, check_watched, unwritable_pairs
+from text2sql.data.custom import Custom, example, write_own
 from text2sql.errors import UserError
+from text2sql.schema import Column, Schema, Table
 
 
 def own(**files: str | None) -> Custom:
@@ -41,3 +42,17 @@ def test_a_temporary_experiment_has_only_what_git_has(tmp_path: Path, monkeypatc
     monkeypatch.chdir(copy)
     with pytest.raises(UserError, match=r"git add -f data/custom/pairs\.jsonl"):
         check_watched(own(pairs="data/custom/pairs.jsonl"))
+
+
+def test_pairs_that_decoding_never_writes_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pets = Schema("pets", (Table("pets", "pets", (Column("id", "id", "integer"),), ("id",)),))
+    queries = ["SELECT id FROM pets", "WITH x AS (SELECT id FROM pets) SELECT id FROM x", "SELECT id"]
+    rows = [example(f"custom-{n}", "pets", f"{n}?", sql, None, True) for n, sql in enumerate(queries, start=7)]
+    rejected = example("custom-1", "pets", "?", "", "line 1: no sql", True)
+    made = example("generated-1", "pets", "?", "SELECT now()", None, True)
+    write_own(TARGET, {"pets": pets}, [*rows, rejected, made], 1, 0)
+    assert unwritable_pairs(own(pairs="data/custom/p.csv")) == ["line 8", "line 9"]
+    assert "notice: data/custom/p.csv: 2 queries are trained on" in capsys.readouterr().out

@@ -37,6 +37,7 @@ from text2sql.data.mini.dataset import write_training_part
 from text2sql.data.mini.graph import from_schema
 from text2sql.data.mini.questions import generate_questions
 from text2sql.data.pairs import Pair, read_pairs, same_spelling, without_own_names
+from text2sql.data.spelling import spelled
 from text2sql.data.spider.examples import FILES, GENERATED, PAIRS
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
@@ -329,6 +330,7 @@ def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, real: bool) -
                 result = execute(query) if query != pair.sql else result
             problem = f"{result.error}: {result.message}" if result.error else None
         if problem is None:
+            query = spelled(query, schema, execute, result)
             before = first.setdefault(pair.question.lower(), query)
             if same_spelling(before) != same_spelling(query):
                 problem = "the same question has another query further up"

@@ -92,12 +92,13 @@ def _either(names: Iterable[str]) -> str:
 class Constraints:
     """The constraints of databases' schemas; one for each tokenizer, as taking that apart takes a second."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any = None) -> None:
+        """`tokenizer`: a model's; None: a token is a byte, to ask about texts without a model."""
         import llguidance
         import llguidance.hf
 
         self._new = llguidance.LLMatcher
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer)
+        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer) if tokenizer else llguidance.LLTokenizer("byte")
         self._matchers: dict[Schema, tuple[Any, References]] = {}
 
     def of(self, schema: Schema, question: str | None = None, kept: int = 0) -> Constraint:
@@ -169,6 +170,17 @@ class Constraint:
                 raise ValueError(f"token {token} was not allowed: no name can follow it")
             self._reading, self._rest = self._asked[token]
         self._asked = {}
+
+    def accepts(self, text: str) -> bool:
+        """Whether `text` is a whole query; uses the constraint up."""
+        tokens = self._tokenizer.tokenize_str(text)
+        if self.matcher.validate_tokens(tokens) < len(tokens):  # which `accept` would say on the terminal, too
+            return False
+        for token in tokens:
+            if not self.refers(token):
+                return False
+            self.accept(token)
+        return self.matcher.is_accepting() and self.refers(self._tokenizer.eos_token)
 
     def again(self) -> Constraint:
         """The same at its start."""

@@ -1,0 +1,137 @@
+"""Queries that people wrote, in the one spelling that decoding accepts.
+
+Constrained decoding writes a query in one way only: names as the prompt has them, keywords in capitals, tables by
+their names and not by aliases (text2sql/model/constraint.py). An answer that is spelled in another way teaches a
+model tokens that it may never write. So a pair's query is written anew, and taken if it has the same result.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from sqlglot import exp
+from sqlglot.dialects.postgres import Postgres
+from sqlglot.errors import SqlglotError
+
+from text2sql.conversion.dialect.writer import Writer
+from text2sql.postgres.alternatives import Execute
+from text2sql.postgres.compare import Result, strict
+from text2sql.schema import Schema, needs_quotes
+from text2sql.sql import parse_one, shallow, written_name
+
+
+class _Speller(Writer):
+    """PostgreSQL's text as the grammar has it, from a tree that was read from PostgreSQL's text."""
+
+    bracket_sql = Postgres.Generator.bracket_sql
+    TRANSFORMS = {  # noqa: RUF012 (sqlglot's)
+        **Writer.TRANSFORMS,
+        exp.Round: lambda self, node: self.func("round", node.this, node.args.get("decimals")),
+        exp.Substring: lambda self, node: self.func(
+            "substring", node.this, node.args.get("start"), node.args.get("length")
+        ),
+        exp.TimestampTrunc: lambda self, node: f"date_trunc('{node.unit.name.lower()}', {self.sql(node, 'this')})",
+    }
+
+    def filter_sql(self, expression: exp.Filter) -> str:
+        """FILTER(WHERE ...)."""
+        return f"{self.sql(expression, 'this')} FILTER({self.sql(expression, 'expression').strip()})"
+
+
+def spelled(sql: str, schema: Schema, execute: Execute, result: Result) -> str:
+    """`sql` in the one spelling; as it is where that cannot be written or does not give `result`."""
+    try:
+        with shallow():
+            text = _written(parse_one(sql), schema)
+    except SqlglotError:
+        return sql
+    return text if text == sql or strict(result, execute(text), sql).correct else sql
+
+
+def _written(tree: exp.Expression, schema: Schema) -> str:
+    _plain_names(tree, schema)
+    for select in list(tree.find_all(exp.Select)):
+        _plain_joins(select, schema)
+        _sorted_by_values(select, schema)
+    for count in tree.find_all(exp.Count):
+        if isinstance(count.this, exp.Literal):
+            count.set("this", exp.Star())
+    for fetch in list(tree.find_all(exp.Fetch)):
+        if not (rest := fetch.args.get("limit_options")) or not (
+            rest.args.get("with_ties") or rest.args.get("percent")
+        ):
+            fetch.replace(exp.Limit(expression=fetch.args["count"] or exp.Literal.number(1)))
+    for item in tree.expressions if isinstance(tree, exp.Select) else ():  # nobody refers to the outermost names
+        if isinstance(item, exp.Alias) and needs_quotes(item.alias):
+            item.replace(item.this)
+    return _Speller(dialect="postgres", normalize_functions="lower", comments=False).generate(tree)
+
+
+def _plain_names(tree: exp.Expression, schema: Schema) -> None:
+    """Names as PostgreSQL reads them, quoted only where they must be; tables without their schema; t1, t2 ... as the
+    aliases of tables."""
+    for name in tree.find_all(exp.Identifier):
+        name.set("this", written_name(name))
+        name.set("quoted", needs_quotes(name.this))
+    for node in tree.find_all(exp.Table, exp.Column):
+        if schema.table(node.name if isinstance(node, exp.Table) else node.table):
+            node.set("db", None)
+            node.set("catalog", None)
+    aliases = [a for a in tree.find_all(exp.TableAlias, bfs=False) if a.this and not isinstance(a.parent, exp.CTE)]
+    free = (name for n in itertools.count(1) if not schema.table(name := f"t{n}"))
+    called = dict(zip(dict.fromkeys(alias.name for alias in aliases), free, strict=False))
+    named = [alias.this for alias in aliases] + [c.args["table"] for c in tree.find_all(exp.Column) if c.table]
+    for name in named:
+        if name.name in called:
+            name.replace(exp.to_identifier(called[name.name]))
+
+
+def _plain_joins(select: exp.Select, schema: Schema) -> None:
+    """JOIN for INNER JOIN, and ON for USING where one table before has the column."""
+    sources = _sources(select)
+    for place, join in enumerate(select.args.get("joins") or (), start=1):
+        if join.kind in ("INNER", "OUTER"):
+            join.set("kind", None)
+        for name in join.args.get("using") or () if join.side in ("", "LEFT") else ():
+            left = [source for source in sources[:place] if _has(schema, source, name.name)]
+            if len(left) != 1 or not _has(schema, join.this, name.name):
+                break
+            for column in select.find_all(exp.Column):
+                if not column.table and column.name == name.name and column.parent_select is select:
+                    column.set("table", exp.to_identifier(left[0].alias_or_name))
+            sides = (exp.column(name.name, source.alias_or_name) for source in (left[0], join.this))
+            join.set(
+                "on", exp.and_(join.args.get("on"), exp.EQ(**dict(zip(("this", "expression"), sides, strict=True))))
+            )
+        else:
+            join.set("using", None)
+
+
+def _sources(select: exp.Select) -> list[exp.Expression]:
+    """The items of FROM."""
+    items = [select.args.get("from_"), *(select.args.get("joins") or ())]
+    return [item.this for item in items if item is not None]
+
+
+def _has(schema: Schema, source: exp.Expression, column: str) -> bool:
+    table = schema.table(source.name) if isinstance(source, exp.Table) else None
+    return table is not None and any(c.name == column for c in table.columns)
+
+
+def _sorted_by_values(select: exp.Select, schema: Schema) -> None:
+    """The expressions of output columns in ORDER BY and GROUP BY in place of their names and numbers."""
+    named = {item.alias: item.this for item in select.expressions if isinstance(item, exp.Alias)}
+    numbered = {} if select.is_star else {str(n): item.unalias() for n, item in enumerate(select.expressions, start=1)}
+    order, group = select.args.get("order"), select.args.get("group")
+    for node in [ordered.this for ordered in order.expressions] if order else []:
+        _replace(node, named, numbered)
+    # GROUP BY takes a column of FROM before one of the output.
+    named = {name: value for name, value in named.items() if not any(_has(schema, s, name) for s in _sources(select))}
+    for node in list(group.expressions) if group else []:
+        _replace(node, named, numbered)
+
+
+def _replace(node: exp.Expression, named: dict[str, exp.Expression], numbered: dict[str, exp.Expression]) -> None:
+    known = numbered if node.is_int else named if isinstance(node, exp.Column) and not node.table else {}
+    if node.name in known:
+        node.replace(known[node.name].copy())
