@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 
+from stages.train import curves, figures
 from tests.model.conftest import NF4
 from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, examples, recipe
 from text2sql.errors import UserError
@@ -49,6 +50,15 @@ def test_same_bytes_twice_and_with_validation_in_between(run, whole_training):
     assert validated == whole
 
 
+@pytest.mark.parametrize("changes", [{"log_every": 100}, {"log_every": 100, "epochs": 0.01}])
+def test_a_training_shorter_than_log_every_has_a_loss(run, changes):
+    _, trainer = run(recipe(**changes))
+    said = figures(trainer, None, "float32")
+    assert said["steps"] == (1 if "epochs" in changes else 8)
+    assert said["train_loss"] > 0
+    assert len(curves(trainer.state.log_history).splitlines()) == 2
+
+
 def test_interrupted_training_ends_with_the_same_bytes(run, tmp_path):
     """In 4 bits, where the weights of a checkpoint have another type than those of the base model."""
     whole, _ = run(recipe(NF4), "whole")
@@ -70,6 +80,12 @@ def test_half_written_checkpoints_are_passed_over(run, whole_training, tmp_path)
     without_seal = tmp_path / "cut" / "checkpoint-7"
     shutil.copytree(newest, without_seal)
     (without_seal / checkpoint.SEAL).unlink()
+    for file in sha256_tree(tmp_path / "cut" / "checkpoint-3"):
+        half = tmp_path / "half"
+        shutil.copytree(tmp_path / "cut" / "checkpoint-3", half)
+        os.truncate(half / file, (half / file).stat().st_size // 2)
+        assert not checkpoint.is_whole(half), file
+        shutil.rmtree(half)
     resumed, _ = run(recipe(), "cut")
     assert resumed == sha256_tree(whole_training.adapter)
     assert checkpoint.is_whole(tmp_path / "cut" / "checkpoint-6")

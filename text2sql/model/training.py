@@ -181,7 +181,13 @@ _SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encodin
 
 
 def trainer_arguments(
-    recipe: Recipe, device: str, accumulation: int, checkpointing: bool, checkpoints: Path, evaluate: int | None
+    recipe: Recipe,
+    device: str,
+    steps: int,
+    accumulation: int,
+    checkpointing: bool,
+    checkpoints: Path,
+    evaluate: int | None,
 ) -> SFTConfig:
     """All of TRL's settings that are not its defaults.
 
@@ -206,7 +212,7 @@ def trainer_arguments(
         use_cpu=not on_gpu,
         ddp_backend=("nccl" if on_gpu else "gloo") if options.processes > 1 else None,
         gradient_checkpointing=checkpointing,
-        logging_steps=options.log_every,
+        logging_steps=min(options.log_every, steps),  # a training without any loss says nothing
         eval_strategy="steps" if evaluate else "no",
         eval_steps=evaluate,
         save_steps=options.save_every,
@@ -258,7 +264,9 @@ def build_trainer(
         train_dataset=Dataset.from_dict({"pass": list(range(len(train_passes)))}),
         eval_dataset=Dataset.from_dict({"pass": list(range(len(val_passes)))}) if evaluate else None,
         callbacks=list(callbacks),
-        args=trainer_arguments(recipe, device, accumulation, budget.checkpointing, checkpoints, evaluate),
+        args=trainer_arguments(
+            recipe, device, planned.steps, accumulation, budget.checkpointing, checkpoints, evaluate
+        ),
     )
     # TRL turns the adapters of a quantized model to bfloat16, which makes a resumed training another one.
     for name, parameter in model.named_parameters():
