@@ -34,6 +34,7 @@ from text2sql.conversion.databases.sqlite import connect_sqlite  # noqa: E402
 from text2sql.conversion.dialect import RULES, Rejected, convert_query  # noqa: E402
 from text2sql.conversion.engines import as_stored, connect_as_text, guard, run_postgres, run_sqlite  # noqa: E402
 from text2sql.data.spider.examples import database_file  # noqa: E402
+from text2sql.files import read_jsonl  # noqa: E402
 from text2sql.postgres.compare import same_rows  # noqa: E402
 from text2sql.postgres.load import loaded  # noqa: E402
 from text2sql.postgres.server import Server, server  # noqa: E402
@@ -94,7 +95,7 @@ def stages(source: Path, scratch: Path) -> None:
 def proof(scratch: Path) -> list[dict]:
     """Print the rates, the length and every rejected example; returns the examples."""
     found = json.loads((scratch / "metrics/convert.json").read_text())
-    lines = [json.loads(line) for line in (scratch / "data/postgres/examples.jsonl").read_text().splitlines()]
+    lines = list(read_jsonl(scratch / "data/postgres/examples.jsonl"))
     print(f"examples {found['examples']}, convertible {found['convertible']}, proven or rejected {found['comparable']}")
     for name, count in found["status"].items():
         print(f"  {name:17} {count:6}")

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from text2sql.files import read_jsonl
 from text2sql.model.process import prepare
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def sample(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
     """`count` examples: whole databases in random order, at most 16 questions of each, as a pack of training has."""
     chance = random.Random(seed)
     databases: dict[str, list[dict[str, Any]]] = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
+    for row in read_jsonl(path):
         databases.setdefault(row["db_id"], []).append(row)
     rows: list[dict[str, Any]] = []
     for db_id in chance.sample(sorted(databases), len(databases)):

@@ -11,7 +11,6 @@ rows where there are some.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -69,7 +68,7 @@ def main() -> None:
     queries: dict[str, list[str]] = defaultdict(list)
     for row in examples:
         queries[row["db_id"]].append(row["sqlite"])
-    known = [json.loads(text) for text in VERDICTS.read_text(encoding="utf-8").splitlines()]
+    known = list(read_jsonl(VERDICTS))
     empty = [
         {**{key: row[key] for key in ("id", "db_id", "question", "hardness")}, "sql": row["postgres"]}
         for row in examples

@@ -10,7 +10,6 @@ the first.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rich.table import Table
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from text2sql.files import read_jsonl
 from text2sql.model.qualifiers import by_table
 from text2sql.schema import Schema, read_index
 from text2sql.sql import parse_one
@@ -106,8 +106,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=3, help="shown of each cause")
     arguments = parser.parse_args()
     schemas = read_index(arguments.folder / "data/postgres/schema_index.json")
-    lines = (arguments.folder / "data/predictions/verdicts.jsonl").read_text(encoding="utf-8").splitlines()
-    wrong = [v for v in map(json.loads, lines) if v["verdict_suite"] is False]
+    verdicts = read_jsonl(arguments.folder / "data/predictions/verdicts.jsonl")
+    wrong = [v for v in verdicts if v["verdict_suite"] is False]
     wrong = wrong[: arguments.first or None]
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for verdict in wrong:

@@ -25,6 +25,7 @@ from text2sql.conversion.proof import prove
 from text2sql.conversion.queries import decoded, statements_of
 from text2sql.conversion.synthetic import fill
 from text2sql.errors import UserError
+from text2sql.files import read_jsonl
 from text2sql.postgres.compare import Result, same_rows
 from text2sql.postgres.server import server
 
@@ -201,7 +202,7 @@ def test_the_stages(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text("data: {databases: {samples: 2}, convert: {timeout_seconds: 5.0}}")
     assert "2 databases, 1 left out" in databases.main()
     convert.main()
-    lines = [json.loads(line) for line in (tmp_path / "data/postgres/examples.jsonl").read_text().splitlines()]
+    lines = list(read_jsonl(tmp_path / "data/postgres/examples.jsonl"))
     ids = [*(f"train_spider-{i}" for i in range(4)), "train_others-0", "train_others-1", "dev-0"]
     assert [line["id"] for line in lines] == ids
     statuses = [line["status"] for line in lines]

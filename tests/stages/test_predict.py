@@ -188,6 +188,15 @@ def test_one_process_at_a_time(folder):
         prediction.Partial(path).__enter__()
 
 
+def test_a_prediction_may_have_any_character(tmp_path):
+    """Such as U+2028, where JSON lines do not end."""
+    row = {"id": "dev-1", "predicted": "SELECT 'a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\rh'"}
+    with prediction.Partial(tmp_path / "f.jsonl") as partial:
+        partial.add([row])
+    with prediction.Partial(tmp_path / "f.jsonl") as partial:
+        assert partial.done == {"dev-1": row}
+
+
 def test_a_prompt_beyond_the_model_is_marked(folder):
     rows = list(read_jsonl(predict.PROMPTS / "test.jsonl"))
     rows[4]["prompt"] = rows[4]["prompt"].replace("all", "all " * 5000)

@@ -37,7 +37,7 @@ def statements_of(text: str) -> list[str]:
             start = place + 1
     statements.append(text[start:].strip())
     if len(statements) == 1 and not _is_one(text):
-        statements = [line.strip() for line in text.splitlines()]
+        statements = [line.strip() for line in text.split("\n")]
     return [statement for statement in statements if _says_something(statement)]
 
 

@@ -148,7 +148,7 @@ class Partial:
             raise UserError("another process makes the same predictions", "wait for it, or end it") from None
         self._file.seek(0)
         whole, _, _ = self._file.read().rpartition("\n")
-        self.done = {row["id"]: row for row in map(json.loads, whole.splitlines())}
+        self.done = {row["id"]: row for row in map(json.loads, filter(None, whole.split("\n")))}
         self._file.truncate(len(whole.encode()) + bool(whole))
         return self
 
