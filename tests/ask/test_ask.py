@@ -436,6 +436,15 @@ def test_incomplete_folders(tiny, tmp_path, monkeypatch, change, said):
         Engine.load(str(release))
 
 
+def test_an_adapter_from_before_its_form_was_recorded(tiny, tmp_path):
+    release = copy_of(tiny, tmp_path)
+    manifest = json.loads((release / "manifest.json").read_text())
+    del manifest["params"]["prompt"]["qualifiers"]
+    (release / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="aliases"):
+        Engine.load(str(release))
+
+
 @pytest.mark.parametrize("name", ["models/nothing", "nothing", "./nothing", "a/b/c"])
 def test_no_such_model(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ def adapter(whole_training):
 
 
 def manifest(base_sha256, kind="mini", accuracy=0.5):
-    params = {"data": {"source": {"kind": kind}}}
+    params = {"data": {"source": {"kind": kind}}, "prompt": {"style": "ddl", "qualifiers": "tables"}}
     return {"made_of": {BASE: base_sha256}, "params": params, "score": {"execution_accuracy": accuracy}}
 
 
@@ -74,6 +74,23 @@ def test_an_adapter_of_another_base_model_is_refused(adapter, tiny_base, tmp_pat
         pass
     with initial_adapter(None, tiny_base) as initial:
         assert checksums(initial) == {}
+
+
+def test_an_adapter_from_before_its_form_was_recorded_is_refused(adapter, tiny_base, tmp_path, monkeypatch):
+    """It learned aliases, which decoding refuses: taken for one of today's, it would go wrong in silence."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    put(adapter, RELEASE, digest(tiny_base))
+    about = manifest(digest(tiny_base))
+    del about["params"]["prompt"]["qualifiers"]
+    write_json(RELEASE / "manifest.json", about)
+    with pytest.raises(UserError, match="aliases"), initial_adapter(str(RELEASE), tiny_base):
+        pass
+    with initial_adapter("auto", tiny_base) as initial:
+        assert initial is None
+    write_json(RELEASE / "manifest.json", [])
+    with pytest.raises(UserError, match="no manifest"), initial_adapter(str(RELEASE), tiny_base):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import yaml
 from text2sql.config import CONF, PARAMS, compose, read_params, typed
 from text2sql.errors import UserError
 from text2sql.files import digest, repository_root
+from text2sql.model.adapter import CONFIG, WEIGHTS, check_form
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.inference import load_for_inference
 from text2sql.model.process import prepare
@@ -148,7 +149,7 @@ def open_folder(folder: Path, title: str) -> Located:
     """What a folder of an adapter, a release or a base model holds.
 
     Raises:
-        UserError: none of these, or its base model is another one.
+        UserError: none of these, an adapter from before its form was recorded, or its base model is another one.
     """
     manifest = read_manifest(folder)
     if not manifest and not PARAMS.exists():
@@ -160,9 +161,10 @@ def open_folder(folder: Path, title: str) -> Located:
     except (LookupError, TypeError, ValueError) as error:
         what = f"{folder / 'manifest.json' if manifest else PARAMS} does not say how the model was trained: {error!r}"
         raise UserError(what, "restore it (`dvc checkout`), or make it again") from None
-    if (folder / "adapter_config.json").exists():
-        if not (folder / "adapter_model.safetensors").exists():
-            raise UserError(f"{folder} has no adapter_model.safetensors", "pickled weights are not read")
+    if (folder / CONFIG).exists():
+        if not (folder / WEIGHTS).exists():
+            raise UserError(f"{folder} has no {WEIGHTS}", "pickled weights are not read")
+        check_form(folder, manifest)
         return Located(title, base_of(folder, manifest, options), folder, options, calibration)
     if (folder / "config.json").exists():
         return Located(title, folder, None, options)

@@ -7,7 +7,9 @@ not numbers turn every answer into nonsense without an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from text2sql.errors import UserError
 from text2sql.files import read_json
@@ -34,6 +36,17 @@ def check_adapter(folder: Path) -> None:
         raise UserError(f"there is no adapter in {folder}", remedy)
     _check_config(folder / CONFIG)
     _check_weights(folder / WEIGHTS)
+
+
+def check_form(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse an adapter from before its manifest recorded the form of the answers.
+
+    Raises:
+        UserError: `prompt.qualifiers` is not recorded: the adapter learned aliases, which are not written any more.
+    """
+    if "qualifiers" not in manifest.get("params", {}).get("prompt", {"qualifiers"}):
+        what = f"the adapter in {folder} learned answers with aliases of tables, which constrained decoding refuses"
+        raise UserError(what, "train again (`dvc repro`), or use the version of this package that it was made with")
 
 
 def _check_config(path: Path) -> None:

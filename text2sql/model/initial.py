@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, repository_root, sha256
-from text2sql.model.adapter import CONFIG, WEIGHTS, check_adapter
+from text2sql.model.adapter import CONFIG, WEIGHTS, check_adapter, check_form
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,13 +46,15 @@ def initial_adapter(name: str | None, base: Path) -> Iterator[Path | None]:
     """The folder of the adapter that `train.init` names, for the length of the block; None: there is none.
 
     Raises:
-        UserError: it cannot be had, is broken, or was trained on another base model.
+        UserError: it cannot be had, is broken, or was trained on another base model or in another form.
     """
     with tempfile.TemporaryDirectory() as scratch:
         adapter = _locate(name, base, Path(scratch) / "adapter") if name else None
         if adapter is not None:
             check_adapter(adapter)
-            expected = _manifest(adapter).get("made_of", {}).get(BASE)
+            manifest = _manifest(adapter)
+            check_form(adapter, manifest)
+            expected = manifest.get("made_of", {}).get(BASE)
             if expected not in (None, digest(base)):
                 what = f"train.init={name}: the adapter was trained on another base model than the one in {base}"
                 raise UserError(what, "choose that one with -S model=..., or start afresh: -S train.init=null")
@@ -97,8 +99,11 @@ def _best_trained(base: str) -> Path | None:
     """
     scores: dict[Path, float] = {}
     for folder in (RELEASE, *sorted((repository_root() / KEPT).glob("*"))):
-        with suppress(LookupError):  # no manifest, or of an adapter that was never scored
+        with suppress(
+            LookupError, TypeError, UserError
+        ):  # no manifest, or of an adapter that was never scored, or is too old
             manifest = _manifest(folder)
+            check_form(folder, manifest)
             accuracy = manifest["score"]["execution_accuracy"]
             if manifest["made_of"][BASE] == base and manifest["params"]["data"]["source"]["kind"] != "custom":
                 scores[folder] = accuracy
@@ -106,7 +111,11 @@ def _best_trained(base: str) -> Path | None:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
+    path = folder / "manifest.json"
+    manifest = read_json(path) if path.exists() else {}
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("params", {}), dict):
+        raise UserError(f"{path} is no manifest of a release", "restore it (`dvc checkout`), or start afresh")
+    return manifest
 
 
 def checksums(adapter: Path | None) -> dict[str, str]:
