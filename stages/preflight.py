@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params, section
-from text2sql.files import write_json
+from text2sql.files import repository_root, write_json
 from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.model.sources import ModelOptions
@@ -40,7 +40,9 @@ def main() -> str:
 
     examples = read_examples(PROMPTS, load_tokenizer(BASE))
     checks = []
-    with tempfile.TemporaryDirectory() as scratch:
+    folder = repository_root() / "checkpoints"  # on the disk that training needs
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="preflight-", dir=folder) as scratch:
         preflight = Preflight(recipe, BASE, examples, Path(scratch), writes_sql=source != "random")
         for check in preflight.run():
             print(f"preflight: {check.name}: {'passed' if check.passed else 'FAILED'}: {check.found}", flush=True)

@@ -2,10 +2,12 @@
 
 import pytest
 
+from stages import preflight as stage
 from tests.model.tiny_training import examples, recipe
 from text2sql.errors import UserError
+from text2sql.files import write_text
 from text2sql.model import packing
-from text2sql.model.device import peak_memory_bytes
+from text2sql.model.device import cgroup_limits, peak_memory_bytes
 from text2sql.model.preflight import Preflight, report
 
 
@@ -43,6 +45,36 @@ def test_processes_share_the_memory_of_a_machine_without_gpus(tiny_base, tmp_pat
     shared = checks(tiny_base, tmp_path, recipe(processes=4))[-1]
     assert (alone.name, alone.passed, shared.name, shared.passed) == ("memory", True, "memory", False)
     assert "pack_tokens" in shared.remedy
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "limits"),
+    [
+        ("0::/box/inner", {"box/inner/memory.max": "max", "box/memory.max": "7", "memory.max": "9"}, [7, 9]),
+        ("4:memory:/box", {"memory/box/memory.limit_in_bytes": "5"}, [5]),
+        ("4:memory:/docker/1", {"memory/memory.limit_in_bytes": "6", "memory.max": "1"}, [6]),
+        ("1:cpu:/", {"memory.max": "1"}, []),
+        ("", {"memory.max": "1"}, []),
+    ],
+)
+def test_the_memory_of_a_container(tmp_path, line, files, limits):
+    for name, text in files.items():
+        write_text(tmp_path / "sys" / name, text + "\n")
+    write_text(tmp_path / "proc", f"9:name=systemd:/\n{line}\n")
+    assert list(cgroup_limits(tmp_path / "proc", tmp_path / "sys")) == limits
+
+
+def test_checkpoints_are_tried_where_training_writes_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setattr(stage, "read_params", dict)
+    monkeypatch.setattr(stage, "read_options", lambda _: (recipe(), "random"))
+    monkeypatch.setattr("text2sql.model.base.load_tokenizer", lambda _: None)
+    monkeypatch.setattr("text2sql.model.training.read_examples", lambda *_: [])
+    tried = []
+    monkeypatch.setattr("text2sql.model.preflight.Preflight", lambda *arguments, **_: tried.append(arguments[3]))
+    with pytest.raises(AttributeError):
+        stage.main()
+    assert tried[0].parent == tmp_path / "checkpoints"
 
 
 def test_a_wrong_attention_is_told(tiny_base, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,14 +76,29 @@ def peak_memory_bytes() -> int:
 
 
 def total_memory_bytes() -> int:
-    """The memory of the GPU if there is one, otherwise of the machine."""
+    """The memory of the GPU if there is one, otherwise of the machine, or the part of it that a container may use."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory
     import psutil
 
-    return psutil.virtual_memory().total
+    return min([psutil.virtual_memory().total, *cgroup_limits()])
+
+
+def cgroup_limits(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """The limits of memory, in bytes, of this process's control groups of Linux (version 1 or 2)."""
+    for line in proc.read_text().split("\n") if proc.exists() else ():
+        _, controllers, path = (line + "::").split(":")[:3]
+        if not path or controllers not in ("", "memory"):
+            continue
+        mounted, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        own = mounted / path.strip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(mounted) and (folder / name).exists():
+                text = (folder / name).read_text().strip()
+                if text.isdigit():  # "max": none
+                    yield int(text)
 
 
 def same_random_state() -> AbstractContextManager[None]:

