@@ -142,6 +142,16 @@ def allowed_next(constraint, vocabulary):
     return allowed_tokens([constraint], vocabulary, torch.device("cpu"))[0]
 
 
+def test_only_so_many_grammars_are_kept(monkeypatch):
+    """A server answers questions on ever other parts of schemas."""
+    monkeypatch.setattr("text2sql.model.constraint.SCHEMAS", 2)
+    made, constraints = [], Constraints()
+    monkeypatch.setattr("text2sql.model.constraint.References", lambda schema: made.append(schema.db_id))
+    for name in "abacab":
+        constraints.of(dataclasses.replace(SHOP, db_id=name))
+    assert made == ["a", "b", "c", "b"]
+
+
 def test_a_step_at_a_time(constraints, tiny_tokenizer):
     constraint = constraints.of(SHOP)
     for token in tiny_tokenizer("SELECT name FROM shop", add_special_tokens=False)["input_ids"]:

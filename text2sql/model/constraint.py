@@ -31,6 +31,8 @@ from text2sql.schema import KINDS, Schema, kind_of, quote
 
 #: templates of rules, types and parts of dates
 _GRAMMAR = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+#: schemas whose grammars are kept
+SCHEMAS = 64
 
 
 def grammar(schema: Schema) -> str:
@@ -99,7 +101,8 @@ class Constraints:
 
         self._new = llguidance.LLMatcher
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer) if tokenizer else llguidance.LLTokenizer("byte")
-        self._matchers: dict[Schema, tuple[Any, References]] = {}
+        # A server is asked about other tables again and again.
+        self._made = functools.lru_cache(maxsize=SCHEMAS)(self._make)
 
     def of(self, schema: Schema, question: str | None = None, kept: int = 0) -> Constraint:
         """A new constraint to the queries on `schema`.
@@ -111,17 +114,18 @@ class Constraints:
         Raises:
             UserError: the schema has no table, or makes no grammar.
         """
+        matcher, references = self._made(schema)
+        literals = None if question is None or not kept else Literals(schema, question, kept)
+        return Constraint(matcher.deep_copy(), self._tokenizer, Reading(references, literals))
+
+    def _make(self, schema: Schema) -> tuple[Any, References]:
         remedy = "set predict.constrained=false"
         if not any(table.columns for table in schema.tables):
             raise UserError(f"the schema {schema.db_id} has no table with a column", remedy)
-        if schema not in self._matchers:
-            matcher = self._new(self._tokenizer, grammar(schema))
-            if matcher.is_error():
-                raise UserError(f"no grammar for the schema {schema.db_id}: {matcher.get_error()}", remedy)
-            self._matchers[schema] = matcher, References(schema)
-        matcher, references = self._matchers[schema]
-        literals = None if question is None or not kept else Literals(schema, question, kept)
-        return Constraint(matcher.deep_copy(), self._tokenizer, Reading(references, literals))
+        matcher = self._new(self._tokenizer, grammar(schema))
+        if matcher.is_error():
+            raise UserError(f"no grammar for the schema {schema.db_id}: {matcher.get_error()}", remedy)
+        return matcher, References(schema)
 
 
 class Constraint:
