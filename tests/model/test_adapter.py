@@ -1,19 +1,23 @@
 """An adapter that is broken or hostile is refused in a sentence, before PEFT reads it."""
 
 import json
+import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from tests.model.conftest import NF4, UNQUANTIZED
 from text2sql.errors import UserError
+from text2sql.files import read_json, write_json
 from text2sql.model.adapter import CONFIG, WEIGHTS, check_adapter
+from text2sql.model.base import load_model
+from text2sql.model.inference import load_for_inference
 
 GOOD = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"], "rank_pattern": {}}
 
 
 def make(folder, value=1.0, **changes):
-    import torch
-    from safetensors.torch import save_file
-
     (folder / CONFIG).write_text(json.dumps(GOOD | changes))
     save_file({"a": torch.ones(4, 4), "b": torch.full((4,), value)}, folder / WEIGHTS)
 
@@ -78,3 +82,44 @@ def test_missing_files(tmp_path, name):
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match="adapter"):
         check_adapter(tmp_path)
+
+
+def without_a_weight(weights, config):
+    weights.pop(sorted(weights)[0])
+
+
+def with_another_name(weights, config):
+    name = sorted(weights)[0]
+    weights[name.replace("layers.0", "layers.9")] = weights.pop(name)
+
+
+def of_another_size(weights, config):
+    weights.update({name: torch.zeros(weight.shape[0], weight.shape[1] + 1) for name, weight in weights.items()})
+
+
+def of_another_rank(weights, config):
+    config["r"] *= 2
+
+
+def of_other_layers(weights, config):
+    config["target_modules"] = ["no_such_layer"]
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize(
+    "change", [without_a_weight, with_another_name, of_another_size, of_another_rank, of_other_layers]
+)
+def test_an_adapter_that_does_not_fit_the_base_model(whole_training, tiny_base, tmp_path, change, quantized):
+    """PEFT only warns of weights that are missing, and answers without them."""
+    shutil.copytree(whole_training.adapter, tmp_path, dirs_exist_ok=True)
+    weights, config = load_file(tmp_path / WEIGHTS), read_json(tmp_path / CONFIG)
+    change(weights, config)
+    save_file(weights, tmp_path / WEIGHTS)
+    write_json(tmp_path / CONFIG, config)
+    load = load_model if quantized else load_for_inference
+    with pytest.raises(UserError, match="was not trained on the base model"):
+        load(tiny_base, NF4 if quantized else UNQUANTIZED, tmp_path)
+
+
+def test_an_adapter_that_fits(whole_training, tiny_base):
+    load_for_inference(tiny_base, UNQUANTIZED, whole_training.adapter)

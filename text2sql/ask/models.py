@@ -87,19 +87,7 @@ class Located:
             UserError: the adapter has other shapes than the base model.
         """
         prepare()
-        tokenizer = load_tokenizer(self.base)
-        try:
-            return load_for_inference(self.base, self.options.quantization, self.adapter), tokenizer
-        except (RuntimeError, ValueError) as error:
-            if self.adapter is None or not ("size mismatch" in str(error) or "not found in the base" in str(error)):
-                raise
-            raise wrong_base(self.adapter, self.base) from None
-
-
-def wrong_base(adapter: Path, base: Path) -> UserError:
-    """The adapter belongs to another base model."""
-    remedy = f"`dvc checkout {BASE}` brings its own back, or move {base} away and it is obtained again"
-    return UserError(f"the adapter in {adapter} was not trained on the base model in {base}", remedy)
+        return load_for_inference(self.base, self.options.quantization, self.adapter), load_tokenizer(self.base)
 
 
 def locate_model(name: str) -> Located:
@@ -183,7 +171,8 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) 
         if expected is None or size > HASHED_BYTES or digest(folder) == expected:
             return folder
     if nearby:
-        raise wrong_base(adapter, nearby[0])
+        remedy = f"`dvc checkout {BASE}` brings its own back, or move {nearby[0]} away and it is obtained again"
+        raise UserError(f"the adapter in {adapter} was not trained on the base model in {nearby[0]}", remedy)
     return cached(f"{options.model.name}-{(expected or 'unpinned')[:16]}", lambda target: obtain(options.model, target))
 
 

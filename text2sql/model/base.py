@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from text2sql.config import require
 from text2sql.errors import UserError
+from text2sql.model.adapter import WEIGHTS
 from text2sql.model.device import pick_device, pick_dtype
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -86,11 +88,30 @@ def load_model(
         use_safetensors=True,
         trust_remote_code=False,
     )
-    if adapter is None:
-        return model
-    from peft import PeftModel
+    return model if adapter is None else with_adapter(model, adapter, path).eval()
 
-    return PeftModel.from_pretrained(model, adapter, is_trainable=False).eval()
+
+def with_adapter(model: PreTrainedModel, adapter: Path, base: Path) -> PeftModel:
+    """`model`, which is the one in the folder `base`, with the adapter in a folder, frozen.
+
+    Raises:
+        UserError: the adapter is for other layers, has other shapes, or lacks weights, of which PEFT only warns.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter, is_trainable=False)
+        with safe_open(adapter / WEIGHTS, "pt") as weights:
+            fits = set(weights.keys()) == set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except (RuntimeError, ValueError) as error:
+        if not ("size mismatch" in str(error) or "not found in the base" in str(error)):
+            raise
+        fits = False
+    if not fits:
+        remedy = "`dvc checkout models` brings both back; or train one for it: `dvc repro train`"
+        raise UserError(f"the adapter in {adapter} was not trained on the base model in {base}", remedy)
+    return adapted
 
 
 def quiet() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from text2sql.model.adapter import check_adapter
-from text2sql.model.base import QuantizationOptions, load_model
+from text2sql.model.base import QuantizationOptions, load_model, with_adapter
 from text2sql.model.device import pick_device, pick_dtype
 from text2sql.model.memory import parameter_count
 
@@ -42,9 +42,7 @@ def load_for_inference(
     if quantization.bits is not None:
         dequantize(model)
     if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=False).merge_and_unload()
+        model = with_adapter(model, adapter, base).merge_and_unload()
     return model.to(chosen).eval()
 
 
