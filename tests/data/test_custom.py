@@ -20,6 +20,8 @@ from text2sql.data.custom import Custom
 from text2sql.data.made.made_rows import ROWS, fill_tables, read_tables
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
+from text2sql.model.constraint import Constraints
+from text2sql.model.prompt import completion
 from text2sql.postgres.server import server
 from text2sql.schema import read_index
 
@@ -189,6 +191,9 @@ def test_questions_are_made_up_where_there_are_none(tmp_path, dsn, monkeypatch):
     assert len(examples) >= 60
     assert {e["status"] for e in examples} == {"verified"}
     assert len({e["hardness"] for e in examples}) == 4
+    clinic, constraints = read_index(tmp_path / "source/postgres/schema_index.json")["clinic"], Constraints()
+    answers = [completion(e["postgres"], clinic) for e in examples]
+    assert sum(not constraints.of(clinic).accepts(answer) for answer in answers) <= 0.03 * len(answers)
     again = tmp_path / "again"
     options(database=None, pairs=None, questions=80, hidden=["Audit"]).make(1, again)
     assert (again / "postgres/examples.jsonl").read_bytes() == (

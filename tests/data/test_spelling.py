@@ -38,7 +38,9 @@ SPELLED = {
     'select NOTE from "Audit"': 'SELECT note FROM "Audit"',
     "SELECT public.pets.name FROM public.pets": "SELECT name FROM pets",
     "select p.name from pets p where p.kg != 3": "SELECT name FROM pets WHERE kg <> 3",
-    "select count(1), MAX(kg)::int from pets": "SELECT count(*), max(kg)::INT FROM pets",
+    "select count(1), MAX(kg)::INTEGER, cast(sum(kg) as NUMERIC) from pets": (
+        "SELECT count(*), max(kg)::int, sum(kg)::numeric FROM pets"
+    ),
     "select name from pets where name not like 'a%' and not exists (select 1 from visits)": (
         "SELECT name FROM pets WHERE name NOT LIKE 'a%' AND NOT EXISTS(SELECT 1 FROM visits)"
     ),

@@ -349,7 +349,8 @@ def generated(
     graph, rng = from_schema(schema, values), random.Random(seed)
     asked = generate_questions(graph, lambda sql: list(execute(sql).rows), rng, count)
     for number, question in enumerate(asked, start=1):
-        yield example(f"{GENERATED}-{number}", schema.db_id, question.question, question.sql, None, real)
+        query = spelled(question.sql, schema, execute, execute(question.sql))
+        yield example(f"{GENERATED}-{number}", schema.db_id, question.question, query, None, real)
 
 
 def example(id_: str, db_id: str, question: str, sql: str, reason: str | None, real: bool) -> Row:

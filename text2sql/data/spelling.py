@@ -33,6 +33,12 @@ class _Speller(Writer):
         exp.TimestampTrunc: lambda self, node: f"date_trunc('{node.unit.name.lower()}', {self.sql(node, 'this')})",
     }
 
+    def cast_sql(self, expression: exp.Cast, safe_prefix: str | None = None) -> str:
+        """`x::type`, in small letters as conversions write it."""
+        type_ = self.sql(expression, "to")
+        type_ = type_ if '"' in type_ else type_.lower().replace("decimal", "numeric")
+        return f"{self.sql(expression, 'this')}::{type_}"
+
     def filter_sql(self, expression: exp.Filter) -> str:
         """FILTER(WHERE ...)."""
         return f"{self.sql(expression, 'this')} FILTER({self.sql(expression, 'expression').strip()})"
