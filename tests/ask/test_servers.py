@@ -1,6 +1,9 @@
 """A user's own server: its schema as the catalog has it, queries that only read, and no password in any message."""
 
+import socket
 import subprocess
+import threading
+import time
 
 import psycopg
 import pytest
@@ -108,6 +111,177 @@ def test_through_a_pooler_that_refuses_options(dsn):
             assert remote.execute("select count(*) from generate_series(1, 10000000000)").error == "timeout"
 
 
+def socket_of(dsn):
+    address = conninfo_to_dict(dsn)
+    return f"{address['host']}/.s.PGSQL.{address['port']}"
+
+
+COUNT = "select count(*) from customers"
+
+
+def test_a_connection_that_ended_while_idle_is_opened_again(dsn):
+    with psycopg.connect(dsn, autocommit=True) as owner, Remote(dsn) as remote:
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'text2sql'")
+        assert remote.execute(COUNT).rows == [(2,)]
+        owner.execute("create role hasty login superuser; alter role hasty set idle_session_timeout = 100")
+    with Remote(f"{dsn} user=hasty") as remote:
+        time.sleep(0.5)
+        assert remote.execute(COUNT).rows == [(2,)]
+        time.sleep(0.5)
+        assert "customers" in {table.name for table in remote.catalog(1).schema.tables}
+
+
+def test_a_server_that_is_away_and_comes_back():
+    with server() as running, Remote(running.dsn()) as remote:
+        control = [running.binaries / "pg_ctl", "-D", running.root / "data", "-s", "-w", "-m", "fast"]
+        as_owner = {"user": running.root.stat().st_uid, "group": running.root.stat().st_gid, "cwd": "/"}
+        subprocess.run([*control, "stop"], check=True, **as_owner)
+        result = remote.execute("select 1")
+        assert (result.error, "cannot be reached" in result.message) == ("lost", True)
+        subprocess.run([*control, "-l", "/dev/null", "start"], check=True, **as_owner)
+        assert remote.execute("select 1").rows == [(1,)]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("text2sql.ask.servers.CONNECT_SECONDS", 1.5)
+    monkeypatch.setattr("text2sql.ask.dsn.CONNECT_SECONDS", 2)  # psycopg's least
+    monkeypatch.setattr("text2sql.ask.servers.CANCEL_SECONDS", 0.5)
+
+
+def test_a_query_ends_in_time_where_the_server_has_no_limit(dsn, quick):
+    def without_limit(sent):
+        return sent.replace(b"statement_timeout = 500", b"statement_timeout = 000")
+
+    with pooler(socket_of(dsn), change=without_limit) as port:
+        with Remote(f"postgresql://postgres@127.0.0.1:{port}/shop", seconds=0.5) as remote:
+            started = time.perf_counter()
+            assert remote.execute("select count(*) from generate_series(1, 10000000000)").error == "timeout"
+            assert time.perf_counter() - started < 4
+            assert remote.execute(COUNT).rows == [(2,)]
+        with psycopg.connect(dsn) as connection:
+            running = "select count(*) from pg_stat_activity where query ~ 'generate_series' and state = 'active'"
+            assert connection.execute(running).fetchone() == (1,), "this one alone: the other was cancelled"
+
+
+@pytest.mark.parametrize("where", ["connect", "catalog", "idle", "rows"])
+def test_a_silent_network_is_waited_for_in_vain_no_longer_than_the_limit(dsn, quick, where):
+    network = threading.Event()
+    network.set()
+
+    def silent_at(sent):
+        if where == "rows" and b"generate_series" in sent and b"\0E\0" in sent:  # the query is executed
+            network.clear()
+        return sent
+
+    with pooler(socket_of(dsn), network, silent_at) as port:
+        remote = Remote(f"postgresql://postgres@127.0.0.1:{port}/shop", seconds=0.5)
+        if where == "connect":
+            network.clear()
+            with pytest.raises(UserError, match="cannot be reached: connection timeout"), remote:
+                pass
+            return
+        with remote:
+            started = time.perf_counter()
+            if where == "rows":
+                result = remote.execute("select count(*) from generate_series(1, 1000)")
+                assert result.error == "timeout"
+            else:
+                network.clear()
+            if where == "idle":
+                assert remote.execute(COUNT).error == "lost"
+            if where == "catalog":
+                with pytest.raises(UserError, match="cannot be reached"):
+                    remote.catalog()
+            assert time.perf_counter() - started < 6
+            network.set()
+            assert remote.execute(COUNT).rows == [(2,)]
+
+
+def test_a_silent_network_within_a_transaction(dsn, quick):
+    network = threading.Event()
+    network.set()
+    with pooler(socket_of(dsn), network) as port:
+        address = f"postgresql://postgres@127.0.0.1:{port}/shop"
+        with Remote(address, seconds=0.5) as remote, remote.transaction(statements=1) as connection:
+            network.clear()
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("select 1")
+            network.set()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "word"), [("LATIN1", "crème"), ("EUC_JP", "日本"), ("SQL_ASCII", "crème"), ("WIN1251", "чай")]
+)
+def test_a_database_of_any_encoding(dsn, encoding, word, monkeypatch):
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    with psycopg.connect(dsn, autocommit=True, client_encoding="UTF8") as owner:
+        owner.execute(f"create database enc_{encoding} encoding '{encoding}' locale 'C' template template0")
+    address = f"{dsn} dbname=enc_{encoding.lower()}"
+    with psycopg.connect(address, autocommit=True, client_encoding="UTF8") as owner:
+        owner.execute(f"create table \"{word}\" (name text); insert into \"{word}\" values ('{word}'), ('tea')")
+    with Remote(address) as remote:
+        (table,) = remote.catalog(5).schema.tables
+        assert (table.name, table.columns[0].samples) == (word, (word, "tea"))
+        found = remote.execute(f"select name, length(name) > 1 from \"{word}\" where name = '{word}'")
+        assert found.rows == [(word, True)]
+        outside = remote.execute(f"select * from \"{word}\" where name = '☃'")
+        if encoding == "SQL_ASCII":
+            assert outside.rows == []
+        else:
+            assert (outside.error, "has no equivalent in encoding" in outside.message) == ("data", True)
+        assert remote.execute("select 1").rows == [(1,)]
+
+
+def test_bytes_that_are_no_text(dsn):
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute("create database bytes encoding 'SQL_ASCII' locale 'C' template template0")
+    with psycopg.connect(f"{dsn} dbname=bytes client_encoding=SQL_ASCII", autocommit=True) as owner:
+        owner.execute(b"create table t (a text, \"\xe9\" text); insert into t values ('caf\xe9'), ('tea')")
+    with Remote(f"{dsn} dbname=bytes") as remote:
+        catalog = remote.catalog(5)
+        assert [(c.name, c.samples) for c in catalog.schema.tables[0].columns] == [("a", ("tea",))]
+        assert "no UTF-8: 1" in catalog.schema.notes[0]
+        assert remote.execute("select a from t").rows == [("caf�",), ("tea",)]
+
+
+UNREADABLE = """
+create table good (name text); insert into good values ('yes');
+create table policed (name text); insert into policed values ('no');
+create function raises() returns bool language plpgsql stable as $$ begin raise 'not for you'; end $$;
+alter table policed enable row level security; create policy p on policed using (raises());
+create table secret (name text); insert into secret values ('no');
+create extension postgres_fdw;
+create server gone foreign data wrapper postgres_fdw options (host '127.0.0.1', port '{port}', dbname 'x');
+create user mapping for public server gone options (user 'x', password 'y');
+create foreign table away (name text) server gone;
+create foreign table silent (name text) server gone;
+create view fails as select raises() as name;
+create view endless as with recursive t as (select 1 as a union all select a + 1 from t) select a from t;
+create materialized view unfilled as select 'x' as name with no data;
+grant select on good, policed, away, silent, fails, endless, unfilled to reader;
+"""
+
+
+def test_a_table_that_cannot_be_read_is_shown_without_values(dsn):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with psycopg.connect(dsn, autocommit=True) as owner:
+            owner.execute("create database odd")
+        with psycopg.connect(f"{dsn} dbname=odd", autocommit=True) as owner:
+            owner.execute(UNREADABLE.replace("{port}", str(silent.getsockname()[1])))
+        with Remote(f"{dsn} dbname=odd user=reader", seconds=0.5) as remote:
+            schema = remote.catalog(2).schema
+            samples = {table.name: table.columns[0].samples for table in schema.tables}
+            assert samples == {"good": ("yes",)} | dict.fromkeys(
+                ("policed", "away", "silent", "fails", "endless", "unfilled"), ()
+            )
+            (note,) = schema.notes
+            assert note.startswith("no values were read of policed (not for you); away (")
+            assert remote.execute("select * from fails").error in ("refused", "other")
+            assert remote.execute("select count(*) from endless").error == "timeout"
+            assert remote.execute("select * from good").rows == [("yes",)]
+
+
 def test_a_misspelt_hidden_column_is_refused(shop):
     with pytest.raises(UserError, match=r"customers.email"):
         hide(shop.catalog().schema, ["customers.email"])
@@ -205,6 +379,7 @@ ATTACKS = [
     "select * from crosstab('select 1, 2, 3') as t(a int, b int)",
     "select * from ts_stat('select 1')",
     "",
+    "select 1 \0 from customers",
     "not sql at all",
 ]
 

@@ -95,6 +95,7 @@ def connect_server(address: Address) -> psycopg.Connection:
         UserError: the server is not reached, or the role not let in.
     """
     parameters = {"connect_timeout": CONNECT_SECONDS, "application_name": "text2sql", **address.parameters}
+    parameters["client_encoding"] = "UTF8"  # whatever the database's is, PGCLIENTENCODING says, or the DSN
     try:
         # no prepared statements: behind a pooler, the next transaction may be another session's
         return psycopg.connect(**parameters, autocommit=True, prepare_threshold=None)
