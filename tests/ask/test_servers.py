@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.ask.pooler import pooler
 from text2sql.ask.catalog import hide
+from text2sql.ask.dsn import is_dsn, parse_dsn
 from text2sql.ask.servers import Remote
 from text2sql.errors import UserError
 from text2sql.postgres.server import server
@@ -404,12 +405,74 @@ def test_the_transaction_is_read_only_even_where_the_check_is_passed(shop):
 
 
 SECRET = "geheim"
+SHOP = {"user": "me", "password": "pw", "host": "h", "dbname": "shop"}
+#: an address, libpq's parameters, schemas, and what is passed over
+ADDRESSES = [
+    ("postgresql://me:pw@h/shop", SHOP, (), ""),
+    ("postgres://me:pw@h:6543/shop", SHOP | {"port": "6543"}, (), ""),
+    ("POSTGRESQL://me:pw@h/shop", SHOP, (), ""),
+    (" postgresql://me:pw@h/shop\n", SHOP, (), ""),
+    ("postgis://me:pw@h/shop", SHOP, (), ""),
+    ("postgresql+psycopg2://me:pw@h/shop", SHOP, (), ""),
+    ("postgresql+asyncpg://me:pw@h/shop?ssl=verify-full", SHOP | {"sslmode": "verify-full"}, (), ""),
+    ("postgresql://me:p@s:w/o?r%#d@h/shop", SHOP | {"password": "p@s:w/o?r%#d"}, (), ""),
+    ("postgresql://me:p%40s%3Aw%2F%25+%20@h/shop", SHOP | {"password": "p@s:w/%+ "}, (), ""),
+    ("postgresql://me@corp.com:pw@h/shop", SHOP | {"user": "me@corp.com"}, (), ""),
+    ("postgresql://me%40corp.com:pw@h/shop", SHOP | {"user": "me@corp.com"}, (), ""),
+    ("postgresql://h/shop?user=me&password=p@w+%2B", SHOP | {"password": "p@w++"}, (), ""),
+    ("postgresql://h:5432/shop?user=me@h&password=pw", SHOP | {"user": "me@h", "port": "5432"}, (), ""),
+    ("jdbc:postgresql://h:5432/shop?user=me@h&password=p+w&ssl=true&currentSchema=a,b&loginTimeout=3&tcpKeepAlive=true",
+     SHOP | {"user": "me@h", "password": "p w", "port": "5432", "sslmode": "require", "connect_timeout": "3"},
+     ("a", "b"), "tcpKeepAlive"),
+    ("postgresql://me:pw@h/shop?schema=x&connection_limit=5&pgbouncer=true&sslmode=require",
+     SHOP | {"sslmode": "require"}, ("x",), "connection_limit, pgbouncer"),
+    ("postgresql://me:pw@h/shop?sslmode=require&channel_binding=require&options=endpoint%3Dep-1",
+     SHOP | {"sslmode": "require", "channel_binding": "require", "options": "endpoint=ep-1"}, (), ""),
+    ("postgresql://me:pw@a:1,b:2/shop?target_session_attrs=any",
+     SHOP | {"host": "a,b", "port": "1,2", "target_session_attrs": "any"}, (), ""),
+    ("postgresql://me:pw@[::1]:5433/shop", SHOP | {"host": "::1", "port": "5433"}, (), ""),
+    ("postgresql://[::1]:5433/shop?user=me@h&password=pw",
+     SHOP | {"host": "::1", "port": "5433", "user": "me@h"}, (), ""),
+    ("postgresql:///shop?host=/var/run", {"host": "/var/run", "dbname": "shop"}, (), ""),
+    ("postgresql://%2Fvar%2Frun/my%20shop", {"host": "/var/run", "dbname": "my shop"}, (), ""),
+    ("postgresql://", {}, (), ""),
+    ("service=shop", {"service": "shop"}, (), ""),
+    ("postgresql://?service=shop", {"service": "shop"}, (), ""),
+    ("hostaddr=127.0.0.1 dbname=shop", {"hostaddr": "127.0.0.1", "dbname": "shop"}, (), ""),
+    (r"host=h user=me dbname=shop password='p w\'s'", SHOP | {"password": "p w's"}, (), ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dsn", "parameters", "schemas", "passed_over"), ADDRESSES)
+def test_addresses(dsn, parameters, schemas, passed_over):
+    address = parse_dsn(dsn)
+    assert is_dsn(dsn)
+    assert (address.parameters, address.schemas) == (parameters, schemas)
+    assert address.notes == ((f"passed over in the DSN: {passed_over}",) if passed_over else ())
+    assert "pw" not in repr(address)
+
+
+def test_what_the_address_leaves_out_comes_from_the_environment(dsn, tmp_path, monkeypatch):
+    parts = conninfo_to_dict(dsn)
+    (tmp_path / "services").write_text(f"[shop]\nhost={parts['host']}\nport={parts['port']}\nuser=reader\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    with Remote("service=shop dbname=shop") as remote:
+        assert remote.execute("select current_user, current_setting('application_name')").rows == [("reader", "mine")]
+    monkeypatch.setenv("PGHOST", "nowhere.invalid")
+    with pytest.raises(UserError, match=r"nowhere\.invalid:5432 cannot be reached"), Remote("dbname=shop"):
+        pass
+    monkeypatch.setenv("PGHOST", parts["host"])
+    monkeypatch.setenv("PGPORT", str(parts["port"]))
+    monkeypatch.setenv("PGSSLMODE", "wrong")
+    with pytest.raises(UserError, match="invalid sslmode value"), Remote("postgresql://reader@/shop"):
+        pass
 
 
 @pytest.mark.parametrize(
     ("dsn", "said"),
     [
-        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached"),
+        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached: connection failed: "),
         (f"postgresql://me:{SECRET}@nowhere.invalid/shop", "cannot be reached"),
         (f"postgresql://me:{SECRET}@127.0.0.1:9x/shop", "the DSN cannot be read"),
         (f"postgresql://me:p@{SECRET}/?#@127.0.0.1:9/shop", "cannot be reached"),
@@ -417,6 +480,14 @@ SECRET = "geheim"
         (f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached"),
         (f"jdbc:postgresql://127.0.0.1:9/shop?user=me&password={SECRET}", "cannot be reached"),
         (f"postgresql://me:{SECRET}@127.0.0.1:9/shop?schema=public&connection_limit=3", "cannot be reached"),
+        (f"jdbc:postgresql://127.0.0.1:9/shop?user=me@corp&password={SECRET}", "127.0.0.1:9 cannot be reached"),
+        (f"postgresql://127.0.0.1:9/shop?user=me@corp&password={SECRET}", "127.0.0.1:9 cannot be reached"),
+        (f"postgresql://me:{SECRET}@a.invalid,b.invalid/shop", "cannot be reached"),
+        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop?connect_timeout=x", "the DSN cannot be read"),
+        (f"postgresql://me:{SECRET}%zz@127.0.0.1:9/shop", "cannot be reached"),
+        (f"'postgresql://me:{SECRET}@127.0.0.1:9/shop'", "the DSN cannot be read"),
+        (f"psql postgresql://me:{SECRET}@127.0.0.1:9/shop", "the DSN cannot be read"),
+        (f"service=nosuch password={SECRET}", "service nosuch"),
         (f"mysql://me:{SECRET}@127.0.0.1/shop", "only PostgreSQL is reached by --dsn, not mysql"),
         (f"host=127.0.0.1 {SECRET}", "the DSN cannot be read"),
         (f"host=127.0.0.1 passwort={SECRET}", "the DSN cannot be read"),
