@@ -51,12 +51,16 @@ class Limited(Scripted):
 
 
 @contextmanager
-def listening(batcher, places):
-    """The address of a server."""
+def listening(batcher, places, grace=5):
+    """The address of a server; it is told to end with the block, and gives what runs `grace` seconds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(build_app(batcher, places, TOKEN), port=port, log_level="warning"))
+    running = uvicorn.Server(
+        uvicorn.Config(
+            build_app(batcher, places, TOKEN), port=port, log_level="warning", timeout_graceful_shutdown=grace
+        )
+    )
     thread = threading.Thread(target=running.run)
     thread.start()
     while not running.started:
@@ -150,6 +154,20 @@ def test_a_client_that_hangs_up_gives_its_place_away():
     assert sorted(asked) == ["How many in the batch?", "How many instead?", "How many wait 1?"]
     assert 'text2sql_requests_total{path="/v1/chat/completions",status="499"} 1.0' in counts
     assert 'text2sql_requests_total{path="/v1/chat/completions",status="429"} 1.0' in counts
+
+
+@pytest.mark.parametrize(("seconds", "grace", "status"), [(1.0, 20, 200), (8.0, 1, 503)])
+def test_the_end_of_the_server_while_it_answers(caplog, seconds, grace, status):
+    place = Place(parse("CREATE TABLE customers (id int)"), lambda sql: Result(), False)
+    batcher = Batcher(Scripted({}, seconds), OPTIONS)
+    with ThreadPoolExecutor() as pool:
+        with listening(batcher, {"shop": place}, grace) as address:
+            url, body = f"{address}/v1/chat/completions", {"messages": messages(QUESTION)}
+            asked = [pool.submit(HTTP.post, url, json=body, headers=BEARER, timeout=60) for _ in range(2)]
+            time.sleep(0.7)
+        assert [done.result().status_code for done in asked] == [status] * 2
+        assert all(bool(done.result().json().get("error")) == (status != 200) for done in asked)
+    assert "Exception in ASGI application" not in caplog.text
 
 
 def wait_for(condition):

@@ -8,6 +8,7 @@ and milliseconds of each request, no text.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hmac
 import ipaddress
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
@@ -53,6 +54,8 @@ BATCH = 16
 RUNNING = 4
 #: seconds after which a client may try again where too many wait: about a batch
 RETRY_SECONDS = 5
+#: seconds for requests that run when the server is to end, and then for the batch: less than Kubernetes' 30 in all
+GRACE_SECONDS, BATCH_SECONDS = 20, 5
 #: bytes of a request's body
 LARGEST_BODY = 1_000_000
 #: endings of names that no public server has: RFC 6761, RFC 6762, and ICANN's for private use
@@ -153,8 +156,6 @@ class Batcher:
             UserError: too many wait (`Busy`), the question is none, or its schema is too large.
             TimeoutError: the answer took longer than it may.
         """
-        import asyncio
-
         try:
             return await asyncio.wait_for(asyncio.wrap_future(self.submit(question, place)), self.options.timeout)
         except TimeoutError:
@@ -165,7 +166,7 @@ class Batcher:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=BATCH_SECONDS)
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -229,7 +230,7 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         app = build_app(batcher, places, token)
         uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning",
-                    timeout_graceful_shutdown=5)  # fmt: skip
+                    timeout_graceful_shutdown=GRACE_SECONDS)  # fmt: skip
 
 
 def check_address(options: ServeOptions, token: str | None) -> None:
@@ -290,26 +291,29 @@ def watch(app: Starlette, token: str | None) -> None:
             return failure(413, f"more than {LARGEST_BODY:,} bytes")
         return None
 
-    async def watched(request: Request, proceed: Callable[[Request], Any]) -> Response:
-        started = time.perf_counter()
-        try:
-            response = refusal(request) or await proceed(request)
-        except ClientDisconnect:
-            response = failure(499, "the client has hung up")  # nginx's number; nobody gets it, it is counted
-        except Exception as error:
-            log.error("%s while answering", type(error).__name__)  # its message may have values
-            response = failure(500, f"the server failed: {type(error).__name__}", "server_error")
-        path = request.url.path if request.url.path in PATHS else "other"
-        elapsed = time.perf_counter() - started
-        requests.labels(path, response.status_code).inc()
-        seconds.labels(path).observe(elapsed)
-        log.info("%s %d %.0f ms", path, response.status_code, 1000 * elapsed)
-        return response
+    def watched(inner: ASGIApp) -> ASGIApp:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                return await inner(scope, receive, send)
+            started, request = time.perf_counter(), Request(scope, receive)
+            path = request.url.path if request.url.path in PATHS else "other"
+
+            async def counted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    elapsed = time.perf_counter() - started
+                    requests.labels(path, message["status"]).inc()
+                    seconds.labels(path).observe(elapsed)
+                    log.info("%s %d %.0f ms", path, message["status"], 1000 * elapsed)
+                await send(message)
+
+            await (refusal(request) or inner)(scope, receive, counted)
+
+        return call
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
-    app.add_middleware(BaseHTTPMiddleware, dispatch=watched)
+    app.add_middleware(watched)
     app.add_route("/metrics", metrics)
 
 
@@ -341,6 +345,13 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
             return failure(400, str(error))
         except TimeoutError as error:
             return failure(504, str(error), "timeout_error")
+        except ClientDisconnect:
+            return failure(499, "the client has hung up")  # nginx's number; nobody gets it, it is counted
+        except asyncio.CancelledError:  # by uvicorn, whose patience with running requests is at its end
+            return failure(503, "the server ends", "server_error")
+        except Exception as error:
+            log.error("%s while answering", type(error).__name__)  # its message may have values
+            return failure(500, f"the server failed: {type(error).__name__}", "server_error")
         if body.stream:
             return StreamingResponse(chunks(answer, model), media_type="text/event-stream")
         return JSONResponse(completion_of(answer, model))
@@ -364,7 +375,6 @@ async def unless_gone(request: Request, answering: Coroutine[Any, Any, Answer]) 
     Raises:
         ClientDisconnect: it has; `answering` is cancelled.
     """
-    import asyncio
 
     async def hung_up() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -481,8 +491,6 @@ def chunks(answer: Answer, model: str) -> Iterator[str]:
 
 def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
     """The MCP server: tools schema, ask and run."""
-    import asyncio
-
     from mcp.server.fastmcp import FastMCP
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp.types import ToolAnnotations
