@@ -223,7 +223,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 
 def test_without_llama_cpp_nothing_is_asked(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace)
-    monkeypatch.setitem(sys.modules, "cyllama", None)
+    monkeypatch.setitem(sys.modules, "cyllama.llama", None)
     monkeypatch.setattr(export, "write_and_answer", lambda *_: pytest.fail("questions were asked"))
     with pytest.raises(UserError, match=r"pip install cyllama"):
         write_export(Path("models/release"), tmp_path / "new", "Q8_0")
