@@ -42,11 +42,14 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 	@touch $@
 
 # The release where there is one, else the base model without training: 500 MB are downloaded once.
-ask: MODEL = $(if $(wildcard models/release/manifest.json),models/release,qwen2.5-coder-0.5b)
+ask: export MODEL = $(if $(wildcard models/release/manifest.json),models/release,qwen2.5-coder-0.5b)
 ask: QUESTION = What are the names and prices of the products that cost more than 50?
+# Through the environment, unexpanded: neither make nor the shell reads it. Exported itself, make would expand it.
+ask: export ASKED = $(value QUESTION)
+unexport QUESTION
 ask: environment ## an answer without training, on examples/shop.sqlite; then your questions: make ask QUESTION="..."
-	@echo "? $(QUESTION)"
-	@text2sql ask "$(QUESTION)" --sqlite examples/shop.sqlite --model $(MODEL) --candidates 8 --run $$([ -t 0 ] && echo --more)
+	@printf '? %s\n' "$$ASKED"
+	@text2sql ask --sqlite examples/shop.sqlite --model "$$MODEL" --candidates 8 --run $$([ -t 0 ] && echo --more) -- "$$ASKED"
 
 repro: environment ## set up and run the pipeline
 	dvc repro
@@ -78,7 +81,7 @@ lock: environment ## make the lock files again from pyproject.toml
 	.ci/lock
 
 remote: environment ## point this clone at a bucket: make remote BUCKET=gs://NAME/FOLDER, or BUCKET=none
-	@text2sql remote "$(BUCKET)"
+	@text2sql remote "$$BUCKET"
 
 verify: environment ## every file of dvc.lock against its hash: workspace, cache, remote, release
 	@text2sql verify

@@ -1,18 +1,24 @@
-"""A connection pooler as far as a client notices: PgBouncer refuses a connection whose startup packet has `options`."""
+"""A connection pooler as far as a client notices: PgBouncer refuses a connection whose startup packet has `options`.
+
+It stands for a network too that falls silent: nothing is forwarded, and no connection ends.
+"""
 
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ENCRYPTION = (80877103, 80877104)  # requests for SSL and GSSAPI, which come before the startup packet
 
 
-def serve(client: socket.socket, path: str) -> None:
+def serve(client: socket.socket, path: str, open_: threading.Event, change: Callable[[bytes], bytes]) -> None:
     """One connection: its startup, then whatever either side says."""
-    while True:
-        head = client.recv(8, socket.MSG_WAITALL)
+    while open_.wait():
+        try:
+            head = client.recv(8, socket.MSG_WAITALL)
+        except ConnectionResetError:
+            return client.close()
         if len(head) < 8:
             return client.close()
         size, code = struct.unpack("!II", head)
@@ -27,22 +33,38 @@ def serve(client: socket.socket, path: str) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.connect(path)
     server.sendall(startup)
-    threading.Thread(target=forward, args=(server, client), daemon=True).start()
-    return forward(client, server)
+    threading.Thread(target=forward, args=(server, client, open_), daemon=True).start()
+    return forward(client, server, open_, change)
 
 
-def forward(source: socket.socket, target: socket.socket) -> None:
+def forward(
+    source: socket.socket,
+    target: socket.socket,
+    open_: threading.Event,
+    change: Callable[[bytes], bytes] = lambda content: content,
+) -> None:
     try:
         while content := source.recv(65536):
-            target.sendall(content)
+            open_.wait()
+            target.sendall(change(content))
         target.shutdown(socket.SHUT_WR)
     except OSError:
         target.close()
 
 
 @contextmanager
-def pooler(path: str) -> Iterator[int]:
-    """The port of a pooler before the server whose Unix socket is `path`."""
+def pooler(
+    path: str, open_: threading.Event | None = None, change: Callable[[bytes], bytes] = lambda content: content
+) -> Iterator[int]:
+    """The port of a pooler before the server whose Unix socket is `path`.
+
+    Args:
+        open_: while it is not set, nothing is forwarded.
+        change: what the server gets in place of what a client sends.
+    """
+    if open_ is None:
+        open_ = threading.Event()
+        open_.set()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:
@@ -51,7 +73,7 @@ def pooler(path: str) -> Iterator[int]:
                     client, _ = listener.accept()
                 except OSError:
                     return
-                threading.Thread(target=serve, args=(client, path), daemon=True).start()
+                threading.Thread(target=serve, args=(client, path, open_, change), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1]

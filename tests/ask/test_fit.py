@@ -19,7 +19,15 @@ OLD = Target(150004)
 NAMES = Target(relations={"hr_person": ("hr", "person"), "orders": ("sales", "orders")})
 CASES = [
     (OLD, "select any_value(at) from (select * from visits)",
-     "SELECT (ARRAY_AGG(at))[1] FROM (SELECT * FROM visits) AS subquery_1"),
+     "SELECT (ARRAY_AGG(at) FILTER(WHERE NOT at IS NULL))[1] FROM (SELECT * FROM visits) AS subquery_1"),
+    (OLD, "select any_value(distinct day) filter (where at is null or day > now()) from visits",
+     "SELECT (ARRAY_AGG(DISTINCT day) FILTER(WHERE (at IS NULL OR day > CURRENT_TIMESTAMP) AND NOT day IS NULL))[1] "
+     "FROM visits"),
+    (OLD, "select * from (values (1)), lateral (select 2)",
+     "SELECT * FROM (VALUES (1)) AS subquery_1, LATERAL (SELECT 2) AS subquery_2"),
+    (OLD, "select round(extract(epoch from at), 2) from visits", None),
+    (Target(130000), "select round(extract(epoch from at), 2) from visits",
+     "SELECT ROUND(CAST(EXTRACT(EPOCH FROM at) AS DECIMAL), 2) FROM visits"),
     (Target(160000), "select any_value(at) from (select * from visits)", None),
     (NAMES, "select hr_person.id from hr_person join Orders on true",
      "SELECT hr_person.id FROM hr.person AS hr_person JOIN sales.orders ON TRUE"),

@@ -3,15 +3,17 @@
 import asyncio
 import json
 import os
-import queue
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -22,13 +24,15 @@ from typer.testing import CliRunner
 from tests.schemas import parse
 from tests.scripted import Scripted
 from text2sql.ask.place import Place
-from text2sql.ask.serve import Batcher, ServeOptions, build_app, check_address, named_places
+from text2sql.ask.serve import Batcher, Busy, ServeOptions, build_app, check_address, named_places
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "geheim"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+HTTP = httpx.Client()  # each new one would read the certificates again
 QUESTION = "How many customers are there?"
 OPTIONS = ServeOptions({}, "a script", run=True, timeout=5.0, queue=4)
 
@@ -46,6 +50,29 @@ class Limited(Scripted):
         return super().prompt(question, schema, target)
 
 
+@contextmanager
+def listening(batcher, places, grace=5):
+    """The address of a server; it is told to end with the block, and gives what runs `grace` seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = uvicorn.Server(
+        uvicorn.Config(
+            build_app(batcher, places, TOKEN), port=port, log_level="warning", timeout_graceful_shutdown=grace
+        )
+    )
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.should_exit = True
+        thread.join()
+        batcher.close()
+
+
 @pytest.fixture(scope="module")
 def address():
     schema = parse("CREATE TABLE customers (id int PRIMARY KEY, name text)")
@@ -57,18 +84,8 @@ def address():
     large = parse("CREATE TABLE too_large (id int)")
     places |= {"failing": Place(schema, fail, True), "large": Place(large, fail, True)}
     batcher = Batcher(Limited({QUESTION: "select count(*) from customers"}), OPTIONS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(build_app(batcher, places, TOKEN), port=port, log_level="warning"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    running.should_exit = True
-    thread.join()
-    batcher.close()
+    with listening(batcher, places) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +119,83 @@ def test_warnings(client):
     assert f"warning: {warning}" in done.choices[0].message.content
 
 
+def test_a_client_that_hangs_up_gives_its_place_away():
+    """The first question is at the model, two wait: no place is left, until one of their clients hangs up."""
+    asked = []
+
+    class Noting(Scripted):
+        def generate_batch(self, prompts, candidates=1):
+            asked.extend(prompt.question for prompt in prompts)
+            return super().generate_batch(prompts, candidates)
+
+    schema = parse("CREATE TABLE customers (id int)")
+    options = ServeOptions({}, "a script", timeout=50.0, queue=2)
+    batcher = Batcher(Noting({}, seconds=3.0), options)
+    places = {"shop": Place(schema, lambda sql: Result(), False)}
+    with listening(batcher, places) as address, ThreadPoolExecutor() as pool:
+
+        def ask(question):
+            return HTTP.post(
+                f"{address}/v1/chat/completions", json={"messages": messages(question)}, headers=BEARER, timeout=60
+            )
+
+        first = pool.submit(ask, "How many in the batch?")
+        wait_for(lambda: asked)
+        waiting = [open_question(address, f"How many wait {number}?") for number in range(2)]
+        wait_for(lambda: len(batcher._waiting) == 2)
+        full = ask("How many more?")
+        assert (full.status_code, full.headers["retry-after"]) == (429, "5")
+        waiting[0].close()
+        wait_for(lambda: any(w.answer.cancelled() for w in batcher._waiting))
+        last = pool.submit(ask, "How many instead?")
+        assert (first.result().status_code, last.result().status_code) == (200, 200)
+        waiting[1].close()
+        counts = HTTP.get(f"{address}/metrics", headers=BEARER).text
+    assert sorted(asked) == ["How many in the batch?", "How many instead?", "How many wait 1?"]
+    assert 'text2sql_requests_total{path="/v1/chat/completions",status="499"} 1.0' in counts
+    assert 'text2sql_requests_total{path="/v1/chat/completions",status="429"} 1.0' in counts
+
+
+@pytest.mark.parametrize(("seconds", "grace", "status"), [(1.0, 20, 200), (8.0, 1, 503)])
+def test_the_end_of_the_server_while_it_answers(caplog, seconds, grace, status):
+    place = Place(parse("CREATE TABLE customers (id int)"), lambda sql: Result(), False)
+    batcher = Batcher(Scripted({}, seconds), OPTIONS)
+    with ThreadPoolExecutor() as pool:
+        with listening(batcher, {"shop": place}, grace) as address:
+            url, body = f"{address}/v1/chat/completions", {"messages": messages(QUESTION)}
+            asked = [pool.submit(HTTP.post, url, json=body, headers=BEARER, timeout=60) for _ in range(2)]
+            time.sleep(0.7)
+        assert [done.result().status_code for done in asked] == [status] * 2
+        assert all(bool(done.result().json().get("error")) == (status != 200) for done in asked)
+    assert "Exception in ASGI application" not in caplog.text
+
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.01)
+
+
+def open_question(address, question):
+    """A connection on which a question was asked."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    body = json.dumps({"messages": messages(question), "model": "text2sql/shop"})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    return connection
+
+
+def test_slow_queries_of_a_batch_do_not_stand_in_a_row():
+    schema = parse("CREATE TABLE customers (id int)")
+    batcher = Batcher(Scripted({}), ServeOptions({}, "a script", run=True, timeout=2.0))
+    place = Place(schema, lambda sql: time.sleep(1.2) or Result(), True)
+    answers = [batcher.submit(QUESTION, place) for _ in range(13)]
+    ends = [answer.exception() for answer in answers]
+    assert ends[:4] == [None] * 4
+    assert isinstance(ends[-1], TimeoutError), "nobody waits for it any more"
+    batcher.close()
+
+
 def test_a_client_that_hangs_up_stops_nobody_else(address, client):
     port = int(address.rpartition(":")[2])
     body = json.dumps({"messages": messages(QUESTION), "model": "text2sql/shop"})
@@ -110,6 +204,25 @@ def test_a_client_that_hangs_up_stops_nobody_else(address, client):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(sent.encode())
     assert client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION)).choices
+
+
+def chat(**changed):
+    return json.dumps({"messages": messages(QUESTION), "model": "text2sql/shop", **changed}).encode()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"n": 3, "stop": ["a"], "max_tokens": 1, "temperature": 2, "tools": [], "user": "x"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": QUESTION}, {"type": "image_url"}]}]},
+        {"messages": [{"role": "system", "content": None}, *messages("x"), {"role": "assistant"}, *messages(QUESTION)]},
+        {"stream": None},
+    ],
+)
+def test_what_does_not_count_is_passed_over(address, changed):
+    answer = HTTP.post(f"{address}/v1/chat/completions", content=chat(**changed), headers=BEARER)
+    assert answer.json()["text2sql"]["rows"] == [[3]]
+    assert len(answer.json()["choices"]) == 1
 
 
 def test_a_database_that_goes_away_is_an_answer(client):
@@ -134,31 +247,55 @@ def test_a_database_that_goes_away_is_an_answer(client):
         (json.dumps({"messages": messages(QUESTION), "model": "text2sql/large"}).encode(), {}, 400),
         (json.dumps({"messages": messages(QUESTION), "model": "text2sql/failing"}).encode(), {}, 500),
         (b"{}", {"Authorization": "Bearer wrong"}, 401),
+        (b"{}", {"Authorization": f"Basic {TOKEN}"}, 401),
+        (b"{}", {"Authorization": "Bearer"}, 401),
+        (b"{}", {"Authorization": "Bearer ge\u00fc".encode()}, 401),
+        (b"", {}, 400),
+        (b" " * 50_000_000, {}, 413),
+        (chat(messages="x"), {}, 400),
+        (chat(messages=None), {}, 400),
+        (chat(messages=[{"content": QUESTION}]), {}, 400),
+        (chat(messages=[{"role": 5, "content": QUESTION}]), {}, 400),
+        (chat(messages=[{"role": "user"}]), {}, 400),
+        (chat(messages=[{"role": "user", "content": 5}]), {}, 400),
+        (chat(messages=[{"role": "user", "content": [5]}]), {}, 400),
+        (chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]), {}, 400),
+        (chat(messages=[{"role": "system", "content": QUESTION}]), {}, 400),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', {}, 400),
+        (chat(model=5), {}, 400),
+        (chat(model="text2sql/"), {}, 404),
+        (chat(model="x" * 10_000), {}, 404),
+        (chat(stream="maybe"), {}, 400),
     ],
 )
 def test_bad_requests(address, body, headers, status):
-    import httpx
-
     headers = {"Authorization": f"Bearer {TOKEN}", **headers}
-    answer = httpx.post(f"{address}/v1/chat/completions", content=body, headers=headers)
+    answer = HTTP.post(f"{address}/v1/chat/completions", content=body, headers=headers)
     assert answer.status_code == status
+    assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
     assert answer.json()["error"]["message"]
     assert "geheim" not in answer.text
-    assert httpx.get(f"{address}/health").json()["status"] == "ok"
-    assert (
-        "text2sql_requests_total" in httpx.get(f"{address}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
-    )
+    assert HTTP.get(f"{address}/health").json()["status"] == "ok"
+    counted = f'text2sql_requests_total{{path="/v1/chat/completions",status="{status}"}}'
+    assert counted in HTTP.get(f"{address}/metrics", headers={"Authorization": f"bearer {TOKEN}"}).text
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/v1/chat/completions", 405), ("POST", "/v1/models", 405), ("GET", "/v2", 404)],
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("HEAD", "/v1/chat/completions", 405, "POST"),
+        ("POST", "/v1/models", 405, "GET, HEAD"),
+        ("DELETE", "/metrics", 405, "GET, HEAD"),
+        ("GET", "/v2", 404, ""),
+        ("HEAD", "/v2", 404, ""),
+    ],
 )
-def test_no_such_address(address, method, path, status):
-    import httpx
-
-    answer = httpx.request(method, f"{address}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
-    assert (answer.status_code, bool(answer.json()["error"]["message"])) == (status, True)
+def test_no_such_address(address, method, path, status, allowed):
+    answer = HTTP.request(method, f"{address}{path}", headers=BEARER)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert ", ".join(sorted(answer.headers.get("allow", "").split(", "))) == allowed
+    assert method == "HEAD" or answer.json()["error"]["message"]
 
 
 def test_mcp(address):
@@ -215,13 +352,11 @@ def test_without_a_token_only_this_machine_s_names_are_answered(host, status, pa
 
 @pytest.mark.parametrize("path", ["/mcp", "/v1/chat/completions"])
 def test_with_a_token_a_server_may_have_any_name(address, path):
-    import httpx
-
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     body |= {"model": "text2sql/shop", "messages": messages(QUESTION)}
     headers = {"Authorization": f"Bearer {TOKEN}", "Host": "sql.example.org", "Accept": "application/json"}
-    assert httpx.post(f"{address}{path}", json=body, headers=headers).status_code == 200
+    assert HTTP.post(f"{address}{path}", json=body, headers=headers).status_code == 200
 
 
 #: `text2sql serve` on the example's database
@@ -283,7 +418,7 @@ def test_mcp_on_the_standard_streams():
 def test_the_queue_has_an_end():
     batcher = Batcher(Scripted({}, seconds=0.5), ServeOptions({}, "a script", queue=2))
     place = Place(parse("CREATE TABLE a (x int)"), lambda sql: Result(), False)
-    with pytest.raises(queue.Full):
+    with pytest.raises(Busy):
         [batcher.submit(QUESTION, place) for _ in range(20)]
     batcher.close()
 

@@ -1,6 +1,9 @@
 """A user's own server: its schema as the catalog has it, queries that only read, and no password in any message."""
 
+import socket
 import subprocess
+import threading
+import time
 
 import psycopg
 import pytest
@@ -8,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.ask.pooler import pooler
 from text2sql.ask.catalog import hide
+from text2sql.ask.dsn import is_dsn, parse_dsn
 from text2sql.ask.servers import Remote
 from text2sql.errors import UserError
 from text2sql.postgres.server import server
@@ -108,6 +112,177 @@ def test_through_a_pooler_that_refuses_options(dsn):
             assert remote.execute("select count(*) from generate_series(1, 10000000000)").error == "timeout"
 
 
+def socket_of(dsn):
+    address = conninfo_to_dict(dsn)
+    return f"{address['host']}/.s.PGSQL.{address['port']}"
+
+
+COUNT = "select count(*) from customers"
+
+
+def test_a_connection_that_ended_while_idle_is_opened_again(dsn):
+    with psycopg.connect(dsn, autocommit=True) as owner, Remote(dsn) as remote:
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'text2sql'")
+        assert remote.execute(COUNT).rows == [(2,)]
+        owner.execute("create role hasty login superuser; alter role hasty set idle_session_timeout = 100")
+    with Remote(f"{dsn} user=hasty") as remote:
+        time.sleep(0.5)
+        assert remote.execute(COUNT).rows == [(2,)]
+        time.sleep(0.5)
+        assert "customers" in {table.name for table in remote.catalog(1).schema.tables}
+
+
+def test_a_server_that_is_away_and_comes_back():
+    with server() as running, Remote(running.dsn()) as remote:
+        control = [running.binaries / "pg_ctl", "-D", running.root / "data", "-s", "-w", "-m", "fast"]
+        as_owner = {"user": running.root.stat().st_uid, "group": running.root.stat().st_gid, "cwd": "/"}
+        subprocess.run([*control, "stop"], check=True, **as_owner)
+        result = remote.execute("select 1")
+        assert (result.error, "cannot be reached" in result.message) == ("lost", True)
+        subprocess.run([*control, "-l", "/dev/null", "start"], check=True, **as_owner)
+        assert remote.execute("select 1").rows == [(1,)]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("text2sql.ask.servers.CONNECT_SECONDS", 1.5)
+    monkeypatch.setattr("text2sql.ask.dsn.CONNECT_SECONDS", 2)  # psycopg's least
+    monkeypatch.setattr("text2sql.ask.servers.CANCEL_SECONDS", 0.5)
+
+
+def test_a_query_ends_in_time_where_the_server_has_no_limit(dsn, quick):
+    def without_limit(sent):
+        return sent.replace(b"statement_timeout = 500", b"statement_timeout = 000")
+
+    with pooler(socket_of(dsn), change=without_limit) as port:
+        with Remote(f"postgresql://postgres@127.0.0.1:{port}/shop", seconds=0.5) as remote:
+            started = time.perf_counter()
+            assert remote.execute("select count(*) from generate_series(1, 10000000000)").error == "timeout"
+            assert time.perf_counter() - started < 4
+            assert remote.execute(COUNT).rows == [(2,)]
+        with psycopg.connect(dsn) as connection:
+            running = "select count(*) from pg_stat_activity where query ~ 'generate_series' and state = 'active'"
+            assert connection.execute(running).fetchone() == (1,), "this one alone: the other was cancelled"
+
+
+@pytest.mark.parametrize("where", ["connect", "catalog", "idle", "rows"])
+def test_a_silent_network_is_waited_for_in_vain_no_longer_than_the_limit(dsn, quick, where):
+    network = threading.Event()
+    network.set()
+
+    def silent_at(sent):
+        if where == "rows" and b"generate_series" in sent and b"\0E\0" in sent:  # the query is executed
+            network.clear()
+        return sent
+
+    with pooler(socket_of(dsn), network, silent_at) as port:
+        remote = Remote(f"postgresql://postgres@127.0.0.1:{port}/shop", seconds=0.5)
+        if where == "connect":
+            network.clear()
+            with pytest.raises(UserError, match="cannot be reached: connection timeout"), remote:
+                pass
+            return
+        with remote:
+            started = time.perf_counter()
+            if where == "rows":
+                result = remote.execute("select count(*) from generate_series(1, 1000)")
+                assert result.error == "timeout"
+            else:
+                network.clear()
+            if where == "idle":
+                assert remote.execute(COUNT).error == "lost"
+            if where == "catalog":
+                with pytest.raises(UserError, match="cannot be reached"):
+                    remote.catalog()
+            assert time.perf_counter() - started < 6
+            network.set()
+            assert remote.execute(COUNT).rows == [(2,)]
+
+
+def test_a_silent_network_within_a_transaction(dsn, quick):
+    network = threading.Event()
+    network.set()
+    with pooler(socket_of(dsn), network) as port:
+        address = f"postgresql://postgres@127.0.0.1:{port}/shop"
+        with Remote(address, seconds=0.5) as remote, remote.transaction(statements=1) as connection:
+            network.clear()
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("select 1")
+            network.set()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "word"), [("LATIN1", "crème"), ("EUC_JP", "日本"), ("SQL_ASCII", "crème"), ("WIN1251", "чай")]
+)
+def test_a_database_of_any_encoding(dsn, encoding, word, monkeypatch):
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    with psycopg.connect(dsn, autocommit=True, client_encoding="UTF8") as owner:
+        owner.execute(f"create database enc_{encoding} encoding '{encoding}' locale 'C' template template0")
+    address = f"{dsn} dbname=enc_{encoding.lower()}"
+    with psycopg.connect(address, autocommit=True, client_encoding="UTF8") as owner:
+        owner.execute(f"create table \"{word}\" (name text); insert into \"{word}\" values ('{word}'), ('tea')")
+    with Remote(address) as remote:
+        (table,) = remote.catalog(5).schema.tables
+        assert (table.name, table.columns[0].samples) == (word, (word, "tea"))
+        found = remote.execute(f"select name, length(name) > 1 from \"{word}\" where name = '{word}'")
+        assert found.rows == [(word, True)]
+        outside = remote.execute(f"select * from \"{word}\" where name = '☃'")
+        if encoding == "SQL_ASCII":
+            assert outside.rows == []
+        else:
+            assert (outside.error, "has no equivalent in encoding" in outside.message) == ("data", True)
+        assert remote.execute("select 1").rows == [(1,)]
+
+
+def test_bytes_that_are_no_text(dsn):
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute("create database bytes encoding 'SQL_ASCII' locale 'C' template template0")
+    with psycopg.connect(f"{dsn} dbname=bytes client_encoding=SQL_ASCII", autocommit=True) as owner:
+        owner.execute(b"create table t (a text, \"\xe9\" text); insert into t values ('caf\xe9'), ('tea')")
+    with Remote(f"{dsn} dbname=bytes") as remote:
+        catalog = remote.catalog(5)
+        assert [(c.name, c.samples) for c in catalog.schema.tables[0].columns] == [("a", ("tea",))]
+        assert "no UTF-8: 1" in catalog.schema.notes[0]
+        assert remote.execute("select a from t").rows == [("caf�",), ("tea",)]
+
+
+UNREADABLE = """
+create table good (name text); insert into good values ('yes');
+create table policed (name text); insert into policed values ('no');
+create function raises() returns bool language plpgsql stable as $$ begin raise 'not for you'; end $$;
+alter table policed enable row level security; create policy p on policed using (raises());
+create table secret (name text); insert into secret values ('no');
+create extension postgres_fdw;
+create server gone foreign data wrapper postgres_fdw options (host '127.0.0.1', port '{port}', dbname 'x');
+create user mapping for public server gone options (user 'x', password 'y');
+create foreign table away (name text) server gone;
+create foreign table silent (name text) server gone;
+create view fails as select raises() as name;
+create view endless as with recursive t as (select 1 as a union all select a + 1 from t) select a from t;
+create materialized view unfilled as select 'x' as name with no data;
+grant select on good, policed, away, silent, fails, endless, unfilled to reader;
+"""
+
+
+def test_a_table_that_cannot_be_read_is_shown_without_values(dsn):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with psycopg.connect(dsn, autocommit=True) as owner:
+            owner.execute("create database odd")
+        with psycopg.connect(f"{dsn} dbname=odd", autocommit=True) as owner:
+            owner.execute(UNREADABLE.replace("{port}", str(silent.getsockname()[1])))
+        with Remote(f"{dsn} dbname=odd user=reader", seconds=0.5) as remote:
+            schema = remote.catalog(2).schema
+            samples = {table.name: table.columns[0].samples for table in schema.tables}
+            assert samples == {"good": ("yes",)} | dict.fromkeys(
+                ("policed", "away", "silent", "fails", "endless", "unfilled"), ()
+            )
+            (note,) = schema.notes
+            assert note.startswith("no values were read of policed (not for you); away (")
+            assert remote.execute("select * from fails").error in ("refused", "other")
+            assert remote.execute("select count(*) from endless").error == "timeout"
+            assert remote.execute("select * from good").rows == [("yes",)]
+
+
 def test_a_misspelt_hidden_column_is_refused(shop):
     with pytest.raises(UserError, match=r"customers.email"):
         hide(shop.catalog().schema, ["customers.email"])
@@ -205,6 +380,7 @@ ATTACKS = [
     "select * from crosstab('select 1, 2, 3') as t(a int, b int)",
     "select * from ts_stat('select 1')",
     "",
+    "select 1 \0 from customers",
     "not sql at all",
 ]
 
@@ -229,12 +405,74 @@ def test_the_transaction_is_read_only_even_where_the_check_is_passed(shop):
 
 
 SECRET = "geheim"
+SHOP = {"user": "me", "password": "pw", "host": "h", "dbname": "shop"}
+#: an address, libpq's parameters, schemas, and what is passed over
+ADDRESSES = [
+    ("postgresql://me:pw@h/shop", SHOP, (), ""),
+    ("postgres://me:pw@h:6543/shop", SHOP | {"port": "6543"}, (), ""),
+    ("POSTGRESQL://me:pw@h/shop", SHOP, (), ""),
+    (" postgresql://me:pw@h/shop\n", SHOP, (), ""),
+    ("postgis://me:pw@h/shop", SHOP, (), ""),
+    ("postgresql+psycopg2://me:pw@h/shop", SHOP, (), ""),
+    ("postgresql+asyncpg://me:pw@h/shop?ssl=verify-full", SHOP | {"sslmode": "verify-full"}, (), ""),
+    ("postgresql://me:p@s:w/o?r%#d@h/shop", SHOP | {"password": "p@s:w/o?r%#d"}, (), ""),
+    ("postgresql://me:p%40s%3Aw%2F%25+%20@h/shop", SHOP | {"password": "p@s:w/%+ "}, (), ""),
+    ("postgresql://me@corp.com:pw@h/shop", SHOP | {"user": "me@corp.com"}, (), ""),
+    ("postgresql://me%40corp.com:pw@h/shop", SHOP | {"user": "me@corp.com"}, (), ""),
+    ("postgresql://h/shop?user=me&password=p@w+%2B", SHOP | {"password": "p@w++"}, (), ""),
+    ("postgresql://h:5432/shop?user=me@h&password=pw", SHOP | {"user": "me@h", "port": "5432"}, (), ""),
+    ("jdbc:postgresql://h:5432/shop?user=me@h&password=p+w&ssl=true&currentSchema=a,b&loginTimeout=3&tcpKeepAlive=true",
+     SHOP | {"user": "me@h", "password": "p w", "port": "5432", "sslmode": "require", "connect_timeout": "3"},
+     ("a", "b"), "tcpKeepAlive"),
+    ("postgresql://me:pw@h/shop?schema=x&connection_limit=5&pgbouncer=true&sslmode=require",
+     SHOP | {"sslmode": "require"}, ("x",), "connection_limit, pgbouncer"),
+    ("postgresql://me:pw@h/shop?sslmode=require&channel_binding=require&options=endpoint%3Dep-1",
+     SHOP | {"sslmode": "require", "channel_binding": "require", "options": "endpoint=ep-1"}, (), ""),
+    ("postgresql://me:pw@a:1,b:2/shop?target_session_attrs=any",
+     SHOP | {"host": "a,b", "port": "1,2", "target_session_attrs": "any"}, (), ""),
+    ("postgresql://me:pw@[::1]:5433/shop", SHOP | {"host": "::1", "port": "5433"}, (), ""),
+    ("postgresql://[::1]:5433/shop?user=me@h&password=pw",
+     SHOP | {"host": "::1", "port": "5433", "user": "me@h"}, (), ""),
+    ("postgresql:///shop?host=/var/run", {"host": "/var/run", "dbname": "shop"}, (), ""),
+    ("postgresql://%2Fvar%2Frun/my%20shop", {"host": "/var/run", "dbname": "my shop"}, (), ""),
+    ("postgresql://", {}, (), ""),
+    ("service=shop", {"service": "shop"}, (), ""),
+    ("postgresql://?service=shop", {"service": "shop"}, (), ""),
+    ("hostaddr=127.0.0.1 dbname=shop", {"hostaddr": "127.0.0.1", "dbname": "shop"}, (), ""),
+    (r"host=h user=me dbname=shop password='p w\'s'", SHOP | {"password": "p w's"}, (), ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dsn", "parameters", "schemas", "passed_over"), ADDRESSES)
+def test_addresses(dsn, parameters, schemas, passed_over):
+    address = parse_dsn(dsn)
+    assert is_dsn(dsn)
+    assert (address.parameters, address.schemas) == (parameters, schemas)
+    assert address.notes == ((f"passed over in the DSN: {passed_over}",) if passed_over else ())
+    assert "pw" not in repr(address)
+
+
+def test_what_the_address_leaves_out_comes_from_the_environment(dsn, tmp_path, monkeypatch):
+    parts = conninfo_to_dict(dsn)
+    (tmp_path / "services").write_text(f"[shop]\nhost={parts['host']}\nport={parts['port']}\nuser=reader\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    with Remote("service=shop dbname=shop") as remote:
+        assert remote.execute("select current_user, current_setting('application_name')").rows == [("reader", "mine")]
+    monkeypatch.setenv("PGHOST", "nowhere.invalid")
+    with pytest.raises(UserError, match=r"nowhere\.invalid:5432 cannot be reached"), Remote("dbname=shop"):
+        pass
+    monkeypatch.setenv("PGHOST", parts["host"])
+    monkeypatch.setenv("PGPORT", str(parts["port"]))
+    monkeypatch.setenv("PGSSLMODE", "wrong")
+    with pytest.raises(UserError, match="invalid sslmode value"), Remote("postgresql://reader@/shop"):
+        pass
 
 
 @pytest.mark.parametrize(
     ("dsn", "said"),
     [
-        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached"),
+        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached: connection failed: "),
         (f"postgresql://me:{SECRET}@nowhere.invalid/shop", "cannot be reached"),
         (f"postgresql://me:{SECRET}@127.0.0.1:9x/shop", "the DSN cannot be read"),
         (f"postgresql://me:p@{SECRET}/?#@127.0.0.1:9/shop", "cannot be reached"),
@@ -242,6 +480,14 @@ SECRET = "geheim"
         (f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:9/shop", "cannot be reached"),
         (f"jdbc:postgresql://127.0.0.1:9/shop?user=me&password={SECRET}", "cannot be reached"),
         (f"postgresql://me:{SECRET}@127.0.0.1:9/shop?schema=public&connection_limit=3", "cannot be reached"),
+        (f"jdbc:postgresql://127.0.0.1:9/shop?user=me@corp&password={SECRET}", "127.0.0.1:9 cannot be reached"),
+        (f"postgresql://127.0.0.1:9/shop?user=me@corp&password={SECRET}", "127.0.0.1:9 cannot be reached"),
+        (f"postgresql://me:{SECRET}@a.invalid,b.invalid/shop", "cannot be reached"),
+        (f"postgresql://me:{SECRET}@127.0.0.1:9/shop?connect_timeout=x", "the DSN cannot be read"),
+        (f"postgresql://me:{SECRET}%zz@127.0.0.1:9/shop", "cannot be reached"),
+        (f"'postgresql://me:{SECRET}@127.0.0.1:9/shop'", "the DSN cannot be read"),
+        (f"psql postgresql://me:{SECRET}@127.0.0.1:9/shop", "the DSN cannot be read"),
+        (f"service=nosuch password={SECRET}", "service nosuch"),
         (f"mysql://me:{SECRET}@127.0.0.1/shop", "only PostgreSQL is reached by --dsn, not mysql"),
         (f"host=127.0.0.1 {SECRET}", "the DSN cannot be read"),
         (f"host=127.0.0.1 passwort={SECRET}", "the DSN cannot be read"),

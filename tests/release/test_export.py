@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
+import sys
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +19,11 @@ from typer.testing import CliRunner
 from tests.model.test_constraint import ACCEPTED
 from text2sql.cli import app
 from text2sql.errors import UserError
-from text2sql.files import read_json, write_jsonl, write_text
+from text2sql.files import read_json, sha256_tree, write_jsonl, write_text
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.inference import load_for_inference
 from text2sql.model.prompt import FRAMES, PromptOptions, ddl, encode_prompt, render
+from text2sql.release import export
 from text2sql.release.export import GRAMMAR, MERGED, template, verdict, write_and_answer, write_export
 from text2sql.release.gguf_file import QUANTIZATIONS, LlamaCpp, write_gguf
 from text2sql.release.manifest import read_manifest
@@ -165,3 +168,62 @@ def test_bad_input(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("words", [[], ["--merged", "--gguf", "F16"], ["--gguf", "Q9"]])
 def test_one_form_is_chosen(words: list[str]) -> None:
     assert "which form" in str(CliRunner().invoke(app, ["export", *words]).exception)
+
+
+@pytest.mark.parametrize(
+    "place", ["models/release", "models/release/new", "models/export/../release/a/b", "models/base/x"]
+)
+def test_nothing_is_written_into_a_release_or_its_base(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(workspace)
+    before = sha256_tree(workspace / "models")
+    with pytest.raises(UserError, match="give another folder"):
+        write_export(Path("models/release"), Path(place), MERGED)
+    assert sha256_tree(workspace / "models") == before
+
+
+def test_a_link_or_a_file_in_the_way(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is there already"):
+        write_export(Path("models/release"), tmp_path / "dangling", MERGED)
+    with pytest.raises(UserError, match="Not a directory"):
+        write_export(Path("models/release"), tmp_path / "file/new", MERGED)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
+
+
+def test_what_is_interrupted_leaves_nothing(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        assert list(tmp_path.glob(".*.partial/*.safetensors")), "the files are written"
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(workspace)
+    (tmp_path / "earlier").mkdir()
+    monkeypatch.setattr(export, "compare_answers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_export(Path("models/release"), tmp_path / "new", MERGED)
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"(?s)File too large.*room on the disk"):
+            write_export(Path("models/release"), tmp_path / "new", MERGED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_llama_cpp_nothing_is_asked(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    monkeypatch.setitem(sys.modules, "cyllama.llama", None)
+    monkeypatch.setattr(export, "write_and_answer", lambda *_: pytest.fail("questions were asked"))
+    with pytest.raises(UserError, match=r"pip install cyllama"):
+        write_export(Path("models/release"), tmp_path / "new", "Q8_0")

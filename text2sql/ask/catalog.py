@@ -32,6 +32,8 @@ Relations = Mapping[str, tuple[str, str]]
 #: the queries by name, and `shown_types`
 _SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
+#: stands for bytes that are no UTF-8, which a database of encoding SQL_ASCII may hold
+NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 #: a CHECK that lists texts, as PostgreSQL writes `x IN ('a', 'b')` back
 _LIST = re.compile(r"CHECK \(\(+[^()=]+(?:\)::text)? = ANY \(+ARRAY\[(.*)\](?:\)::text\[\])?\)+( NOT VALID)?")
 _TEXT = re.compile(r"'((?:[^']|'')*)'")
@@ -64,7 +66,8 @@ def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[s
     Raises:
         UserError: the role sees no table.
     """
-    columns = connection.execute(_SQL["columns"], {"schemas": list(schemas) or None}).fetchall()
+    rows = connection.execute(_SQL["columns"], {"schemas": list(schemas) or None}).fetchall()
+    columns = [row for row in rows if NO_TEXT not in f"{row[1]}{row[2]}{row[5]}"]
     if not columns:
         others = [row[0] for row in connection.execute(_SQL["schemas_with_tables"])]
         where = f"there are tables in: {', '.join(others)}; " if others else ""
@@ -72,6 +75,9 @@ def read_catalog(connection: psycopg.Connection, db_id: str, schemas: Sequence[s
         raise UserError("the database shows no table to this role", remedy)
     choices = {(oid, name): allowed_values(check) for oid, name, check in connection.execute(_SQL["checks"])}
     schema, relations = _schema_of(db_id, columns, connection.execute(_SQL["keys"]).fetchall(), choices)
+    if unnamed := len(rows) - len(columns):
+        note = f"columns left out whose names, or whose tables' names, are no UTF-8: {unnamed}"
+        schema = dataclasses.replace(schema, notes=(*schema.notes, note))
     return Catalog(schema, Target(connection.info.server_version, relations))
 
 

@@ -19,6 +19,8 @@ from text2sql.sql import parse_one, shallow, table_names, written_name
 
 #: from this version on, a subquery in FROM needs no alias, and there is any_value()
 VERSION_16 = 160000
+#: from this version on, EXTRACT is numeric; of double precision, there is no round() to some places
+VERSION_14 = 140000
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 #: schema (or None) and name of a table
 TableName = tuple[str | None, str]
@@ -38,6 +40,9 @@ def fit_query(sql: str, schema: Schema, target: Target) -> tuple[str, list[str]]
         notes.extend(_include_last_days(tree, schema))
         if target.version is not None and target.version < VERSION_16:
             _write_for_15(tree)
+        if target.version is not None and target.version < VERSION_14:
+            for call in list(tree.find_all(exp.Extract)):
+                call.replace(exp.cast(call.copy(), exp.DataType.Type.DECIMAL))
         _rename_tables(tree, {(None, shown): name for shown, name in target.relations.items()})
 
     return _rewritten(sql, fit), notes
@@ -82,18 +87,25 @@ def _identifier(name: str) -> exp.Identifier:
 
 
 def _write_for_15(tree: exp.Expression) -> None:
-    """Aliases for subqueries in FROM, and no any_value()."""
+    """Aliases for subqueries and VALUES in FROM, and no any_value()."""
     aliases = {alias.name for alias in tree.find_all(exp.TableAlias)}
     number = 0
-    for subquery in list(tree.find_all(exp.Subquery)):
-        if isinstance(subquery.parent, exp.From | exp.Join) and not subquery.alias:
+    for subquery in list(tree.find_all(exp.Subquery, exp.Values)):
+        if isinstance(subquery.parent, exp.From | exp.Join | exp.Lateral) and not subquery.alias:
             number += 1
             while f"subquery_{number}" in aliases:
                 number += 1
             subquery.set("alias", exp.TableAlias(this=exp.to_identifier(f"subquery_{number}")))
     for call in list(tree.find_all(exp.AnyValue)):
-        values = exp.func("array_agg", call.this.copy())
-        call.replace(exp.Bracket(this=exp.Paren(this=values), expressions=[exp.Literal.number(0)], offset=0))
+        value = call.this
+        while isinstance(value, exp.Distinct | exp.Order):
+            value = value.expressions[0] if isinstance(value, exp.Distinct) else value.this
+        counts: exp.Expression = value.copy().is_(exp.null()).not_()  # as any_value() takes no NULL where it may
+        whole: exp.Expression = call
+        if isinstance(call.parent, exp.Filter):
+            whole, counts = call.parent, exp.and_(call.parent.expression.this.copy(), counts)
+        values = exp.Filter(this=exp.func("array_agg", call.this.copy()), expression=exp.Where(this=counts))
+        whole.replace(exp.Bracket(this=exp.Paren(this=values), expressions=[exp.Literal.number(0)], offset=0))
 
 
 def _include_last_days(tree: exp.Expression, schema: Schema) -> list[str]:

@@ -1,19 +1,20 @@
 """`text2sql serve`: answers for other programs, from one process that keeps the model loaded.
 
 Questions that arrive together are answered in one batch. They wait in a queue of limited length (429 when it is full)
-and for a limited time (504). The server listens on loopback; beyond it only with a bearer token, which is taken from
-the environment so that no process list shows it. The log has path, status and milliseconds of each request, no text.
+and for a limited time (504); a client that hangs up gives its place away. The server listens on loopback; beyond it
+only with a bearer token, which is taken from the environment so that no process list shows it. The log has path, status
+and milliseconds of each request, no text.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hmac
 import ipaddress
 import json
 import logging
 import os
-import queue
 import re
 import signal
 import socket
@@ -21,8 +22,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place
@@ -43,10 +44,18 @@ from text2sql.postgres.compare import Result
 if TYPE_CHECKING:
     from mcp.server.fastmcp import FastMCP
 
+    from text2sql.model.generation import Generation
+
 TOKEN = "TEXT2SQL_TOKEN"
 PREFIX = "text2sql/"
 #: questions that are answered in one batch at most
 BATCH = 16
+#: of a batch's queries, those that run at the same time
+RUNNING = 4
+#: seconds after which a client may try again where too many wait: about a batch
+RETRY_SECONDS = 5
+#: seconds for requests that run when the server is to end, and then for the batch: less than Kubernetes' 30 in all
+GRACE_SECONDS, BATCH_SECONDS = 20, 5
 #: bytes of a request's body
 LARGEST_BODY = 1_000_000
 #: endings of names that no public server has: RFC 6761, RFC 6762, and ICANN's for private use
@@ -60,7 +69,7 @@ log = logging.getLogger("text2sql.serve")
 class ServeOptions:
     """The options of `text2sql serve`; `places` by the name after `text2sql/`."""
 
-    places: Mapping[str, tuple[str, PlaceType]]
+    places: Mapping[str, tuple[str, PlaceType]] = dataclasses.field(repr=False)  # a DSN may have a password
     model: str
     run: bool = False
     host: str = "127.0.0.1"
@@ -110,12 +119,18 @@ def reported_to(questions: Iterable[Waiting]) -> Iterator[None]:
             waiting.answer.set_exception(error)
 
 
+class Busy(UserError):
+    """Too many questions wait."""
+
+
 class Batcher:
     """Answers questions of several threads by one thread at the model, all that wait in one batch."""
 
     def __init__(self, engine: Engine, options: ServeOptions) -> None:
         self.engine, self.options = engine, options
-        self._queue: queue.Queue[Waiting | None] = queue.Queue(options.queue)
+        self._waiting: list[Waiting] = []
+        self._closed = False
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
@@ -123,38 +138,46 @@ class Batcher:
         """The answer to come.
 
         Raises:
-            queue.Full: too many wait.
+            Busy: too many wait, beside those whose clients have hung up or waited too long.
         """
         waiting = Waiting(question, place)
-        self._queue.put_nowait(waiting)
+        with self._changed:
+            self._waiting = [w for w in self._waiting if not w.answer.cancelled()]
+            if len(self._waiting) >= self.options.queue:
+                raise Busy("too many questions wait", "try again")
+            self._waiting.append(waiting)
+            self._changed.notify()
         return waiting.answer
 
     async def answer(self, question: str, place: Place) -> Answer:
-        """The answer, in time.
+        """The answer, in time; if it is not waited for any more, the question leaves the queue.
 
         Raises:
-            queue.Full: too many wait.
-            UserError: the question is none, or its schema is too large.
-            TimeoutError: the answer took longer than it may; the question leaves the queue.
+            UserError: too many wait (`Busy`), the question is none, or its schema is too large.
+            TimeoutError: the answer took longer than it may.
         """
-        import asyncio
-
-        return await asyncio.wait_for(asyncio.wrap_future(self.submit(question, place)), self.options.timeout)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self.submit(question, place)), self.options.timeout)
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {self.options.timeout:.0f} s") from None
 
     def close(self) -> None:
-        """End the thread, after the batch that it answers."""
-        self._queue.put(None)
-        self._thread.join(timeout=10)
+        """End the thread, after the batch that it answers; questions behind it are not answered any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout=BATCH_SECONDS)
 
     def _work(self) -> None:
-        ended = False
-        while not ended:
-            batch = [self._queue.get()]
-            while len(batch) < BATCH and not self._queue.empty():
-                batch.append(self._queue.get())
-            ended = None in batch
-            # a client that has hung up or waited too long has cancelled its question
-            self._answer([w for w in batch if w is not None and w.answer.set_running_or_notify_cancel()])
+        while batch := self._next_batch():
+            self._answer([waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()])
+
+    def _next_batch(self) -> list[Waiting]:
+        """The first questions, once there are any; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            return [] if self._closed else batch
 
     def _answer(self, batch: Iterable[Waiting]) -> None:
         """Answer a batch; an error of one question is told to its client alone."""
@@ -165,13 +188,17 @@ class Batcher:
                 prompts.append((waiting, prompt))
         if not prompts:
             return
-        with reported_to([waiting for waiting, _ in prompts]):
-            generations = self.engine.generate_batch([prompt for _, prompt in prompts])
-            for (waiting, prompt), written in zip(prompts, generations, strict=True):
-                execute = waiting.place.execute if self.options.run else None
-                with reported_to([waiting]):
-                    answer = self.engine.finish(prompt, written, waiting.started, execute, self.options.run)
-                    waiting.answer.set_result(answer)
+        with reported_to([waiting for waiting, _ in prompts]), ThreadPoolExecutor(RUNNING) as pool:
+            pool.map(self._finish, prompts, self.engine.generate_batch([prompt for _, prompt in prompts]))
+
+    def _finish(self, asked: tuple[Waiting, AskedPrompt], written: Sequence[Generation]) -> None:
+        waiting, prompt = asked
+        execute = waiting.place.execute if self.options.run else None
+        with reported_to([waiting]):
+            if time.perf_counter() - waiting.started > self.options.timeout:
+                raise TimeoutError  # behind queries that took too long: its client has been told
+            answer = self.engine.finish(prompt, written, waiting.started, execute, self.options.run)
+            waiting.answer.set_result(answer)
 
 
 def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
@@ -203,7 +230,7 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         app = build_app(batcher, places, token)
         uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning",
-                    timeout_graceful_shutdown=5)  # fmt: skip
+                    timeout_graceful_shutdown=GRACE_SECONDS)  # fmt: skip
 
 
 def check_address(options: ServeOptions, token: str | None) -> None:
@@ -237,9 +264,11 @@ def is_local(host: str) -> bool:
     return is_loopback(name.removeprefix("[").removesuffix("]")) or name.endswith(LOCAL_ENDINGS)
 
 
-def failure(status: int, message: str, type_: str = "invalid_request_error") -> JSONResponse:
+def failure(
+    status: int, message: str, type_: str = "invalid_request_error", headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """An error as OpenAI's API words it."""
-    return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status)
+    return JSONResponse({"error": {"message": message, "type": type_, "code": None}}, status, headers)
 
 
 def watch(app: Starlette, token: str | None) -> None:
@@ -249,9 +278,11 @@ def watch(app: Starlette, token: str | None) -> None:
     seconds = Histogram("text2sql_request_seconds", "Seconds to the answer", ["path"], registry=registry)
 
     def refusal(request: Request) -> Response | None:
-        given, expected = request.headers.get("authorization", ""), f"Bearer {token}"
-        if token and request.url.path != "/health" and not hmac.compare_digest(given.encode(), expected.encode()):
-            return failure(401, "the bearer token is missing or wrong", "authentication_error")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        is_known = scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), str(token).encode())
+        if token and request.url.path != "/health" and not is_known:
+            remedy = {"WWW-Authenticate": "Bearer"}
+            return failure(401, "the bearer token is missing or wrong", "authentication_error", remedy)
         if not token and not is_local(request.headers.get("host", "")):
             return failure(421, f"the name of this server is localhost; for others set {TOKEN}")
         if request.method == "POST" and "content-length" not in request.headers:
@@ -260,20 +291,29 @@ def watch(app: Starlette, token: str | None) -> None:
             return failure(413, f"more than {LARGEST_BODY:,} bytes")
         return None
 
-    async def watched(request: Request, proceed: Callable[[Request], Any]) -> Response:
-        started = time.perf_counter()
-        response = refusal(request) or await proceed(request)
-        path = request.url.path if request.url.path in PATHS else "other"
-        elapsed = time.perf_counter() - started
-        requests.labels(path, response.status_code).inc()
-        seconds.labels(path).observe(elapsed)
-        log.info("%s %d %.0f ms", path, response.status_code, 1000 * elapsed)
-        return response
+    def watched(inner: ASGIApp) -> ASGIApp:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                return await inner(scope, receive, send)
+            started, request = time.perf_counter(), Request(scope, receive)
+            path = request.url.path if request.url.path in PATHS else "other"
+
+            async def counted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    elapsed = time.perf_counter() - started
+                    requests.labels(path, message["status"]).inc()
+                    seconds.labels(path).observe(elapsed)
+                    log.info("%s %d %.0f ms", path, message["status"], 1000 * elapsed)
+                await send(message)
+
+            await (refusal(request) or inner)(scope, receive, counted)
+
+        return call
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
-    app.add_middleware(BaseHTTPMiddleware, dispatch=watched)
+    app.add_middleware(watched)
     app.add_route("/metrics", metrics)
 
 
@@ -295,16 +335,20 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
             if place is None and (len(places) > 1 or model not in ("", "text2sql")):
                 return failure(404, f"there is no model {model}: see /v1/models")
             place = place or next(iter(places.values()))
-            answer = await batcher.answer(question, place)
+            answer = await unless_gone(request, batcher.answer(question, place))
         except ValidationError as error:
             first = error.errors()[0]
             return failure(400, f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}")
+        except Busy as error:
+            return failure(429, str(error), "rate_limit_error", {"Retry-After": str(RETRY_SECONDS)})
         except UserError as error:
             return failure(400, str(error))
-        except queue.Full:
-            return failure(429, "too many questions wait: try again", "rate_limit_error")
-        except TimeoutError:
-            return failure(504, f"no answer within {batcher.options.timeout:.0f} s", "timeout_error")
+        except TimeoutError as error:
+            return failure(504, str(error), "timeout_error")
+        except ClientDisconnect:
+            return failure(499, "the client has hung up")  # nginx's number; nobody gets it, it is counted
+        except asyncio.CancelledError:  # by uvicorn, whose patience with running requests is at its end
+            return failure(503, "the server ends", "server_error")
         except Exception as error:
             log.error("%s while answering", type(error).__name__)  # its message may have values
             return failure(500, f"the server failed: {type(error).__name__}", "server_error")
@@ -314,7 +358,7 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return failure(error.status_code, error.detail)
+        return failure(error.status_code, error.detail, headers=error.headers)
 
     app = build_mcp(batcher, places).streamable_http_app()  # it answers at /mcp
     app.add_exception_handler(HTTPException, refused)
@@ -323,6 +367,28 @@ def build_app(batcher: Batcher, places: Mapping[str, Place], token: str | None) 
     app.add_route("/v1/chat/completions", complete, methods=["POST"])
     watch(app, token)
     return app
+
+
+async def unless_gone(request: Request, answering: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer, unless the client hangs up before there is one.
+
+    Raises:
+        ClientDisconnect: it has; `answering` is cancelled.
+    """
+
+    async def hung_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, gone = asyncio.create_task(answering), asyncio.create_task(hung_up())
+    try:
+        await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
 
 
 PATHS = {"/v1/chat/completions", "/v1/models", "/health", "/metrics", "/mcp"}
@@ -425,8 +491,6 @@ def chunks(answer: Answer, model: str) -> Iterator[str]:
 
 def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
     """The MCP server: tools schema, ask and run."""
-    import asyncio
-
     from mcp.server.fastmcp import FastMCP
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp.types import ToolAnnotations
@@ -452,10 +516,7 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
     @protocol.tool(annotations=reading)
     async def ask(question: str, database: str = "") -> str:
         """Write the PostgreSQL query that answers a question in English."""
-        try:
-            answer = await batcher.answer(question, place_of(database))
-        except queue.Full:
-            raise UserError("too many questions wait", "try again") from None
+        answer = await batcher.answer(question, place_of(database))
         return json.dumps(answer.to_dict(), ensure_ascii=False)
 
     @protocol.tool(annotations=reading)

@@ -24,22 +24,27 @@ import array
 import dataclasses
 import fcntl
 import itertools
+import os
 import re
+import socket
 import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import yaml
 from psycopg import pq
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.errors import error_from_result
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGresult
 
-from text2sql.ask.catalog import Catalog, Relations, hide, read_catalog, relation
-from text2sql.ask.dsn import connect_server, parse_dsn
+from text2sql.ask.catalog import NO_TEXT, Catalog, Relations, hide, read_catalog, relation
+from text2sql.ask.dsn import CONNECT_SECONDS, connect_server, parse_dsn
+from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import ALLOWED, Limits, _failure, _Session
 from text2sql.schema import OTHER_SAMPLES, Table, kind_of, quote
@@ -49,8 +54,14 @@ INDIRECT = "^(query|cursor|table|schema|database)_to_xml|^ts_stat$|^ts_rewrite$"
 #: rows read for the sample values of a column, and characters kept of a value
 SAMPLED_ROWS = 1000
 SAMPLE_CHARACTERS = 200
+#: seconds for the values of all tables: a foreign table may wait for its server
+SAMPLING_SECONDS = 60
 #: seconds that the network may take, beyond those that the sandbox gives its own server
 NETWORK_SECONDS = 0.6
+#: seconds to tell the server that a query is to end
+CANCEL_SECONDS = 2.0
+#: tables without values that a note names
+SHOWN_TABLES = 5
 #: largest result, in bytes
 MAX_BYTES = 64 * 2**20
 
@@ -94,26 +105,46 @@ class Remote:
     def _connect(self) -> psycopg.Connection:
         self._connection = connect_server(self._address)
         self._connection.add_notice_handler(lambda notice: self._trees.append(notice.message_detail or ""))
+        self._connection.adapters.register_loader("text", AnyText)
         return self._connection
 
     @contextmanager
-    def transaction(self) -> Iterator[psycopg.Connection]:
+    def transaction(self, statements: int = 60) -> Iterator[psycopg.Connection]:
         """A read-only transaction that is rolled back in the end; a lost connection is opened again before.
 
-        Settings are those of the transaction: behind a pooler, the next one may be on another session.
+        Args:
+            statements: the connection is ended when the time for so many is over, whatever server and network do.
+
+        Raises:
+            UserError: the connection was lost and cannot be opened again.
+            psycopg.OperationalError: it is lost.
         """
         with self._lock:
-            connection = self._connection
-            if connection is None or connection.closed:
-                connection = self._connect()
-            try:
-                connection.execute("begin transaction read only")
-                connection.execute(f"set local statement_timeout = {int(1000 * self._seconds)}".encode())
-                connection.execute("set local idle_in_transaction_session_timeout = 60000")
-                yield connection
-            finally:
-                if not connection.closed:
-                    connection.pgconn.exec_(b"rollback")  # also drops what a refused query has left to read
+            connection = self._begin()
+            with ended_after(statements * self._seconds + CONNECT_SECONDS, connection):
+                try:
+                    yield connection
+                finally:
+                    if not connection.closed:
+                        connection.pgconn.exec_(b"rollback")  # also drops what a refused query has left to read
+
+    def _begin(self) -> psycopg.Connection:
+        """Begin a transaction, on a new connection where server, pooler or firewall have ended the one that idled."""
+        if self._connection is not None:
+            with suppress(psycopg.OperationalError):
+                return self._begun(self._connection)
+            self._connection.close()
+        return self._begun(self._connect())
+
+    def _begun(self, connection: psycopg.Connection) -> psycopg.Connection:
+        """Settings are those of the transaction: behind a pooler, the next one may be on another session."""
+        begin = f"""begin transaction read only; set local statement_timeout = {int(1000 * self._seconds)};
+                    set local idle_in_transaction_session_timeout = 60000;"""
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+            begin += "set local client_encoding = sql_ascii"  # else what is no UTF-8 is an error
+        with ended_after(CONNECT_SECONDS, connection):
+            connection.execute(begin.encode())
+        return connection
 
     def catalog(self, samples: int = 0, hidden: Sequence[str] = ()) -> Catalog:
         """Tables and views that the role may read, with their keys; those of all schemas, or those the DSN names.
@@ -126,61 +157,86 @@ class Remote:
             hidden: `table.column` or `table`: neither name nor values of these leave the server.
 
         Raises:
-            UserError: there is no such table, or a hidden one does not exist.
+            UserError: there is no such table, a hidden one does not exist, or the catalog cannot be read.
         """
-        with self.transaction() as connection:
-            schemas = self._address.schemas
-            if not schemas and "search_path" in str(self._address.parameters.get("options")):
-                path = connection.execute("select unnest(current_schemas(false))::text").fetchall()
-                schemas = tuple(row[0] for row in path) or ("",)  # a path of no schema shows no table
-            catalog = read_catalog(connection, connection.info.dbname, schemas)
-            superuser, owner = connection.execute(_SQL["role"]).fetchone() or (False, False)
+        try:
+            with self.transaction() as connection:
+                schemas = self._address.schemas
+                if not schemas and "search_path" in connection.info.options:
+                    path = connection.execute("select unnest(current_schemas(false))::text").fetchall()
+                    schemas = tuple(row[0] for row in path) or ("",)  # a path of no schema shows no table
+                catalog = read_catalog(connection, connection.info.dbname, schemas)
+                superuser, owner = connection.execute(_SQL["role"]).fetchone() or (False, False)
+        except psycopg.Error as error:
+            what = f"the catalog of {self._address.place} cannot be read: {first_line(error)}"
+            raise UserError(what, "check that it is PostgreSQL, and try again") from None
         notes = list(self._address.notes)
         if superuser or owner:
             rank = "is a superuser" if superuser else "owns tables"
             notes.append(f"this role {rank}: a role that may only SELECT is safer (docs/USAGE.md)")
-        schema, target = hide(catalog.schema, hidden), catalog.target
-        if samples:
-            sampled = [self._with_samples(table, samples, target.relations) for table in schema.tables]
-            schema = dataclasses.replace(schema, tables=tuple(table for table, _ in sampled))
-            target = dataclasses.replace(target, read=frozenset(t.name for t, is_whole in sampled if is_whole))
-        return Catalog(dataclasses.replace(schema, notes=(*schema.notes, *notes)), target)
+        schema = hide(catalog.schema, hidden)
+        catalog = Catalog(dataclasses.replace(schema, notes=(*schema.notes, *notes)), catalog.target)
+        return self._with_samples(catalog, samples) if samples else catalog
 
-    def _with_samples(self, table: Table, wanted: int, relations: Relations) -> tuple[Table, bool]:
+    def _with_samples(self, catalog: Catalog, wanted: int) -> Catalog:
+        """`catalog` with values of its tables; a note names those that cannot be read."""
+        schema, target = catalog.schema, catalog.target
+        until = time.monotonic() + SAMPLING_SECONDS
+        tables, whole, unread = [], set(), []
+        for table in schema.tables:
+            try:
+                if time.monotonic() > until:
+                    raise psycopg.OperationalError("no time left")
+                sampled, is_whole = self._sampled(table, wanted, target.relations)
+            except psycopg.Error as error:
+                unread.append(f"{table.name} ({first_line(error)})")
+                sampled, is_whole = table, False
+            tables.append(sampled)
+            whole |= {table.name} if is_whole else set()
+        more = f" and {len(unread) - SHOWN_TABLES} more" if len(unread) > SHOWN_TABLES else ""
+        notes = [f"no values were read of {'; '.join(unread[:SHOWN_TABLES])}{more}"] if unread else []
+        schema = dataclasses.replace(schema, tables=tuple(tables), notes=(*schema.notes, *notes))
+        return Catalog(schema, dataclasses.replace(target, read=frozenset(whole)))
+
+    def _sampled(self, table: Table, wanted: int, relations: Relations) -> tuple[Table, bool]:
         """`table` with values of its columns out of its first rows, and whether it has no others. A view has none:
-        reading it runs its query."""
+        reading it runs its query.
+
+        Raises:
+            psycopg.Error: it cannot be read.
+        """
         if table.kind == "view":
             return table, False
         values = ", ".join(f"left({quote(column.name)}::text, {SAMPLE_CHARACTERS})" for column in table.columns)
         query = f"select {values} from {relation(table.name, relations)} limit {SAMPLED_ROWS + 1}"
-        with self.transaction() as connection:
+        with self.transaction(statements=1) as connection:
             rows = connection.execute(query.encode()).fetchall()
+        is_whole = len(rows) <= SAMPLED_ROWS and not any(NO_TEXT in str(row) for row in rows)
         columns = []
         for i, column in enumerate(table.columns):
             kept = wanted if kind_of(column.type) == "text" else min(wanted, OTHER_SAMPLES)
-            distinct = dict.fromkeys(row[i] for row in rows if row[i] is not None)
+            distinct = dict.fromkeys(row[i] for row in rows if row[i] is not None and NO_TEXT not in row[i])
             columns.append(dataclasses.replace(column, samples=tuple(distinct)[:kept]))
-        return dataclasses.replace(table, columns=tuple(columns)), len(rows) <= SAMPLED_ROWS
+        return dataclasses.replace(table, columns=tuple(columns)), is_whole
 
     def execute(self, sql: str) -> Result:
         """The rows of one query that only reads; otherwise `error` says why there are none.
 
         Numbers arrive as int, float or Decimal, booleans as bool, everything else as PostgreSQL's text.
-
-        Raises:
-            UserError: the connection was lost and cannot be opened again.
         """
         started = time.perf_counter()
         limits = Limits(self._seconds + NETWORK_SECONDS, self._max_rows, MAX_BYTES)
         try:
-            with self.transaction() as connection:
+            with self.transaction(statements=1) as connection:
                 reason = self._reason_to_refuse(connection, sql)
                 refused = Result(error="refused", message=reason) if reason else None
-                result = refused or RemoteSession(connection.pgconn).execute(sql, limits)
+                result = refused or RemoteSession(connection).execute(sql, limits)
         except UnicodeEncodeError as error:
             result = Result(error="refused", message=str(error))
+        except UserError as error:
+            result = Result(error="lost", message=str(error))
         except psycopg.Error as error:
-            lost = Result(error="lost", message=str(error).strip().splitlines()[0])
+            lost = Result(error="lost", message=first_line(error))
             result = (error.pgresult and _failure(error.pgresult)) or lost
         return dataclasses.replace(result, milliseconds=1000 * (time.perf_counter() - started))
 
@@ -190,6 +246,8 @@ class Remote:
         Raises:
             psycopg.Error: it is no valid query.
         """
+        if "\0" in sql:  # libpq would send what stands before it
+            return "a NUL character in the query"
         trees = self._print_trees(connection, sql)
         if set(_COMMANDS.findall(trees)) != {SELECT_COMMAND} or LOCKS_ROWS in trees:
             return "only queries are run"
@@ -228,8 +286,8 @@ class Remote:
 class RemoteSession(_Session):
     """The sandbox's way of reading rows, within a transaction on a server whose processes get no signals of ours."""
 
-    def __init__(self, connection: PGconn) -> None:
-        self.connection, self._broken = connection, False
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.connection, self._broken, self._cancel = connection.pgconn, False, connection.cancel_safe
         self._most, self._received, self._waiting = 0, 0, array.array("i", [0])
 
     def _query(self, sql: bytes, limits: Limits, deadline: float) -> Result:
@@ -268,5 +326,50 @@ class RemoteSession(_Session):
 
     def _stop(self) -> None:
         """Cancel the query and close the connection: what is still under way is not read."""
-        self.connection.get_cancel().cancel()
+        with suppress(psycopg.Error):
+            self._cancel(timeout=CANCEL_SECONDS)
         self.connection.finish()
+
+
+class AnyText(Loader):
+    """Text of whatever bytes: a database whose encoding is SQL_ASCII looks at none."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="replace")
+
+
+@contextmanager
+def ended_after(seconds: float, connection: psycopg.Connection) -> Iterator[None]:
+    """Shut the connection down if the block takes longer: all that waits for the server then fails.
+
+    The server's own limits do not help where the network is silent: there, libpq waits for ever.
+
+    Raises:
+        psycopg.OperationalError: the time is over.
+    """
+    if connection.closed:
+        raise psycopg.OperationalError("the connection is closed")
+    over, held = threading.Event(), socket.socket(fileno=os.dup(connection.fileno()))
+
+    def end() -> None:
+        over.set()
+        with suppress(OSError):
+            held.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except psycopg.Error:
+        if over.is_set():
+            raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s") from None
+        raise
+    finally:
+        timer.cancel()
+        held.close()
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What the server said, without the place in the query."""
+    return str(error).strip().partition("\n")[0]

@@ -10,6 +10,7 @@ are compared in pairs.
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,7 +24,7 @@ from text2sql.files import digest, read_jsonl, sha256_tree, write_json, write_te
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.prompt import FRAMES, QUESTION, SCHEMA, Frame, encode_prompt
 from text2sql.progress import track
-from text2sql.release.gguf_file import LlamaCpp, quantize, write_gguf
+from text2sql.release.gguf_file import LlamaCpp, llama_cpp, quantize, write_gguf
 from text2sql.release.manifest import read_manifest
 from text2sql.scoring.predictions import judge_predictions
 from text2sql.scoring.versus import Difference, difference
@@ -51,22 +52,31 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
         anyway: keep an export that answers more than `TOLERATED` worse than the adapter.
 
     Raises:
-        UserError: the release is incomplete or does not fit the workspace, `target` is there, or the export is worse.
+        UserError: the release is incomplete or does not fit the workspace, `target` is there or within what is read,
+            it cannot be written, or the export is worse.
     """
     manifest = read_manifest(release)
     if not manifest or not (release / "adapter_config.json").exists():
         raise UserError(f"{release} is no release", "`dvc repro release` makes one; `text2sql pull` gets one")
-    if target.exists():
+    place = target.resolve()
+    for path in (release, *SAME):
+        if place.is_relative_to(path.resolve()):
+            raise UserError(f"{target} is in {path}, which would not be what it was", "give another folder (--out ...)")
+    if os.path.lexists(target):
         raise UserError(f"{target} is there already", "give another folder (--out ...), or remove it first")
     for path in SAME:
         expected = manifest["made_of"].get(path.as_posix())
         if not path.exists() or (expected and digest(path) != expected):
             raise UserError(f"{path} is not what {release} was made with", f"`dvc checkout {path}`")
+    if form != MERGED:
+        llama_cpp()
     rows = sampled(questions)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    from safetensors import SafetensorError
+
     try:
+        partial.mkdir(parents=True)
         before, after, alike = write_and_answer(release, manifest["params"], partial, form, rows)
         change = compare_answers(rows, before, after, manifest["params"]["score"])
         facts = {
@@ -82,7 +92,9 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
         }
         write_json(partial / MANIFEST, facts)
         said = verdict(target, change, alike, len(rows), anyway)
-        partial.rename(target)
+        partial.rename(place)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{target} could not be written: {error}", "look for room on the disk, then again") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return said

@@ -132,7 +132,7 @@ def quantize(source: Path, target: Path, quantization: str) -> None:
     Raises:
         UserError: llama.cpp is not installed, or it failed, most likely for lack of room.
     """
-    llama = _library()
+    llama = llama_cpp()
     options = llama.LlamaModelQuantizeParams()
     options.nthread, options.ftype = os.cpu_count() or 1, QUANTIZATIONS[quantization]
     try:
@@ -142,18 +142,18 @@ def quantize(source: Path, target: Path, quantization: str) -> None:
         raise UserError(f"{target} could not be written: {error}", "look for room on the disk, then again") from error
 
 
-def _library() -> Any:
+def llama_cpp() -> Any:
     """llama.cpp's functions.
 
     Raises:
         UserError: it is not installed.
     """
     try:
-        from cyllama.llama import llama_cpp
+        from cyllama.llama import llama_cpp as library
     except ImportError as error:
         raise UserError(f"llama.cpp is not installed ({error})", "pip install cyllama==0.2.18") from error
-    llama_cpp.disable_logging()  # hundreds of lines about each model
-    return llama_cpp
+    library.disable_logging()  # hundreds of lines about each model
+    return library
 
 
 class LlamaCpp:
@@ -161,7 +161,7 @@ class LlamaCpp:
     shares with the one before stay in the cache."""
 
     def __init__(self, path: Path, context: int) -> None:
-        self.llama = _library()
+        self.llama = llama_cpp()
         self.model = self.llama.LlamaModel(path_model=str(path), verbose=False)
         options = self.llama.LlamaContextParams()
         options.n_ctx, options.n_batch = context, BATCH
