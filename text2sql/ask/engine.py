@@ -177,7 +177,7 @@ class Engine:
         Raises:
             UserError: see `ask`.
         """
-        warnings = check_question(question)
+        warnings = check_question(question, schema)
         prompt = self.prompt(question, schema, target)
         return dataclasses.replace(prompt, notes=(*warnings, *prompt.notes))
 
