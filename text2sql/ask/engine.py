@@ -226,7 +226,7 @@ class Engine:
             return answer
         prompt = dataclasses.replace(prompt, question=answer.question)
         second = self._choose(prompt, self.generate_batch([prompt])[0], execute, True, answer.unanswerable)
-        if second.result is None or second.result.error:
+        if second.result is None or not runs(second.result):
             return answer
         said = f"the server refused a first query ({refusal.message}); this one was written after that"
         return dataclasses.replace(
@@ -252,7 +252,7 @@ class Engine:
         sql, changes = fitted[chosen.text]
         warnings = [unanswerable] if unanswerable else []
         warnings += [*query_warnings(chosen.text, prompt.question, prompt.schema), *changes]
-        if result is not None and result.error:
+        if result is not None and not runs(result):
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
@@ -339,8 +339,13 @@ def choose_generation(candidates: Sequence[Generation], execute: Execute | None)
     if execute is None:
         return candidates[likeliest_that_runs(candidates, lambda sql: not query_problems(sql))], None
     run = functools.cache(execute)
-    chosen = candidates[likeliest_that_runs(candidates, lambda sql: run(sql).error is None)]
+    chosen = candidates[likeliest_that_runs(candidates, lambda sql: runs(run(sql)))]
     return chosen, run(chosen.text)
+
+
+def runs(result: Result) -> bool:
+    """Whether a query ran; one with more rows than are shown did."""
+    return result.error in (None, "too_many_rows")
 
 
 def written_tokens(generation: Generation) -> int:
