@@ -350,6 +350,16 @@ def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
     assert admits("city = 'Hamburg'", "Who lives in the north?", frozenset())  # there may be more values
 
 
+@pytest.mark.parametrize("file", ["shop.sqlite", "shop.sql"])
+def test_a_schema_a_place_and_its_parts_are_asked_alike(engine, file):
+    with open_place(str(EXAMPLES / file)) as place:
+        ways = [(schema(EXAMPLES / file),), (place,), (place.schema, place.target)]
+    prompts = [engine.prepare("Which customers live in Berlin?", *way) for way in ways]
+    assert len({str((prompt.ids, prompt.held_schema().tables, prompt.target)) for prompt in prompts}) == 1
+    samples = [column.samples for table in prompts[0].held_schema().tables for column in table.columns]
+    assert any(samples) == (file == "shop.sqlite")
+
+
 def test_schema_sizes(engine):
     with pytest.raises(UserError, match="the schema has no table"):
         engine.ask("How many?", dataclasses.replace(parse(SHOP), tables=()))

@@ -66,14 +66,14 @@ def converse(question: str | None, options: AskOptions) -> None:
         engine = load_engine_of(located, said)
         # the database is touched only if it has to be
         execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
-        asking = {"candidates": options.candidates, "execute": execute, "run": options.run, "target": place.target}
+        asking = {"candidates": options.candidates, "execute": execute, "run": options.run}
         if question is not None:
-            print_answer(engine.ask(question, place.schema, **asking), options)
+            print_answer(engine.ask(question, place, **asking), options)
             if not options.more:
                 return
         for line in read_lines(said):
             try:
-                print_answer(engine.ask(line, place.schema, **asking), options)
+                print_answer(engine.ask(line, place, **asking), options)
             except UserError as error:
                 said.print(verbatim(str(error), "red"))
 
