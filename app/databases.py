@@ -16,7 +16,7 @@ import psycopg
 
 from text2sql.ask.catalog import Target
 from text2sql.ask.loading import definitions_of, load_definitions
-from text2sql.ask.place import Load, sqlite_copy
+from text2sql.ask.place import Load, first_rows, sqlite_copy
 from text2sql.ask.schema_file import parse_schema
 from text2sql.data.mini.dataset import write_database
 from text2sql.data.mini.domain import Domain, load_folder
@@ -35,7 +35,8 @@ TITLES = {
     "retail": "Retail",
 }
 #: a question must not keep others waiting, nor a result fill a page
-LIMITS = Limits(timeout_seconds=5.0, max_rows=200, max_bytes=2**20)
+MOST_ROWS = 200
+LIMITS = Limits(timeout_seconds=5.0, max_rows=MOST_ROWS + 1, max_bytes=2**20)
 #: characters of a pasted schema
 LARGEST = 200_000
 #: tables of a pasted schema; a prompt holds far fewer
@@ -159,4 +160,4 @@ class Databases:
 
     def execute(self, database: Database, query: str) -> Result:
         """The result of an untrusted query, in the sandbox."""
-        return self._sandbox.execute(database.name, query)
+        return first_rows(self._sandbox, database.name, query, MOST_ROWS)

@@ -10,6 +10,7 @@ from typing import Any
 from app.databases import Database
 from app.explain import explain
 from text2sql.ask import Answer
+from text2sql.ask.place import row_count
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
@@ -60,9 +61,8 @@ def result_html(result: Result, database: Database) -> str:
     classes = [" class=number" if n else "" for n in numeric]
     head = "".join(f"<th{c}>{html.escape(name)}</th>" for name, c in zip(result.columns, classes, strict=True))
     body = "".join(f"<tr>{''.join(map(cell_html, row, classes))}</tr>" for row in shown)
-    n = len(result.rows)
-    count = f"{n:,} row{'s' if n != 1 else ''}" + (f", the first {SHOWN_ROWS} shown" if n > SHOWN_ROWS else "")
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    count = row_count(result, SHOWN_ROWS)
     return f'{bars_html(result)}{table}<p class="quiet">{count} in {result.milliseconds:.0f} ms</p>'
 
 

@@ -150,14 +150,13 @@ def main() -> None:
         ("comparing 100,000 rows, seconds", f"{comparison():.1f}"),
     ]:
         table.add_row(name, value)
-    console = Console()
-    console.print(table)
+    Console().print(table)
     for row in judged:
         if row["verdict_suite"] is not None and not (row["verdict_suite"] and row["verdict_strict"]):
-            console.print(f"gold differs from itself: {row['id']} {row['reason']} {row['gold']}", soft_wrap=True)
+            print(f"gold differs from itself: {row['id']} {row['reason']} {row['gold']}")
     for row in matches:
         if row["gold"] != row["predicted"]:
-            console.print(f"match: {row['id']} ({row['db_id']}) {row['gold']}  ~  {row['predicted']}", soft_wrap=True)
+            print(f"match: {row['id']} ({row['db_id']}) {row['gold']}  ~  {row['predicted']}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from text2sql.ask.engine import (
     schema,
 )
 from text2sql.ask.place import open_place
-from text2sql.ask.question import check_question
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.model.generation import Generation
@@ -91,6 +90,11 @@ ANSWERS = {
     "Mended?": "select nme from customers",
     'Mended? -- SELECT nme FROM customers -- column "nme" does not exist': "select name from customers order by 1",
     "None?": ["select nme from customers", "select nam from customers"],
+    "Brackets [/] and :apple:?": "select '[bold]x[/x]' as \"[a]\", ':apple:', name as \"[/]\" from customers "
+    "where name = '[/y]' or id = 1",
+    "Escapes?": "select chr(27) || '[2J' || chr(10) || 'x' as \"\x1b[31m\"",
+    "Many?": ["select nme", "select generate_series(1, 100000000) as g, 1 as g -- all", "select 2"],
+    "Endless?": "select generate_series(1, 100000000) as g, 1 as g;",
     "Two?": ["select nme from customers", "select count(*) from customers", "select count(id) from customers"],
 }
 
@@ -124,6 +128,39 @@ def test_rows_as_a_table(ask, place, sqlite_file, dsn):
     assert "Ann" in shown
     assert "30.5" in shown
     assert "2 rows" in shown
+
+
+@pytest.mark.parametrize("place", ["sqlite", "dsn"])
+def test_of_a_long_result_the_first_rows_are_kept(ask, place, sqlite_file, dsn):
+    where = f"--{place}", {"sqlite": sqlite_file, "dsn": dsn}[place]
+    value = json.loads(ask("Endless?", *where, "--run", "--json").stdout)
+    assert value["rows"] == [[i, 1] for i in range(1, 1001)]
+    assert (value["error"], value["message"]) == ("too_many_rows", "only the first 1,000 rows are shown")
+    shown = ask("Endless?", *where, "--run")
+    assert "more than 1,000 rows, the first 50 shown" in " ".join(shown.stdout.split())
+    assert "too_many_rows" not in shown.stderr
+
+
+def test_a_candidate_with_a_long_result_runs(ask, sqlite_file):
+    value = json.loads(ask("Many?", "--sqlite", sqlite_file, "--run", "--json", "--candidates", "3").stdout)
+    assert "GENERATE_SERIES" in value["sql"]
+    assert len(value["rows"]) == 1000
+    assert not [warning for warning in value["warnings"] if "runs" in warning]
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(ask, sqlite_file, tmp_path):
+    bracketed = sqlite_file.rename(tmp_path / "[bold]:apple:[.sqlite")
+    shown = ask("Brackets [/] and :apple:?", "--sqlite", bracketed, "--run")
+    assert shown.exit_code == 0, shown.output
+    assert all(text in shown.stdout for text in ("[bold]x[/x]", "[a]", "[/] ", ":apple:", "Ann")), shown.stdout
+    assert "'[/y]' is neither in the question nor a known value of name" in shown.stderr
+
+
+def test_what_controls_a_terminal_is_shown_escaped(ask, sqlite_file):
+    shown = ask("Escapes?", "--sqlite", sqlite_file, "--run").stdout
+    assert "\\x1b[2J" in shown
+    assert "\\x1b[31m" in shown
+    assert "\x1b[2J" not in shown
 
 
 @pytest.mark.parametrize("place", ["sqlite", "dsn"])
@@ -231,28 +268,6 @@ def test_bad_input(ask, sql_file, arguments, said):
     assert "geheim" not in str(shown.exception) + shown.output
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
-        "Select all customers",
-        "select the names of customers from France",
-        "Show all customers",
-        "Create a list of users",
-        "Delete all customers",
-        "Insert coin",
-        "Update me on the orders of today",
-        "Drop off points in Rome",
-        "With which customers did we earn most?",
-        "How many customers live in Los Angeles?",
-        "List names of airlines from Las Vegas",
-        "What is the total of all orders that customer O'Brien placed?",
-        "100%?",
-    ],
-)
-def test_english_sentences_pass(question):
-    assert [w for w in check_question(question) if "English" in w] == []
-
-
 # --- choosing ---
 
 
@@ -333,6 +348,16 @@ def test_a_constrained_model_names_nothing_unknown(tiny, tmp_path):
     assert admits("city = 'Hamburg'", "Who lives in Hamburg?", read)  # a word of the question
     assert not admits("city = 'Hamburg'", "Who lives in the north?", read)
     assert admits("city = 'Hamburg'", "Who lives in the north?", frozenset())  # there may be more values
+
+
+@pytest.mark.parametrize("file", ["shop.sqlite", "shop.sql"])
+def test_a_schema_a_place_and_its_parts_are_asked_alike(engine, file):
+    with open_place(str(EXAMPLES / file)) as place:
+        ways = [(schema(EXAMPLES / file),), (place,), (place.schema, place.target)]
+    prompts = [engine.prepare("Which customers live in Berlin?", *way) for way in ways]
+    assert len({str((prompt.ids, prompt.held_schema().tables, prompt.target)) for prompt in prompts}) == 1
+    samples = [column.samples for table in prompts[0].held_schema().tables for column in table.columns]
+    assert any(samples) == (file == "shop.sqlite")
 
 
 def test_schema_sizes(engine):

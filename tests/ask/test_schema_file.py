@@ -1,10 +1,13 @@
 """Schema files: one table of cases, `text -> the prompt's DDL`, and what is said of those that cannot be read."""
 
+import time
+
 import pytest
 
 from tests.schemas import parse, running
 from text2sql.ask.schema_file import LARGEST, parse_schema, schema_text
 from text2sql.errors import UserError
+from text2sql.postgres.script import script_statements
 from text2sql.schema import Table, quote
 
 
@@ -235,3 +238,68 @@ def test_what_cannot_be_read_is_said(tmp_path, content, said):
 def test_no_such_file(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         schema_text(tmp_path / "none.sql")
+
+
+UNLIMITED = """
+create function lift() returns int stable language plpgsql as
+  $$ begin perform set_config('statement_timeout', '0', false); return 1; end $$;
+create function what() returns int language plpgsql as $f$ begin {}; return 1; end $f$;
+create function hostile() returns int stable language plpgsql as $f$ begin return public.what(); end $f$;
+create table t (a int); create table filled (a int);
+alter table t add lifted int default lift();
+alter table t add b int default hostile();
+"""
+LOOP = "loop begin perform pg_sleep(1000); exception when query_canceled then null; end; end loop"
+HOSTILE = {
+    "sleeps": (UNLIMITED.format("perform pg_sleep(1000)"), "more than 2 s"),
+    "is not to be cancelled": (UNLIMITED.format(LOOP), "more than 2 s"),
+    "looks for no interrupt": (
+        UNLIMITED.format("perform repeat('a', 40000000) like '%' || repeat('a', 20000000) || 'b'"),
+        "more than 2 s",
+    ),
+    "sleeps in an index": (
+        UNLIMITED.replace("stable", "immutable").format("perform pg_sleep(1000)").replace("add b", "add b int; --")
+        + "create index on t ((hostile() + a));",
+        "more than 2 s",
+    ),
+    "fills the disk": (
+        UNLIMITED.format("insert into filled select generate_series(1, 2000000000)"),
+        "more than 20 MB of disk",
+    ),
+    "has a thousand statements": ("create table t (a int);" + "drop table if exists u;" * 50_000, "more than 2 s"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_script_ends_in_time_and_space(name, monkeypatch):
+    monkeypatch.setattr("text2sql.ask.loading.SCRIPT_SECONDS", 2.0)
+    monkeypatch.setattr("text2sql.ask.loading.SCRIPT_BYTES", 20 * 2**20)
+    script, said = HOSTILE[name]
+    started = time.monotonic()
+    with pytest.raises(UserError, match=f"PostgreSQL takes {said} to read the schema"):
+        parse(script)
+    assert time.monotonic() - started < 15
+    assert parse("create table t (a int)").tables, "the server is as before"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'create table "a b" as select generate_series(1, 2000000000) as x',
+        "create table u (x) using heap with (fillfactor = 50) as select generate_series(1, 2000000000)",
+        "create materialized view u as select generate_series(1, 2000000000) as x with data",
+        "create unlogged table if not exists u as table t; insert into u select generate_series(1, 2000000000)",
+        "do $$ begin perform pg_sleep(1000); end $$",
+    ],
+)
+def test_no_query_of_a_script_is_run(statement):
+    started = time.monotonic()
+    assert parse(f"create table t (a int); {statement}").tables[0].name == "t"
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("piece", ["$a{}$ ", "/* ", "\\{}\n", "\"'"])
+def test_a_script_of_pieces_without_end_is_read_at_once(piece):
+    started = time.monotonic()
+    list(script_statements("create table t (a int);" + "".join(map(piece.format, range(30_000)))))
+    assert time.monotonic() - started < 3

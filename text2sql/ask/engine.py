@@ -38,6 +38,7 @@ from text2sql.sql import parse, shallow
 
 if TYPE_CHECKING:
     from text2sql.ask.models import Located
+    from text2sql.ask.place import Place
     from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation
 
@@ -148,7 +149,7 @@ class Engine:
     def ask(
         self,
         question: str,
-        schema: Schema,
+        schema: Schema | Place,
         *,
         candidates: int = 1,
         execute: Execute | None = None,
@@ -158,11 +159,13 @@ class Engine:
         """A query for `question` on `schema`.
 
         Args:
+            schema: what `ask.schema` or `ask.place.open_place` gives: it knows its `target`.
             candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
                 where `execute` can tell.
             execute: runs a query safely, see `text2sql.postgres.sandbox`; a query that it refuses is written once more.
             run: attach the result of the answer.
-            target: the server that the SQL is for; texts are held to the values of the tables that it says were read.
+            target: the server that the SQL is for, if `schema` does not say; texts are held to the values of the tables
+                that it says were read.
 
         Raises:
             UserError: the question is empty, endless or SQL, the schema has no table or is too large for the model.
@@ -171,13 +174,15 @@ class Engine:
         prompt = self.prepare(question, schema, target)
         return self.finish(prompt, self.generate_batch([prompt], candidates)[0], started, execute, run)
 
-    def prepare(self, question: str, schema: Schema, target: Target | None = None) -> AskedPrompt:
+    def prepare(self, question: str, schema: Schema | Place, target: Target | None = None) -> AskedPrompt:
         """The prompt of a question as a person asks it.
 
         Raises:
             UserError: see `ask`.
         """
-        warnings = check_question(question)
+        target = target or getattr(schema, "target", None)
+        schema = schema if isinstance(schema, Schema) else schema.schema
+        warnings = check_question(question, schema)
         prompt = self.prompt(question, schema, target)
         return dataclasses.replace(prompt, notes=(*warnings, *prompt.notes))
 
@@ -226,7 +231,7 @@ class Engine:
             return answer
         prompt = dataclasses.replace(prompt, question=answer.question)
         second = self._choose(prompt, self.generate_batch([prompt])[0], execute, True, answer.unanswerable)
-        if second.result is None or second.result.error:
+        if second.result is None or not runs(second.result):
             return answer
         said = f"the server refused a first query ({refusal.message}); this one was written after that"
         return dataclasses.replace(
@@ -252,7 +257,7 @@ class Engine:
         sql, changes = fitted[chosen.text]
         warnings = [unanswerable] if unanswerable else []
         warnings += [*query_warnings(chosen.text, prompt.question, prompt.schema), *changes]
-        if result is not None and result.error:
+        if result is not None and not runs(result):
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
@@ -319,12 +324,19 @@ class Engine:
         return self._constraints.of(prompt.held_schema(), prompt.question, VALUES_KEPT)
 
 
-def schema(place: str | Path) -> Schema:
+@dataclasses.dataclass(frozen=True)
+class PlacedSchema(Schema):
+    """A schema that knows the server that its SQL is for, and the tables all of whose values it has."""
+
+    target: Target = dataclasses.field(default=Target(), compare=False)
+
+
+def schema(place: str | Path) -> PlacedSchema:
     """The schema of a file of CREATE TABLE statements, an SQLite database or a DSN (`text2sql.ask.place`)."""
     from text2sql.ask.place import open_place
 
     with open_place(str(place)) as opened:
-        return opened.schema
+        return PlacedSchema(**vars(opened.schema), target=opened.target)
 
 
 def choose_generation(candidates: Sequence[Generation], execute: Execute | None) -> tuple[Generation, Result | None]:
@@ -339,8 +351,13 @@ def choose_generation(candidates: Sequence[Generation], execute: Execute | None)
     if execute is None:
         return candidates[likeliest_that_runs(candidates, lambda sql: not query_problems(sql))], None
     run = functools.cache(execute)
-    chosen = candidates[likeliest_that_runs(candidates, lambda sql: run(sql).error is None)]
+    chosen = candidates[likeliest_that_runs(candidates, lambda sql: runs(run(sql)))]
     return chosen, run(chosen.text)
+
+
+def runs(result: Result) -> bool:
+    """Whether a query ran; one with more rows than are shown did."""
+    return result.error in (None, "too_many_rows")
 
 
 def written_tokens(generation: Generation) -> int:

@@ -5,7 +5,9 @@ server's is. Rows, settings, roles, triggers and policies are passed over: they 
 is noted, and the rest of the script goes on.
 
 The script is untrusted. Its role owns the empty database and nothing else: it is no superuser, so it can neither reach
-files and programs nor other databases. Only definitions are executed, no query, each under a limit of time.
+files and programs nor other databases. Only definitions are executed, no query, each under a limit of time. But
+defaults and indexes call functions, and a function can lift such a limit. So memory and temporary files have limits
+that only a superuser lifts, and `watched` ends the session of a script that takes too long or too much disk.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import contextlib
 import dataclasses
 import re
 import secrets
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,6 +29,8 @@ from sqlglot.errors import SqlglotError
 
 from text2sql.ask.bare_table import bare_table
 from text2sql.ask.dialects import FOREIGN_TYPES
+from text2sql.errors import UserError
+from text2sql.postgres.sandbox import GRACE_SECONDS, Limits, _kill_late, _limit_memory, _signal
 from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.sql import parse_one
 
@@ -31,7 +38,18 @@ if TYPE_CHECKING:
     from text2sql.postgres.server import Server
     from text2sql.schema import Schema
 
-STATEMENT_SECONDS = 10
+#: limits of one statement, and of a script: its time, and the size of its database
+STATEMENT_SECONDS, SCRIPT_SECONDS, SCRIPT_BYTES = 10, 60.0, 256 * 2**20
+#: how often the size is looked at
+WATCH_SECONDS = 0.2
+#: limits of a script's role; the last three are out of its reach
+SETTINGS = {
+    "statement_timeout": f"{STATEMENT_SECONDS}s",
+    "check_function_bodies": "off",
+    "temp_file_limit": f"{SCRIPT_BYTES // 1024}kB",
+    "log_min_messages": "fatal",
+    "log_min_error_statement": "panic",
+}
 #: statements that decide which tables there are, and how their columns and keys look
 _DEFINITION = re.compile(
     r"""(create\s+(or\s+replace\s+)?(unlogged\s+|foreign\s+|materialized\s+|recursive\s+|unique\s+)?
@@ -47,7 +65,8 @@ _ROWS = re.compile(r"(insert|copy)\b", re.IGNORECASE)
 _CREATES_TABLE = re.compile(r"create\s+(unlogged\s+|foreign\s+)?table\b", re.IGNORECASE)
 _IS_FILLED = re.compile(
     r"""create\s+(materialized\s+view\b
-    | (unlogged\s+)?table\s+(if\s+not\s+exists\s+)?[\w."]+\s*(\([^()]*\)\s*)?as\b)""",
+    | (unlogged\s+)?table\s+(if\s+not\s+exists\s+)?([\w.]|"[^"]*")+\s*(\([^()]*\)\s*)?
+      ((using|tablespace)\s+\w+\s+|with\s*\([^()]*\)\s*)*as\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 #: statements whose refusal leaves the schema incomplete
@@ -100,6 +119,8 @@ class Loading:
             try:
                 self.connection.execute(text.encode())
             except psycopg.Error as error:
+                if self.connection.closed:
+                    raise
                 message = error.diag.message_primary or str(error).splitlines()[0]
                 repaired = self.supply(text, message)
                 if repaired is None and not self.may_come(error.sqlstate or "", message):
@@ -170,14 +191,55 @@ def scratch_database(server: Server) -> Iterator[psycopg.Connection]:
         with psycopg.connect(server.dsn(name), autocommit=True) as owner:
             owning = "alter database {name} owner to {name}; alter schema public owner to {name}"
             owner.execute(sql.SQL("create role {name} login; " + owning).format(name=role))
+            for setting, value in SETTINGS.items():
+                set_it = sql.SQL("alter role {} set {} = {}")
+                owner.execute(set_it.format(role, sql.Identifier(setting), sql.Literal(value)))
         with psycopg.connect(server.dsn(name, name), autocommit=True) as connection:
-            limit = f"set statement_timeout = '{STATEMENT_SECONDS}s'; set check_function_bodies = off"
-            connection.execute(limit.encode())
+            _limit_memory(connection.info.backend_pid, Limits().memory_bytes, server)
             yield connection
     finally:
         server.drop_database(name)
         with psycopg.connect(server.dsn(), autocommit=True) as owner:
             owner.execute(sql.SQL("drop role if exists {}").format(role))
+
+
+@contextlib.contextmanager
+def watched(server: Server, connection: psycopg.Connection, where: str) -> Iterator[None]:
+    """End the session of `connection`, whatever it does, when the block takes longer than `SCRIPT_SECONDS` or its
+    database is larger than `SCRIPT_BYTES`.
+
+    Raises:
+        UserError: so it was.
+    """
+    pid, name = connection.info.backend_pid, connection.info.dbname
+    over, said = threading.Event(), []
+
+    def watch() -> None:
+        deadline = time.monotonic() + SCRIPT_SECONDS
+        while not over.wait(WATCH_SECONDS):
+            with server.connect() as owner:
+                size = owner.execute("select pg_database_size(%s)", [name]).fetchone()[0]
+            if time.monotonic() > deadline or size > SCRIPT_BYTES:
+                said.append(f"{SCRIPT_SECONDS:g} s" if size <= SCRIPT_BYTES else f"{SCRIPT_BYTES // 2**20} MB of disk")
+                break
+        for number in (signal.SIGTERM, signal.SIGFPE):  # as the sandbox ends a query
+            if over.is_set() or not _signal(pid, number) or over.wait(GRACE_SECONDS):
+                return
+        _kill_late(pid)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except psycopg.OperationalError:
+        if not said:
+            raise
+    finally:
+        over.set()
+        watcher.join()
+    if said:
+        remedy = "give the CREATE TABLE statements alone, without functions, indexes and rows"
+        raise UserError(f"PostgreSQL takes more than {said[0]} to read {where}", remedy)
 
 
 def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -> Loading:
@@ -198,7 +260,7 @@ def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -
                 execute_statement(connection, statement, data)
         elif _DEFINITION.match(statement) and loading.execute(statement):
             pending.append(statement)
-    connection.execute("reset search_path")
+    connection.execute("reset all")
     # What is left: tables that refer to each other in a circle, or to a table that is not there.
     tables = [_without_keys(statement) for statement in loading.execute_all(pending)]
     for statement in loading.execute_all([table for table, _ in tables]):

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psycopg
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import Catalog, Target
 from text2sql.ask.dsn import is_dsn
@@ -23,6 +25,7 @@ from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
+from text2sql.sql import parse_one
 
 if TYPE_CHECKING:
     from text2sql.postgres.sandbox import Sandbox
@@ -81,7 +84,7 @@ def open_place(place: str, trusted: Sequence[str] = (), expected: PlaceType | No
     from text2sql.postgres.server import server
 
     with ExitStack() as stack:
-        limits = Limits(timeout_seconds=SECONDS, max_rows=MAX_ROWS)
+        limits = Limits(timeout_seconds=SECONDS, max_rows=MAX_ROWS + 1)
         has_rows = is_sqlite(Path(place))
         if has_rows:
             catalog, load = sqlite_copy(Path(place))
@@ -145,6 +148,37 @@ def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
     return Catalog(schema, Target(read=frozenset(table.name for table in schema.tables))), load
 
 
+def first_rows(sandbox: Sandbox, database: str, sql: str, most: int) -> Result:
+    """The result of `sql`; of one with more than `most` rows the first ones, with the error `too_many_rows`.
+
+    The sandbox's own limit of rows is to be larger. It would not do: PostgreSQL gives the first row of a cursor when it
+    has the last one. So the query is limited, if it can be.
+    """
+    try:
+        is_query = isinstance(parse_one(sql), exp.Query)
+    except SqlglotError:
+        is_query = False
+    limited = f"SELECT * FROM (\n{sql.rstrip().rstrip(';')}\n) AS answer LIMIT {most + 1}"
+    result = sandbox.execute(database, limited if is_query else sql)
+    if is_query and result.error not in (None, "timeout", "resources", "too_many_rows", "lost"):
+        result = sandbox.execute(database, sql)  # the server's words on the query as it is
+    if len(result.rows) <= most:
+        return result
+    message = f"only the first {most:,} rows are shown"
+    return dataclasses.replace(result, rows=result.rows[:most], error="too_many_rows", message=message)
+
+
+def row_count(result: Result, shown: int) -> str:
+    """How many rows a result has, of which at most `shown` are shown.
+
+    >>> row_count(Result(("a",), [(1,)]), 50), row_count(Result(("a",), [(1,)] * 60, "too_many_rows"), 50)
+    ('1 row', 'more than 60 rows, the first 50 shown')
+    """
+    count = len(result.rows)
+    more = "more than " if result.error else ""
+    return f"{more}{count:,} row{'' if count == 1 else 's'}" + (f", the first {shown} shown" if count > shown else "")
+
+
 class Copy:
     """A copy of a database on a private PostgreSQL, made when the first query is run.
 
@@ -166,7 +200,7 @@ class Copy:
                 with psycopg.connect(sandbox.server.dsn(DATABASE), autocommit=True) as connection:
                     self._left_out = self._load(connection)
                 self._sandbox = sandbox
-        result = self._sandbox.execute(DATABASE, sql)
+        result = first_rows(self._sandbox, DATABASE, sql, MAX_ROWS)
         if result.error and self._left_out:
             message = f"{result.message} (left out of the copy: {'; '.join(self._left_out)})"
             return dataclasses.replace(result, message=message)

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import yaml
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
+from text2sql.ask.unknown import query_scopes, unknown_names
 from text2sql.errors import UserError
-from text2sql.sql import parse_one
+from text2sql.schema import Schema
 
 LONGEST_QUESTION = 1000
 _WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 WISHES, ENGLISH, FOREIGN = (set(_WORDS[name].split()) for name in ("wishes", "english", "foreign"))
-#: how statements begin; English sentences may begin with the same verb ("Delete all customers", "Insert coin")
+_NAME = r'(?:[\w.]|"[^"]+")+'
+#: statements that are no query; English sentences may begin with the same words ("Insert into my report the ten best")
 STATEMENT = re.compile(
-    r"""\s*(insert\s+into\b | delete\s+from\b | update\s+\S+\s.*\bset\b | truncate\s+(table\s+)?[\w."]+\s*;?\s*$
-    | (create|alter|drop)\s+(or\s+replace\s+|temp\w*\s+|unique\s+|materialized\s+)*
-      (table|view|index|schema|database|type|role|user|function|sequence)\s+(if\s+(not\s+)?exists\s+)?[\w."]+\s*
-      ([(;,]|$|as\b|add\b|drop\b|rename\b|cascade\b|on\b))""",
-    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+    rf"""\s*(insert\s+into\s+{_NAME}\s*([(]|(values|select|with|default|table)\b)
+    | delete\s+from\s+(only\s+)?{_NAME}\s*(;?\s*$|(where|using|as|returning)\b)
+    | update\s+(only\s+)?{_NAME}\s+((as\s+)?\w+\s+)?set\s+({_NAME}\s*=|[(])
+    | truncate\s+(table\s+)?{_NAME}\s*;?\s*$
+    | create\s+(or\s+replace\s+|temp\w*\s+|unique\s+|materialized\s+)*
+      (table|view|index|schema|database|type|role|user|function|sequence)\s+(if\s+not\s+exists\s+)?{_NAME}\s*
+      ([(;]|(as|on)\b)
+    | (alter|drop)\s+(materialized\s+)?(table|view|index|schema|database|sequence)\s+(if\s+exists\s+)?{_NAME}\s*
+      ([;,]|$|(add|alter|drop|rename|cascade)\b))""",
+    re.IGNORECASE | re.VERBOSE,
 )
+#: what queries have, and sentences that read like one do not: operators, calls, qualified names, names of two words
+_SIGN = re.compile(r"[*=<>(]|\w[._]\w")
 
 
-def check_question(question: str) -> list[str]:
-    """Warnings about a question that will hardly be understood.
+def check_question(question: str, schema: Schema | None = None) -> list[str]:
+    """Warnings about a question, on `schema`, that will hardly be understood.
 
     Raises:
         UserError: it is empty, longer than a question, no text, or SQL.
@@ -36,9 +45,9 @@ def check_question(question: str) -> list[str]:
         raise UserError("the question is empty", 'ask something: text2sql ask "How many customers are there?" ...')
     if len(question) > LONGEST_QUESTION:
         raise UserError(f"the question has {len(question):,} characters", f"ask in at most {LONGEST_QUESTION:,}")
-    if any("\ud800" <= c <= "\udfff" for c in question):
-        raise UserError("the question has bytes that are no text", "write it in UTF-8")
-    if is_sql(question):
+    if any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in question):
+        raise UserError("the question has bytes or control characters that are no text", "write it in UTF-8")
+    if is_sql(question, schema):
         raise UserError("that is SQL already", "ask in English what you want to know; nothing else is run here")
     warnings = []
     if words[0] in WISHES:
@@ -51,12 +60,20 @@ def check_question(question: str) -> list[str]:
     return warnings
 
 
-def is_sql(text: str) -> bool:
-    """Whether a text is a statement rather than a sentence that begins like one ("Select all customers ...")."""
+def is_sql(text: str, schema: Schema | None = None) -> bool:
+    """Whether a text is a statement rather than a sentence that begins like one ("Select all customers from Berlin").
+
+    A query without any sign of SQL is one if `schema` has all tables and columns that it names.
+
+    >>> is_sql("Select all customers from Berlin"), is_sql("select count(*) from customers")
+    (False, True)
+    """
     if STATEMENT.match(text):
         return True
-    try:
-        tree = parse_one(text)
-    except SqlglotError:
+    scopes = query_scopes(text)
+    if not any(isinstance(source, exp.Table) for scope in scopes for source in scope.sources.values()):
         return False
-    return isinstance(tree, exp.Query) and tree.find(exp.From) is not None
+    if _SIGN.search(text):
+        return True
+    lists = any(scope.expression.find(exp.Connector) for scope in scopes)  # "Select name and city from customers"
+    return schema is not None and not lists and not unknown_names(scopes, schema)

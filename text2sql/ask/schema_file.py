@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from text2sql.ask.catalog import Catalog, read_catalog
 from text2sql.ask.dialects import DIALECTS, parse_dialect
-from text2sql.ask.loading import definitions_of, load_definitions, load_script, scratch_database
+from text2sql.ask.loading import definitions_of, load_definitions, load_script, scratch_database, watched
 from text2sql.errors import UserError
+from text2sql.schema import Schema
 
 if TYPE_CHECKING:
     import psycopg
@@ -86,7 +87,9 @@ def loaded_schema(
     if "\0" in text:
         raise UserError(f"{where} holds NUL characters: it is no text", NO_TABLE)
     with scratch_database(server) as connection:
-        loading = load_script(connection, text, rows)
+        with watched(server, connection, where):
+            loading = load_script(connection, text, rows)
+            catalog = read_catalog(connection, db_id) if loading.tables else Catalog(Schema(db_id, ()))
         is_whole = loading.tables and not loading.refused_tables and not loading.repaired
         other = None if is_whole or ONLY_POSTGRESQL.search(text) else parse_dialect(text, db_id)
         understood = loading.tables - loading.repaired - len(loading.refused_tables)
@@ -94,7 +97,6 @@ def loaded_schema(
             if not loading.tables:
                 refused = [note for note in loading.notes if note.startswith("not read")]
                 raise unreadable(where, refused + (other.problems if other else []))
-            catalog = read_catalog(connection, db_id)
             schema = dataclasses.replace(catalog.schema, notes=(*catalog.schema.notes, *loading.notes))
             yield dataclasses.replace(catalog, schema=schema), connection
             return

@@ -15,15 +15,18 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from text2sql.ask import Answer, Engine
 from text2sql.ask.models import Located, locate_model
-from text2sql.ask.place import PlaceType, open_place
+from text2sql.ask.place import PlaceType, open_place, row_count
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 
 #: rows of a result shown on a terminal; JSON has them all
 SHOWN_ROWS = 50
+#: what moves a terminal's cursor or changes its colours, as it is shown
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,39 +52,44 @@ def converse(question: str | None, options: AskOptions) -> None:
         UserError: the database or the model is not to be had, or the one question cannot be answered.
     """
     said = Console(stderr=True)
-    with said.status(f"finding {options.model}"):
+    with said.status(verbatim(f"finding {options.model}")):
         located = locate_model(options.model)
     if located.notice:
-        said.print(f"notice: {located.notice}", style="yellow", markup=False)
+        said.print(verbatim(f"notice: {located.notice}", "yellow"))
     opened = open_place(options.place, trusted=options.trusted, expected=options.place_type)
     with opened as place:
         place = place.only(options.tables) if options.tables else place
         for note in place.schema.notes:
-            said.print(f"notice: {note}", style="yellow", markup=False)
+            said.print(verbatim(f"notice: {note}", "yellow"))
         if options.run and not place.rows:
             said.print("notice: a schema has no rows: queries are only tried out", style="yellow")
         engine = load_engine_of(located, said)
         # the database is touched only if it has to be
         execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
-        asking = {"candidates": options.candidates, "execute": execute, "run": options.run, "target": place.target}
+        asking = {"candidates": options.candidates, "execute": execute, "run": options.run}
         if question is not None:
-            print_answer(engine.ask(question, place.schema, **asking), options)
+            print_answer(engine.ask(question, place, **asking), options)
             if not options.more:
                 return
         for line in read_lines(said):
             try:
-                print_answer(engine.ask(line, place.schema, **asking), options)
+                print_answer(engine.ask(line, place, **asking), options)
             except UserError as error:
-                said.print(str(error), style="red", markup=False)
+                said.print(verbatim(str(error), "red"))
 
 
 def load_engine_of(located: Located, said: Console) -> Engine:
     """The engine, with a line that says what takes so long."""
     started = time.perf_counter()
-    with said.status(f"loading {located.title}"):
+    with said.status(verbatim(f"loading {located.title}")):
         engine = Engine(located, *located.load())
-    said.print(f"{located.title} loaded in {time.perf_counter() - started:.1f} s", style="dim", markup=False)
+    said.print(verbatim(f"{located.title} loaded in {time.perf_counter() - started:.1f} s", "dim"))
     return engine
+
+
+def verbatim(text: str, style: str = "") -> Text:
+    """A text as it is: what rich would read as markup (`[bold]`, `:apple:`) or a terminal as a command is shown."""
+    return Text(text.translate(CONTROLS), style)
 
 
 def read_lines(said: Console) -> Iterator[str]:
@@ -111,15 +119,16 @@ def print_answer(answer: Answer, options: AskOptions) -> None:
         return
     out, said = Console(), Console(stderr=True)
     if out.is_terminal:
-        out.print(Syntax(f"{answer.sql};", "sql", background_color="default", word_wrap=True))
+        sql = f"{answer.sql};".translate(CONTROLS)
+        out.print(Syntax(sql, "sql", background_color="default", word_wrap=True))
     else:
         print(f"{answer.sql};")
     for warning in answer.warnings:
-        said.print(f"warning: {warning}", style="yellow", markup=False)
-    if answer.result is not None:
+        said.print(verbatim(f"warning: {warning}", "yellow"))
+    if answer.result is not None and answer.result.columns:
         out.print(rows_table(answer.result))
-    if answer.result is not None and answer.result.error:
-        said.print(f"{answer.result.error}: {answer.result.message}", style="red", markup=False)
+    if answer.result is not None and answer.result.error and not answer.result.rows:
+        said.print(verbatim(f"{answer.result.error}: {answer.result.message}", "red"))
     sure = "" if answer.confidence is None else f", confidence {answer.confidence:.0%}"
     said.print(f"{answer.seconds:.1f} s{sure}", style="dim")
 
@@ -138,13 +147,12 @@ def check_confidence(answer: Answer, least: float) -> None:
         raise UserError(f"no answer: {reason}", remedy)
 
 
-def rows_table(result: Result) -> Table | str:
+def rows_table(result: Result) -> Table:
     """A result as a table, cut to `SHOWN_ROWS`."""
-    if not result.columns:
-        return ""
-    table = Table(*map(str, result.columns), header_style="bold")
+    table = Table(header_style="bold")
+    for name in result.columns:
+        table.add_column(verbatim(name))
     for row in result.rows[:SHOWN_ROWS]:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    more = len(result.rows) - SHOWN_ROWS
-    table.caption = f"{len(result.rows):,} rows" + (f", {more:,} of them not shown" if more > 0 else "")
+        table.add_row(*("" if cell is None else verbatim(str(cell)) for cell in row))
+    table.caption = row_count(result, SHOWN_ROWS)
     return table

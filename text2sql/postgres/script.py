@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import psycopg
 
 #: what may hide a semicolon: commands of psql (\connect, \restrict; one a line), strings, quoted names, dollar quotes,
-#: comments
+#: comments; what has no end goes on to the end of the text, which is read once
 _TOKEN = re.compile(
     r"""(?m:^\\[a-zA-Z!?].*?$) | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" |
-    \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | ;""",
+    (?<![\w$])\$((?:[^\W\d]\w*)?)\$.*?(?:\$\1\$|\Z) | --[^\n]* | /\*.*?(?:\*/|\Z) | ;""",
     re.DOTALL | re.VERBOSE,
 )
 _COPY = re.compile(r"\s*copy\s.*\sfrom\s+stdin\b", re.IGNORECASE | re.DOTALL)
