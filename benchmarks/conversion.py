@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from text2sql.conversion.databases.sqlite import connect_sqlite  # noqa: E402
 from text2sql.conversion.dialect import RULES, Rejected, convert_query  # noqa: E402
-from text2sql.conversion.engines import as_stored, connect_as_text, guard, run_postgres, run_sqlite  # noqa: E402
+from text2sql.conversion.engines import as_stored, connect_as_text, limit, run_postgres, run_sqlite  # noqa: E402
 from text2sql.data.spider.examples import database_file  # noqa: E402
 from text2sql.files import read_jsonl  # noqa: E402
 from text2sql.postgres.compare import same_rows  # noqa: E402
@@ -153,7 +153,7 @@ def funnel_of_database(job: tuple[str, list[str], Schema, Server, Path, Path]) -
         dump.open(encoding="utf-8", newline="\n") as lines,
         loaded(connection, schema, lines),
     ):
-        guard(sqlite, connection, 10)
+        limit(connection, 10)
         for query in queries:
             wanted, known = run_sqlite(sqlite, query, 10), {None: False}
             for step, text in zip(STEPS, _texts(query, schema), strict=True):

@@ -102,6 +102,9 @@ def convert(
     from text2sql.conversion.examination import convert_script
     from text2sql.conversion.queries import decoded
 
+    for read in (sqlite, Path(queries.name)):
+        if dump is not None and dump.exists() and read.exists() and dump.samefile(read):
+            raise UserError(f"--dump {dump} is what is read", "name another file")
     schema, outcomes = convert_script(sqlite, decoded(queries.read()), timeout)
     for note in schema.notes:
         typer.echo(f"-- {note}", err=True)

@@ -19,7 +19,7 @@ from tests.postgres.shop import SCRIPT
 from text2sql.cli import app
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.dialect import DEFECT, RULES, Conversion, convert_tree, parse_query
-from text2sql.conversion.engines import as_stored, connect_as_text, gave_up, guard, run_postgres, run_sqlite
+from text2sql.conversion.engines import as_stored, connect_as_text, gave_up, limit, run_postgres, run_sqlite
 from text2sql.conversion.examination import convert_script
 from text2sql.conversion.proof import prove
 from text2sql.conversion.queries import decoded, statements_of
@@ -76,11 +76,10 @@ def test_no_query_hangs_and_the_cause_is_recorded(tmp_path):
     _, [(_, outcome)] = convert_script(path, f"{ENDLESS};", 0.3)
     assert (outcome.status, outcome.reason) == ("unverifiable", "SQLite: no answer in 0.3 s")
     with (
-        closing(sqlite3.connect(path)) as source,
         server() as running,
         closing(connect_as_text(running.dsn())) as connection,
     ):
-        guard(source, connection, 0.3)
+        limit(connection, 0.3)
         answer = run_postgres(connection, ENDLESS)
         assert (gave_up(answer), answer.message) == (True, "PostgreSQL: no answer in time")
         assert run_postgres(connection, "SELECT 1").rows == [(1,)]  # the transaction is still usable
@@ -166,6 +165,54 @@ def test_generated_rows_fit_their_queries(tmp_path):
     assert dumps[0] == dumps[1]
 
 
+KEYED = [
+    # unique indexes of table t, and a note on what got no rows
+    ("CREATE UNIQUE INDEX i ON t (a)", ""),
+    ("CREATE UNIQUE INDEX i ON t (b, a)", ""),
+    ("CREATE UNIQUE INDEX i ON t (lower(a))", ""),
+    ("CREATE UNIQUE INDEX i ON t (a) WHERE b > 2", ""),
+    ("CREATE UNIQUE INDEX i ON t (seen)", ""),
+    ("CREATE UNIQUE INDEX i ON t (own(a))", "table t: no generated rows, its index i cannot be made here: no such f"),
+    (
+        f"CREATE UNIQUE INDEX i ON t (instr(hex(zeroblob({10**6})), a))",
+        "table t: no generated rows, none obeys its key",
+    ),
+]
+
+
+@pytest.mark.parametrize(("index", "note"), KEYED)
+def test_generated_rows_obey_unique_indexes(tmp_path, index, note):
+    path = tmp_path / "keyed.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("own", 1, lambda value: value, deterministic=True)
+        connection.executescript(f"CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b INT, seen DATETIME); {index}")
+    queries = ["a = 'x'", "a = 'X' AND b = 3", "a = 'x' AND b = 3", "b = 3", "seen = '2020-01-01T10:00:00'"]
+    queries += ["seen = '2020-01-01 10:00:00'"]
+    schema, outcomes = convert_script(path, ";".join(f"SELECT id FROM t WHERE {q}" for q in queries), 5)
+    assert any(text.startswith(note) for text in schema.notes) if note else not schema.notes
+    assert {outcome.status for _, outcome in outcomes} == {"unverifiable"}
+    assert all(outcome.generated.startswith("equal") for _, outcome in outcomes[:4])
+
+
+def test_what_a_table_of_postgresql_cannot_hold(tmp_path, monkeypatch):
+    """Rows of 12,000 bytes: a database with one is left out with the reason, generated ones prove nothing."""
+    wide = f"CREATE TABLE wide ({', '.join(f'c{i} REAL' for i in range(1500))})"
+    script = "SELECT c0 FROM wide WHERE c1 > 5"
+    _, [(_, outcome)] = convert_script(make(tmp_path / "a.sqlite", wide), script, 5)
+    assert (outcome.status, outcome.generated[:49]) == (
+        "unverifiable",
+        "PostgreSQL cannot hold the database: row is too b",
+    )
+    path = make(tmp_path / "data/source/database/b/b.sqlite", f"{wide}; INSERT INTO wide VALUES ({'1.5,' * 1499} 1.5)")
+    with pytest.raises(UserError, match=r"row is too big.*COPY wide, line"):
+        convert_script(path, script, 5)
+    make(tmp_path / "data/source/database/public/public.sqlite", "CREATE TABLE t (a INT)")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("data: {databases: {samples: 2}}")
+    assert "1 databases, 1 left out" in databases.main()
+    assert [path.name for path in (tmp_path / "data/postgres/databases").iterdir()] == ["public.sql"]
+
+
 def test_generated_rows_of_what_sqlite_computes(tmp_path):
     """Views, virtual tables and generated columns get rows of their own; no CHECK is computed."""
     script = """
@@ -228,6 +275,24 @@ def test_the_command(tmp_path):
     assert "-- rejected: rowid: PostgreSQL's rows have no number" in done.output
     assert "1 of 2 proven" in done.output
     assert (tmp_path / "shop.sql").read_text().count("CREATE TABLE") == 6
+
+
+def test_the_command_spoils_nothing_and_says_why(tmp_path):
+    path = make(tmp_path / "shop.sqlite", SCRIPT)
+    script = tmp_path / "q.sql"
+    script.write_text("SELECT 1;")
+    before = path.read_bytes()
+    for arguments, said in [
+        ([script, "--sqlite", path, "--dump", path], "is what is read"),
+        ([script, "--sqlite", path, "--dump", script], "is what is read"),
+        ([script, "--sqlite", tmp_path], "is no file"),
+        ([script, "--sqlite", script], "file is not a database"),
+        ([path, "--sqlite", path], "is no text"),
+    ]:
+        done = CliRunner().invoke(app, ["convert", *map(str, arguments)])
+        assert isinstance(done.exception, UserError), arguments
+        assert said in str(done.exception)
+    assert (path.read_bytes(), script.read_text()) == (before, "SELECT 1;")
 
 
 def defective(tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from text2sql.conversion.databases import describe, open_source, write_dump
+from text2sql.conversion.databases import describe, open_source, probe, write_dump
 from text2sql.conversion.databases.dump import write_lines
 from text2sql.conversion.engines import connect_as_text
 from text2sql.conversion.rows_check import differences
@@ -164,6 +165,10 @@ BAD_ROWS = [
         "integer", "generated in SQLite", [(5, 10)],
     ),
     (
+        f"CREATE TABLE t (a TEXT PRIMARY KEY); INSERT INTO t VALUES ('{'x' * 2601}')",
+        "text", "primary key (a) not enforced, a value is longer than the 2,600 bytes", [("x" * 2601,)],
+    ),
+    (
         "CREATE TABLE t (a DATE); INSERT INTO t VALUES ('tab\tline\nback\\slash')",
         "text", "declared DATE", [("tab\tline\nback\\slash",)],
     ),
@@ -235,6 +240,19 @@ def test_names_are_lower_case_short_and_apart(postgres, tmp_path):
     assert [column.name for column in schema.tables[0].columns] == names
     assert schema.tables[2].columns[0].name == 'a"b'
     assert sum("named" in note for note in schema.notes) == 5
+
+
+def test_names_that_postgresql_has_itself(postgres, tmp_path):
+    """Catalog tables, the indexes of keys, and what a script of statements would end at."""
+    script = """
+    CREATE TABLE a (id INTEGER PRIMARY KEY, b INT UNIQUE); INSERT INTO a VALUES (1, 2);
+    CREATE TABLE a_pkey (c INT); CREATE TABLE a_b_key (c INT PRIMARY KEY); INSERT INTO a_b_key VALUES (5);
+    CREATE TABLE PG_Class (relname TEXT, pg_x INT); INSERT INTO pg_class VALUES ('r', 3);
+    CREATE TABLE "x;\n" ("%s;\n" INT); INSERT INTO "x;\n" VALUES (4);
+    """
+    schema = convert(postgres, make(tmp_path / "own.sqlite", script), "public")
+    assert [table.name for table in schema.tables] == ["a", "a_pkey", "a_b_key", "_pg_class", "x;_"]
+    assert "table PG_Class: named _pg_class" in schema.notes
 
 
 def test_views_and_virtual_tables_become_tables(postgres, tmp_path):
@@ -365,6 +383,68 @@ def test_a_locked_file_is_a_user_error(tmp_path, monkeypatch):
         owner.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UserError, match="locked"), open_source(path):
             pass
+
+
+def look(folder: Path):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("state", ["closed", "open", "ended", "rollback"])
+def test_nothing_beside_the_file_changes(tmp_path, state):
+    """In WAL mode the log is read too, also where its program ended without closing the file."""
+    made, folder = tmp_path / "made", tmp_path / "folder"
+    made.mkdir()
+    with closing(sqlite3.connect(made / "a.sqlite")) as owner:
+        owner.execute(f"PRAGMA journal_mode = {'DELETE' if state == 'rollback' else 'WAL'}")
+        owner.execute("PRAGMA wal_autocheckpoint = 0")
+        owner.executescript("CREATE TABLE t (a INT); INSERT INTO t VALUES (1); CREATE VIEW v AS SELECT a FROM t")
+        if state in ("open", "ended"):
+            shutil.copytree(made, folder, ignore=shutil.ignore_patterns("*-shm") if state == "ended" else None)
+    if not folder.exists():
+        shutil.copytree(made, folder)
+    before = look(folder)
+    with open_source(folder / "a.sqlite") as source:
+        assert [table.rows for table in describe(source, "a").tables] == [1, 1]
+        assert look(folder) == before
+    assert look(folder) == before
+
+
+def test_a_file_left_amid_a_change(tmp_path):
+    path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a TEXT)")
+    (tmp_path / "copy").mkdir()
+    with closing(sqlite3.connect(path)) as owner:
+        owner.executescript("PRAGMA cache_size = 1; BEGIN; INSERT INTO t VALUES (hex(zeroblob(100000)))")
+        for name in ("a.sqlite", "a.sqlite-journal"):
+            shutil.copy(tmp_path / name, tmp_path / "copy" / name)
+    before = look(tmp_path / "copy")
+    with pytest.raises(UserError, match="left amid a change"), open_source(tmp_path / "copy/a.sqlite"):
+        pass
+    assert look(tmp_path / "copy") == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "ATTACH 'b.sqlite' AS b", "DETACH main", "PRAGMA writable_schema = ON", "PRAGMA journal_mode = WAL",
+        "CREATE TEMP TABLE u AS SELECT 1", "CREATE TABLE u (a)", "INSERT INTO t VALUES (1)", "DELETE FROM t", "VACUUM",
+        "SELECT load_extension('x')", "SELECT fts3_tokenizer('simple')", "SELECT * FROM pragma_database_list", "BEGIN",
+    ],
+)  # fmt: skip
+def test_a_file_is_only_read(tmp_path, query):
+    path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a INT)")
+    before = look(tmp_path)
+    with closing(probe.connect(path)) as connection, pytest.raises(sqlite3.DatabaseError):
+        connection.execute(query).fetchall()
+    assert probe.try_query(path, query, 5).error
+    assert look(tmp_path) == before
+
+
+def test_virtual_tables_are_read(tmp_path):
+    """Those that SQLite prepares changes for when it reads them."""
+    script = "CREATE VIRTUAL TABLE r USING rtree (id, x0, x1); INSERT INTO r VALUES (1, 2, 3);"
+    script += "CREATE VIRTUAL TABLE f USING fts4 (x); INSERT INTO f VALUES ('a')"
+    with open_source(make(tmp_path / "a.sqlite", script)) as source:
+        assert {t.name: t.rows for t in describe(source, "a").tables} == {"r": 1, "f": 1}
 
 
 def test_a_missing_file_is_a_user_error(tmp_path):

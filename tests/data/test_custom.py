@@ -6,11 +6,13 @@ import json
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
+from psycopg.conninfo import make_conninfo
 
 from stages import split
 from text2sql.ask.loading import load_script, scratch_database
@@ -182,6 +184,71 @@ def test_samples_only_if_asked_for(tmp_path, sqlite_file):
         species = next(c for c in found.table("pets").columns if c.name == "species")
         assert len(species.samples) == asked
         assert (tmp_path / f"dumps{asked}/clinic.sql").exists()
+
+
+@pytest.mark.parametrize("stem", ["postgres", "template1", "100% Ä.b", "Ä" * 60])
+def test_a_database_of_any_name(tmp_path, sqlite_file, stem):
+    """It is called here as a server can, and the notes say it where that is another name."""
+    path = sqlite_file.rename(tmp_path / f"{stem}.sqlite")
+    found = options(database=str(path), pairs=pairs_file(tmp_path, map(json.dumps, GOOD))).make(1, tmp_path / "source")
+    name = {"postgres": "postgres_2", "template1": "template1_2", "Ä" * 60: "Ä" * 31}.get(stem, stem)
+    assert {e["db_id"] for e in made(tmp_path)} == {name}
+    assert (tmp_path / f"source/postgres/{name}.sql").exists()
+    assert (f"database {stem}: named {name} here" in found["notes"]) == (name != stem)
+
+
+def test_a_name_on_a_server_leaves_no_folder(tmp_path, dsn, monkeypatch):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute('create database "../up" template clinic')
+    monkeypatch.setenv("TEST_DSN", make_conninfo(dsn, dbname="../up"))
+    pairs = pairs_file(tmp_path, map(json.dumps, GOOD))
+    options(database=None, pairs=pairs).make(1, tmp_path / "source")
+    assert sorted(path.name for path in tmp_path.rglob("*.sql")) == [".._up.sql"]
+
+
+def test_pairs_that_find_no_rows_are_unverifiable(tmp_path, capsys):
+    """Each with the reason; report and message count them."""
+    path = tmp_path / "half.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{CLINIC} insert into vets values (1, 'Ada', 'Lyon', 'a@b.example')")
+    queries = ["select name from vets", "select count(*) from Pets", "select name from vets where id = 2"]
+    queries += ["with p as (select 1 from pets) select count(*) from p, vets", "select 1"]
+    lines = [json.dumps({"question": f"{n} {q}?", "sql": q}) for n in range(2) for q in queries]
+    found = options(database=str(path), pairs=pairs_file(tmp_path, lines)).make(1, tmp_path / "source")
+    reasons = ["", "no rows in pets", "no rows in the result", "no rows in pets", ""]
+    assert [e["reason"] for e in made(tmp_path)] == reasons * 2
+    assert [e["status"] for e in made(tmp_path)[:5]] == ["unverifiable" if r else "verified" for r in reasons]
+    assert found["unverifiable"] == {"no rows in pets": 4, "no rows in the result": 2}
+    assert "notice: 4 examples are unverifiable: no rows in pets" in capsys.readouterr().out
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("delete from vets")
+    found = options(database=str(path), pairs=pairs_file(tmp_path, lines)).make(1, tmp_path / "source")
+    assert {e["status"] for e in made(tmp_path)} == {"unverifiable"}
+    assert made(tmp_path)[4]["reason"] == "no rows in the database"
+
+
+PERCENT = """
+create table "100% wool" (id integer primary key, "growth %" numeric, "%s" text unique, "a%(b)s" text not null);
+create table "b%" (id integer primary key, "w %" integer references "100% wool" (id),
+                   v text check (v in ('10%', '20%%', '%s')));
+"""
+
+
+def test_percent_signs_in_names_and_values(tmp_path):
+    """They are no parameters."""
+    (tmp_path / "x%s.sql").write_text(PERCENT)
+    queries = [
+        'select "growth %" from "100% wool" where "%s" like \'%s%\'',
+        "select count(*) from \"b%\" where v = '10%'",
+    ]
+    lines = [json.dumps({"question": f"{n} {q}?", "sql": q}) for n in range(5) for q in queries]
+    settings = {"database": str(tmp_path / "x%s.sql"), "pairs": pairs_file(tmp_path, lines), "questions": 20}
+    found = options(**settings).make(1, tmp_path / "source")
+    assert (found["rejected"], found["notes"], found["examples"]["custom"]) == (0, [], 10)
+    assert (found["rows"], found["unverifiable"]) == (
+        2 * ROWS,
+        {"the rows are made up": sum(found["examples"].values())},
+    )
 
 
 def test_questions_are_made_up_where_there_are_none(tmp_path, dsn, monkeypatch):

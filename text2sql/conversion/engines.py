@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +18,10 @@ from psycopg.types.string import TextLoader
 
 from text2sql.conversion.databases.encode import as_bytes, as_text
 from text2sql.conversion.databases.infer import INTEGER_TEXT, plain_moment, text_form
+from text2sql.errors import UserError
 from text2sql.postgres.compare import Result, Row, Rows
+from text2sql.postgres.load import loaded
+from text2sql.schema import Schema
 
 #: a result of more rows is not compared; a cross join by mistake has millions
 MOST_ROWS = 200_000
@@ -24,9 +29,6 @@ MOST_ROWS = 200_000
 STEPS = 20_000
 #: PostgreSQL's types whose values SQLite holds as text
 TEXTUAL = ("date", "timestamp", "timestamptz", "time", "interval", "uuid", "json")
-_FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
-#: what a full-text table asks for itself when it is read
-_HARMLESS = "data_version"
 
 
 def connect_as_text(dsn: str) -> psycopg.Connection:
@@ -37,13 +39,23 @@ def connect_as_text(dsn: str) -> psycopg.Connection:
     return connection
 
 
-def guard(source: sqlite3.Connection, connection: psycopg.Connection, seconds: float) -> None:
-    """From here on queries only read `source`, open no other file, and are cancelled on PostgreSQL after `seconds`."""
+@contextmanager
+def loaded_apart(connection: psycopg.Connection, schema: Schema, lines: Iterable[str]) -> Iterator[None]:
+    """As `loaded`, for a database of any name: none of the server's own schemas (public, pg_catalog) has this one.
 
-    def authorize(action: int, first: str | None, *_: str | None) -> int:
-        return sqlite3.SQLITE_DENY if action in _FORBIDDEN and first != _HARMLESS else sqlite3.SQLITE_OK
+    Raises:
+        UserError: PostgreSQL cannot hold the rows.
+    """
+    try:
+        with loaded(connection, replace(schema, db_id=f"_{schema.db_id}"), lines):
+            yield
+    except psycopg.errors.ProgramLimitExceeded as error:
+        what = f"PostgreSQL cannot hold the database: {error.diag.message_primary} ({error.diag.context})"
+        raise UserError(what, "leave out that table, or some of its columns") from None
 
-    source.set_authorizer(authorize)
+
+def limit(connection: psycopg.Connection, seconds: float) -> None:
+    """From here on to the end of the transaction PostgreSQL cancels each query after `seconds`."""
     connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import psycopg
 from text2sql.conversion.databases import SqliteDatabase, describe, open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
-from text2sql.conversion.engines import connect_as_text, gave_up, guard, run_postgres, run_sqlite
+from text2sql.conversion.engines import connect_as_text, gave_up, limit, loaded_apart, run_postgres, run_sqlite
 from text2sql.conversion.proof import Proof, prove
 from text2sql.conversion.queries import statements_of
+from text2sql.errors import UserError
 from text2sql.postgres.alternatives import is_open
 from text2sql.postgres.compare import Result
-from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
 from text2sql.schema import Schema
 
@@ -72,15 +72,13 @@ def both_engines(
 ) -> Iterator[Engines]:
     """Both engines, PostgreSQL's loaded from the `lines` of the dump, for the length of the block."""
     blanked = source.with_nulls({t.source: [c.source for c in t.columns if c.blanks_are_null] for t in schema.tables})
-    with closing(connect_as_text(running.dsn())) as connection, loaded(connection, schema, lines):
-        try:
-            for opened in filter(None, (source.connection, blanked)):
-                guard(opened, connection, seconds)
-            yield Engines(schema, source.connection, blanked, connection, seconds)
-        finally:
-            source.connection.set_authorizer(None)
-            if blanked is not None:
-                blanked.close()
+    with (
+        nullcontext() if blanked is None else closing(blanked),
+        closing(connect_as_text(running.dsn())) as connection,
+        loaded_apart(connection, schema, lines),
+    ):
+        limit(connection, seconds)
+        yield Engines(schema, source.connection, blanked, connection, seconds)
 
 
 def examine(query: str, on: Engines, generated: bool = False) -> Outcome:
@@ -131,9 +129,14 @@ def examine_everywhere(
         schema = without_constraints(schema)
         filled = fill(source, schema, empty)
         lines = "".join(dump(filled, schema)).splitlines(keepends=True)
-        with closing(filled.connection), both_engines(schema, filled, lines, running, seconds) as on:
-            for query in empty:
-                outcomes[query] = outcomes[query].with_generated(examine(query, on, generated=True))
+        try:
+            with closing(filled.connection), both_engines(schema, filled, lines, running, seconds) as on:
+                generated = {query: examine(query, on, generated=True) for query in empty}
+        except UserError as error:  # the generated rows are too long for a table of very many columns
+            generated = dict.fromkeys(empty, Outcome("rejected", error.what, empty="table"))
+        outcomes |= {query: outcomes[query].with_generated(other) for query, other in generated.items()}
+        for note in filled.notes:
+            source.note(note)
     return outcomes
 
 
@@ -148,4 +151,5 @@ def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[
         schema = describe(source, "source")
         lines = "".join(dump(source, schema)).splitlines(keepends=True)
         outcomes = examine_everywhere(queries, schema, source, lines, running, seconds)
+        schema = replace(schema, notes=tuple(source.notes))
     return schema, [(query, outcomes[query]) for query in queries]

@@ -8,16 +8,24 @@ import sqlite3
 import sqlglot
 from sqlglot.errors import SqlglotError
 
+from text2sql.errors import UserError
 from text2sql.sql import parse
 
 
 def decoded(content: bytes) -> str:
-    """The text of a file: by its byte-order mark, or else as UTF-8, or else as Windows-1252, which reads anything."""
+    """The text of a file: by its byte-order mark, or else as UTF-8, or else as Windows-1252, which reads anything.
+
+    Raises:
+        UserError: it has NUL characters, as no text does.
+    """
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-16" if marked else "utf-8-sig")
+        text = content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
+        text = content.decode("cp1252", errors="replace")
+    if "\0" in text:
+        raise UserError("the script of queries is no text: it has NUL characters", "give an SQL script in UTF-8")
+    return text
 
 
 def statements_of(text: str) -> list[str]:

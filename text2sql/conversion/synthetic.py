@@ -11,14 +11,16 @@ import math
 import random
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 from sqlglot import exp
 
+from text2sql.conversion.databases.describe import is_too_long
+from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import NUMERIC_TYPES, STORAGE, text_form
+from text2sql.conversion.databases.probe import authorize
 from text2sql.conversion.databases.sqlite import COLLATIONS, SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.conversion.dialect import Rejected, parse_query
 from text2sql.conversion.dialect.comparisons import COMPARISONS
@@ -28,6 +30,8 @@ from text2sql.schema import Column, Schema, Table
 
 #: sets of rows for each query: the first two fit its literals, the others do in part
 SETS = 4
+#: of a value that an index of the file may compute of a generated one: its functions may loop over each character
+LONGEST_VALUE = 10_000
 WORDS = ("amber", "Birch", "cedar", "Dune", "ember", "Fjord", "grove", "Haze")
 Cell = tuple[int, str]  # a column of an item of FROM: (id of the origin, name)
 
@@ -56,23 +60,66 @@ class _Wishes:
 
 
 def fill(source: SqliteDatabase, schema: Schema, queries: Iterable[str]) -> SqliteDatabase:
-    """A database in memory with the tables of `source` and rows generated for `queries`."""
+    """A database in memory with the tables of `source` and rows generated for `queries`, which obey all keys there;
+    its notes name tables that got none."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
     # a CHECK may compute without end, or call what is missing
     connection.execute("PRAGMA ignore_check_constraints = ON")
     filled = SqliteDatabase(Path(":memory:"), connection, known=source.tables())
-    for table in source.tables():
-        connection.execute(_definition(source, table))
+    closed = {table.name for table in source.tables() if not _create(filled, source, table)}
+    usual = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     chance = random.Random(schema.db_id)  # a text seeds it the same way on every machine
+    taken: set[tuple[str | None, ...]] = set()
+    got: dict[str, bool] = {}
     for number, query in enumerate(queries):
         for table, values in _rows(query, schema, number, chance):
-            names = ", ".join(sqlite_name(column.source) for column in table.columns)
-            marks = ", ".join("?" * len(values))
-            insert = f"INSERT OR IGNORE INTO {sqlite_name(table.source)} ({names}) VALUES ({marks})"
-            with suppress(sqlite3.IntegrityError):  # a key that this row would break
-                connection.execute(insert, values)
+            if table.source in closed:
+                continue
+            keys = _keys(table, values)
+            inserted = keys is not None and not keys & taken and _insert(connection, table, values)
+            taken |= keys if keys and inserted else set()
+            got[table.source] = inserted or got.get(table.source, False)
+    for name in (name for name, some in got.items() if not some):
+        filled.note(f"table {name}: no generated rows, none obeys its keys")
     connection.commit()
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
+    connection.execute("PRAGMA query_only = ON")
+    connection.set_authorizer(authorize)
     return filled
+
+
+def _create(filled: SqliteDatabase, source: SqliteDatabase, table: SourceTable) -> bool:
+    """Create a table with its unique indexes; False with a note if one of those cannot be made here."""
+    filled.connection.execute(_definition(source, table))
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql LIKE 'CREATE UNIQUE%'"
+    for name, definition in source.connection.execute(query, (table.name,)).fetchall():
+        try:
+            filled.connection.execute(definition)
+        except sqlite3.Error as error:
+            filled.note(f"table {table.name}: no generated rows, its index {name} cannot be made here: {error}")
+            return False
+    return True
+
+
+def _insert(connection: sqlite3.Connection, table: Table, values: list[Value]) -> bool:
+    """Whether SQLite takes a row."""
+    names = ", ".join(sqlite_name(column.source) for column in table.columns)
+    insert = f"INSERT OR IGNORE INTO {sqlite_name(table.source)} ({names}) VALUES ({', '.join('?' * len(values))})"
+    try:
+        return connection.execute(insert, values).rowcount > 0
+    except sqlite3.Error:  # a key that this row would break, or what an index computes of it
+        return False
+
+
+def _keys(table: Table, values: list[Value]) -> set[tuple[str | None, ...]] | None:
+    """The keys of a row as PostgreSQL will have them, or None if it cannot: a value is missing, or too long."""
+    held = {c.name: None if v is None else encoder(c.type)(v) for c, v in zip(table.columns, values, strict=True)}
+    if any(column.not_null and held[column.name] is None for column in table.columns):
+        return None
+    names = {table.primary_key, *table.unique, *((column.name,) for column in table.columns if column.unique)} - {()}
+    keys = {(table.name, *key, *(held[name] for name in key)) for key in names}
+    keys = {key for key in keys if None not in key}
+    return None if any(map(is_too_long, keys)) else keys
 
 
 def _definition(source: SqliteDatabase, table: SourceTable) -> str:

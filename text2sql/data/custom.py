@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from sqlglot.errors import SqlglotError
 
 from text2sql.config import Seconds, require
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.databases.dump import copy_lines, script, write_lines
+from text2sql.conversion.databases.names import database_name
 from text2sql.data.made.made_rows import fill_tables
 from text2sql.data.mini.dataset import write_training_part
 from text2sql.data.mini.graph import from_schema
@@ -42,12 +44,14 @@ from text2sql.data.spider.examples import FILES, GENERATED, PAIRS
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.postgres.alternatives import Execute
+from text2sql.postgres.compare import Result
 from text2sql.postgres.load import load_dump
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote, read_index, write_index
 from text2sql.scoring.hardness import hardness_of_gold
+from text2sql.sql import parse, table_names
 
 if TYPE_CHECKING:
     from text2sql.ask.catalog import Relations
@@ -62,6 +66,8 @@ FOLDER = "postgres"
 SAMPLES = 1000
 #: rows whose values the question generator knows; a longer value is not looked at
 KNOWN_ROWS, LONGEST_VALUE = 2000, 500
+#: why no query is verified on the rows of a schema file: nobody knows its right answer
+MADE_UP = "the rows are made up"
 #: notices shown on the terminal, of each sort
 SHOWN = 20
 #: fewer usable questions than this make no training, validation and test split
@@ -256,8 +262,8 @@ def with_castable_types(schema: Schema, connection: psycopg.Connection, relation
 
 
 def loadable(schema: Schema, running: Server) -> Schema:
-    """`schema` as a server of ours can hold it: text for types that it does not know, as those of extensions, and keys
-    that are shown but not enforced.
+    """`schema` as a server of ours can hold it: under a name that is free there, with text for types that it does not
+    know, as those of extensions, and keys that are shown but not enforced.
 
     Keys may point to rows beyond the limit of rows, or to columns that are unique only on the user's server.
     """
@@ -265,6 +271,8 @@ def loadable(schema: Schema, running: Server) -> Schema:
         ask = "select to_regtype(%s) is not null"
         known = functools.cache(lambda type_: connection.execute(ask, [type_]).fetchone()[0])
         schema = with_types(schema, lambda _, column: known(column.type))
+    if (name := database_name(schema.db_id)) != schema.db_id:
+        schema = replace(schema, db_id=name, notes=(*schema.notes, f"database {schema.db_id}: named {name} here"))
     keys = {table.name: tuple(replace(key, enforced=False) for key in table.foreign_keys) for table in schema.tables}
     return replace(schema, tables=tuple(replace(table, foreign_keys=keys[table.name]) for table in schema.tables))
 
@@ -322,13 +330,14 @@ def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, real: bool) -
     types = {column.type for table in schema.tables for column in table.columns}
     first: dict[str, str] = {}
     for pair in track(pairs, "pairs", len(pairs)):
-        problem, query = pair.problem, pair.sql
+        problem, query, doubt = pair.problem, pair.sql, ""
         if problem is None:
             result = execute(query)
             if result.error:
                 query = without_own_names(query, tables, types)
                 result = execute(query) if query != pair.sql else result
             problem = f"{result.error}: {result.message}" if result.error else None
+            doubt = unproven(query, result, schema) if real else MADE_UP
         if problem is None:
             query = spelled(query, schema, execute, result)
             before = first.setdefault(pair.question.lower(), query)
@@ -336,7 +345,19 @@ def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, real: bool) -
                 problem = "the same question has another query further up"
             query = before
         reason = f"line {pair.line}: {problem}" if problem else None
-        yield example(f"{PAIRS}-{pair.line}", schema.db_id, pair.question, query, reason, real)
+        yield example(f"{PAIRS}-{pair.line}", schema.db_id, pair.question, query, reason, doubt)
+
+
+def unproven(query: str, result: Result, schema: Schema) -> str:
+    """Why the rows cannot show that a query that runs is right: it found none. Else an empty text."""
+    try:
+        names = {name for tree in parse(query) for name in table_names(tree)}
+    except SqlglotError:
+        names = {table.name for table in schema.tables}
+    without = [table.name for table in schema.tables if not table.rows and table.name in names]
+    if without or not any(table.rows for table in schema.tables):
+        return f"no rows in {', '.join(without) or 'the database'}"
+    return "" if result.rows else "no rows in the result"
 
 
 def generated(
@@ -350,16 +371,17 @@ def generated(
     asked = generate_questions(graph, lambda sql: list(execute(sql).rows), rng, count)
     for number, question in enumerate(asked, start=1):
         query = spelled(question.sql, schema, execute, execute(question.sql))
-        yield example(f"{GENERATED}-{number}", schema.db_id, question.question, query, None, real)
+        doubt = "" if real else MADE_UP
+        yield example(f"{GENERATED}-{number}", schema.db_id, question.question, query, None, doubt)
 
 
-def example(id_: str, db_id: str, question: str, sql: str, reason: str | None, real: bool) -> Row:
-    """A line of examples.jsonl. On made-up rows a query that runs is not verified: nobody knows its right answer."""
-    status = "rejected" if reason else "verified" if real else "unverifiable"
+def example(id_: str, db_id: str, question: str, sql: str, reason: str | None, doubt: str) -> Row:
+    """A line of examples.jsonl: rejected for a `reason`, or unverifiable for a `doubt`."""
+    status = "rejected" if reason else "unverifiable" if doubt else "verified"
     return {
         "id": id_, "db_id": db_id, "question": question, "sqlite": None,
         "postgres": sql if not reason else None, "status": status,
-        "reason": reason or ("" if real else "the rows are made up"),
+        "reason": reason or doubt,
         # what only PostgreSQL can parse is no easy query
         "hardness": None if reason else hardness_of_gold(sql) or "extra",
     }  # fmt: skip
@@ -387,6 +409,8 @@ def custom_report(rows: list[Row], schema: Schema, options: Custom) -> dict[str,
     show_notices([f"{options.pairs}, {reason}" for reason in bad], "data/postgres/examples.jsonl")
     show_notices(schema.notes, "data/postgres/schema_index.json")
     usable = [row for row in rows if row["status"] != "rejected"]
+    unverifiable = Counter(row["reason"] for row in usable if row["status"] == "unverifiable")
+    show_notices([f"{n} examples are unverifiable: {reason}" for reason, n in unverifiable.items()], "the same file")
     pairs = [row for row in usable if row["id"].startswith(PAIRS)]
     if options.pairs and len(pairs) < FEWEST:
         what = f"{len(pairs)} of {len(rows) - len(usable) + len(pairs)} pairs can be used: at least {FEWEST} are needed"
@@ -402,6 +426,7 @@ def custom_report(rows: list[Row], schema: Schema, options: Custom) -> dict[str,
         "rows": sum(table.rows for table in schema.tables),
         "made_up": options.pairs is None,
         "rejected": len(bad),
+        "unverifiable": dict(sorted(unverifiable.items())),
         "reasons": dict(sorted(Counter(reason.split(": ")[1] for reason in bad).items())),
         "notes": list(schema.notes),
     }

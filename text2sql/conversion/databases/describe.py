@@ -8,13 +8,15 @@ from itertools import islice
 
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import Facts, affinity, column_type, common_type, declared_type
-from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower
+from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower, table_names
 from text2sql.conversion.databases.sqlite import SourceColumn, SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table
 
 ColumnName = tuple[str, str]  # of SQLite: (table, column)
 #: PostgreSQL's limit of columns of a table
 _LARGEST_COLUMNS = 1600
+#: in UTF-8, of the values of a key: an index of PostgreSQL takes 2,704 with what it adds
+LONGEST_KEY = 2600
 
 
 def describe(source: SqliteDatabase, db_id: str, samples: int = 3) -> Schema:
@@ -27,7 +29,7 @@ def describe(source: SqliteDatabase, db_id: str, samples: int = 3) -> Schema:
     facts = {(table.name, name): fact for table in tables for name, fact in _scan(source, table, samples).items()}
     types = _types(tables, facts)
     facts = {key: fact.without_blanks() if types[key] != "text" and fact.blank else fact for key, fact in facts.items()}
-    names = assign(table.name for table in tables)
+    names = table_names(table.name for table in tables)
     described = []
     for table in tables:
         if len(table.columns) > _LARGEST_COLUMNS:
@@ -196,8 +198,15 @@ def _breaks_key(
             return "it holds NULL"
         if None not in row and row in seen:
             return f"duplicate ({', '.join(map(str, row))[:60]})"
+        if is_too_long(row):
+            return f"a value is longer than the {LONGEST_KEY:,} bytes that an index can hold"
         seen.add(row)
     return ""
+
+
+def is_too_long(key: Iterable[str | None]) -> bool:
+    """Whether the index of a key could not hold these values, which are written as for COPY."""
+    return sum(len(value.encode()) for value in key if value is not None) > LONGEST_KEY
 
 
 def _breaks_reference(

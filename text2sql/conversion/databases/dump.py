@@ -51,7 +51,9 @@ def script(schema: Schema, lines: Callable[[Table], Iterable[str]]) -> Iterator[
     """
     yield "-- Load with: psql -v ON_ERROR_STOP=1 -f FILE DATABASE (made with LOCALE 'C': text sorts as in SQLite)\n"
     yield "SET client_encoding = 'UTF8';\n"
-    for table in schema.tables:
+    # A table that is called as PostgreSQL would call the index of another's key comes before that: the index then gets
+    # another name.
+    for table in sorted(schema.tables, key=lambda t: -len(t.name) if t.name.endswith(("_pkey", "_key")) else 0):
         yield "\n" + create_table(table)
     for table in schema.tables:
         yield f"\nCOPY {quote(table.name)} {column_list(c.name for c in table.columns)} FROM stdin;\n"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 #: names longer than this are cut by PostgreSQL itself, in silence
 LONGEST_BYTES = 63
 #: columns that every PostgreSQL table has already
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+#: databases that every server has already
+SERVER_DATABASES = frozenset({"postgres", "template0", "template1"})
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
@@ -19,7 +23,7 @@ def lower(name: str) -> str:
 def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     """PostgreSQL names of SQLite names that share a namespace.
 
-    Lower case, without NUL, at most 63 bytes; one that is taken by then gets `_2`, `_3`, ...
+    Lower case, without control characters, at most 63 bytes; one that is taken by then gets `_2`, `_3`, ...
 
     >>> assign(["Name", "ORDER", "a" * 70, "a" * 69])["Name"]
     'name'
@@ -27,7 +31,7 @@ def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     names: dict[str, str] = {}
     used = set(taken)
     for source in sources:
-        wanted = lower(source).replace("\0", "_") or "unnamed"
+        wanted = _CONTROL.sub("_", lower(source)) or "unnamed"
         name, number = _cut(wanted, ""), 1
         while name in used:
             number += 1
@@ -35,6 +39,27 @@ def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
         used.add(name)
         names[source] = name
     return names
+
+
+def table_names(sources: Iterable[str]) -> dict[str, str]:
+    """As `assign`, for tables: `pg_class` would be read as PostgreSQL's own.
+
+    >>> table_names(["PG_Class", "pgx"])
+    {'PG_Class': '_pg_class', 'pgx': 'pgx'}
+    """
+    sources = list(sources)
+    wanted = [f"_{source}" if lower(source).startswith("pg_") else source for source in sources]
+    names = assign(wanted)
+    return {source: names[name] for source, name in zip(sources, wanted, strict=True)}
+
+
+def database_name(source: str) -> str:
+    """The name that a database has here, and its dump: as it is, but for the server's own and what no file can have.
+
+    >>> database_name("Sales 100%"), database_name("postgres"), database_name("../a")
+    ('Sales 100%', 'postgres_2', '.._a')
+    """
+    return _cut(re.sub(r"[/\\\x00-\x1f]", "_", source), "_2" if source in SERVER_DATABASES else "")
 
 
 def _cut(name: str, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""What a SQLite file makes SQLite compute, tried in a process of its own.
+"""How a SQLite file is opened, and what it makes SQLite compute, tried in a process of its own.
 
 Views, virtual tables, generated columns and CHECKs of a file of a kilobyte can ask for a computation without end, and a
 function that loops in C looks at no interrupt: only the end of its process stops it. This file is both sides:
@@ -27,6 +27,14 @@ MOST_MEMORY, MOST_FILE = 2**31, 2**30
 #: how SQLite says that it lacks an application's collation or function
 MISSING = re.compile(r"(?:no such|unknown) (collation sequence|function): ([^()]+)")
 CHECK = "PRAGMA quick_check(1)"
+#: what a query may ask of SQLite. To read a virtual table, SQLite prepares changes of it, which a connection that only
+#: reads does not execute.
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_PREPARED = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+_PRAGMAS = {"data_version", "page_size", "quick_check", "table_list", "table_info", "table_xinfo", "index_list"}
+_PRAGMAS |= {"index_info", "index_xinfo", "foreign_key_list"}
+#: functions of some builds that reach beyond the database
+_REFUSED = {"edit", "fts3_tokenizer", "load_extension", "readfile", "writefile"}
 _COMPUTES = (
     "SELECT 1 FROM sqlite_master WHERE type = 'table' AND sql LIKE '%CHECK%' UNION ALL "
     "SELECT 1 FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table' AND c.hidden = 2"
@@ -68,16 +76,38 @@ def integrity(path: Path) -> str:
     return tried.value
 
 
-def _opened(path: str) -> sqlite3.Connection:
-    """A read-only connection; a file in WAL mode in a folder that cannot be written is read as it stands."""
-    uri = f"{Path(path).as_uri()}?mode=ro"
-    try:
-        connection = sqlite3.connect(uri, uri=True)
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        connection = sqlite3.connect(f"{uri}&immutable=1", uri=True)
-    connection.text_factory = bytes
+def connect(path: Path, seconds: float = 5.0) -> sqlite3.Connection:
+    """A connection that only reads, and leaves nothing beside the file: where one in WAL mode has no log, SQLite would
+    make one.
+
+    Args:
+        seconds: how long to wait for another process's lock.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        in_wal_mode = file.read(20)[19:] == b"\2"
+    immutable = "&immutable=1" if in_wal_mode and not log_of(path).exists() else ""
+    uri = f"{path.resolve().as_uri()}?mode=ro{immutable}"
+    connection = sqlite3.connect(uri, uri=True, timeout=seconds, check_same_thread=False)
+    connection.set_authorizer(authorize)
     return connection
+
+
+def log_of(path: Path) -> Path:
+    """Where SQLite keeps changes that are not in the file yet, in WAL mode."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def authorize(action: int, first: str | None, second: str | None, database: str | None, _: str | None) -> int:
+    """SQLite's authorizer: queries and what they need, nothing that changes a setting or reaches another file."""
+    allowed = (
+        (action in _READING and not (action == sqlite3.SQLITE_FUNCTION and second in _REFUSED))
+        or (action in _PREPARED and database == "main")
+        or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS)
+    )
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 def _check(connection: sqlite3.Connection, seconds: float) -> str:
@@ -123,13 +153,14 @@ def main(path: str, query: str, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_FILE, MOST_FILE))
     tried = Tried()
     try:
-        connection = _opened(path)
+        connection = connect(Path(path))
+        connection.text_factory = bytes
         if query == CHECK:
             tried = Tried(_check(connection, seconds))
         else:
             _limit(connection, seconds)
             _read(connection, query)
-    except (sqlite3.Error, MemoryError) as error:
+    except (OSError, sqlite3.Error, MemoryError) as error:
         tried = Tried(error=str(error) or "out of memory")
     print(json.dumps(asdict(tried) | {"seconds": time.process_time()}))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlglot import exp
@@ -19,6 +21,8 @@ from text2sql.sql import parse_one
 
 #: how long to wait for another process's lock, in seconds
 LOCK_SECONDS = 2.0
+#: how often to copy a file whose log is begun anew meanwhile
+COPIES = 5
 #: collations that every SQLite has
 COLLATIONS = ("", "NOCASE", "RTRIM")
 Value = int | float | str | bytes | None
@@ -137,6 +141,7 @@ class SqliteDatabase:
         if not any(blanks.values()) or not self.path.exists():
             return None
         connection = SqliteDatabase(self.path, connect_sqlite(self.path)).connection
+        connection.set_authorizer(None)
         connection.execute("PRAGMA temp_store = MEMORY")
         for table in self.tables():
             if not blanks.get(table.name):
@@ -153,6 +158,7 @@ class SqliteDatabase:
             connection.execute(f"CREATE TEMP TABLE {name} ({', '.join(columns)})")
             connection.execute(f"INSERT INTO temp.{name} SELECT {', '.join(values)} FROM main.{name}")
         connection.commit()
+        connection.set_authorizer(probe.authorize)
         return connection
 
     def note(self, text: str) -> None:
@@ -225,43 +231,80 @@ def sqlite_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def connect_sqlite(path: Path) -> sqlite3.Connection:
-    """A read-only connection.
+def connect_sqlite(path: Path, shown: Path | None = None) -> sqlite3.Connection:
+    """A connection that only reads.
+
+    Args:
+        shown: the file that errors name, where `path` is a copy.
 
     Raises:
         UserError: there is no such file, or it cannot be opened.
     """
-    remedy = "replace it by an intact copy, or remove it: its examples are then reported as missing"
-    if not path.exists():
-        raise UserError(f"{path} is missing", "check the path")
-    uri = f"{path.resolve().as_uri()}?mode=ro"
-    for address in (uri, f"{uri}&immutable=1"):
-        try:
-            connection = sqlite3.connect(address, uri=True, timeout=LOCK_SECONDS, check_same_thread=False)
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            return connection
-        except sqlite3.Error as error:
-            # A database in WAL mode wants to write beside itself; where it may not, it is read as it stands.
-            if "unable to open" in str(error) and address is uri and not path.with_name(path.name + "-wal").exists():
-                continue
-            what = "is locked by another process" if "locked" in str(error) else f"cannot be read: {error}"
-            raise UserError(f"{path} {what}", remedy) from None
+    if not path.is_file():
+        raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}", "check the path")
+    try:
+        connection = probe.connect(path, LOCK_SECONDS)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(*_why_not(shown or path, str(error))) from None
+    return connection
+
+
+def _why_not(path: Path, error: str) -> tuple[str, str]:
+    """Why a file cannot be opened, and what to do."""
+    if "locked" in error:
+        return f"{path} is locked by another process", "end that, or give a copy"
+    if "readonly" in error:
+        remedy = "open it with its program, or with sqlite3, which completes or undoes the change"
+        return f"{path} was left amid a change, by which {path.name}-journal lies beside it", remedy
+    return f"{path} cannot be read: {error}", "give an intact SQLite database"
+
+
+@contextmanager
+def _settled(path: Path) -> Iterator[Path]:
+    """The file at `path`; where a log of changes lies beside it, a copy of both in a folder of ours, for to read a log
+    changes what lies beside the file.
+
+    Raises:
+        UserError: the log is begun anew all the time.
+    """
+    if not path.is_file() or not probe.log_of(path := path.resolve()).exists():
+        yield path
+        return
+    with TemporaryDirectory(prefix="text2sql-sqlite-") as folder:
+        copy = Path(folder) / path.name
+        for _ in range(COPIES):
+            begun = _beginning(path)
+            shutil.copyfile(path, copy)
+            probe.log_of(copy).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # the last program that had the file open has closed it
+                shutil.copyfile(probe.log_of(path), probe.log_of(copy))
+            if begun == _beginning(path) == _beginning(copy):  # what is not in the copied file is in the copied log
+                yield copy
+                return
+    raise UserError(f"{path} is written all the time", "end the program that does, or give a copy")
+
+
+def _beginning(path: Path) -> bytes:
+    """The head of a log, which tells it from those before it; empty if there is none."""
+    log = probe.log_of(path)
+    with suppress(FileNotFoundError), log.open("rb") as file:
+        return file.read(32)
+    return b""
 
 
 @contextmanager
 def open_source(path: Path) -> Iterator[SqliteDatabase]:
-    """Open a SQLite file for reading, after its own integrity check.
+    """Open a SQLite file for reading, after its own integrity check; nothing beside it changes.
 
     Raises:
         UserError: it is missing, locked, no database, or damaged.
     """
-    connection = connect_sqlite(path)
-    try:
-        problem = probe.integrity(path)
-        if problem != "ok":
-            raise UserError(f"{path} is damaged: {problem}", "restore it from a copy")
-        yield SqliteDatabase(path, connection)
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None
-    finally:
-        connection.close()
+    with _settled(path) as file, closing(connect_sqlite(file, path)) as connection:
+        try:
+            problem = probe.integrity(file)
+            if problem != "ok":
+                raise sqlite3.DatabaseError(problem)
+            yield SqliteDatabase(file, connection)
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None

@@ -167,9 +167,9 @@ class Filler:
         row, error = self._draw(number), None
         for tries in range(1, TRIES):
             names = sql.SQL(", ").join(map(sql.Identifier, row))
-            marks = sql.SQL(", ").join(sql.Placeholder() for _ in row)
+            values = sql.SQL(", ").join(map(sql.Literal, row.values()))  # no parameters: `%` may stand in a name
             statement = sql.SQL(_SQL["insert"] if row else "insert into {} default values")
-            error = attempt(self.connection, statement.format(self.table.name, names, marks), list(row.values()))
+            error = attempt(self.connection, statement.format(self.table.name, names, values))
             if error is None:
                 return None
             refused, again = self._refused(error, row), self._draw(number + OFFSET * tries)

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,10 @@ class FillColumn:
     checks: dict[str, str]
 
 
-def attempt(
-    connection: psycopg.Connection, statement: sql.Composed, values: Sequence[Any] = ()
-) -> psycopg.Error | None:
+def attempt(connection: psycopg.Connection, statement: sql.Composed) -> psycopg.Error | None:
     """Execute a statement; the error that it met, or None."""
     try:
-        connection.execute(statement, values or None)
+        connection.execute(statement)
     except psycopg.Error as error:
         if connection.closed:
             raise
