@@ -40,7 +40,7 @@ from typing import Any, Literal
 import yaml
 
 from text2sql.config import flatten, parse_yaml, read_params, require, section
-from text2sql.errors import UserError, exits
+from text2sql.errors import UserError, as_made, exits
 from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
 
 if typing.TYPE_CHECKING:
@@ -111,18 +111,12 @@ def _warned() -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> UserError:
-    """What MLflow, the way to it, or a file of the workspace refused."""
-    if isinstance(error, UserError):
-        return error
+    """What MLflow or the way to it refused."""
     what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-    if isinstance(error, LookupError | TypeError | ValueError | AttributeError):
-        return UserError(
-            f"a file of metrics/, data/predictions or models/release is not as its stage writes it ({what})",
-            "`dvc repro` makes it again",
-        )
-    return UserError(
-        f"MLflow did not take it ({what})", "type this again when that is mended, or name another server: --uri"
+    asked = UserError(
+        f"MLflow did not take it ({what})", "type this again when that is mended, or name a server: --uri"
     )
+    return error if isinstance(error, UserError) else asked
 
 
 def _say(text: str) -> None:
@@ -262,7 +256,7 @@ def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
         The address of the adapter's run in the user interface.
     """
     recorder, adapter = Recorder(params, uri), adapter_sha256(ADAPTER)
-    with _turn("recording"):
+    with _turn("recording"), as_made("a file of metrics/, data/predictions or models/release"):
         run_id = scored_in = recorder.adapter_run(adapter)
         recorder.log_training(run_id, adapter)
         if is_scored(adapter):
@@ -289,7 +283,8 @@ def is_scored(adapter: str) -> bool:
 def is_released() -> bool:
     """Whether models/release is the release of the workspace's adapter."""
     manifest, weights = RELEASE / "manifest.json", ADAPTER / "adapter_model.safetensors"
-    return manifest.exists() and read_json(manifest)["files"].get(weights.name) == sha256(weights)
+    there = manifest.exists() and weights.exists()
+    return there and read_json(manifest)["files"].get(weights.name) == sha256(weights)
 
 
 def accuracy_in_words(score: Named) -> str:
@@ -638,9 +633,10 @@ def main(arguments: list[str] | None = None) -> None:
             )
         if section(Tracking, "tracking", params).kind == "none" and given.uri is None:
             raise UserError("tracking.kind is none", "name a server: --uri, or `text2sql params` with tracking=local")
-        try:
+        with as_made(METRICS / "predict.json"):
             if not is_scored(adapter_sha256(ADAPTER)):
                 _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
+        try:
             address = log_workspace(params, given.uri)
         except Exception as error:
             raise _refusal(error) from error
