@@ -1,9 +1,14 @@
 """What one has: the end of `make repro`, and the experiments in 100 columns."""
 
+import io
+import json
+import re
+
 import pytest
 from rich.console import Console
 
-from text2sql.files import write_json
+from text2sql.errors import UserError
+from text2sql.files import write_json, write_text
 from text2sql.results import experiment_table, read_experiments, workspace_summary
 
 
@@ -48,6 +53,55 @@ def test_the_best_comes_first_and_the_failed_one_has_no_figures(shown):
     assert names == ["better", "workspace", "verbose", "cut"]
     (failed,) = [line for line in shown.splitlines() if "cut (failed)" in line]
     assert [cell.strip() for cell in failed.split("│")[2:-2]] == ["-"] * 5
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"error": {"msg": "no such file"}},
+        {"data": None},
+        {
+            "data": {
+                "params": {"params.yaml": {"data": [1]}},
+                "metrics": {"a.json": {"data": [1]}, "b.json": {"data": 3}},
+            }
+        },
+        {"data": {"params": {"params.yaml": {"error": {}}}, "metrics": {"a.json": {"error": {}}}}},
+    ],
+)
+def test_what_dvc_could_not_read_has_no_figures(broken):
+    one = {"name": "[/b]cut", "executor": None, "revs": [{"rev": "1234567890", "name": None, **broken}]}
+    rows = [{"rev": "workspace", **broken}, {"rev": "main", **broken}, {"rev": "other", "experiments": [one]}]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(experiment_table(read_experiments(rows)))
+    assert "[/b]cut" in console.export_text()
+
+
+GOOD = {"n": 50, "execution_accuracy": 0.66, "ci95": [0.5215, 0.7756], "valid_sql": 0.98}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("metrics/score.json", None, "score.json is missing"),
+        ("metrics/score.json", "{", "not valid JSON"),
+        ("metrics/score.json", "[]", "score.json or params.yaml is not as it was made"),
+        ("metrics/score.json", json.dumps(GOOD | {"ci95": None}), "is not as it was made"),
+        ("metrics/score.json", json.dumps(GOOD | {"execution_accuracy": "good"}), "is not as it was made"),
+        ("models/release/manifest.json", "{}", "manifest.json is not as it was made"),
+        ("models/release/manifest.json", "3", "manifest.json is not as it was made"),
+        ("params.yaml", "data: 3\n", "params.yaml is not as it was made"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, monkeypatch, path, content, said):
+    monkeypatch.chdir(tmp_path)
+    files = {"metrics/score.json": json.dumps(GOOD), "models/adapter/adapter_model.safetensors": ""}
+    files |= {"params.yaml": "data: {name: mini}\nmodel: {name: tiny}\n", path: content}
+    for name, text in files.items():
+        if text is not None:
+            write_text(tmp_path / name, text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        workspace_summary()
 
 
 def test_summary_says_how_good_it_is_and_what_comes_next(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 from text2sql.config import read_params, require, typed
 from text2sql.errors import UserError
+from text2sql.stage import validate
 
 
 @dataclass
@@ -64,6 +65,16 @@ def test_scientific_notation_is_a_number(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("rate: 2e-4\n")
     assert read_params(path) == {"rate": 2e-4}
+
+
+@pytest.mark.parametrize("section", ["data", "train", "data.split", "data.source", "tracking"])
+@pytest.mark.parametrize("value", [3, None])
+def test_a_value_in_place_of_a_section_is_refused(section, value):
+    params = read_params()
+    *outer, last = section.split(".")
+    (params[outer[0]] if outer else params)[last] = value
+    with pytest.raises(UserError, match=r"see conf/|tracking must be a section"):
+        validate(params)
 
 
 STAGES = sorted(path.stem for path in Path("stages").glob("[a-z]*.py"))

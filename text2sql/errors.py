@@ -61,6 +61,17 @@ def refusal_of_the_machine(error: BaseException) -> UserError | None:
 
 
 @contextmanager
+def as_made(what: object, remedy: str = "`dvc repro` makes it again") -> Iterator[None]:
+    """A file that is read in the block and is not as our code writes it (a key is missing, a list stands for a mapping)
+    is a `UserError` about `what`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} is not as it was made ({type(error).__name__}: {words})", remedy) from error
+
+
+@contextmanager
 def exits(program: str) -> Iterator[None]:
     """What a person can mend ends the program with one message and status 1, any other exception with its traceback."""
     try:

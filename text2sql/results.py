@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2sql.config import read_params
-from text2sql.errors import UserError, exits
+from text2sql.config import PARAMS, read_params
+from text2sql.errors import UserError, as_made, exits
 from text2sql.files import read_json
 from text2sql.track import ADAPTER, METRICS, PLOTS, RELEASE, accuracy_in_words, flat, is_released, record
 
@@ -35,12 +35,15 @@ def workspace_summary() -> str:
         UserError: it has not been run.
     """
     params, score = read_params(), read_json(METRICS / "score.json")
-    same = not ADAPTER.is_dir() or is_released()
+    with as_made(RELEASE / "manifest.json", "`dvc repro release` makes it again"):
+        same = not ADAPTER.is_dir() or is_released()
     parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
+    with as_made(f"{METRICS / 'score.json'} or {PARAMS}", "`dvc repro score`, `make params`"):
+        right = f"{params['model']['name']} trained on {params['data']['name']}: {accuracy_in_words(score)}, "
+        right += f"{100 * score['valid_sql']:.1f} % valid SQL"
     return "\n".join(
         (
-            f"{params['model']['name']} trained on {params['data']['name']}: {accuracy_in_words(score)}, "
-            f"{100 * score['valid_sql']:.1f} % valid SQL",
+            right,
             f"  release   {RELEASE}/ ({parts}); the adapter alone: {ADAPTER}/",
             f"  report    {PLOTS / 'report.html'}",
             "  ask       text2sql ask --schema examples/shop.sql",
@@ -63,26 +66,33 @@ class Experiment:
 def read_experiments(rows: list[dict[str, Any]]) -> list[Experiment]:
     """The workspace, and every experiment of every commit that `dvc exp show --json` gave.
 
-    One that did not end has no figures: DVC shows those of the commit that it started from.
+    One that did not end has no figures: DVC shows those of the commit that it started from. What DVC could not read (it
+    gives an error instead of data) is left out.
     """
-    given = [("workspace", "success", rows[0]["data"])]
+    given = [("workspace", "success", row.get("data")) for row in rows[:1]]
     for row in rows[1:]:
-        for one in row["experiments"] or []:
+        for one in row.get("experiments") or []:
             state = (one["executor"] or {}).get("state", "success")
             first = one["revs"][0]
-            given.append((one["name"] or first["name"] or first["rev"][:7], state, first["data"]))
+            given.append((one["name"] or first["name"] or first["rev"][:7], state, first.get("data")))
     experiments = []
     for name, state, data in given:
-        values = [file.get("data") or {} for file in data["metrics"].values()] if state == "success" else []
-        figures = {key: value for part in values for key, value in part.items() if isinstance(value, int | float)}
-        params = flat({key: v for file in data["params"].values() for key, v in (file.get("data") or {}).items()})
+        metrics = _mappings(data, "metrics") if state == "success" else []
+        figures = {key: value for part in metrics for key, value in part.items() if isinstance(value, int | float)}
+        params = flat({key: value for part in _mappings(data, "params") for key, value in part.items()})
         experiments.append(Experiment(name, state, figures, params))
     return experiments
 
 
+def _mappings(data: dict[str, Any] | None, kind: str) -> list[dict[str, Any]]:
+    """The content of the files of a kind, as far as they are mappings and DVC could read them."""
+    files = [file.get("data") for file in (data or {}).get(kind, {}).values()]
+    return [content for content in files if isinstance(content, dict)]
+
+
 def experiment_table(experiments: list[Experiment]) -> Table:
     """Best first, each with the parameters in which it differs from the workspace, the first of `experiments`."""
-    base = experiments[0].params
+    base = experiments[0].params if experiments else {}
     table = Table("experiment", *FIGURES.values(), "changed")
     table.columns[0].overflow = table.columns[-1].overflow = "fold"
     for column in table.columns[1:-1]:

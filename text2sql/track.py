@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import fcntl
 import hashlib
 import io
@@ -38,8 +39,8 @@ from typing import Any, Literal
 
 import yaml
 
-from text2sql.config import flatten, read_params, require, section
-from text2sql.errors import UserError, exits
+from text2sql.config import flatten, parse_yaml, read_params, require, section
+from text2sql.errors import UserError, as_made, exits
 from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
 
 if typing.TYPE_CHECKING:
@@ -48,12 +49,8 @@ if typing.TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from transformers import TrainerCallback
 
-ADAPTER = Path("models/adapter")
-RELEASE = Path("models/release")
-BASE = Path("models/base")
-PROMPTS = Path("data/prompts")
-SPLIT = Path("data/splits/test.jsonl")
-PREDICTIONS = Path("data/predictions/test.jsonl")
+ADAPTER, RELEASE, BASE = Path("models/adapter"), Path("models/release"), Path("models/base")
+PROMPTS, SPLIT, PREDICTIONS = Path("data/prompts"), Path("data/splits/test.jsonl"), Path("data/predictions/test.jsonl")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
 #: files of a release that are not the adapter's: the adapter's hash leaves them out
@@ -70,7 +67,10 @@ CONTEXTS, COLUMNS, CURVES, SCORES, MLFLOW_SETTINGS = (
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 BEST = "best"  # the alias of the registered version that is best by `_best`
 #: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
-BY_LOSS, BY_ANSWERS, QUESTIONS = "val_loss", "val_execution_accuracy", "val_questions"
+BY_ANSWERS, QUESTIONS = "val_execution_accuracy", "val_questions"
+MEASURES = {BY_ANSWERS: 1, "val_loss": -1}  # the sign: 1 where more is better
+TABLE = "predictions.json"
+Named = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,31 +94,55 @@ def adapter_sha256(adapter: Path) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def flat(values: Mapping[str, Any]) -> dict[str, str]:
+def flat(values: Named) -> dict[str, str]:
     """Nested parameters by dotted names, as MLflow has them: {"train": {"epochs": 1.0}} -> {"train.epochs": "1.0"}."""
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(dict(values)).items()}
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    """An error of MLflow within the block is a warning: no training, score or release is lost because of it."""
+    try:
+        yield
+    except Exception as error:
+        _say(
+            f"{_refusal(error).what}\ntracking: `python -m text2sql.track sync` logs what is here, when that is mended"
+        )
+
+
+def _refusal(error: Exception) -> UserError:
+    """What MLflow or the way to it refused."""
+    what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    asked = UserError(
+        f"MLflow did not take it ({what})", "type this again when that is mended, or name a server: --uri"
+    )
+    return error if isinstance(error, UserError) else asked
+
+
+def _say(text: str) -> None:
+    print(f"tracking: {text}", file=sys.stderr, flush=True)
 
 
 # --- While the adapter is trained ------------------------------------------------------------------------------------
 
 
 class TrainingRun:
-    """The curves of a training, into MLflow's active run; without `run_id` (off, away) into nothing. Never raises."""
+    """The curves of a training, into MLflow's active run; without `is_open` (off, away) into nothing. Never raises."""
 
-    def __init__(self, run_id: str = "", last_step: int = -1) -> None:
-        self.run_id = run_id
+    def __init__(self, is_open: bool = False, last_step: int = -1) -> None:
+        self.is_open = is_open
         #: a training that resumes from a checkpoint repeats the steps since: those up to this one are in the run
         self._last_step = last_step
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Points of curves at a step, which MLflow's threads send; the first error ends the curves, with a warning."""
-        if self.run_id and step > self._last_step:
+        if self.is_open and step > self._last_step:
             import mlflow
 
-            run_id, self.run_id = self.run_id, ""
+            self.is_open = False
             with _warned():
                 mlflow.log_metrics(dict(values), step=step, synchronous=False)
-                self.run_id = run_id
+                self.is_open = True
 
     def callback(self, examples: int, memory_bytes: Callable[[], int]) -> TrainerCallback:
         """The curves of a transformers Trainer, with speed and memory.
@@ -184,40 +208,23 @@ def _begin(recorder: Recorder, fingerprint: str) -> TrainingRun:
         where, _, process = running.data.tags.get("process", "").partition(":")
         if where == host and not psutil.pid_exists(int(process)):
             client.set_terminated(running.info.run_id, "KILLED")
-    same = recorder.search(fingerprint=fingerprint, experiment=_experiment())
-    run_id = same[0].info.run_id if same else recorder.create(fingerprint=fingerprint)
-    last = max((point.step for point in client.get_metric_history(run_id, CURVES["loss"])), default=-1)
-    recorder.log(run_id, recorder.parameters(TRAINING_SECTIONS), process=f"{host}:{os.getpid()}")
+    run_id = recorder.run_with(fingerprint=fingerprint, experiment=_experiment())
+    recorder.log(run_id, recorder.parameters(TRAINING_SECTIONS), {}, process=f"{host}:{os.getpid()}")
     seconds = section(Tracking, "tracking", recorder.params).system_seconds
-    if seconds:
-        mlflow.set_system_metrics_sampling_interval(seconds)
+    mlflow.set_system_metrics_sampling_interval(seconds or None)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it announces its start and its end
     mlflow.start_run(run_id, log_system_metrics=seconds > 0)
-    return TrainingRun(run_id, last)
+    return TrainingRun(True, max(recorder.steps(run_id, CURVES["loss"]), default=-1))
 
 
 def _end(status: str, **tags: str) -> None:
     """End MLflow's active run, if the training has one; its threads send what they have first."""
     import mlflow
 
-    if mlflow.active_run():
-        mlflow.set_tags(tags)
-        mlflow.end_run(status)
-
-
-@contextlib.contextmanager
-def _warned() -> Iterator[None]:
-    """An error of MLflow within the block is a warning: no training, score or release is lost because of it."""
-    try:
-        yield
-    except Exception as error:
-        what = (str(error).strip().splitlines() or [""])[0][:300]
-        _say(f"MLflow did not take it ({type(error).__name__}: {what})")
-        _say("`python -m text2sql.track sync` logs what is here now, when that is mended")
-
-
-def _say(text: str) -> None:
-    print(f"tracking: {text}", file=sys.stderr, flush=True)
+    if run := mlflow.active_run():
+        mlflow.end_run(status)  # first: it is not active any more, even if MLflow is away
+        for name, value in tags.items():
+            mlflow.MlflowClient().set_tag(run.info.run_id, name, value)
 
 
 # --- What the workspace has ------------------------------------------------------------------------------------------
@@ -249,17 +256,18 @@ def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
         The address of the adapter's run in the user interface.
     """
     recorder, adapter = Recorder(params, uri), adapter_sha256(ADAPTER)
-    run_id = scored_in = recorder.adapter_run(adapter)
-    recorder.log_training(run_id, adapter)
-    if is_scored(adapter):
-        scored_in = recorder.scoring_run(run_id)
-        recorder.log_score(scored_in)
-    if is_released():
-        for name in sorted(BESIDE):
-            recorder.client.log_artifact(scored_in, str(RELEASE / name))
-    for finished in {run_id, scored_in}:
-        if recorder.client.get_run(finished).info.status != "FINISHED":
-            recorder.client.set_terminated(finished, "FINISHED")
+    with _turn("recording"), as_made("a file of metrics/, data/predictions or models/release"):
+        run_id = scored_in = recorder.adapter_run(adapter)
+        recorder.log_training(run_id, adapter)
+        if is_scored(adapter):
+            scored_in = recorder.scoring_run(run_id)
+            recorder.log_score(scored_in)
+        if is_released():
+            for name in sorted(BESIDE):
+                recorder.client.log_artifact(scored_in, str(RELEASE / name))
+        for finished in {run_id, scored_in}:
+            if recorder.client.get_run(finished).info.status != "FINISHED":
+                recorder.client.set_terminated(finished)
     # `mlflow ui` opens a page on agents: this one has the run, and the way to all others.
     server = uri or params["tracking"]["uri"] or "http://127.0.0.1:5000"
     return f"{server}/#/experiments/{recorder.group}/runs/{run_id}"
@@ -275,10 +283,11 @@ def is_scored(adapter: str) -> bool:
 def is_released() -> bool:
     """Whether models/release is the release of the workspace's adapter."""
     manifest, weights = RELEASE / "manifest.json", ADAPTER / "adapter_model.safetensors"
-    return manifest.exists() and read_json(manifest)["files"].get(weights.name) == sha256(weights)
+    there = manifest.exists() and weights.exists()
+    return there and read_json(manifest)["files"].get(weights.name) == sha256(weights)
 
 
-def accuracy_in_words(score: Mapping[str, Any]) -> str:
+def accuracy_in_words(score: Named) -> str:
     """`62.0 % of 50 test questions right (95 %: 48.2 to 74.1)`, from metrics/score.json."""
     low, high = (f"{100 * bound:.1f}" for bound in score["ci95"])
     return f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right (95 %: {low} to {high})"
@@ -297,11 +306,10 @@ class Recorder:
 
     def __init__(self, params: dict[str, Any], uri: str | None = None) -> None:
         settings = section(Tracking, "tracking", params)
-        self.params = params
         self.trained = read_json(METRICS / "train.json") if (METRICS / "train.json").exists() else {}
         self.client = connect(uri or settings.uri, settings.experiment)
         self.group = self.client.get_experiment_by_name(settings.experiment).experiment_id
-        self.model = registered_name(params)
+        self.params, self.model = params, registered_name(params)
 
     # Runs
 
@@ -311,32 +319,38 @@ class Recorder:
         An adapter that another experiment made and DVC restored from its cache: its run then names both experiments.
         """
         name = _experiment()
-        if runs := [r for r in self.search(adapter_sha256=adapter) if "mlflow.parentRunId" not in r.data.tags]:
-            run = max(runs, key=lambda run: run.info.run_name == name)
-            known = run.data.tags.get("experiments", run.info.run_name).split(", ")
-            if name not in known:
-                self.log(run.info.run_id, experiments=", ".join([*known, name]))
-            return run.info.run_id
-        tags = {key: value for key, value in self.trained.items() if key == "fingerprint"}
-        cut_off = self.search(**tags, experiment=name) if tags else []
-        return cut_off[0].info.run_id if cut_off else self.create(**tags)
+        runs = [run for run in self.search(adapter_sha256=adapter) if "mlflow.parentRunId" not in run.data.tags]
+        if not runs:
+            return self.run_with(fingerprint=self.trained.get("fingerprint", adapter), experiment=name)
+        run = max(runs, key=lambda run: run.info.run_name == name)
+        known = run.data.tags.get("experiments", run.info.run_name)
+        if f", {name}, " not in f", {known}, ":
+            self.log(run.info.run_id, {}, {}, experiments=f"{known}, {name}")
+        return run.info.run_id
 
     def scoring_run(self, run_id: str) -> str:
         """The adapter's run, or, where that is scored with other options, a run below it; with the options."""
         options, first = self.parameters(SCORING_SECTIONS), self.client.get_run(run_id)
-        for run in (first, *self.search(**{"mlflow.parentRunId": run_id})):
-            if all(run.data.params.get(name, value) == value for name, value in options.items()):
-                self.log(run.info.run_id, options)
-                return run.info.run_id
         tags = {"mlflow.parentRunId": run_id, "adapter_sha256": first.data.tags["adapter_sha256"]}
+        for run in (first, *self.search(**tags)):
+            if all(run.data.params.get(name, value) == value for name, value in options.items()):
+                self.log(run.info.run_id, options, {})
+                return run.info.run_id
         child = self.create(**tags)
-        self.log(child, {**first.data.params, **options})
+        self.log(child, first.data.params | options, {})
         return child
 
     def search(self, **tags: str) -> list[Run]:
         """Runs with these tags, newest first."""
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        return list(self.client.search_runs([self.group], query, order_by=["attributes.start_time DESC"]))
+        # A filter of MLflow has no escape: what has a quote, as names of branches may, is compared here.
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items() if "'" not in value)
+        found = self.client.search_runs([self.group], query, order_by=["attributes.start_time DESC"])
+        return [run for run in found if tags.items() <= run.data.tags.items()]
+
+    def run_with(self, **tags: str) -> str:
+        """The newest run with these tags, or a new one; its id."""
+        found = self.search(**tags)
+        return found[0].info.run_id if found else self.create(**tags)
 
     def create(self, **tags: str) -> str:
         """A new run under the experiment's name; its id."""
@@ -354,108 +368,99 @@ class Recorder:
         """These sections of params.yaml, by dotted names."""
         return flat({key: self.params[key] for key in sections if key in self.params})
 
-    def log(self, run_id: str, params: Mapping[str, str] | None = None, **tags: str) -> None:
-        """Tags, and the parameters that the run does not have: MLflow refuses to change those that it has."""
-        from mlflow.entities import Param, RunTag
+    def steps(self, run_id: str, curve: str) -> set[int]:
+        """The steps at which a run has a curve."""
+        return {point.step for point in self.client.get_metric_history(run_id, curve)}
 
-        there = self.client.get_run(run_id).data.params if params else {}
-        new = [Param(name, value) for name, value in (params or {}).items() if name not in there]
-        self.client.log_batch(run_id, params=new, tags=[RunTag(name, value) for name, value in tags.items()])
+    def log(self, run_id: str, params: Named, figures: Named, *of: str, **tags: str) -> None:
+        """Tags; the parameters that the run does not have (MLflow refuses to change those that it has), and the figures
+        that it does not have, or has otherwise; `of` which logged model and data set (name, digest) they are."""
+        from mlflow.entities import Metric, Param, RunTag
 
-    def log_figures(self, run_id: str, figures: Mapping[str, float | None], **model: str) -> None:
-        """The figures that the run does not have, or has otherwise; also as those of a logged `model`."""
-        from mlflow.entities import Metric
+        there, now = self.client.get_run(run_id).data, int(time.time() * 1000)
+        new = {name: value for name, value in figures.items() if value is not None and there.metrics.get(name) != value}
+        self.client.log_batch(
+            run_id,
+            [Metric(name, value, now, 0, *of) for name, value in new.items()],
+            [Param(name, value) for name, value in params.items() if name not in there.params],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
 
-        there, now = self.client.get_run(run_id).data.metrics, int(time.time() * 1000)
-        new = {name: value for name, value in figures.items() if value is not None and there.get(name) != value}
-        self.client.log_batch(run_id, [Metric(name, value, now, 0, **model) for name, value in new.items()])
-
-    def log_dataset(self, run_id: str, path: Path, split: str, context: str) -> dict[str, str]:
-        """The split as a dataset of the run; returns how metrics name it."""
+    def log_dataset(self, run_id: str, split: str, path: Path, context: str) -> tuple[str, str]:
+        """The split as a data set of the run; returns its name and digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.exceptions import MlflowException
 
         name, sum_ = f"{self.params['data']['name']} {split}", sha256(path)
-        profile = {"num_rows": sum(1 for _ in read_jsonl(path)), "sha256": sum_}
-        source = json.dumps({"uri": path.as_posix()})
-        dataset = Dataset(name, sum_[:36], "local", source, profile=json.dumps(profile))
+        profile = json.dumps({"num_rows": sum(1 for _ in read_jsonl(path)), "sha256": sum_})
+        dataset = Dataset(name, sum_[:36], "local", json.dumps({"uri": path.as_posix()}), profile=profile)
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
         try:
             self.client.log_inputs(run_id, inputs)
-        except MlflowException:  # two processes recorded the same data set at once: now it is there
+        except MlflowException:  # two machines recorded the same data set at once: now it is there
             self.client.log_inputs(run_id, inputs)
-        return {"dataset_name": name, "dataset_digest": dataset.digest}
+        return name, dataset.digest
 
     # Training and score
 
     def log_training(self, run_id: str, adapter: str) -> None:
         """Parameters, losses, figures and data sets of the training, and the adapter as a registered version."""
-        import pandas
         from mlflow.entities import Metric
 
-        self.log(run_id, self.parameters(TRAINING_SECTIONS), adapter_sha256=adapter)
-        losses = pandas.read_csv(PLOTS / "loss.csv") if (PLOTS / "loss.csv").exists() else pandas.DataFrame()
-        now = int(time.time() * 1000)
-        for column in losses.columns.intersection(list(COLUMNS)):
-            there = {point.step for point in self.client.get_metric_history(run_id, COLUMNS[column])}
-            curve = losses[["step", column]].dropna().itertuples(index=False)
-            points = [Metric(COLUMNS[column], value, now, step) for step, value in curve if step not in there]
-            for start in range(0, len(points), 1000):  # the most that MLflow takes at once
-                self.client.log_batch(run_id, points[start : start + 1000])
+        figures = {"training/minutes": self.trained["seconds"] / 60} if "seconds" in self.trained else {}
+        self.log(run_id, self.parameters(TRAINING_SECTIONS), figures, adapter_sha256=adapter)
+        rows, now = read_csv(PLOTS / "loss.csv"), int(time.time() * 1000)
+        for column, curve in COLUMNS.items():
+            points = {int(row["step"]): float(row[column]) for row in rows if row.get(column)}
+            there = self.steps(run_id, curve) if points else set()
+            new = [Metric(curve, value, now, step) for step, value in points.items() if step not in there]
+            self.client.log_batch(run_id, new)
         if self.trained:
-            self.log_figures(run_id, {"training/minutes": self.trained["seconds"] / 60})
             self.client.log_artifact(run_id, str(METRICS / "train.json"))
         for split, context in CONTEXTS.items():
             if (path := PROMPTS / f"{split}.jsonl").exists():
-                self.log_dataset(run_id, path, split, context)
+                self.log_dataset(run_id, split, path, context)
         self.register(run_id, adapter)
 
     def log_score(self, run_id: str) -> None:
         """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
         import pandas
 
-        score, model = read_json(METRICS / "score.json"), self.log_dataset(run_id, SPLIT, "test", "test")
-        versions = [v for v in self.versions() if v.run_id == run_id]
-        for version in versions:
-            self.client.update_model_version(self.model, version.version, self.describe(score, version.version))
+        score, data = read_json(METRICS / "score.json"), self.log_dataset(run_id, "test", SPLIT, "test")
+        of: tuple[str, ...] = ()
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
-        belongs_to = {"model_id": versions[0].source.removeprefix("models:/"), **model} if versions else {}
-        self.log_figures(run_id, {shown: score[name] for name, shown in SCORES.items()}, **belongs_to)
-        levels = score["by_hardness"].items()
-        self.log_figures(run_id, {f"score/accuracy_{level}": part["execution_accuracy"] for level, part in levels})
+        for version in self.versions(run_id):
+            self.client.update_model_version(self.model, version.version, self.describe(score, version.version))
+            of = (version.source.removeprefix("models:/"), *data)
+        self.log(run_id, {}, {shown: score[name] for name, shown in SCORES.items()}, *of)
+        levels = {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
         predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
-        verdicts = pandas.read_csv(PLOTS / "verdicts.csv", dtype=str, keep_default_na=False).drop(columns="db_id")
-        table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
-        self.client.log_dict(run_id, table, "predictions.json")
-        # By this tag the user interface shows the file as a table.
-        shown = json.dumps([{"path": "predictions.json", "type": "table"}])
-        self.log(run_id, **{"mlflow.loggedArtifacts": shown, "mlflow.note.content": self.describe(score)})
-        self.client.log_artifacts(run_id, str(PLOTS), PLOTS.name)
-
-    def describe(self, score: Mapping[str, Any], version: str = "") -> str:
-        """What the adapter is, how good it is, and, of a registered version, what to type, in Markdown."""
-        said = (
-            f"**{accuracy_in_words(score)}**. {self.params['model']['name']} trained on {self.params['data']['name']}."
-        )
-        if not version:
-            return said
-        address = f"models:/{self.model}/{version}"
-        code = f'mlflow.pyfunc.load_model("{address}").predict({{"question": "...", "schema": "CREATE TABLE ..."}})'
-        return f"{said}\n\n```python\n{code}\n```\n```sh\ntext2sql ask --model {address} --schema shop.sql\n```"
+        verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
+        self.client.log_dict(run_id, predictions.merge(verdicts, on="id").to_dict("split", index=False), TABLE)
+        # By the first of these tags the user interface shows the file as a table.
+        shown = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
+        self.log(run_id, {}, levels, **shown, **{"mlflow.note.content": self.describe(score)})
+        self.client.log_artifact(run_id, str(PLOTS))
 
     # Registered versions
 
-    def versions(self) -> list[ModelVersion]:
-        """The registered adapters of this data and model."""
-        return list(self.client.search_model_versions(f"name = '{self.model}'"))
+    def describe(self, score: Named, version: str = "") -> str:
+        """What the adapter is, how good it is, and, of a registered version, what to type, in Markdown."""
+        facts = {"score": accuracy_in_words(score), "model": self.params["model"]["name"]}
+        text = _FILE["described"] + (_FILE["loaded"] if version else "")
+        return text.format(**facts, data=self.params["data"]["name"], address=f"models:/{self.model}/{version}").strip()
+
+    def versions(self, run_id: str = "") -> list[ModelVersion]:
+        """The registered adapters of this data and model; of one run only."""
+        found = self.client.search_model_versions(f"name = '{self.model}'")
+        return [version for version in found if run_id in ("", version.run_id)]
 
     def register(self, run_id: str, adapter: str) -> None:
         """The adapter as a version of `text2sql-DATA-MODEL`, once; and the alias `best`."""
         validation = _validation_sha256()
-        if all(version.run_id != run_id for version in self.versions()):
-            figures = {name: self.trained.get(name) for name in (BY_LOSS, BY_ANSWERS)}
-            tags = {name: repr(value) for name, value in figures.items() if value is not None}
+        if not self.versions(run_id):
+            tags = {name: repr(self.trained[name]) for name in MEASURES if self.trained.get(name) is not None}
             if BY_ANSWERS in tags:
                 tags[QUESTIONS] = str(self.params["train"].get("choose_questions"))
             self.log_model(run_id, tags | {"adapter_sha256": adapter, "validation": validation})
@@ -468,31 +473,23 @@ class Recorder:
     def log_model(self, run_id: str, tags: dict[str, str]) -> None:
         """The adapter as `mlflow.pyfunc` loads it: with its recipe, signature and the code that asks it."""
         import mlflow
-        from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, Schema
 
         # MLflow asks for type hints, with which one dict could not stand for a row, and overrides filters of warnings.
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            contextlib.redirect_stderr(io.StringIO()),
-            mlflow.start_run(run_id),
-        ):
-            adapter = Path(folder) / "adapter"
-            shutil.copytree(ADAPTER, adapter)
+        quiet = contextlib.redirect_stderr(io.StringIO())
+        with tempfile.TemporaryDirectory() as folder, quiet, mlflow.start_run(run_id):
+            adapter = shutil.copytree(ADAPTER, Path(folder, "adapter"))
             # As in a release: what the adapter was trained on and how it is to be asked (text2sql/ask/models.py).
             base = {BASE.as_posix(): digest(BASE)} if BASE.is_dir() else {}
             recipe = {key: self.params[key] for key in (*TRAINING_SECTIONS, *SCORING_SECTIONS) if key in self.params}
             write_json(adapter / "manifest.json", {"made_of": base, "params": recipe})
-            columns = Schema([ColSpec("string", "question"), ColSpec("string", "schema")])
             mlflow.pyfunc.log_model(
                 name=self.model,
                 python_model=str(Path(__file__).parent / "ask" / "mlflow_model.py"),
                 artifacts={"adapter": str(adapter)},
-                signature=ModelSignature(columns, Schema([ColSpec("string")])),
+                signature=mlflow.models.infer_signature({"question": "", "schema": ""}, [""]),
                 pip_requirements=[f"{library}=={version_of(library)}" for library in LIBRARIES],
                 registered_model_name=self.model,
                 metadata={"adapter_sha256": tags["adapter_sha256"]},
-                params=self.parameters(TRAINING_SECTIONS),
                 tags=tags,
                 model_type="text-to-sql",
             )
@@ -506,13 +503,12 @@ def registered_name(params: dict[str, Any]) -> str:
 def _best(versions: Sequence[ModelVersion]) -> tuple[str, str] | None:
     """The best of versions with the same validation answers, and by which measure: execution accuracy, among those that
     answered as many questions as the latest of them; where no version has it, the least validation loss."""
-    answering = [v for v in versions if BY_ANSWERS in v.tags]
-    if answering:
-        latest = max(answering, key=lambda v: int(v.version))
-        comparable = [v for v in answering if v.tags.get(QUESTIONS) == latest.tags.get(QUESTIONS)]
-        return max(comparable, key=lambda v: (float(v.tags[BY_ANSWERS]), -int(v.version))).version, BY_ANSWERS
-    rated = [v for v in versions if BY_LOSS in v.tags]
-    return (min(rated, key=lambda v: (float(v.tags[BY_LOSS]), int(v.version))).version, BY_LOSS) if rated else None
+    for measure, sign in MEASURES.items():
+        if rated := [version for version in versions if measure in version.tags]:
+            questions = max(rated, key=lambda v: int(v.version)).tags.get(QUESTIONS)
+            comparable = [version for version in rated if version.tags.get(QUESTIONS) == questions]
+            return max(comparable, key=lambda v: (sign * float(v.tags[measure]), -int(v.version))).version, measure
+    return None
 
 
 def _validation_sha256() -> str:
@@ -523,6 +519,11 @@ def _validation_sha256() -> str:
 
 
 # --- Where this is ---------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; none where there is no file."""
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
 
 
 def _experiment() -> str:
@@ -540,14 +541,22 @@ def _inputs() -> dict[str, str]:
     DVC has written the lock entries of the stages before this one when it starts this one. Outside of DVC nothing
     vouches for the lock file, and nothing is claimed.
     """
-    stage = os.environ.get("DVC_STAGE")
-    if not stage or not Path("dvc.lock").exists():
+    if "DVC_STAGE" not in os.environ or not Path("dvc.lock").exists():
         return {}
-    from omegaconf import OmegaConf
+    stages = parse_yaml(Path("dvc.yaml").read_text())["stages"]
+    locked = parse_yaml(Path("dvc.lock").read_text())["stages"].values()
+    hashes = {out["path"]: out["md5"] for entry in locked for out in entry.get("outs", [])}
+    return {f"input.{dep}": hashes[dep] for dep in stages[os.environ["DVC_STAGE"]]["deps"] if dep in hashes}
 
-    locked = OmegaConf.load("dvc.lock").stages.values()
-    hashes = {out.path: out.md5 for entry in locked for out in entry.get("outs", [])}
-    return {f"input.{dep}": hashes[dep] for dep in OmegaConf.load("dvc.yaml").stages[stage].deps if dep in hashes}
+
+@contextlib.contextmanager
+def _turn(name: str) -> Iterator[None]:
+    """One process of this machine and repository at a time."""
+    folder = repository_root() / "mlruns"
+    folder.mkdir(exist_ok=True)
+    with (folder / f".{name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClient:
@@ -566,17 +575,15 @@ def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClie
 
     root = repository_root()
     mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
-    (root / "mlruns").mkdir(exist_ok=True)
     # Processes that create the same database (a client does) or experiment at the same time fail: they take turns.
-    with (root / "mlruns" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _turn("lock"):
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         if experiment and client.get_experiment_by_name(experiment) is None:
-            location = None if uri else str(root / "mlruns" / experiment)  # the root's, also from a copy that DVC runs
+            location = (
+                None if uri else str(root / "mlruns" / experiment.replace("..", "-"))
+            )  # the root's, also from a copy that DVC runs
             client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
-    if experiment:
-        mlflow.set_experiment(experiment)
     return client
 
 
@@ -604,34 +611,11 @@ def fetch(name: str, target: Path) -> str:
         except MlflowException as error:
             known = ", ".join(model.name for model in client.search_registered_models()) or "none"
             raise UserError(f"no registered adapter {name}: {error.message}", f"registered: {known}") from None
-        shutil.copytree(Path(folder) / "artifacts" / "adapter", target, dirs_exist_ok=True)
+        shutil.copytree(Path(folder, "artifacts", "adapter"), target, dirs_exist_ok=True)
         actual, expected = adapter_sha256(target), Model.load(folder).metadata["adapter_sha256"]
     if actual != expected:
-        what = f"the files of {name} in {target} hash to {actual}, not {expected}"
-        raise UserError(what, "they were changed: train again")
+        raise UserError(f"the files of {name} hash to {actual}, not {expected}", "they were changed: train again")
     return actual
-
-
-def sync(uri: str | None, traces: bool) -> None:
-    """`log_workspace` for people.
-
-    Raises:
-        UserError: there is nothing to log, or nowhere to.
-    """
-    params = read_params()
-    if not ADAPTER.is_dir():
-        raise UserError(f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back")
-    if section(Tracking, "tracking", params).kind == "none" and uri is None:
-        raise UserError("tracking.kind is none", "name a server with --uri, or `text2sql params` with tracking=local")
-    if not is_scored(adapter_sha256(ADAPTER)):
-        _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
-    address = log_workspace(params, uri)
-    print(f"the run of {ADAPTER}: {address}")
-    if traces:
-        from text2sql.traces import log_traces
-
-        *_, experiment, _, run_id = address.split("/")
-        print(f"{log_traces(experiment, run_id)} questions traced")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -642,7 +626,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--traces", action="store_true", help="each scored question as a trace, too: minutes")
     given = parser.parse_args(arguments)
     with exits("tracking"):
-        sync(given.uri, given.traces)
+        params = read_params()
+        if not ADAPTER.is_dir():
+            raise UserError(
+                f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back"
+            )
+        if section(Tracking, "tracking", params).kind == "none" and given.uri is None:
+            raise UserError("tracking.kind is none", "name a server: --uri, or `text2sql params` with tracking=local")
+        with as_made(METRICS / "predict.json"):
+            if not is_scored(adapter_sha256(ADAPTER)):
+                _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
+        try:
+            address = log_workspace(params, given.uri)
+        except Exception as error:
+            raise _refusal(error) from error
+        print(f"the run of {ADAPTER}: {address}")
+        if given.traces:
+            from text2sql.traces import log_traces
+
+            *_, experiment, _, run_id = address.split("/")
+            print(f"{log_traces(experiment, run_id)} questions traced")
 
 
 if __name__ == "__main__":

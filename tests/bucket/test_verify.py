@@ -196,6 +196,10 @@ def test_the_release_against_its_manifest(made: Path, tmp_path: Path) -> None:
     (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json is missing"):
         check_release(folder, adapter=None)
+    for broken in ("[]", "{}", '{"files": 3, "made_of": {}}'):
+        (folder / "manifest.json").write_text(broken)
+        with pytest.raises(UserError, match=r"manifest\.json is not as it was made"):
+            check_release(folder, adapter=None)
 
 
 def test_what_the_adapter_was_made_of(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,3 +46,12 @@ def test_of_each_model_and_data_the_best_is_kept(tmp_path):
     assert describe_release(read_json(tmp_path / "kept/qwen-mini/manifest.json")).startswith(
         "qwen trained on mini, 70.0"
     )
+
+
+@pytest.mark.parametrize("broken", [[], {}, {"score": 3}, {"score": {"execution_accuracy": None}}])
+def test_a_broken_copy_is_replaced(tmp_path, broken):
+    write_json(tmp_path / "kept/qwen-mini/manifest.json", broken)
+    replace(tmp_path, "qwen", "mini", 0.7)
+    assert "a copy of which is in" in replace(tmp_path, "qwen", "mini", 0.1)
+    write_json(tmp_path / "release/manifest.json", broken)
+    assert replace(tmp_path, "qwen", "mini", 0.0) is None

@@ -3,20 +3,23 @@
 SCREENSHOTS=docs/images makes it save what it saw there.
 """
 
+import contextlib
 import json
 import math
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.track.workspace import copy_database, finish, params, runs, score, train, until
+from tests.track.workspace import copy_database, curve, finish, loss, params, runs, score, train, until
 from text2sql import track
-from text2sql.track import training_run
+from text2sql.track import log_workspace, training_run
 
 SCREENSHOTS = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
 # One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
@@ -109,12 +112,67 @@ def test_a_remote_server_is_one_setting(recording):
     assert run.info.run_id in {v.run_id for v in client.search_model_versions("name = 'text2sql-mini-tiny'")}
 
 
+class Gate:
+    """A way to a server that one can close: what comes then is accepted and never answered."""
+
+    def __init__(self, port):
+        self.port, self.is_closed = port, threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.port))
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self.carry, args=(source, target), daemon=True).start()
+
+    def carry(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                while self.is_closed.is_set():
+                    time.sleep(0.05)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_server_that_hangs_in_the_middle_of_a_training(recording, capsys, monkeypatch):
+    """No step waits for it, the end and the score wait for seconds, and the run is made whole afterwards."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
+    gate = Gate(int(recording[1].rpartition(":")[2]))
+    there = {"tracking__uri": gate.address, "tracking__experiment": "gate"}
+    with training_run("f1", params(**there, tracking__system_seconds=0.2)) as run:
+        for step in range(3):
+            run.metrics({"loss/train_nats": loss(step)}, step=step)
+        gate.is_closed.set()
+        begun = time.monotonic()
+        for step in range(3, 6):
+            run.metrics({"loss/train_nats": loss(step)}, step=step)
+        assert time.monotonic() - begun < 0.5
+        time.sleep(2)
+        adapter = finish("f1", range(6), 0.5, "one")
+        begun = time.monotonic()
+    score(adapter, **there)
+    assert time.monotonic() - begun < 30, "it waits for a request or two, each of a second"
+    said = capsys.readouterr().err
+    assert said.count("python -m text2sql.track sync") == 2, "at the end of the training and of the score"
+    gate.is_closed.clear()
+    log_workspace(params(**there))
+    client = track.connect(recording[1])
+    (whole,) = runs(client, "gate")
+    assert (whole.info.status, whole.data.metrics["execution_accuracy"]) == ("FINISHED", 0.4)
+    assert [step for step, _ in curve(client, whole)] == list(range(6))
+
+
 def check_charts(page, address):
     """Every curve of both runs is drawn, before all other charts and in view."""
     visit(page, address)
-    for curve in ("loss/train_nats", "loss/val_nats"):
+    for losses in ("loss/train_nats", "loss/val_nats"):
         for name in ("sweep-1", "sweep-2"):
-            page.get_by_text(f"{name} ({curve})").first.wait_for()
+            page.get_by_text(f"{name} ({losses})").first.wait_for()
     page.wait_for_function("document.querySelectorAll('path.js-line').length >= 4")
     lines = page.locator("path.js-line")
     assert all(len(lines.nth(n).get_attribute("d")) > 20 for n in range(lines.count()))

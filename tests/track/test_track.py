@@ -402,6 +402,82 @@ def test_a_data_set_that_another_process_records_at_once(store, monkeypatch):
     assert run.data.metrics["execution_accuracy"] == 0.4
 
 
+def test_sync_says_that_mlflow_is_away(clone):
+    with socket.socket() as taken:  # bound, but not listening: refuses
+        taken.bind(("127.0.0.1", 0))
+        write_json(Path("params.yaml"), params(tracking__uri=f"http://127.0.0.1:{taken.getsockname()[1]}"))
+        with pytest.raises(SystemExit, match=r"tracking: MLflow did not take it .*\n  -> "):
+            main(["sync"])
+
+
+# --- Names and files that are not as they should be ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "fix/50%-of-é", "a, b"])
+def test_an_experiment_of_any_name_has_one_run(store, monkeypatch, name):
+    """As branches and DVC's experiments may be called."""
+    monkeypatch.setenv("DVC_EXP_NAME", name)
+    score(train())
+    train()
+    (run,) = runs(store)
+    assert (run.info.run_name, run.info.status, run.data.metrics["execution_accuracy"]) == (name, "FINISHED", 0.4)
+    assert "experiments" not in run.data.tags
+
+
+@pytest.mark.parametrize("name", ["my data", "a@b", "a#1", "50%", "d'or", "a/b:c", "été"])
+def test_data_of_any_name_are_registered_and_fetched(store, clone, name):
+    adapter = train(data__name=name)
+    (registered,) = store.search_registered_models()
+    assert fetch(f"{registered.name}@best", clone / "got") == adapter
+
+
+@pytest.mark.parametrize("name", ["a/b", "../c", "d #1 50%", "è'\""])
+def test_mlflows_experiment_has_any_name(store, clone, name):
+    adapter = train(tracking__experiment=name)
+    (run,) = runs(store, name)
+    assert run.data.tags["adapter_sha256"] == adapter
+    assert fetch(f"{MODEL}@best", clone / "got") == adapter
+    assert [path.name for path in (clone / "mlruns").iterdir() if path.is_dir()], "the artifacts are below mlruns"
+
+
+BROKEN = {
+    track.METRICS / "train.json": "{",
+    track.METRICS / "score.json": "[]",
+    track.METRICS / "predict.json": "[]",
+    track.PLOTS / "loss.csv": "step,train_loss\nx,y\n",
+    track.PLOTS / "verdicts.csv": "id\nq\n",
+    track.PREDICTIONS: '{"id": "q"}\n',
+    track.RELEASE / "manifest.json": "{}",
+}
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=str)
+def test_a_broken_file_is_a_warning_for_stages_and_a_sentence_for_sync(store, capsys, path):
+    score(train())
+    write_text(path, BROKEN[path])
+    track.record(params())
+    assert "tracking: " in capsys.readouterr().err
+    write_json(Path("params.yaml"), params())
+    with pytest.raises(SystemExit, match=r"tracking: .*(metrics|predictions|manifest\.json)"):
+        main(["sync"])
+
+
+@pytest.mark.parametrize("missing", ["metrics/train.json", "metrics/plots", "data", "metrics", "metrics/predict.json"])
+def test_sync_logs_what_there_is(store, missing):
+    """An adapter without half of its files, as a clone that pulled some has it."""
+    adapter = train(tracking__kind="none")
+    score(adapter, tracking__kind="none")
+    shutil.rmtree(missing) if Path(missing).is_dir() else Path(missing).unlink()
+    write_json(Path("params.yaml"), params())
+    main(["sync"])
+    main(["sync"])
+    (run,) = runs(store)
+    assert (run.data.tags["adapter_sha256"], run.info.status) == (adapter, "FINISHED")
+    assert ("execution_accuracy" in run.data.metrics) == (missing == "metrics/train.json")
+    (version,) = store.search_model_versions(f"name = '{MODEL}'")
+    assert version.run_id == run.info.run_id
+
+
 # --- Real processes --------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +501,18 @@ def test_two_workers_on_a_fresh_database(clone):
     assert all("system/cpu_utilization_percentage" in r.data.metrics for r in recorded)
     versions = client.search_model_versions(f"name = '{MODEL}'")
     assert {v.run_id for v in versions} == {r.info.run_id for r in recorded}
+
+
+def test_two_processes_that_sync_one_adapter_at_once(store):
+    score(train(tracking__kind="none"), tracking__kind="none")
+    write_json(Path("params.yaml"), params())
+    both = [processes.start(["text2sql.track", "sync"], f"{n}.log", f"{n}.log") for n in range(2)]
+    for one in both:
+        one.join()
+    assert [one.exitcode for one in both] == [0, 0], [Path(f"{n}.log").read_text() for n in range(2)]
+    (run,) = runs(store)
+    assert len(store.search_model_versions(f"name = '{MODEL}'")) == 1
+    assert len(curve(store, run)) == 3
 
 
 def test_a_killed_training_is_marked_by_the_next_and_continued(store, monkeypatch):

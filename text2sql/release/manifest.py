@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from text2sql.errors import UserError
+from text2sql.errors import UserError, as_made
 from text2sql.files import digest, read_json, sha256_tree
 
 #: what the adapter was made of, in the order of the pipeline
@@ -81,16 +82,20 @@ def keep_better(release: Path, params: Mapping[str, Any], score: Mapping[str, An
         what was replaced and where its copy is; None if nothing is worth keeping.
     """
     try:
-        before = read_json(release / "manifest.json")
-        accuracy, data = before["score"]["execution_accuracy"], before["params"]["data"]["name"]
-    except (UserError, LookupError, TypeError):  # no release, or one that says nothing of its worth
+        with as_made(release):
+            before = read_json(release / "manifest.json")
+            accuracy, data, model = (
+                _accuracy(before),
+                before["params"]["data"]["name"],
+                before["params"]["model"]["name"],
+            )
+    except UserError:  # no release, or one that says nothing of its worth
         return None
     if data == params["data"]["name"] and accuracy <= score["execution_accuracy"]:
         return None
-    target = kept / f"{before['params']['model']['name']}-{data}"
-    if (target / "manifest.json").exists():
-        kept_before = read_json(target / "manifest.json")["score"]["execution_accuracy"]
-        if kept_before >= accuracy:
+    target = kept / f"{model}-{data}"
+    with suppress(UserError), as_made(target):  # nothing is kept yet, or it is broken
+        if _accuracy(read_json(target / "manifest.json")) >= accuracy:
             return f"the release that it replaces ({describe_release(before)}) is no better than the one in {target}"
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -98,3 +103,7 @@ def keep_better(release: Path, params: Mapping[str, Any], score: Mapping[str, An
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return f"it replaces {describe_release(before)}, a copy of which is in {target}"
+
+
+def _accuracy(manifest: Mapping[str, Any]) -> float:
+    return float(manifest["score"]["execution_accuracy"])

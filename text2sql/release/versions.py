@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from text2sql.bucket import Finding, run_dvc
-from text2sql.errors import UserError
+from text2sql.errors import UserError, as_made
 from text2sql.files import digest, read_json, sha256_tree
 
 RELEASE, ADAPTER = Path("models/release"), Path("models/adapter")
@@ -31,7 +31,9 @@ def tags(repo: str = ".") -> list[str]:
     Raises:
         UserError: it is no repository, or cannot be reached.
     """
-    done = subprocess.run(["git", "ls-remote", "--tags", "--refs", repo], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "ls-remote", "--tags", "--refs", "--", repo], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["git ls-remote failed"])[0]
         raise UserError(f"{repo}: {last}", "give the path or URL of a git repository: --repo ...")
@@ -101,8 +103,9 @@ def check_release(folder: Path = RELEASE, adapter: Path | None = ADAPTER) -> lis
     Raises:
         UserError: manifest.json is missing or broken.
     """
-    manifest = read_json(folder / MANIFEST)
-    expected: dict[str, str] = manifest["files"]
+    with as_made(folder / MANIFEST, "`dvc checkout models/release`, or `dvc repro release`"):
+        manifest = read_json(folder / MANIFEST)
+        expected, made_of = dict(manifest["files"]), dict(manifest["made_of"])
     actual = sha256_tree(folder)
     missing = [Finding("release", "missing", f"{folder}/{name}") for name in sorted(expected.keys() - actual.keys())]
     extra = actual.keys() - expected.keys() - {MANIFEST}
@@ -111,6 +114,5 @@ def check_release(folder: Path = RELEASE, adapter: Path | None = ADAPTER) -> lis
     if adapter is not None and adapter.exists():
         copied = {name: sha for name, sha in sha256_tree(adapter).items() if name != CARD}
         changed += [f"{adapter}/{name}" for name, sha in copied.items() if expected.get(name) != sha]
-        made_of = {name: sha for name, sha in manifest["made_of"].items() if Path(name).exists()}
-        changed += [name for name, sha in made_of.items() if digest(Path(name)) != sha]
+        changed += [name for name, sha in made_of.items() if Path(name).exists() and digest(Path(name)) != sha]
     return missing + unexpected + [Finding("release", "changed", path) for path in sorted(changed)]
