@@ -283,6 +283,15 @@ def test_a_table_that_cannot_be_read_is_shown_without_values(dsn):
             assert remote.execute("select * from good").rows == [("yes",)]
 
 
+def test_values_are_not_read_for_ever(dsn, monkeypatch):
+    monkeypatch.setattr("text2sql.ask.servers.SAMPLING_SECONDS", -1)
+    monkeypatch.setattr("text2sql.ask.servers.SHOWN_TABLES", 1)
+    with Remote(dsn) as remote:
+        catalog = remote.catalog(1)
+    assert "no values were read of customers (no time left) and 4 more" in catalog.schema.notes
+    assert not catalog.target.read
+
+
 def test_a_misspelt_hidden_column_is_refused(shop):
     with pytest.raises(UserError, match=r"customers.email"):
         hide(shop.catalog().schema, ["customers.email"])
