@@ -5,9 +5,12 @@ It stands for a network too that falls silent: nothing is forwarded, and no conn
 
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from text2sql.postgres.server import Server
 
 ENCRYPTION = (80877103, 80877104)  # requests for SSL and GSSAPI, which come before the startup packet
 
@@ -78,3 +81,13 @@ def pooler(
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def away(running: Server) -> Iterator[None]:
+    """A server that is stopped for the length of the block."""
+    control = [running.binaries / "pg_ctl", "-D", running.root / "data", "-s", "-w", "-m", "fast"]
+    owner = {"user": running.root.stat().st_uid, "group": running.root.stat().st_gid, "cwd": "/"}
+    subprocess.run([*control, "stop"], check=True, **owner)
+    yield
+    subprocess.run([*control, "-l", "/dev/null", "start"], check=True, **owner)

@@ -21,13 +21,15 @@ import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from tests.ask.pooler import away
 from tests.schemas import parse
 from tests.scripted import Scripted
-from text2sql.ask.place import Place
+from text2sql.ask.place import Place, open_place
 from text2sql.ask.serve import Batcher, Busy, ServeOptions, build_app, check_address, named_places
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
+from text2sql.postgres.server import server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "geheim"
@@ -183,6 +185,26 @@ def open_question(address, question):
     connection = socket.create_connection((host, int(port)))
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
     return connection
+
+
+def test_a_server_that_is_away_and_comes_back():
+    with server() as running:
+        with running.connect() as owner:
+            owner.execute("create table customers (id int); insert into customers values (1), (2)")
+        batcher = Batcher(Scripted({QUESTION: "select count(*) from customers"}), OPTIONS)
+        with open_place(running.dsn()) as place, listening(batcher, {"shop": place}) as address:
+
+            def ask():
+                done = HTTP.post(
+                    f"{address}/v1/chat/completions", json={"messages": messages(QUESTION)}, headers=BEARER
+                )
+                return done.json()["text2sql"]
+
+            with away(running):
+                lost = ask()
+            assert (lost["error"], "cannot be reached" in lost["message"]) == ("lost", True)
+            assert lost["sql"], "what the model wrote is there all the same"
+            assert ask()["rows"] == [[2]]
 
 
 def test_slow_queries_of_a_batch_do_not_stand_in_a_row():

@@ -4,12 +4,13 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.ask.pooler import pooler
+from tests.ask.pooler import away, pooler
 from text2sql.ask.catalog import hide
 from text2sql.ask.dsn import is_dsn, parse_dsn
 from text2sql.ask.servers import Remote
@@ -134,12 +135,9 @@ def test_a_connection_that_ended_while_idle_is_opened_again(dsn):
 
 def test_a_server_that_is_away_and_comes_back():
     with server() as running, Remote(running.dsn()) as remote:
-        control = [running.binaries / "pg_ctl", "-D", running.root / "data", "-s", "-w", "-m", "fast"]
-        as_owner = {"user": running.root.stat().st_uid, "group": running.root.stat().st_gid, "cwd": "/"}
-        subprocess.run([*control, "stop"], check=True, **as_owner)
-        result = remote.execute("select 1")
-        assert (result.error, "cannot be reached" in result.message) == ("lost", True)
-        subprocess.run([*control, "-l", "/dev/null", "start"], check=True, **as_owner)
+        with away(running):
+            result = remote.execute("select 1")
+            assert (result.error, "cannot be reached" in result.message) == ("lost", True)
         assert remote.execute("select 1").rows == [(1,)]
 
 
@@ -197,6 +195,16 @@ def test_a_silent_network_is_waited_for_in_vain_no_longer_than_the_limit(dsn, qu
             assert time.perf_counter() - started < 6
             network.set()
             assert remote.execute(COUNT).rows == [(2,)]
+
+
+def test_the_end_does_not_take_the_connection_from_a_thread_that_reads(dsn):
+    with ThreadPoolExecutor() as pool:
+        with Remote(dsn, seconds=2) as remote:
+            result = pool.submit(remote.execute, "select count(*) from generate_series(1, 10000000000)")
+            time.sleep(0.3)
+        assert result.result().error == "timeout"
+    remote.__exit__()
+    assert remote._connection.closed
 
 
 def test_a_silent_network_within_a_transaction(dsn, quick):
@@ -281,6 +289,15 @@ def test_a_table_that_cannot_be_read_is_shown_without_values(dsn):
             assert remote.execute("select * from fails").error in ("refused", "other")
             assert remote.execute("select count(*) from endless").error == "timeout"
             assert remote.execute("select * from good").rows == [("yes",)]
+
+
+def test_values_are_not_read_for_ever(dsn, monkeypatch):
+    monkeypatch.setattr("text2sql.ask.servers.SAMPLING_SECONDS", -1)
+    monkeypatch.setattr("text2sql.ask.servers.SHOWN_TABLES", 1)
+    with Remote(dsn) as remote:
+        catalog = remote.catalog(1)
+    assert "no values were read of customers (no time left) and 4 more" in catalog.schema.notes
+    assert not catalog.target.read
 
 
 def test_a_misspelt_hidden_column_is_refused(shop):

@@ -220,6 +220,8 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
             name: stack.enter_context(open_place(place, trusted=options.trusted, expected=place_type))
             for name, (place, place_type) in options.places.items()
         }
+        for note in (f"{name}: {note}" for name, place in places.items() for note in place.schema.notes):
+            print(f"notice: {note}", file=sys.stderr)
         batcher = Batcher(engine, options)
         stack.callback(batcher.close)
         if standard_streams:

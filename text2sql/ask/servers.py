@@ -99,8 +99,9 @@ class Remote:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
+        if self._connection is not None and self._lock.acquire(blocking=False):  # else another thread reads from it
             self._connection.close()
+            self._lock.release()
 
     def _connect(self) -> psycopg.Connection:
         self._connection = connect_server(self._address)
