@@ -21,6 +21,7 @@ comment on column orders.total is 'price of all articles with taxes';
         ("What is the average total of the orders of each city?", None),
         ("Which customers joined after 2019 and live in New York?", None),
         ("What did the customers called 'the quick brown fox' order?", None),
+        ("Which orders have a total over one thousand two hundred?", None),
         ("How many articles were ordered?", None),  # a comment's word
         ("Which customers are gone?", None),  # a value that CHECK allows
         ("What is the purpose of life?", "purpose, life"),

@@ -92,6 +92,8 @@ ANSWERS = {
     "None?": ["select nme from customers", "select nam from customers"],
     "Brackets [/] and :apple:?": "select '[bold]x[/x]' as \"[a]\", ':apple:', name as \"[/]\" from customers "
     "where name = '[/y]' or id = 1",
+    "NUL?": "select name from customers where name = 'a\0b'",
+    "Wide?": "select " + ", ".join(f"repeat('x', 30) as c{i}" for i in range(9)),
     "Escapes?": "select chr(27) || '[2J' || chr(10) || 'x' as \"\x1b[31m\"",
     "Many?": ["select nme", "select generate_series(1, 100000000) as g, 1 as g -- all", "select 2"],
     "Endless?": "select generate_series(1, 100000000) as g, 1 as g;",
@@ -146,6 +148,24 @@ def test_a_candidate_with_a_long_result_runs(ask, sqlite_file):
     assert "GENERATE_SERIES" in value["sql"]
     assert len(value["rows"]) == 1000
     assert not [warning for warning in value["warnings"] if "runs" in warning]
+
+
+def test_a_piped_table_is_as_wide_as_its_rows(ask, sqlite_file):
+    lines = ask("Wide?", "--sqlite", sqlite_file, "--run").stdout.splitlines()
+    assert [line.count("x" * 30) for line in lines if "xxx" in line] == [9]
+
+
+@pytest.mark.parametrize("place", ["sqlite", "dsn"])
+def test_bad_questions_and_literals_do_not_end_the_conversation(ask, place, sqlite_file, dsn):
+    where = f"--{place}", {"sqlite": sqlite_file, "dsn": dsn}[place]
+    lines = ["NUL?", "how " * 30_000, "what \x00 is", "a \x1b[2J", "Who lives in Rome?"]
+    shown = ask(*where, "--run", "--json", text="\n".join(lines))
+    values = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [value["question"] for value in values] == ["NUL?", "Who lives in Rome?"], shown.output
+    assert values[0]["error"]
+    assert values[1]["rows"] == [["Ann"]]
+    assert shown.stderr.count("no text") == 2
+    assert "119,999 characters" in shown.stderr
 
 
 def test_what_looks_like_markup_is_shown_as_it_is(ask, sqlite_file, tmp_path):

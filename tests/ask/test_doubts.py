@@ -48,6 +48,26 @@ def test_literals(condition, doubted):
 
 
 @pytest.mark.parametrize(
+    ("question", "condition", "doubted"),
+    [
+        ("How many joined in 2024?", "joined >= '2024-01-01' and joined < '2025-01-01'", None),
+        ("How many joined after 2024?", "joined >= '2025-01-01'", None),
+        ("How many joined before 2024?", "joined <= '2023-12-31'", None),
+        ("How many joined in 2024?", "joined < '2026-01-01'", "'2026-01-01'"),
+        ("How many joined in 2024?", "joined = '2025-01-01'", "'2025-01-01'"),
+        ("Who has more than a hundred?", "id > 100", None),
+        ("Who has more than twenty five?", "id > 25", None),
+        ("Who has more than 5k?", "id > 5000", None),
+        ("Who has more than 1.5 million?", "id > 1500000", None),
+        ("Who has more than 5 karats?", "id > 5000", "5000"),
+    ],
+)
+def test_years_and_numbers_in_words(question, condition, doubted):
+    (sentence,) = doubted_in(f"select name from customers where {condition}", question, SHOP) or [None]
+    assert sentence is None if doubted is None else sentence.startswith(doubted)
+
+
+@pytest.mark.parametrize(
     ("joined", "doubted"),
     [
         ("customers join orders on customers.id = orders.customer_id", None),
@@ -63,6 +83,13 @@ def test_literals(condition, doubted):
         ("customers join orders using (id)", None),  # no telling without the schema's help
         ("customers join (select 1 as id) o on o.id = customers.id", None),
         ("customers join orders on id = customer_id", None),
+        ("customers c join orders o on o.customer_id = c.id + 1", None),
+        ("generate_series(1, 3) m left join orders o on date_trunc('month', o.total) = m", None),
+        ("customers c join orders o on o.total between c.id and c.id + 9", None),
+        (
+            "customers c join orders o on c.name = c.city",
+            "every row of orders is joined with every row of the others",
+        ),
     ],
 )
 def test_joins(joined, doubted):

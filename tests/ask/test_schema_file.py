@@ -224,6 +224,10 @@ def test_what_is_passed_over_is_said():
         (b"CREATE TABLE (", "no table of"),
         (b"SQLite format 3\0....", "--sqlite"),
         (b"\xff\x00\x01", "not UTF-8"),
+        ("create table t (a int)".encode("utf-16-be"), "save it as UTF-8"),
+        (b"create table t ()", "has no CREATE TABLE"),
+        (f"create table t ({', '.join(f'c{i} int' for i in range(1601))})".encode(), "at most 1600 columns"),
+        (f"create table t ({'c' * 63} int, {'c' * 64} int)".encode(), "specified more than once"),
         (b"x" * (LARGEST + 1), "--schema-only"),
     ],
 )
@@ -233,6 +237,17 @@ def test_what_cannot_be_read_is_said(tmp_path, content, said):
     with pytest.raises(UserError) as error:
         parse_schema(schema_text(path), running())
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_with_a_byte_order_mark(tmp_path, encoding):
+    path = tmp_path / "shop.sql"
+    path.write_text("CREATE TABLE Größen (id int)", encoding=encoding)
+    assert shown(schema_text(path)) == '"größen"(id integer)'
+
+
+def test_a_view_alone_is_a_schema():
+    assert shown("create view v as select 1 as a") == "v(a integer)"
 
 
 def test_no_such_file(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from text2sql.ask.question import WISHES
+from text2sql.ask.question import NUMBERS, WISHES
 from text2sql.model.relevant_tables import VALUES, nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema, kind_of
@@ -48,7 +48,7 @@ def unknown_words(question: str, schema: Schema) -> tuple[float, list[str]]:
     known, unknown, spoken = 0.0, 0.0, []
     for match in _WORD.finditer(_QUOTED.sub(" ", question)):
         word, parts = match.group(), stems(match.group())
-        if not parts or word.lower() in WISHES or any(character.isdigit() for character in word):
+        if not parts or word.lower() in WISHES | NUMBERS or any(character.isdigit() for character in word):
             continue
         weight = WEIGHTS.get(parts[0], 1.0)
         if named.intersection(parts) or any(nearness(part, words) for part in parts):

@@ -113,10 +113,14 @@ def check_file(place: str, expected: PlaceType | None) -> None:
     if is_dsn(place):
         raise UserError(f"--{expected} takes a file, and this is the address of a server", "give the address as --dsn")
     if expected == "sqlite":
-        if not Path(place).is_file():
-            raise UserError(f"there is no file {place}", "give the path of an SQLite database")
-        if not is_sqlite(Path(place)):
-            raise UserError(f"{place} is no SQLite database", f"give a file of CREATE TABLEs as --schema {place}")
+        path = Path(place)
+        if not path.is_file():
+            missing = f"{place} is a folder" if path.is_dir() else f"there is no file {place}"
+            raise UserError(missing, "give the path of an SQLite database")
+        if not is_sqlite(path):
+            what = "is no SQLite database" if path.stat().st_size else "is empty"
+            remedy = f"give a file of CREATE TABLEs as --schema {place}; an encrypted database, decrypted"
+            raise UserError(f"{place} {what}", remedy)
 
 
 def is_sqlite(path: Path) -> bool:
@@ -132,13 +136,20 @@ Load = Callable[[psycopg.Connection], list[str]]
 
 
 def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
-    """An SQLite database, as the stage `databases` converts it."""
+    """An SQLite database, as the stage `databases` converts it.
+
+    Raises:
+        UserError: it is damaged, or locked.
+    """
     from text2sql.conversion.databases import describe, open_source
     from text2sql.conversion.databases.dump import dump
     from text2sql.postgres.load import run_script
 
-    with open_source(path) as source:
-        schema = describe(source, path.stem, VALUES_KEPT)
+    try:
+        with open_source(path) as source:
+            schema = describe(source, path.stem, VALUES_KEPT)
+    except UserError as error:
+        raise UserError(error.what, "give an intact copy, which no other program writes to") from None
 
     def load(connection: psycopg.Connection) -> list[str]:
         with open_source(path) as source, connection.transaction():
@@ -190,15 +201,27 @@ class Copy:
         self._lock = threading.Lock()
         self._sandbox: Sandbox | None = None
         self._left_out: list[str] = []
+        self._failure: UserError | None = None
 
     def execute(self, sql: str) -> Result:
-        """The result of `sql` in the sandbox."""
+        """The result of `sql` in the sandbox.
+
+        Raises:
+            UserError: PostgreSQL cannot hold the rows.
+        """
         with self._lock:
+            if self._failure is not None:
+                raise self._failure
             if self._sandbox is None:
                 sandbox = self._new_sandbox()
                 sandbox.server.create_database(DATABASE)
-                with psycopg.connect(sandbox.server.dsn(DATABASE), autocommit=True) as connection:
-                    self._left_out = self._load(connection)
+                try:
+                    with psycopg.connect(sandbox.server.dsn(DATABASE), autocommit=True) as connection:
+                        self._left_out = self._load(connection)
+                except psycopg.Error as error:
+                    what = f"PostgreSQL cannot hold a copy of the database: {' '.join(str(error).split())}"
+                    self._failure = UserError(what, "ask without --run and --candidates: the SQL is written without it")
+                    raise self._failure from None
                 self._sandbox = sandbox
         result = first_rows(self._sandbox, DATABASE, sql, MAX_ROWS)
         if result.error and self._left_out:

@@ -15,7 +15,7 @@ from text2sql.schema import Schema
 
 LONGEST_QUESTION = 1000
 _WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-WISHES, ENGLISH, FOREIGN = (set(_WORDS[name].split()) for name in ("wishes", "english", "foreign"))
+WISHES, NUMBERS, ENGLISH, FOREIGN = (frozenset(words.split()) for words in _WORDS.values())
 _NAME = r'(?:[\w.]|"[^"]+")+'
 #: statements that are no query; English sentences may begin with the same words ("Insert into my report the ten best")
 STATEMENT = re.compile(

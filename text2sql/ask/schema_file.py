@@ -82,19 +82,22 @@ def loaded_schema(
     Raises:
         UserError: there is no CREATE TABLE, or none that any dialect understands.
     """
+    if "\0" in text:
+        raise UserError(f"{where} holds NUL characters: it is no text", "save it as UTF-8")
     if "create" not in text.lower():
         raise UserError(f"{where} has no CREATE TABLE", NO_TABLE)
-    if "\0" in text:
-        raise UserError(f"{where} holds NUL characters: it is no text", NO_TABLE)
     with scratch_database(server) as connection:
         with watched(server, connection, where):
             loading = load_script(connection, text, rows)
-            catalog = read_catalog(connection, db_id) if loading.tables else Catalog(Schema(db_id, ()))
+            try:
+                catalog = read_catalog(connection, db_id)
+            except UserError:
+                catalog = Catalog(Schema(db_id, ()))
         is_whole = loading.tables and not loading.refused_tables and not loading.repaired
         other = None if is_whole or ONLY_POSTGRESQL.search(text) else parse_dialect(text, db_id)
         understood = loading.tables - loading.repaired - len(loading.refused_tables)
         if other is None or other.score <= understood:
-            if not loading.tables:
+            if not catalog.schema.tables:
                 refused = [note for note in loading.notes if note.startswith("not read")]
                 raise unreadable(where, refused + (other.problems if other else []))
             schema = dataclasses.replace(catalog.schema, notes=(*catalog.schema.notes, *loading.notes))

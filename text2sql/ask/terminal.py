@@ -25,6 +25,8 @@ from text2sql.postgres.compare import Result
 
 #: rows of a result shown on a terminal; JSON has them all
 SHOWN_ROWS = 50
+#: columns of a table that is piped: no cell is broken
+PIPED_WIDTH = 10_000
 #: what moves a terminal's cursor or changes its colours, as it is shown
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
@@ -51,7 +53,7 @@ def converse(question: str | None, options: AskOptions) -> None:
     Raises:
         UserError: the database or the model is not to be had, or the one question cannot be answered.
     """
-    said = Console(stderr=True)
+    said = Console(stderr=True, soft_wrap=True)
     with said.status(verbatim(f"finding {options.model}")):
         located = locate_model(options.model)
     if located.notice:
@@ -117,12 +119,13 @@ def print_answer(answer: Answer, options: AskOptions) -> None:
     if options.as_json:
         print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
         return
-    out, said = Console(), Console(stderr=True)
+    out, said = Console(), Console(stderr=True, soft_wrap=True)
     if out.is_terminal:
         sql = f"{answer.sql};".translate(CONTROLS)
         out.print(Syntax(sql, "sql", background_color="default", word_wrap=True))
     else:
         print(f"{answer.sql};")
+        out.width = PIPED_WIDTH
     for warning in answer.warnings:
         said.print(verbatim(f"warning: {warning}", "yellow"))
     if answer.result is not None and answer.result.columns:

@@ -1,0 +1,81 @@
+"""SQLite files as people have them: damaged, locked, empty, too wide."""
+
+import sqlite3
+
+import pytest
+
+from text2sql.ask.place import open_place
+from text2sql.errors import UserError
+
+SCRIPT = "create table customers (id integer primary key, name text); insert into customers values (1, 'Ann');"
+
+
+def database(path, script=SCRIPT):
+    connection = sqlite3.connect(path)
+    connection.executescript(script)
+    connection.close()
+    return path
+
+
+def empty(path):
+    path.touch()
+
+
+def encrypted(path):
+    path.write_bytes(bytes(range(256)) * 32)
+
+
+def cut(path):
+    rows = "".join(f"insert into customers values ({i}, '{'x' * 50}');" for i in range(2, 2000))
+    path.write_bytes(database(path, SCRIPT + rows).read_bytes()[:6000])
+
+
+def overwritten(path):
+    path.write_bytes(database(path).read_bytes()[:16] + b"\xff" * 8000)
+
+
+FILES = {
+    empty: "is empty",
+    encrypted: "is no SQLite database",
+    cut: "cannot be read: database disk image is malformed\n  -> give an intact copy",
+    overwritten: "cannot be read: file is not a database\n  -> give an intact copy",
+    lambda path: path.mkdir(): "is a folder",
+    lambda path: None: "there is no file",
+}
+
+
+@pytest.mark.parametrize(("make", "said"), FILES.items())
+def test_what_is_no_database_is_said(tmp_path, make, said):
+    path = tmp_path / "shop.sqlite"
+    make(path)
+    with pytest.raises(UserError, match=said), open_place(str(path), expected="sqlite"):
+        pass
+
+
+def test_a_locked_database_is_said(tmp_path):
+    path = database(tmp_path / "shop.sqlite")
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("begin exclusive")
+    with pytest.raises(UserError, match="locked by another process"), open_place(str(path), expected="sqlite"):
+        pass
+    writer.close()
+
+
+def test_rows_that_postgresql_cannot_hold_are_said_each_time(tmp_path):
+    columns = ", ".join(f"c{i} text" for i in range(1600))
+    values = ", ".join([f"'{'x' * 20}'"] * 1600)
+    path = database(tmp_path / "wide.sqlite", f"create table wide ({columns}); insert into wide values ({values});")
+    with open_place(str(path)) as place:
+        assert len(place.schema.tables[0].columns) == 1600
+        for _ in range(2):
+            with pytest.raises(UserError, match="cannot hold a copy of the database: row is too big"):
+                place.execute("select 1")
+
+
+def test_names_are_cut_at_63_bytes(tmp_path):
+    name = "ä" * 40
+    path = database(tmp_path / "long.sqlite", f"create table {name} (id integer); insert into {name} values (7);")
+    with open_place(str(path)) as place:
+        (table,) = place.schema.tables
+        assert len(table.name.encode()) <= 63
+        assert place.execute(f'select * from "{table.name}"').rows == [(7,)]
