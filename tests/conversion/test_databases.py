@@ -446,7 +446,7 @@ def test_a_file_left_amid_a_change(tmp_path):
 def test_a_file_is_only_read(tmp_path, query):
     path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a INT)")
     before = look(tmp_path)
-    with closing(probe.connect(path)) as connection, pytest.raises(sqlite3.DatabaseError):
+    with closing(probe.reading_connection(path)) as connection, pytest.raises(sqlite3.DatabaseError):
         connection.execute(query).fetchall()
     assert probe.try_query(path, query, 5).error
     assert look(tmp_path) == before

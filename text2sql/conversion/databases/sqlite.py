@@ -248,7 +248,7 @@ def connect_sqlite(path: Path, shown: Path | None = None) -> sqlite3.Connection:
     if not path.is_file():
         raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}", "check the path")
     try:
-        connection = probe.connect(path, LOCK_SECONDS)
+        connection = probe.reading_connection(path, LOCK_SECONDS)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (OSError, sqlite3.Error) as error:
         raise UserError(*_why_not(shown or path, str(error))) from None
