@@ -409,6 +409,19 @@ def test_nothing_beside_the_file_changes(tmp_path, state):
     assert look(folder) == before
 
 
+def test_names_that_are_not_utf8(tmp_path):
+    """SQLite would take such a column's name for a text, and each of its values would be that."""
+    path = make(tmp_path / "a.sqlite", "CREATE TABLE tQ (a INT, cQ INT); INSERT INTO tQ VALUES (1, 2)")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"cQ", b"c\xe9"))
+    with open_source(path) as source:
+        schema = describe(source, "a")
+    assert (schema.tables, schema.notes) == ((), ("table tQ: left out, it cannot be read: no such column: t.cé",))
+    path.write_bytes(content.replace(b"tQ", b"t\xe9"))
+    with pytest.raises(UserError, match="a table whose name is not UTF-8"), open_source(path):
+        pass
+
+
 def test_a_file_left_amid_a_change(tmp_path):
     path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a TEXT)")
     (tmp_path / "copy").mkdir()
@@ -433,7 +446,7 @@ def test_a_file_left_amid_a_change(tmp_path):
 def test_a_file_is_only_read(tmp_path, query):
     path = make(tmp_path / "a.sqlite", "CREATE TABLE t (a INT)")
     before = look(tmp_path)
-    with closing(probe.connect(path)) as connection, pytest.raises(sqlite3.DatabaseError):
+    with closing(probe.reading_connection(path)) as connection, pytest.raises(sqlite3.DatabaseError):
         connection.execute(query).fetchall()
     assert probe.try_query(path, query, 5).error
     assert look(tmp_path) == before

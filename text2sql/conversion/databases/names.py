@@ -41,10 +41,10 @@ def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     return names
 
 
-def table_names(sources: Iterable[str]) -> dict[str, str]:
+def assign_tables(sources: Iterable[str]) -> dict[str, str]:
     """As `assign`, for tables: `pg_class` would be read as PostgreSQL's own.
 
-    >>> table_names(["PG_Class", "pgx"])
+    >>> assign_tables(["PG_Class", "pgx"])
     {'PG_Class': '_pg_class', 'pgx': 'pgx'}
     """
     sources = list(sources)

@@ -76,7 +76,7 @@ def integrity(path: Path) -> str:
     return tried.value
 
 
-def connect(path: Path, seconds: float = 5.0) -> sqlite3.Connection:
+def reading_connection(path: Path, seconds: float = 5.0) -> sqlite3.Connection:
     """A connection that only reads, and leaves nothing beside the file: where one in WAL mode has no log, SQLite would
     make one.
 
@@ -153,7 +153,7 @@ def main(path: str, query: str, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_FILE, MOST_FILE))
     tried = Tried()
     try:
-        connection = connect(Path(path))
+        connection = reading_connection(Path(path))
         connection.text_factory = bytes
         if query == CHECK:
             tried = Tried(_check(connection, seconds))

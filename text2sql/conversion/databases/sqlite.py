@@ -23,6 +23,9 @@ from text2sql.sql import parse_one
 LOCK_SECONDS = 2.0
 #: how often to copy a file whose log is begun anew meanwhile
 COPIES = 5
+#: in SQLite's words, why a table of an intact file cannot be read: an application has what it needs, or a name of it is
+#: not UTF-8
+LEFT_OUT = ("no such collation", "unknown function", "no such function", "no query solution", "no such column")
 #: collations that every SQLite has
 COLLATIONS = ("", "NOCASE", "RTRIM")
 Value = int | float | str | bytes | None
@@ -101,12 +104,14 @@ class SqliteDatabase:
         try:
             table = self._table(name, kind)
             if kind == "table":
-                self.connection.execute(f"SELECT 1 FROM {sqlite_name(name)} LIMIT 1").fetchone()
+                # `t.`: SQLite takes a quoted name that is no column for a text, as one that is not UTF-8
+                columns = ", ".join(f"t.{sqlite_name(column.name)}" for column in table.columns)
+                self.connection.execute(f"SELECT {columns} FROM {sqlite_name(name)} AS t LIMIT 1").fetchone()
             else:
                 self._read_through("*", name)
                 self.note(f"{kind} {name}: carried over as a table with the rows that it shows")
         except sqlite3.OperationalError as error:
-            if kind == "table" and not probe.MISSING.match(str(error)) and "no query solution" not in str(error):
+            if kind == "table" and not any(word in str(error) for word in LEFT_OUT):
                 raise
             self.note(f"{kind} {name}: left out, it cannot be read: {error}")
             return None
@@ -243,7 +248,7 @@ def connect_sqlite(path: Path, shown: Path | None = None) -> sqlite3.Connection:
     if not path.is_file():
         raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}", "check the path")
     try:
-        connection = probe.connect(path, LOCK_SECONDS)
+        connection = probe.reading_connection(path, LOCK_SECONDS)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (OSError, sqlite3.Error) as error:
         raise UserError(*_why_not(shown or path, str(error))) from None
@@ -307,4 +312,6 @@ def open_source(path: Path) -> Iterator[SqliteDatabase]:
                 raise sqlite3.DatabaseError(problem)
             yield SqliteDatabase(file, connection)
         except sqlite3.DatabaseError as error:
+            if "not authorized" in str(error):  # Python's authorizer reads UTF-8 only
+                raise UserError(f"{path} has a table whose name is not UTF-8", "rename that table") from None
             raise UserError(f"{path} is damaged: {error}", "restore it from a copy") from None
