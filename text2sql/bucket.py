@@ -22,7 +22,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,6 +50,8 @@ _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 
 Place = Literal["workspace", "cache", "remote", "release"]
 State = Literal["missing", "changed", "corrupt", "unexpected"]
+#: what DVC calls the states of files
+STATES: dict[str, State] = {"modified": "changed", "deleted": "missing", "added": "unexpected", "new": "unexpected"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +66,8 @@ class Finding:
     @property
     def remedy(self) -> str:
         """What to type."""
-        if self.place == "cache" and self.state == "corrupt":
-            return f"rm -f .dvc/cache/files/md5/{self.oid[:2]}/{self.oid[2:]} && dvc pull (or dvc repro)"
-        return _FILE["remedies"][self.place]
+        known = _FILE["remedies"]
+        return str(known.get(f"{self.state} {self.place}", known[self.place])).format(self.oid[:2], self.oid[2:])
 
 
 # ------------------------------------------------------------------------------------------------- failures explained
@@ -99,7 +100,7 @@ def explain(text: str, url: str) -> UserError | None:
     return None
 
 
-def probe(url: str, write: bool = False, anonymous: bool = False, settings: dict[str, str] | None = None) -> None:
+def probe(url: str, write: bool = False, settings: Mapping[str, str] = {}) -> None:
     """Ask once, in seconds, whether gs://bucket/folder can be listed and, with `write`, written.
 
     The write is a real one, of a few bytes that are removed again: permissions can be granted and refused in more ways
@@ -113,12 +114,11 @@ def probe(url: str, write: bool = False, anonymous: bool = False, settings: dict
     """
     from google.cloud import storage
 
-    settings = settings or {}
     bucket, _, prefix = url.removeprefix("gs://").strip("/").partition("/")
     if not bucket or "://" not in url:
         raise UserError(f"{url!r} names no bucket", "give gs://NAME/FOLDER")
     with explained(url):
-        login = _credentials(settings.get("credentialpath"), anonymous or "allow_anonymous_login" in settings)
+        login = _credentials(settings)
         options = {"api_endpoint": settings["endpointurl"]} if "endpointurl" in settings else None
         client = storage.Client(project=None, credentials=login, client_options=options)
         quick: dict[str, Any] = {"retry": None, "timeout": PROBE_TIMEOUT}
@@ -130,24 +130,21 @@ def probe(url: str, write: bool = False, anonymous: bool = False, settings: dict
                 blob.delete(**quick)
 
 
-def _credentials(key: str | None, anonymous: bool) -> Any:
-    """As Google's tools find them, or of the file `key`; none at all will do for a public bucket."""
+def _credentials(settings: Mapping[str, str]) -> Any:
+    """As Google's tools find them, or of the remote's key; none at all will do for a public bucket."""
     import google.auth
-    from google.auth import exceptions
     from google.auth.credentials import AnonymousCredentials
-    from google.oauth2.service_account import Credentials
+    from google.auth.exceptions import DefaultCredentialsError
 
     scopes = ["https://www.googleapis.com/auth/devstorage.read_write"]
     logging.getLogger("google.auth").setLevel(logging.ERROR)  # else it warns that this machine is none of Google's
-    if anonymous:
+    if "allow_anonymous_login" in settings:
         return AnonymousCredentials()
+    if key := settings.get("credentialpath"):
+        return google.auth.load_credentials_from_file(key, scopes=scopes)[0]
     try:
-        if key:
-            return Credentials.from_service_account_file(key, scopes=scopes)
         return google.auth.default(scopes=scopes)[0]
-    except (OSError, ValueError) as error:
-        raise exceptions.MalformedError(f"{key} is no key of a service account: {error}") from None
-    except exceptions.DefaultCredentialsError:
+    except DefaultCredentialsError:
         if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
             raise
         return AnonymousCredentials()
@@ -196,21 +193,21 @@ def configure(url: str, shared: bool = False, anonymous: bool = False) -> str:
         return without_remote()
     if not url.startswith("gs://"):
         raise UserError(f"{url!r} is no bucket", f"make remote BUCKET=gs://NAME/FOLDER, or BUCKET={NONE}")
-    probe(url, anonymous=anonymous)
-    able = "pull" if anonymous else "pull and push"
-    if not anonymous:
-        try:
+    probe(url, settings={"allow_anonymous_login": "true"} if anonymous else {})
+    able, level = "pull", [] if shared else ["--local"]
+    try:
+        if not anonymous:
             probe(url, write=True)
-        except UserError as error:
-            able = f"pull only ({error})"
-    level = [] if shared else ["--local"]
+            able = "pull and push"
+    except UserError as error:
+        able = f"pull only ({error})"
     if shared:  # what this clone alone was told comes before what all share
         for words in (("config", "--local", "--unset", "core.remote"), ("remote", "remove", "--local", NAME)):
             with suppress(UserError):  # it was told nothing
                 run_dvc(*words)
     run_dvc("remote", "add", "--force", "--default", *level, NAME, url.rstrip("/"))
     # verify: what comes from the bucket is compared with its hash, which DVC otherwise leaves out.
-    for option in ("verify", "allow_anonymous_login")[: 1 + anonymous]:
+    for option in ["verify", "allow_anonymous_login"][: 1 + anonymous]:
         run_dvc("remote", "modify", *level, NAME, option, "true")
     return f"{url} is this clone's remote (.dvc/config{'' if shared else '.local'}): {able}"
 
@@ -289,7 +286,7 @@ def open_remote(settings: dict[str, str], write: bool = False) -> Store:
     return Store(*filesystem(options["url"], write, options), options["url"])
 
 
-def filesystem(url: str, write: bool = False, settings: dict[str, str] | None = None) -> tuple[AbstractFileSystem, str]:
+def filesystem(url: str, write: bool = False, settings: Mapping[str, str] = {}) -> tuple[AbstractFileSystem, str]:
     """The file system of `url` (gs://bucket/folder, which has answered, or a folder), and the path in it.
 
     Raises:
@@ -302,8 +299,7 @@ def filesystem(url: str, write: bool = False, settings: dict[str, str] | None = 
         raise UserError(f"{url}: {scheme}:// is not supported", "give gs://bucket/folder or a local folder")
     options: dict[str, Any] = {}
     if scheme == "gs":
-        settings = settings or {}
-        probe(url, write, settings=settings)
+        probe(url, write, settings)
         os.environ |= ENVIRONMENT | os.environ
         token = "anon" if "allow_anonymous_login" in settings else settings.get("credentialpath")
         options = {"token": token, "endpoint_url": settings.get("endpointurl"), "use_listings_cache": False}
@@ -362,20 +358,20 @@ def check_store(place: Place, store: Store, named: dict[str, str]) -> list[Findi
 
 def check_workspace() -> list[Finding]:
     """Files that are not as dvc.lock has them: outputs and dependencies, every byte read; of a directory, each file."""
-    states: dict[str, State] = {"modified": "changed", "deleted": "missing", "added": "unexpected", "new": "unexpected"}
-    findings: dict[str, State] = {}
+    findings: dict[str, str] = {}
     changes = json.loads(run_dvc("data", "status", "--granular", "--json", fresh=True)).get("uncommitted", {})
     for word, paths in changes.items():
-        findings |= {path: states[word] for path in paths if word in states and not path.endswith("/")}
+        findings |= {path: word for path in paths if not path.endswith("/")}
     for changed in json.loads(run_dvc("status", "--json", fresh=True)).values():
         for part in changed:
-            if not isinstance(part, dict):  # "changed command", which is no file
-                continue
-            for path, word in [*part.get("changed deps", {}).items(), *part.get("changed outs", {}).items()]:
-                inside = any(PurePosixPath(other).is_relative_to(path) for other in findings)
-                if not inside and isinstance(word, str) and word in states:  # else parameters, or not in the cache
-                    findings[path] = states[word]
-    return [Finding("workspace", state, path) for path, state in sorted(findings.items())]
+            if isinstance(part, dict):  # else "changed command", which is no file
+                given = part.get("changed deps", {}) | part.get("changed outs", {})
+                # of a folder, the files are found already
+                inside = {path for path in given for other in findings if PurePosixPath(other).is_relative_to(path)}
+                findings |= {path: word for path, word in given.items() if path not in inside and isinstance(word, str)}
+    # Other words are of parameters, or of what the cache lacks.
+    states = {path: STATES[word] for path, word in findings.items() if word in STATES}
+    return [Finding("workspace", state, path) for path, state in sorted(states.items())]
 
 
 def verify_clone(remote_too: bool = True) -> tuple[list[str], list[Finding]]:

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from text2sql.config import (
     CONF,
     MARK,
@@ -135,9 +137,8 @@ def validate(params: dict[str, Any]) -> None:
 
 def stage_names() -> list[str]:
     """The pipeline's stages, in dvc.yaml's order."""
-    from omegaconf import OmegaConf
-
-    return [str(name) for name in OmegaConf.load("dvc.yaml").stages]
+    # By libyaml: in Python, reading dvc.yaml takes most of the time of `validate`.
+    return list(yaml.load(Path("dvc.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"])
 
 
 def _state(experiment: bool) -> str:

@@ -152,7 +152,7 @@ def test_a_server_that_hangs_in_the_middle_of_a_training(recording, capsys, monk
         for step in range(3, 6):
             run.metrics({"loss/train_nats": loss(step)}, step=step)
         assert time.monotonic() - begun < 0.5
-        time.sleep(2)
+        time.sleep(1.2)  # so that MLflow's threads have met it
         adapter = finish("f1", range(6), 0.5, "one")
         begun = time.monotonic()
     score(adapter, **there)

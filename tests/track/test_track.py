@@ -413,7 +413,7 @@ def test_sync_says_that_mlflow_is_away(clone):
 # --- Names and files that are not as they should be ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["it's", 'a "b"', "fix/50%-of-é", "a, b"])
+@pytest.mark.parametrize("name", ["it's 50% of é", 'fix/a, "b"'])
 def test_an_experiment_of_any_name_has_one_run(store, monkeypatch, name):
     """As branches and DVC's experiments may be called."""
     monkeypatch.setenv("DVC_EXP_NAME", name)
@@ -424,14 +424,13 @@ def test_an_experiment_of_any_name_has_one_run(store, monkeypatch, name):
     assert "experiments" not in run.data.tags
 
 
-@pytest.mark.parametrize("name", ["my data", "a@b", "a#1", "50%", "d'or", "a/b:c", "été"])
-def test_data_of_any_name_are_registered_and_fetched(store, clone, name):
-    adapter = train(data__name=name)
+def test_data_of_any_name_are_registered_and_fetched(store, clone):
+    adapter = train(data__name="a@b #1, 50% d'or/x:été")
     (registered,) = store.search_registered_models()
     assert fetch(f"{registered.name}@best", clone / "got") == adapter
 
 
-@pytest.mark.parametrize("name", ["a/b", "../c", "d #1 50%", "è'\""])
+@pytest.mark.parametrize("name", ["../c", "d'or/è \"#1 50%"])
 def test_mlflows_experiment_has_any_name(store, clone, name):
     adapter = train(tracking__experiment=name)
     (run,) = runs(store, name)
@@ -451,18 +450,21 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("path", BROKEN, ids=str)
-def test_a_broken_file_is_a_warning_for_stages_and_a_sentence_for_sync(store, capsys, path):
+def test_a_broken_file_is_a_warning_for_stages_and_a_sentence_for_sync(store, capsys):
     score(train())
-    write_text(path, BROKEN[path])
-    track.record(params())
-    assert "tracking: " in capsys.readouterr().err
     write_json(Path("params.yaml"), params())
-    with pytest.raises(SystemExit, match=r"tracking: .*(metrics|predictions|manifest\.json)"):
-        main(["sync"])
+    for path, broken in BROKEN.items():
+        whole = path.read_text() if path.exists() else None
+        write_text(path, broken)
+        track.record(params())
+        assert "tracking: " in capsys.readouterr().err
+        with pytest.raises(SystemExit, match=r"tracking: .*(metrics|predictions|manifest\.json)"):
+            main(["sync"])
+        path.unlink() if whole is None else write_text(path, whole)
+    main(["sync"])
 
 
-@pytest.mark.parametrize("missing", ["metrics/train.json", "metrics/plots", "data", "metrics", "metrics/predict.json"])
+@pytest.mark.parametrize("missing", ["metrics/train.json", "data", "metrics"])
 def test_sync_logs_what_there_is(store, missing):
     """An adapter without half of its files, as a clone that pulled some has it."""
     adapter = train(tracking__kind="none")
