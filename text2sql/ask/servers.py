@@ -169,7 +169,7 @@ class Remote:
                 catalog = read_catalog(connection, connection.info.dbname, schemas)
                 superuser, owner = connection.execute(_SQL["role"]).fetchone() or (False, False)
         except psycopg.Error as error:
-            what = f"the catalog of {self._address.place} cannot be read: {first_line(error)}"
+            what = f"the catalog of {self._address.place} cannot be read: {server_message(error)}"
             raise UserError(what, "check that it is PostgreSQL, and try again") from None
         notes = list(self._address.notes)
         if superuser or owner:
@@ -190,7 +190,7 @@ class Remote:
                     raise psycopg.OperationalError("no time left")
                 sampled, is_whole = self._sampled(table, wanted, target.relations)
             except psycopg.Error as error:
-                unread.append(f"{table.name} ({first_line(error)})")
+                unread.append(f"{table.name} ({server_message(error)})")
                 sampled, is_whole = table, False
             tables.append(sampled)
             whole |= {table.name} if is_whole else set()
@@ -237,7 +237,7 @@ class Remote:
         except UserError as error:
             result = Result(error="lost", message=str(error))
         except psycopg.Error as error:
-            lost = Result(error="lost", message=first_line(error))
+            lost = Result(error="lost", message=server_message(error))
             result = (error.pgresult and _failure(error.pgresult)) or lost
         return dataclasses.replace(result, milliseconds=1000 * (time.perf_counter() - started))
 
@@ -371,6 +371,6 @@ def ended_after(seconds: float, connection: psycopg.Connection) -> Iterator[None
         held.close()
 
 
-def first_line(error: psycopg.Error) -> str:
+def server_message(error: psycopg.Error) -> str:
     """What the server said, without the place in the query."""
     return str(error).strip().partition("\n")[0]
