@@ -16,7 +16,7 @@ import psycopg
 
 from text2sql.ask.catalog import Target
 from text2sql.ask.loading import definitions_of, load_definitions
-from text2sql.ask.place import Load, answer_rows, sqlite_copy
+from text2sql.ask.place import Load, execute_first, sqlite_copy
 from text2sql.ask.schema_file import parse_schema
 from text2sql.data.mini.dataset import write_database
 from text2sql.data.mini.domain import Domain, load_folder
@@ -160,4 +160,4 @@ class Databases:
 
     def execute(self, database: Database, query: str) -> Result:
         """The result of an untrusted query, in the sandbox."""
-        return answer_rows(self._sandbox, database.name, query, MOST_ROWS)
+        return execute_first(self._sandbox, database.name, query, MOST_ROWS)

@@ -47,7 +47,7 @@ def _is_plain(select: exp.Expression) -> bool:
         return False
     joins = select.args.get("joins") or []
     return (
-        all(isinstance(source.this, exp.Table) for source in (select.args["from_"], *joins))
+        all(isinstance(source.this, exp.Table) and source.this.name for source in (select.args["from_"], *joins))
         and all(join.side in JOINS for join in joins)
         and all(key in TOLD for key, value in select.args.items() if value)
     )

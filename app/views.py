@@ -81,9 +81,9 @@ def bars_html(result: Result) -> str:
     bars = []
     for label, value, number in zip(columns[1 - drawn], columns[drawn], numbers, strict=True):
         left, width = (min(number, 0.0) - least) / span, abs(number) / span
-        name = "NULL" if label is None else str(label)
+        name = html.escape("NULL" if label is None else str(label))
         bars.append(
-            f'<tr><th scope="row">{html.escape(name)}</th><td><i style="margin-left:{100 * left:.2f}%;'
+            f'<tr><th scope="row" title="{name}">{name}</th><td><i style="margin-left:{100 * left:.2f}%;'
             f'width:{100 * width:.2f}%"></i></td><td class="number">{html.escape(str(value))}</td></tr>'
         )
     title = html.escape(f"{result.columns[drawn]} by {result.columns[1 - drawn]}")

@@ -60,6 +60,7 @@ from app.explain import explain
         ("with x as (select 1) select * from x", ""),
         ("select a from (select 1 as a)", ""),
         ("select 1", ""),
+        ("select g from generate_series(1, 3) as g", ""),
         ("select a from t offset 3", ""),
         ("select row_number() over (order by a) from t", "ROW_NUMBER() OVER (ORDER BY a) of t."),
         ("drop table t", ""),

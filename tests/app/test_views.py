@@ -39,7 +39,9 @@ def test_bars_start_at_zero():
 
 
 def test_markup_in_labels_is_text():
-    assert "<b>" not in bars_html(result(("<b>", 1), ("c", 2)))
+    drawn = bars_html(result(('"<b>', 1), ("c", 2)))
+    assert "<b>" not in drawn
+    assert 'title="&quot;&lt;b&gt;"' in drawn, "a label that is cut is there in whole"
 
 
 def test_confidence():

@@ -159,7 +159,7 @@ def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
     return Catalog(schema, Target(read=frozenset(table.name for table in schema.tables))), load
 
 
-def answer_rows(sandbox: Sandbox, database: str, sql: str, most: int) -> Result:
+def execute_first(sandbox: Sandbox, database: str, sql: str, most: int) -> Result:
     """The result of `sql`; of one with more than `most` rows the first ones, with the error `too_many_rows`.
 
     The sandbox's own limit of rows is to be larger. It would not do: PostgreSQL gives the first row of a cursor when it
@@ -223,7 +223,7 @@ class Copy:
                     self._failure = UserError(what, "ask without --run and --candidates: the SQL is written without it")
                     raise self._failure from None
                 self._sandbox = sandbox
-        result = answer_rows(self._sandbox, DATABASE, sql, MAX_ROWS)
+        result = execute_first(self._sandbox, DATABASE, sql, MAX_ROWS)
         if result.error and self._left_out:
             message = f"{result.message} (left out of the copy: {'; '.join(self._left_out)})"
             return dataclasses.replace(result, message=message)
