@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -65,7 +66,6 @@ CONTEXTS, COLUMNS, CURVES, SCORES, MLFLOW_SETTINGS = (
     _FILE[part] for part in ("contexts", "columns", "curves", "scores", "settings")
 )
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
-BEST = "best"  # the alias of the registered version that is best by `_best`
 #: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
 BY_ANSWERS, QUESTIONS = "val_execution_accuracy", "val_questions"
 MEASURES = {BY_ANSWERS: 1, "val_loss": -1}  # the sign: 1 where more is better
@@ -127,22 +127,21 @@ def _say(text: str) -> None:
 
 
 class TrainingRun:
-    """The curves of a training, into MLflow's active run; without `is_open` (off, away) into nothing. Never raises."""
+    """The curves of a training, into MLflow's active run; where it is off or away, into nothing. Never raises."""
 
-    def __init__(self, is_open: bool = False, last_step: int = -1) -> None:
-        self.is_open = is_open
+    def __init__(self, last_step: float = math.inf) -> None:
         #: a training that resumes from a checkpoint repeats the steps since: those up to this one are in the run
         self._last_step = last_step
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Points of curves at a step, which MLflow's threads send; the first error ends the curves, with a warning."""
-        if self.is_open and step > self._last_step:
+        if step > self._last_step:
             import mlflow
 
-            self.is_open = False
+            last, self._last_step = self._last_step, math.inf
             with _warned():
                 mlflow.log_metrics(dict(values), step=step, synchronous=False)
-                self.is_open = True
+                self._last_step = last
 
     def callback(self, examples: int, memory_bytes: Callable[[], int]) -> TrainerCallback:
         """The curves of a transformers Trainer, with speed and memory.
@@ -214,7 +213,7 @@ def _begin(recorder: Recorder, fingerprint: str) -> TrainingRun:
     mlflow.set_system_metrics_sampling_interval(seconds or None)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it announces its start and its end
     mlflow.start_run(run_id, log_system_metrics=seconds > 0)
-    return TrainingRun(True, max(recorder.steps(run_id, CURVES["loss"]), default=-1))
+    return TrainingRun(max(recorder.steps(run_id, CURVES["loss"]), default=-1))
 
 
 def _end(status: str, **tags: str) -> None:
@@ -468,7 +467,7 @@ class Recorder:
         if best := _best([version for version in self.versions() if version.tags.get("validation") == validation]):
             version, measure = best
             self.client.set_model_version_tag(self.model, version, "best_by", measure)
-            self.client.set_registered_model_alias(self.model, BEST, version)
+            self.client.set_registered_model_alias(self.model, "best", version)
 
     def log_model(self, run_id: str, tags: dict[str, str]) -> None:
         """The adapter as `mlflow.pyfunc` loads it: with its recipe, signature and the code that asks it."""
@@ -635,13 +634,12 @@ def main(arguments: list[str] | None = None) -> None:
             )
         if section(Tracking, "tracking", params).kind == "none" and given.uri is None:
             raise UserError("tracking.kind is none", "name a server: --uri, or `text2sql params` with tracking=local")
-        with as_made(METRICS / "predict.json"):
-            if not is_scored(adapter_sha256(ADAPTER)):
-                _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
         try:
             address = log_workspace(params, given.uri)
         except Exception as error:
             raise _refusal(error) from error
+        if not is_scored(adapter_sha256(ADAPTER)):
+            _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
         print(f"the run of {ADAPTER}: {address}")
         if given.traces:
             from text2sql.traces import log_traces
