@@ -13,6 +13,7 @@ from sqlglot import exp
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 
+from text2sql.conversion.dialect.tree import ATOMS
 from text2sql.conversion.dialect.writer import Writer
 from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result, strict
@@ -30,14 +31,25 @@ class _Speller(Writer):
         exp.Substring: lambda self, node: self.func(
             "substring", node.this, node.args.get("start"), node.args.get("length")
         ),
-        exp.TimestampTrunc: lambda self, node: f"date_trunc('{node.unit.name.lower()}', {self.sql(node, 'this')})",
+        exp.TimestampTrunc: lambda self, node: self.func(
+            "date_trunc", exp.Literal.string(node.unit.name.lower()), node.this, node.args.get("zone")
+        ),
     }
 
+    def not_sql(self, expression: exp.Not) -> str:
+        """NOT in front of what SQLite lacks: `a NOT LIKE ANY (...)` is no opposite of `a LIKE ANY (...)`."""
+        inner = expression.this.unnest()
+        if inner.args.get("symmetric") or isinstance(inner.args.get("expression"), exp.Any | exp.All):
+            return Postgres.Generator.not_sql(self, expression)
+        return super().not_sql(expression)
+
     def cast_sql(self, expression: exp.Cast, safe_prefix: str | None = None) -> str:
-        """`x::type`, in small letters as conversions write it."""
-        type_ = self.sql(expression, "to")
+        """`x::type`, in small letters as conversions write it; `::` binds closer than what CAST has inside."""
+        inner, type_ = self.sql(expression, "this"), self.sql(expression, "to")
+        if not isinstance(expression.this, ATOMS) or isinstance(expression.this, exp.Binary):
+            inner = f"({inner})"
         type_ = type_ if '"' in type_ else type_.lower().replace("decimal", "numeric")
-        return f"{self.sql(expression, 'this')}::{type_}"
+        return f"{inner}::{type_}"
 
     def filter_sql(self, expression: exp.Filter) -> str:
         """FILTER(WHERE ...)."""
@@ -57,8 +69,8 @@ def spelled(sql: str, schema: Schema, execute: Execute, result: Result) -> str:
 def _written(tree: exp.Expression, schema: Schema) -> str:
     _plain_names(tree, schema)
     for select in list(tree.find_all(exp.Select)):
+        _sorted_by_values(select, schema)  # first, as a name of the output may be one that USING has, too
         _plain_joins(select, schema)
-        _sorted_by_values(select, schema)
     for count in tree.find_all(exp.Count):
         if isinstance(count.this, exp.Literal):
             count.set("this", exp.Star())
@@ -83,9 +95,11 @@ def _plain_names(tree: exp.Expression, schema: Schema) -> None:
         if schema.table(node.name if isinstance(node, exp.Table) else node.table):
             node.set("db", None)
             node.set("catalog", None)
+    # A name that is an alias here may be a table's there: such an alias stays, and none gets such a name.
+    bare = {table.name for table in tree.find_all(exp.Table) if not table.alias}
     aliases = [a for a in tree.find_all(exp.TableAlias, bfs=False) if a.this and not isinstance(a.parent, exp.CTE)]
-    free = (name for n in itertools.count(1) if not schema.table(name := f"t{n}"))
-    called = dict(zip(dict.fromkeys(alias.name for alias in aliases), free, strict=False))
+    free = (name for n in itertools.count(1) if not schema.table(name := f"t{n}") and name not in bare)
+    called = dict(zip(dict.fromkeys(a.name for a in aliases if a.name not in bare), free, strict=False))
     named = [alias.this for alias in aliases] + [c.args["table"] for c in tree.find_all(exp.Column) if c.table]
     for name in named:
         if name.name in called:
@@ -98,19 +112,17 @@ def _plain_joins(select: exp.Select, schema: Schema) -> None:
     for place, join in enumerate(select.args.get("joins") or (), start=1):
         if join.kind in ("INNER", "OUTER"):
             join.set("kind", None)
-        for name in join.args.get("using") or () if join.side in ("", "LEFT") else ():
-            left = [source for source in sources[:place] if _has(schema, source, name.name)]
-            if len(left) != 1 or not _has(schema, join.this, name.name):
-                break
+        names = [name.name for name in join.args.get("using") or () if join.side in ("", "LEFT")]
+        lefts = [[source for source in sources[:place] if _has(schema, source, name)] for name in names]
+        if not names or any(len(left) != 1 for left in lefts) or not all(_has(schema, join.this, n) for n in names):
+            continue
+        for name, (left,) in zip(names, lefts, strict=True):
             for column in select.find_all(exp.Column):
-                if not column.table and column.name == name.name and column.parent_select is select:
-                    column.set("table", exp.to_identifier(left[0].alias_or_name))
-            sides = (exp.column(name.name, source.alias_or_name) for source in (left[0], join.this))
-            join.set(
-                "on", exp.and_(join.args.get("on"), exp.EQ(**dict(zip(("this", "expression"), sides, strict=True))))
-            )
-        else:
-            join.set("using", None)
+                if not column.table and column.name == name and column.parent_select is select:
+                    column.set("table", exp.to_identifier(left.alias_or_name))
+            one, other = (exp.column(name, source.alias_or_name) for source in (left, join.this))
+            join.set("on", exp.and_(join.args.get("on"), exp.EQ(this=one, expression=other)))
+        join.set("using", None)
 
 
 def _sources(select: exp.Select) -> list[exp.Expression]:
@@ -131,13 +143,15 @@ def _sorted_by_values(select: exp.Select, schema: Schema) -> None:
     order, group = select.args.get("order"), select.args.get("group")
     for node in [ordered.this for ordered in order.expressions] if order else []:
         _replace(node, named, numbered)
-    # GROUP BY takes a column of FROM before one of the output.
-    named = {name: value for name, value in named.items() if not any(_has(schema, s, name) for s in _sources(select))}
+    # GROUP BY takes a column of FROM before one of the output; a query in FROM may have any.
+    sources = _sources(select)
+    known = all(isinstance(source, exp.Table) and schema.table(source.name) for source in sources)
+    named = {n: value for n, value in named.items() if known and not any(_has(schema, s, n) for s in sources)}
     for node in list(group.expressions) if group else []:
         _replace(node, named, numbered)
 
 
 def _replace(node: exp.Expression, named: dict[str, exp.Expression], numbered: dict[str, exp.Expression]) -> None:
     known = numbered if node.is_int else named if isinstance(node, exp.Column) and not node.table else {}
-    if node.name in known:
+    if node.name in known and not isinstance(known[node.name], exp.Literal):  # a number would be a column's
         node.replace(known[node.name].copy())
