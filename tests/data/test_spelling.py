@@ -92,6 +92,7 @@ KEPT = {
         "SELECT name FROM pets WHERE NOT (name LIKE ANY(array['a%', 'b%']))"
     ),
     "select name, kg, 2 as k from pets order by k, name": "SELECT name, kg, 2 AS k FROM pets ORDER BY k, name",
+    "select kg as id, id as kg from pets order by id, 2": "SELECT kg AS id, id AS kg FROM pets ORDER BY id, 2",
     "select upper(x.name) as name from (select name from pets) x group by name": (
         "SELECT upper(t1.name) AS name FROM (SELECT name FROM pets) AS t1 GROUP BY name"
     ),

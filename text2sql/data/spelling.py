@@ -140,18 +140,21 @@ def _sorted_by_values(select: exp.Select, schema: Schema) -> None:
     """The expressions of output columns in ORDER BY and GROUP BY in place of their names and numbers."""
     named = {item.alias: item.this for item in select.expressions if isinstance(item, exp.Alias)}
     numbered = {} if select.is_star else {str(n): item.unalias() for n, item in enumerate(select.expressions, start=1)}
+
+    def replace(nodes: list[exp.Expression], names: dict[str, exp.Expression]) -> None:
+        for node in nodes:
+            known = numbered if node.is_int else names if isinstance(node, exp.Column) and not node.table else {}
+            value = known.get(node.name)
+            # There, a number would be another column's place, and a column's name may be another one's alias.
+            is_name = isinstance(value, exp.Column) and not value.table
+            taken = isinstance(value, exp.Literal) or (is_name and named.get(value.name, value) != value)
+            if value is not None and not taken:
+                node.replace(value.copy())
+
     order, group = select.args.get("order"), select.args.get("group")
-    for node in [ordered.this for ordered in order.expressions] if order else []:
-        _replace(node, named, numbered)
+    replace([ordered.this for ordered in order.expressions] if order else [], named)
     # GROUP BY takes a column of FROM before one of the output; a query in FROM may have any.
     sources = _sources(select)
     known = all(isinstance(source, exp.Table) and schema.table(source.name) for source in sources)
-    named = {n: value for n, value in named.items() if known and not any(_has(schema, s, n) for s in sources)}
-    for node in list(group.expressions) if group else []:
-        _replace(node, named, numbered)
-
-
-def _replace(node: exp.Expression, named: dict[str, exp.Expression], numbered: dict[str, exp.Expression]) -> None:
-    known = numbered if node.is_int else named if isinstance(node, exp.Column) and not node.table else {}
-    if node.name in known and not isinstance(known[node.name], exp.Literal):  # a number would be a column's
-        node.replace(known[node.name].copy())
+    unlike = {n: value for n, value in named.items() if known and not any(_has(schema, s, n) for s in sources)}
+    replace(list(group.expressions) if group else [], unlike)
