@@ -131,12 +131,16 @@ def unwritable_pairs(source: Custom) -> list[str]:
     from text2sql.model.constraint import Constraints
 
     schemas, constraints = read_index(TARGET / FOLDER / "schema_index.json"), Constraints()
-    lines = [
-        row["id"].replace(PAIRS + "-", "line ")
-        for row in own_examples(TARGET)
-        if row["postgres"] and row["id"].startswith(PAIRS)
-        and not constraints.of(schemas[row["db_id"]]).accepts(completion(row["postgres"], schemas[row["db_id"]]))
-    ]  # fmt: skip
+    try:
+        lines = [
+            row["id"].replace(PAIRS + "-", "line ")
+            for row in own_examples(TARGET)
+            if row["postgres"] and row["id"].startswith(PAIRS)
+            and not constraints.of(schemas[row["db_id"]]).accepts(completion(row["postgres"], schemas[row["db_id"]]))
+        ]  # fmt: skip
+    except UserError as error:  # a schema that is too large for a grammar can be trained on without constraint
+        print(f"notice: {error.what.splitlines()[0]}: {error.remedy}")
+        return []
     if lines:
         print(
             f"notice: {source.pairs}: {len(lines)} queries are trained on although constrained decoding never writes "

@@ -50,9 +50,12 @@ def test_pairs_that_decoding_never_writes_are_said(
     monkeypatch.chdir(tmp_path)
     pets = Schema("pets", (Table("pets", "pets", (Column("id", "id", "integer"),), ("id",)),))
     queries = ["SELECT id FROM pets", "WITH x AS (SELECT id FROM pets) SELECT id FROM x", "SELECT id"]
-    rows = [example(f"custom-{n}", "pets", f"{n}?", sql, None, True) for n, sql in enumerate(queries, start=7)]
-    rejected = example("custom-1", "pets", "?", "", "line 1: no sql", True)
-    made = example("generated-1", "pets", "?", "SELECT now()", None, True)
+    rows = [example(f"custom-{n}", "pets", f"{n}?", sql, None, "") for n, sql in enumerate(queries, start=7)]
+    rejected = example("custom-1", "pets", "?", "", "line 1: no sql", "")
+    made = example("generated-1", "pets", "?", "SELECT now()", None, "")
     write_own(TARGET, {"pets": pets}, [*rows, rejected, made], 1, 0)
     assert unwritable_pairs(own(pairs="data/custom/p.csv")) == ["line 8", "line 9"]
     assert "notice: data/custom/p.csv: 2 queries are trained on" in capsys.readouterr().out
+    monkeypatch.setattr("text2sql.model.constraint.grammar", lambda _: "start: nothing")
+    assert unwritable_pairs(own(pairs="data/custom/p.csv")) == []
+    assert "notice: no grammar for the schema pets" in capsys.readouterr().out
