@@ -1,6 +1,7 @@
 """A file out of wheels, real ones in a folder that pip is pointed at; whatever is wrong leaves nothing half-made."""
 
 import base64
+import errno
 import hashlib
 import shutil
 import zipfile
@@ -73,6 +74,23 @@ def test_parts_are_joined_in_order_and_kept_as_one_file(registry, monkeypatch):
     for path in folder.iterdir():
         path.unlink()
     assert assembled(wheels, WHOLE).read_bytes() == b"".join(PARTS), "from the cache"
+
+
+def test_a_file_in_the_cache_is_only_read(downloaded):
+    whole = assembled(downloaded, WHOLE)
+    (cache() / "wheels").rmdir()
+    (cache() / "wheels").touch()  # as in a folder that can only be read, none can be made
+    assert assembled(downloaded, WHOLE) == whole
+
+
+def test_a_cache_without_locks(downloaded, monkeypatch):
+    """As on some network file systems."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("text2sql.files.fcntl.flock", refuse)
+    assert assembled(downloaded, WHOLE).read_bytes() == b"".join(PARTS)
 
 
 def test_an_interrupted_download_goes_on(registry):

