@@ -248,10 +248,11 @@ def test_names_that_postgresql_has_itself(postgres, tmp_path):
     CREATE TABLE a (id INTEGER PRIMARY KEY, b INT UNIQUE); INSERT INTO a VALUES (1, 2);
     CREATE TABLE a_pkey (c INT); CREATE TABLE a_b_key (c INT PRIMARY KEY); INSERT INTO a_b_key VALUES (5);
     CREATE TABLE PG_Class (relname TEXT, pg_x INT); INSERT INTO pg_class VALUES ('r', 3);
+    CREATE TABLE _PG_Class (a INT); INSERT INTO _pg_class VALUES (6);
     CREATE TABLE "x;\n" ("%s;\n" INT); INSERT INTO "x;\n" VALUES (4);
     """
     schema = convert(postgres, make(tmp_path / "own.sqlite", script), "public")
-    assert [table.name for table in schema.tables] == ["a", "a_pkey", "a_b_key", "_pg_class", "x;_"]
+    assert [table.name for table in schema.tables] == ["a", "a_pkey", "a_b_key", "_pg_class", "_pg_class_2", "x;_"]
     assert "table PG_Class: named _pg_class" in schema.notes
 
 

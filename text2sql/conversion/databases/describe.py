@@ -8,7 +8,7 @@ from itertools import islice
 
 from text2sql.conversion.databases.encode import encoder
 from text2sql.conversion.databases.infer import Facts, affinity, column_type, common_type, declared_type
-from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, assign_tables, lower
+from text2sql.conversion.databases.names import SYSTEM_COLUMNS, assign, lower
 from text2sql.conversion.databases.sqlite import SourceColumn, SourceTable, SqliteDatabase, Value, sqlite_name
 from text2sql.schema import OTHER_SAMPLES, Column, ForeignKey, Schema, Table
 
@@ -29,7 +29,7 @@ def describe(source: SqliteDatabase, db_id: str, samples: int = 3) -> Schema:
     facts = {(table.name, name): fact for table in tables for name, fact in _scan(source, table, samples).items()}
     types = _types(tables, facts)
     facts = {key: fact.without_blanks() if types[key] != "text" and fact.blank else fact for key, fact in facts.items()}
-    names = assign_tables(table.name for table in tables)
+    names = assign((table.name for table in tables), tables=True)
     described = []
     for table in tables:
         if len(table.columns) > _LARGEST_COLUMNS:

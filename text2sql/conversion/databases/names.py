@@ -20,10 +20,13 @@ def lower(name: str) -> str:
     return name.translate(_TO_LOWER)
 
 
-def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+def assign(sources: Iterable[str], taken: Iterable[str] = (), tables: bool = False) -> dict[str, str]:
     """PostgreSQL names of SQLite names that share a namespace.
 
     Lower case, without control characters, at most 63 bytes; one that is taken by then gets `_2`, `_3`, ...
+
+    Args:
+        tables: `pg_class` becomes `_pg_class`, as it would be read as PostgreSQL's own.
 
     >>> assign(["Name", "ORDER", "a" * 70, "a" * 69])["Name"]
     'name'
@@ -32,6 +35,7 @@ def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     used = set(taken)
     for source in sources:
         wanted = _CONTROL.sub("_", lower(source)) or "unnamed"
+        wanted = f"_{wanted}" if tables and wanted.startswith("pg_") else wanted
         name, number = _cut(wanted, ""), 1
         while name in used:
             number += 1
@@ -39,18 +43,6 @@ def assign(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
         used.add(name)
         names[source] = name
     return names
-
-
-def assign_tables(sources: Iterable[str]) -> dict[str, str]:
-    """As `assign`, for tables: `pg_class` would be read as PostgreSQL's own.
-
-    >>> assign_tables(["PG_Class", "pgx"])
-    {'PG_Class': '_pg_class', 'pgx': 'pgx'}
-    """
-    sources = list(sources)
-    wanted = [f"_{source}" if lower(source).startswith("pg_") else source for source in sources]
-    names = assign(wanted)
-    return {source: names[name] for source, name in zip(sources, wanted, strict=True)}
 
 
 def database_name(source: str) -> str:
