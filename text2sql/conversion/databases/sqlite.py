@@ -262,13 +262,13 @@ def _why_not(path: Path, error: str) -> tuple[str, str]:
     if "readonly" in error:
         remedy = "open it with its program, or with sqlite3, which completes or undoes the change"
         return f"{path} was left amid a change, by which {path.name}-journal lies beside it", remedy
-    return f"{path} cannot be read: {error}", "give an intact SQLite database"
+    return f"{path} cannot be read: {error}", "give an intact SQLite database that you may read"
 
 
 @contextmanager
 def _settled(path: Path) -> Iterator[Path]:
-    """The file at `path`; where a log of changes lies beside it, a copy of both in a folder of ours, for to read a log
-    changes what lies beside the file.
+    """The file at `path`; where a log of changes lies beside it, a copy of both in a folder of ours, as SQLite changes
+    what lies beside a file when it reads a log.
 
     Raises:
         UserError: the log is begun anew all the time.
