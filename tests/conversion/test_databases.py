@@ -391,10 +391,12 @@ def look(folder: Path):
 
 
 @pytest.mark.parametrize("state", ["closed", "open", "ended", "rollback"])
-def test_nothing_beside_the_file_changes(tmp_path, state):
+def test_nothing_beside_the_file_changes(tmp_path, state, monkeypatch):
     """In WAL mode the log is read too, also where its program ended without closing the file."""
-    made, folder = tmp_path / "made", tmp_path / "folder"
+    made, folder, copies = tmp_path / "made", tmp_path / "folder", tmp_path / "copies"
     made.mkdir()
+    copies.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
     with closing(sqlite3.connect(made / "a.sqlite")) as owner:
         owner.execute(f"PRAGMA journal_mode = {'DELETE' if state == 'rollback' else 'WAL'}")
         owner.execute("PRAGMA wal_autocheckpoint = 0")

@@ -75,9 +75,7 @@ def _written(tree: exp.Expression, schema: Schema) -> str:
         if isinstance(count.this, exp.Literal):
             count.set("this", exp.Star())
     for fetch in list(tree.find_all(exp.Fetch)):
-        if not (rest := fetch.args.get("limit_options")) or not (
-            rest.args.get("with_ties") or rest.args.get("percent")
-        ):
+        if not fetch.args["limit_options"].args.get("with_ties"):
             fetch.replace(exp.Limit(expression=fetch.args["count"] or exp.Literal.number(1)))
     for item in tree.expressions if isinstance(tree, exp.Select) else ():  # nobody refers to the outermost names
         if isinstance(item, exp.Alias) and needs_quotes(item.alias):
