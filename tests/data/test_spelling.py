@@ -58,6 +58,9 @@ SPELLED = {
     'select v.price, a.note from visits v left join "Audit" a using (id) where id > 3': (
         'SELECT visits.price, "Audit".note FROM visits LEFT JOIN "Audit" ON visits.id = "Audit".id WHERE visits.id > 3'
     ),
+    'select price, note from visits inner join "Audit" using (id) fetch first row only': (
+        'SELECT visits.price, "Audit".note FROM visits JOIN "Audit" ON visits.id = "Audit".id LIMIT 1'
+    ),
     "select a.name, b.name from pets as a join pets as b on a.vet = b.id": (
         "SELECT t1.name, t2.name FROM pets AS t1 JOIN pets AS t2 ON t1.vet = t2.id"
     ),

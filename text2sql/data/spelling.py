@@ -13,7 +13,7 @@ from sqlglot import exp
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 
-from text2sql.conversion.dialect.tree import ATOMS
+from text2sql.conversion.dialect.tree import ATOMS, identifier
 from text2sql.conversion.dialect.writer import Writer
 from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result, strict
@@ -76,7 +76,7 @@ def _written(tree: exp.Expression, schema: Schema) -> str:
             count.set("this", exp.Star())
     for fetch in list(tree.find_all(exp.Fetch)):
         if not fetch.args["limit_options"].args.get("with_ties"):
-            fetch.replace(exp.Limit(expression=fetch.args["count"] or exp.Literal.number(1)))
+            fetch.replace(exp.Limit(expression=fetch.args.get("count") or exp.Literal.number(1)))
     for item in tree.expressions if isinstance(tree, exp.Select) else ():  # nobody refers to the outermost names
         if isinstance(item, exp.Alias) and needs_quotes(item.alias):
             item.replace(item.this)
@@ -117,8 +117,8 @@ def _plain_joins(select: exp.Select, schema: Schema) -> None:
         for name, (left,) in zip(names, lefts, strict=True):
             for column in select.find_all(exp.Column):
                 if not column.table and column.name == name and column.parent_select is select:
-                    column.set("table", exp.to_identifier(left.alias_or_name))
-            one, other = (exp.column(name, source.alias_or_name) for source in (left, join.this))
+                    column.set("table", identifier(left.alias_or_name))
+            one, other = (exp.column(identifier(name), identifier(s.alias_or_name)) for s in (left, join.this))
             join.set("on", exp.and_(join.args.get("on"), exp.EQ(this=one, expression=other)))
         join.set("using", None)
 
