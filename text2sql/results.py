@@ -35,8 +35,7 @@ def workspace_summary() -> str:
         UserError: it has not been run.
     """
     params, score = read_params(), read_json(METRICS / "score.json")
-    with as_made(RELEASE / "manifest.json", "`dvc repro release` makes it again"):
-        same = not ADAPTER.is_dir() or is_released()
+    same = not ADAPTER.is_dir() or is_released()
     parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
     with as_made(f"{METRICS / 'score.json'} or {PARAMS}", "`dvc repro score`, `make params`"):
         right = f"{params['model']['name']} trained on {params['data']['name']}: {accuracy_in_words(score)}, "
