@@ -415,6 +415,7 @@ def test_the_process_answers_and_ends_on_sigterm():
     finally:
         process.kill()
     log = process.communicate()[1]
+    assert "text2sql.serve loading models/release\n" in log
     assert "/v1/chat/completions 200" in log
     assert QUESTION not in log
     assert "Traceback" not in log

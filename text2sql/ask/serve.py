@@ -209,6 +209,7 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
     token = os.environ.get(TOKEN) or None
     if not standard_streams:
         check_address(options, token)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # uvicorn ends on SIGTERM and then raises it again, which by default kills the process before anything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
@@ -228,7 +229,6 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
             return
         import uvicorn
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         app = build_app(batcher, places, token)
         uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning",
                     timeout_graceful_shutdown=GRACE_SECONDS)  # fmt: skip
