@@ -436,7 +436,8 @@ class Recorder:
             predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
             verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
             table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
-        data, of = self.log_dataset(run_id, "test", SPLIT, "test"), ()
+        data = self.log_dataset(run_id, "test", SPLIT, "test")
+        of: tuple[str, ...] = ()
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
         for version in self.versions(run_id):
