@@ -44,7 +44,8 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock requirements-cuda.lock py
 # The release where there is one, else the base model without training: 500 MB are downloaded once.
 ask: export MODEL = $(if $(wildcard models/release/manifest.json),models/release,qwen2.5-coder-0.5b)
 ask: QUESTION = What are the names and prices of the products that cost more than 50?
-# Through the environment, unexpanded: neither make nor the shell reads it. Exported itself, make would expand it.
+# The question goes through the environment as it is, so that neither make nor the shell reads it. QUESTION itself is
+# not exported: make would expand it.
 ask: export ASKED = $(value QUESTION)
 unexport QUESTION
 ask: environment ## an answer without training, on examples/shop.sqlite; then your questions: make ask QUESTION="..."

@@ -83,17 +83,19 @@ class Handlers:
 
     def ask(self, question: str, title: str, pasted: str, history: History) -> Iterator[list[Any]]:
         """The query as soon as the model has written it, then its rows."""
+        sql = ""  # the editor's query is never another question's
         try:
             database = self.chosen(title, pasted)
             answer = self.engine.ask(question, database.schema, target=database.target)
-            yield [answer.sql, answer_html(answer, 0), "", history, history_html(history)]
-            result = self.databases.execute(database, answer.sql)
+            sql = answer.sql
+            yield [sql, answer_html(answer, 0), "", history, history_html(history)]
+            result = self.databases.execute(database, sql)
             if result.error:
                 execute = functools.partial(self.databases.execute, database)
                 answer = self.engine.repair(answer, result, database.schema, execute, database.target)
                 result = answer.result or result
         except UserError as error:
-            yield [gr.update(), notice_html(error), "", history, history_html(history)]
+            yield [sql, notice_html(error), "", history, history_html(history)]
             return
         history = [(question.strip(), title, answer.sql), *history][:HISTORY]
         shown = answer_html(answer, len(history)), result_html(result, database)

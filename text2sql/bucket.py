@@ -360,7 +360,9 @@ def check_workspace() -> list[Finding]:
     """Files that are not as dvc.lock has them: outputs and dependencies, every byte read; of a directory, each file."""
     findings: dict[str, str] = {}
     changes = json.loads(run_dvc("data", "status", "--granular", "--json", fresh=True)).get("uncommitted", {})
-    for word, paths in changes.items():
+    renamed = changes.pop("renamed", [])  # of a pair, the one name is missing and the other is not expected
+    pairs = {"deleted": [pair["old"] for pair in renamed], "added": [pair["new"] for pair in renamed]}
+    for word, paths in (*pairs.items(), *changes.items()):
         findings |= {path: word for path in paths if not path.endswith("/")}
     for changed in json.loads(run_dvc("status", "--json", fresh=True)).values():
         for part in changed:

@@ -35,15 +35,14 @@ def workspace_summary() -> str:
         UserError: it has not been run.
     """
     params, score = read_params(), read_json(METRICS / "score.json")
-    with as_made(RELEASE / "manifest.json", "`dvc repro release` makes it again"):
-        same = not ADAPTER.is_dir() or is_released()
+    same = not ADAPTER.is_dir() or is_released()
     parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
     with as_made(f"{METRICS / 'score.json'} or {PARAMS}", "`dvc repro score`, `make params`"):
-        right = f"{params['model']['name']} trained on {params['data']['name']}: {accuracy_in_words(score)}, "
-        right += f"{100 * score['valid_sql']:.1f} % valid SQL"
+        trained = f"{params['model']['name']} trained on {params['data']['name']}"
+        right = f"{accuracy_in_words(score)}, {100 * score['valid_sql']:.1f} % valid SQL"
     return "\n".join(
         (
-            right,
+            f"{trained}: {right}",
             f"  release   {RELEASE}/ ({parts}); the adapter alone: {ADAPTER}/",
             f"  report    {PLOTS / 'report.html'}",
             "  ask       text2sql ask --schema examples/shop.sql",

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -40,9 +39,9 @@ from typing import Any, Literal
 
 import yaml
 
-from text2sql.config import flatten, read_params, require, section
+from text2sql.config import PARAMS, flatten, read_params, require, section
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
+from text2sql.files import alone_in, digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
 
 if typing.TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,6 +64,7 @@ _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 CONTEXTS, COLUMNS, CURVES, SCORES, MLFLOW_SETTINGS = (
     _FILE[part] for part in ("contexts", "columns", "curves", "scores", "settings")
 )
+REFUSING = ("mlflow", "sqlalchemy", "alembic")  # whose errors, beside the system's, say that the record is away
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 #: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
 BY_ANSWERS, QUESTIONS = "val_execution_accuracy", "val_questions"
@@ -105,18 +105,14 @@ def _warned() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _say(
-            f"{_refusal(error).what}\ntracking: `python -m text2sql.track sync` logs what is here, when that is mended"
-        )
+        what = error.what if isinstance(error, UserError) else _not_taken(error)
+        _say(f"{what}\ntracking: `python -m text2sql.track sync` logs what is here, when that is mended")
 
 
-def _refusal(error: Exception) -> UserError:
+def _not_taken(error: Exception) -> str:
     """What MLflow or the way to it refused."""
     what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-    asked = UserError(
-        f"MLflow did not take it ({what})", "type this again when that is mended, or name a server: --uri"
-    )
-    return error if isinstance(error, UserError) else asked
+    return f"MLflow did not take it ({what})"
 
 
 def _say(text: str) -> None:
@@ -255,7 +251,7 @@ def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
         The address of the adapter's run in the user interface.
     """
     recorder, adapter = Recorder(params, uri), adapter_sha256(ADAPTER)
-    with _turn("recording"), as_made("a file of metrics/, data/predictions or models/release"):
+    with alone_in(repository_root()):  # not in mlruns: no training waits for a record that another process makes
         run_id = scored_in = recorder.adapter_run(adapter)
         recorder.log_training(run_id, adapter)
         if is_scored(adapter):
@@ -276,14 +272,16 @@ def is_scored(adapter: str) -> bool:
     """Whether predictions and score in the workspace are those of this adapter, which metrics/predict.json names."""
     predicted = METRICS / "predict.json"
     needed = (predicted, SPLIT, PREDICTIONS, METRICS / "score.json", PLOTS / "verdicts.csv")
-    return all(path.exists() for path in needed) and read_json(predicted).get("adapter_sha256") == adapter
+    with as_made(predicted):
+        return all(path.exists() for path in needed) and read_json(predicted).get("adapter_sha256") == adapter
 
 
 def is_released() -> bool:
     """Whether models/release is the release of the workspace's adapter."""
     manifest, weights = RELEASE / "manifest.json", ADAPTER / "adapter_model.safetensors"
     there = manifest.exists() and weights.exists()
-    return there and read_json(manifest)["files"].get(weights.name) == sha256(weights)
+    with as_made(manifest, "`dvc repro release` makes it again"):
+        return there and read_json(manifest)["files"].get(weights.name) == sha256(weights)
 
 
 def accuracy_in_words(score: Named) -> str:
@@ -305,10 +303,12 @@ class Recorder:
 
     def __init__(self, params: dict[str, Any], uri: str | None = None) -> None:
         settings = section(Tracking, "tracking", params)
-        self.trained = read_json(METRICS / "train.json") if (METRICS / "train.json").exists() else {}
+        with as_made(METRICS / "train.json"):
+            self.trained = {**read_json(METRICS / "train.json")} if (METRICS / "train.json").exists() else {}
+        with as_made(PARAMS, "`make params` composes it again"):
+            self.params, self.model = params, registered_name(params)
         self.client = connect(uri or settings.uri, settings.experiment)
         self.group = self.client.get_experiment_by_name(settings.experiment).experiment_id
-        self.params, self.model = params, registered_name(params)
 
     # Runs
 
@@ -406,11 +406,15 @@ class Recorder:
         """Parameters, losses, figures and data sets of the training, and the adapter as a registered version."""
         from mlflow.entities import Metric
 
-        figures = {"training/minutes": self.trained["seconds"] / 60} if "seconds" in self.trained else {}
+        with as_made(f"{METRICS / 'train.json'} or {PLOTS / 'loss.csv'}"):
+            figures = {"training/minutes": self.trained["seconds"] / 60} if "seconds" in self.trained else {}
+            rows, now = read_csv(PLOTS / "loss.csv"), int(time.time() * 1000)
+            curves = {
+                curve: {int(row["step"]): float(row[column]) for row in rows if row.get(column)}
+                for column, curve in COLUMNS.items()
+            }
         self.log(run_id, self.parameters(TRAINING_SECTIONS), figures, adapter_sha256=adapter)
-        rows, now = read_csv(PLOTS / "loss.csv"), int(time.time() * 1000)
-        for column, curve in COLUMNS.items():
-            points = {int(row["step"]): float(row[column]) for row in rows if row.get(column)}
+        for curve, points in curves.items():
             there = self.steps(run_id, curve) if points else set()
             new = [Metric(curve, value, now, step) for step, value in points.items() if step not in there]
             self.client.log_batch(run_id, new)
@@ -425,28 +429,32 @@ class Recorder:
         """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
         import pandas
 
-        score, data = read_json(METRICS / "score.json"), self.log_dataset(run_id, "test", SPLIT, "test")
+        with as_made(f"a file of {METRICS}, or {PREDICTIONS}"):
+            score = read_json(METRICS / "score.json")
+            said, figures = accuracy_in_words(score), {shown: score[name] for name, shown in SCORES.items()}
+            levels = {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
+            predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
+            verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
+            table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
+        data = self.log_dataset(run_id, "test", SPLIT, "test")
         of: tuple[str, ...] = ()
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
         for version in self.versions(run_id):
-            self.client.update_model_version(self.model, version.version, self.describe(score, version.version))
+            self.client.update_model_version(self.model, version.version, self.describe(said, version.version))
             of = (version.source.removeprefix("models:/"), *data)
-        self.log(run_id, {}, {shown: score[name] for name, shown in SCORES.items()}, *of)
-        levels = {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
-        predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
-        verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
-        self.client.log_dict(run_id, predictions.merge(verdicts, on="id").to_dict("split", index=False), TABLE)
+        self.log(run_id, {}, figures, *of)
+        self.client.log_dict(run_id, table, TABLE)
         # By the first of these tags the user interface shows the file as a table.
         shown = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
-        self.log(run_id, {}, levels, **shown, **{"mlflow.note.content": self.describe(score)})
+        self.log(run_id, {}, levels, **shown, **{"mlflow.note.content": self.describe(said)})
         self.client.log_artifact(run_id, str(PLOTS))
 
     # Registered versions
 
-    def describe(self, score: Named, version: str = "") -> str:
+    def describe(self, score: str, version: str = "") -> str:
         """What the adapter is, how good it is, and, of a registered version, what to type, in Markdown."""
-        facts = {"score": accuracy_in_words(score), "model": self.params["model"]["name"]}
+        facts = {"score": score, "model": self.params["model"]["name"]}
         text = _FILE["described"] + (_FILE["loaded"] if version else "")
         return text.format(**facts, data=self.params["data"]["name"], address=f"models:/{self.model}/{version}").strip()
 
@@ -550,16 +558,6 @@ def _inputs() -> dict[str, str]:
     return {f"input.{dep}": hashes[dep] for dep in stages[os.environ["DVC_STAGE"]]["deps"] if dep in hashes}
 
 
-@contextlib.contextmanager
-def _turn(name: str) -> Iterator[None]:
-    """One process of this machine and repository at a time."""
-    folder = repository_root() / "mlruns"
-    folder.mkdir(exist_ok=True)
-    with (folder / f".{name}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClient:
     """A client of the server `uri`, or of the database that `mlflow ui` opens in the repository's root.
 
@@ -577,13 +575,12 @@ def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClie
     root = repository_root()
     mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
     # Processes that create the same database (a client does) or experiment at the same time fail: they take turns.
-    with _turn("lock"):
+    with alone_in(root / "mlruns"):
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         if experiment and client.get_experiment_by_name(experiment) is None:
-            location = (
-                None if uri else str(root / "mlruns" / experiment.replace("..", "-"))
-            )  # the root's, also from a copy that DVC runs
+            # the root's, also from a copy that DVC runs
+            location = None if uri else str(root / "mlruns" / experiment.replace("..", "-"))
             client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
     return client
 
@@ -637,7 +634,10 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             address = log_workspace(params, given.uri)
         except Exception as error:
-            raise _refusal(error) from error
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in REFUSING:
+                raise  # a file that is not as it was made; or a defect, which keeps its traceback
+            remedy = "type this again when that is mended, or name a server: --uri"
+            raise UserError(_not_taken(error), remedy) from error
         if not is_scored(adapter_sha256(ADAPTER)):
             _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
         print(f"the run of {ADAPTER}: {address}")

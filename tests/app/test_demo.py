@@ -152,7 +152,9 @@ def test_pasted_nonsense(client, text, said):
     ],
 )
 def test_hostile_questions(client, databases, question, said):
-    assert said in "".join(client.predict(question, TITLES["ecommerce"], "", api_name="/ask")[1:3])
+    sql, notice, rows, *_ = client.predict(question, TITLES["ecommerce"], "", api_name="/ask")
+    assert said in notice + rows
+    assert (sql == "") == (question not in ANSWERS), "a declined question leaves no query in the editor"
     assert len(databases.execute(databases.domains["ecommerce"], "select * from customers").rows) == 30
 
 

@@ -6,6 +6,12 @@ from tests.scripted import Scripted
 from text2sql.ask.engine import Engine
 from text2sql.cli import app
 
+
+def load(name, say):
+    say(f"loading {name}")
+    return Scripted({})
+
+
 if __name__ == "__main__":
-    Engine.load = lambda *_: Scripted({})
+    Engine.load = load
     app(["serve", *sys.argv[1:]])

@@ -56,7 +56,8 @@ def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answere
     schema = Schema("shop", (Table("item", "item", (Column("id", "id", "integer"),)),))
     answer = Scripted({}).ask("How many items are there?", schema)
     assert round(answer.confidence, 2) == 0.88
-    options = AskOptions("", "schema", "", False, 1, (), (), False, least)
+    options = AskOptions("postgresql://u:geheim@h", "dsn", "", False, 1, (), (), False, least)
+    assert "geheim" not in repr(options)
     if answered:
         print_answer(answer, options)
         assert "confidence 88%" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from tests.ask.pooler import away
 from tests.schemas import parse
 from tests.scripted import Scripted
 from text2sql.ask.place import Place, open_place
-from text2sql.ask.serve import Batcher, Busy, ServeOptions, build_app, check_address, named_places
+from text2sql.ask.serve import Batcher, Busy, ServeOptions, answer_text, build_app, check_address, named_places
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
@@ -111,6 +111,18 @@ def test_chat(client):
     parts = list(client.chat.completions.create(model="text2sql/shop", messages=messages(QUESTION), stream=True))
     assert "".join(p.choices[0].delta.content or "" for p in parts) == done.choices[0].message.content
     assert parts[-1].usage == done.usage
+
+
+def test_a_long_result_shows_its_first_rows():
+    place = Place(parse("CREATE TABLE a (x int)"), lambda sql: Result(), True)
+    rows = [(number,) for number in range(1000)]
+    engine = Scripted({QUESTION: "select 1"})
+    for error, count in ((None, "1,000 rows"), ("too_many_rows", "more than 1,000 rows")):
+        result = Result(("x",), rows, error, "only the first 1,000 rows are shown" if error else "")
+        answer = engine.ask(QUESTION, place, execute=lambda sql, result=result: result, run=True)
+        text = answer_text(answer)
+        assert "\n\n| x |\n| --- |\n| 0 |\n" in text
+        assert f"| 49 |\n\n{count}, the first 50 shown\n" in text
 
 
 def test_warnings(client):
@@ -403,6 +415,7 @@ def test_the_process_answers_and_ends_on_sigterm():
     finally:
         process.kill()
     log = process.communicate()[1]
+    assert "text2sql.serve loading models/release\n" in log
     assert "/v1/chat/completions 200" in log
     assert QUESTION not in log
     assert "Traceback" not in log

@@ -67,7 +67,10 @@ def damage(root: Path) -> set[tuple[str, str, str]]:
     flip(cached(root, "models/release/README.md"))
     flip(root / "models/release/manifest.json")
     flip(root / "models/adapter/adapter_model.safetensors")
+    (root / RELEASE / "README.md").rename(root / RELEASE / "READ.md")
     return {
+        ("workspace", "missing", f"{RELEASE}/README.md"),
+        ("workspace", "unexpected", f"{RELEASE}/READ.md"),
         ("workspace", "missing", SPLIT),
         ("workspace", "changed", "data/splits/test.jsonl"),
         ("workspace", "unexpected", "data/splits/more"),

@@ -464,6 +464,18 @@ def test_a_broken_file_is_a_warning_for_stages_and_a_sentence_for_sync(store, ca
     main(["sync"])
 
 
+@pytest.mark.parametrize("where", ["log", "log_dataset", "register"])
+def test_a_defect_keeps_its_traceback_in_sync(store, monkeypatch, where):
+    def defect(*_, **__):
+        raise TypeError("of ours")
+
+    score(train())
+    write_json(Path("params.yaml"), params())
+    monkeypatch.setattr(track.Recorder, where, defect)
+    with pytest.raises(TypeError, match="of ours"):
+        main(["sync"])
+
+
 @pytest.mark.parametrize("missing", ["metrics/train.json", "data", "metrics"])
 def test_sync_logs_what_there_is(store, missing):
     """An adapter without half of its files, as a clone that pulled some has it."""

@@ -36,7 +36,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
-from text2sql.ask.place import Place, PlaceType, open_place
+from text2sql.ask.place import Place, PlaceType, open_place, row_count
 from text2sql.ask.question import STATEMENT
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
@@ -184,8 +184,7 @@ class Batcher:
         prompts: list[tuple[Waiting, AskedPrompt]] = []
         for waiting in batch:
             with reported_to([waiting]):
-                prompt = self.engine.prepare(waiting.question, waiting.place.schema, waiting.place.target)
-                prompts.append((waiting, prompt))
+                prompts.append((waiting, self.engine.prepare(waiting.question, waiting.place)))
         if not prompts:
             return
         with reported_to([waiting for waiting, _ in prompts]), ThreadPoolExecutor(RUNNING) as pool:
@@ -210,6 +209,7 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
     token = os.environ.get(TOKEN) or None
     if not standard_streams:
         check_address(options, token)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # uvicorn ends on SIGTERM and then raises it again, which by default kills the process before anything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
@@ -229,7 +229,6 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
             return
         import uvicorn
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         app = build_app(batcher, places, token)
         uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning",
                     timeout_graceful_shutdown=GRACE_SECONDS)  # fmt: skip
@@ -435,7 +434,8 @@ def answer_text(answer: Answer) -> str:
     """The SQL as a code block, its rows as a table, and warnings."""
     parts = [f"```sql\n{answer.sql};\n```"]
     if (result := answer.result) is not None:
-        parts.append(f"{result.error}: {result.message}" if result.error else "\n".join(markdown_rows(result)))
+        refused = result.error and not result.rows  # one with too many rows has the first of them
+        parts.append(f"{result.error}: {result.message}" if refused else "\n".join(markdown_rows(result)))
     parts += [f"warning: {warning}" for warning in answer.warnings]
     return "\n\n".join(parts)
 
@@ -450,8 +450,8 @@ def markdown_rows(result: Result) -> Iterator[str]:
     yield line(result.columns)
     yield line(["---"] * len(result.columns))
     yield from map(line, result.rows[:SHOWN_ROWS])
-    if (more := len(result.rows) - SHOWN_ROWS) > 0:
-        yield f"\n{more:,} more rows"
+    if len(result.rows) > SHOWN_ROWS:
+        yield f"\n{row_count(result, SHOWN_ROWS)}"
 
 
 def completion_of(answer: Answer, model: str) -> dict[str, Any]:

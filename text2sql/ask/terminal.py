@@ -35,7 +35,7 @@ CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if
 class AskOptions:
     """The options of `text2sql ask`."""
 
-    place: str
+    place: str = dataclasses.field(repr=False)  # a DSN may have a password
     place_type: PlaceType
     model: str
     run: bool
