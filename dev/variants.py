@@ -3,8 +3,8 @@
     python -m dev.variants                    # where the pipeline has run: params.yaml is the recipe
     python -m dev.variants recipe full-1e-4   # these only
 
-This says what each would be worth before it is an option of the pipeline. All train on the examples of data/prompts/,
-after those of the primer if there is one, from the same seed, and are predicted and scored by the same stages in a
+This says what each would be worth before it is an option of the pipeline. All train on the examples of data/prompts/
+from the same seed, and are predicted and scored by the same stages in a
 scratch folder. A sub-sample will do to compare:
 `dvc exp run -S experiment=spider-135m -S data.split.train_limit=1200 -S data.split.test_limit=256 -S train.epochs=1`.
 """
@@ -45,28 +45,24 @@ class Setting:
     def __init__(self, params: dict[str, Any]) -> None:
         self.recipe = read_recipe(params)
         tokenizer = load_tokenizer(BASE)
-        paths = (PROMPTS / f"{name}.jsonl" for name in ("train", "val", "primer"))
-        self.train, self.validation, self.primer = (
-            read_examples(path, tokenizer) if path.exists() else [] for path in paths
-        )
+        paths = (PROMPTS / f"{name}.jsonl" for name in ("train", "val"))
+        self.train, self.validation = (read_examples(path, tokenizer) for path in paths)
 
     def hardness(self) -> list[str]:
         """Of each training example."""
         levels = {row["id"]: row["hardness"] for row in read_jsonl(Path("data/splits/train.jsonl"))}
         return [levels[row["id"]] for row in read_jsonl(PROMPTS / "train.jsonl")]
 
-    def plan(self, examples: Sequence[TrainingExample], recipe: Recipe | None = None, per_step: int = 0) -> Plan:
+    def plan(self, examples: Sequence[TrainingExample], recipe: Recipe | None = None) -> Plan:
         recipe = recipe or self.recipe
         t = recipe.train
         tokens = memory_budget(recipe, BASE, pick_device()).tokens
-        return plan(examples, t.pack_size, tokens, t.batch_size, t.epochs, recipe.seed, per_step=per_step)
+        return plan(examples, t.pack_size, tokens, t.batch_size, t.epochs, recipe.seed)
 
     def trainer(self, planned: Plan, recipe: Recipe | None = None) -> PackedTrainer:
         recipe = recipe or self.recipe
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, save_every=10**9))
         t = recipe.train
-        if self.primer:
-            planned = planned.after(self.plan(self.primer, recipe, planned.per_step))
         groups = plan(
             self.validation, t.pack_size, memory_budget(recipe, BASE, pick_device()).tokens, 1, 1.0, recipe.seed
         ).groups

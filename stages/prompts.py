@@ -6,7 +6,7 @@ too long is left out of training and validation and counted, never cut: a cut an
 all stay: the model gives the answers.
 
 Reads data/splits/, the schema index and the tokenizer in models/base. Writes data/prompts/{train,val,test}.jsonl
-(`id`, `db_id`, `prompt`, `completion`), primer.jsonl where there is one, and metrics/prompts.json (counts and token
+(`id`, `db_id`, `prompt`, `completion`) and metrics/prompts.json (counts and token
 lengths; `parts_of_schemas`: prompts that show chosen tables).
 """
 
@@ -74,7 +74,7 @@ def prompts_of_split(
         answer = completion(example["sql"], schema)
         answer_length = len(encode_completion(tokenizer, answer))
         longest = options.max_length - (0 if split == "test" else answer_length)
-        needed = partial(tables_of, example["sql"], schema) if split in ("train", "primer") else tuple
+        needed = partial(tables_of, example["sql"], schema) if split == "train" else tuple
         prompt = writer.write(example["question"], schema, longest, needed)
         length = len(prompt.ids) + answer_length
         too_long += length > options.max_length
@@ -113,7 +113,7 @@ def main() -> str:
     schemas, tokenizer = read_index(INDEX), load_tokenizer(BASE)
     shutil.rmtree(TARGET, ignore_errors=True)
     figures = {}
-    for split in ("train", "val", "test", *(("primer",) if (SPLITS / "primer.jsonl").exists() else ())):
+    for split in ("train", "val", "test"):
         rows, figures[split] = prompts_of_split(split, schemas, tokenizer, options)
         write_jsonl(TARGET / f"{split}.jsonl", rows)
     write_json(METRICS, figures)

@@ -60,10 +60,10 @@ class Spider:
     archive: str
     url: str
     sha256: str
-    primer: int
+    embedded: int
 
     def __post_init__(self) -> None:
-        require(self.primer >= 0, f"primer must not be negative, not {self.primer}")
+        require(self.embedded >= 0, f"embedded must not be negative, not {self.embedded}")
         require(len(self.sha256) == 64, f"sha256 must have 64 hexadecimal digits, not {len(self.sha256)}")
 
     def make(self, seed: int) -> dict[str, Any]:
@@ -71,10 +71,10 @@ class Spider:
         path = Path(self.archive)
         actual = archive.obtain_archive(path, self.url, self.sha256)
         archive.extract(path, TARGET)
-        if self.primer:
-            from text2sql.data.mini import add_primer
+        if self.embedded:
+            from text2sql.data.mini import add_embedded
 
-            add_primer(TARGET, seed, self.primer)
+            add_embedded(TARGET, seed, self.embedded)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 

@@ -2,12 +2,11 @@
 
 A model that has seen a database's schema in training answers questions on it better than on a new one; only unseen
 databases show what it can do for a user. The test split is the data set's own dev part; the validation databases are
-taken out of the training part. Examples of a primer, which are trained on before all others, are a split of their own;
-no limit is theirs. Every choice orders by a hash of seed and id, which is the same on every machine, and a
-smaller limit draws a subset of what a larger one draws.
+taken out of the training part. Generated examples on the embedded domains are trained on besides: no limit is theirs.
+Every choice orders by a hash of seed and id, which is the same on every machine, and a smaller limit draws a subset of
+what a larger one draws.
 
-Reads data/postgres/examples.jsonl. Writes data/splits/{train,val,test}.jsonl, primer.jsonl where there is
-one, and metrics/split.json.
+Reads data/postgres/examples.jsonl. Writes data/splits/{train,val,test}.jsonl and metrics/split.json.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from text2sql.config import read_params, read_seed, require, section
-from text2sql.data.spider.examples import GENERATED, PAIRS, PRIMER_FILE, TEST_FILE
+from text2sql.data.spider.examples import EMBEDDED_FILE, GENERATED, PAIRS, TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.stage import run
@@ -163,7 +162,7 @@ def spelling(row: Row) -> str:
 
 
 def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[Row]]:
-    """The three splits, and the primer if there is one, each in source order.
+    """The three splits, each in source order.
 
     Raises:
         UserError: a split would be empty.
@@ -171,7 +170,7 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
     test = [r for r in rows if is_from(r, TEST_FILE) and r["status"] in options.test_statuses]
     test_databases = {r["db_id"] for r in rows if is_from(r, TEST_FILE)}
     usable = [r for r in rows if r["db_id"] not in test_databases and r["status"] in options.train_statuses]
-    rest = [r for r in usable if not is_from(r, PRIMER_FILE)]
+    rest = [r for r in usable if not is_from(r, EMBEDDED_FILE)]
     verified = {r["db_id"] for r in rest if r["status"] in options.test_statuses}
     validation = set(sorted(verified, key=lambda d: order(seed, d))[: options.validation_databases])
     parts = {
@@ -181,8 +180,8 @@ def split(rows: list[Row], options: SplitOptions, seed: int) -> dict[str, list[R
     }
     remedy = "lower data.split.validation_databases, or see metrics/convert.json for what was not verified"
     parts = within_limits(parts, options, seed, remedy)
-    primer = [r for r in usable if is_from(r, PRIMER_FILE) and r["db_id"] not in validation]
-    return parts | ({"primer": without_duplicates(primer)} if primer else {})
+    embedded = (r for r in usable if is_from(r, EMBEDDED_FILE) and r["db_id"] not in validation)
+    return parts | {"train": parts["train"] + without_duplicates(embedded)}
 
 
 def split_report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]:

@@ -200,13 +200,10 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
     with training_run(fingerprint) as record:
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
-        primer = []
-        if (path := PROMPTS / "primer.jsonl").exists():
-            primer = read_examples(path, tokenizer)
         plain = PREFLIGHT.exists() and read_json(PREFLIGHT).get("packs") == "plain"
-        callbacks = [record.callback(round(recipe.train.epochs * len([*primer, *examples])), peak_memory_bytes)]
+        callbacks = [record.callback(round(recipe.train.epochs * len(examples)), peak_memory_bytes)]
         measure = functools.partial(validation_accuracy, options, tokenizer)
-        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, primer, initial, plain, measure)
+        trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, initial, plain, measure)
         val_loss = trainer.evaluate()["eval_loss"] if trainer.validation and not trainer.chooser else None
         weights = trainer.adapter_weights()
         if not is_first():

@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -141,8 +142,8 @@ def test_a_second_run_makes_the_same_bytes(finished):
     assert before == {name: sha256_tree(folder / "data" / name) for name in before}
 
 
-def test_an_archive_with_a_primer(tmp_path):
-    """Questions of the embedded domains are trained on before an archive's."""
+def test_an_archive_and_the_embedded_domains(tmp_path):
+    """Questions of the embedded domains are trained on among an archive's."""
     names = [f"shop{i}" for i in range(4)]
     questions = ["How many shops are there?", "List the cities."]
     queries = ["SELECT count(*) FROM shop", "SELECT City FROM shop"]
@@ -153,7 +154,7 @@ def test_an_archive_with_a_primer(tmp_path):
     options = [
         "data=spider",
         "model=tiny",
-        "data.source.primer=2",
+        "data.source.embedded=2",
         "data.split.validation_databases=1",
         "train.epochs=1.5",
         "train.batch_size=8",
@@ -162,11 +163,13 @@ def test_an_archive_with_a_primer(tmp_path):
     for name in ("source", "databases", "convert", "split", "base_model", "prompts", "train"):
         _in_folder(tmp_path, importlib.import_module(f"stages.{name}").main)
     counts = read_json(tmp_path / "metrics/split.json")
-    primer = list(read_jsonl(tmp_path / "data/prompts/primer.jsonl"))
-    assert (counts["train"]["examples"], counts["val"]["examples"], counts["test"]["examples"]) == (4, 2, 2)
-    assert counts["primer"]["examples"] == len(primer) == 2 * counts["primer"]["databases"]
-    assert not {row["db_id"] for row in primer} & set(names)
-    assert read_json(tmp_path / "metrics/train.json")["examples"] == pytest.approx(1.5 * (len(primer) + 4), abs=8)
+    rows = list(read_jsonl(tmp_path / "data/prompts/train.jsonl"))
+    per_database = Counter(row["db_id"] for row in rows)
+    assert len([name for name in per_database if name in names]) == 2
+    assert set(per_database.values()) == {2}
+    assert len(per_database) == 14
+    assert (counts["train"]["examples"], counts["val"]["examples"], counts["test"]["examples"]) == (len(rows), 2, 2)
+    assert read_json(tmp_path / "metrics/train.json")["examples"] == pytest.approx(1.5 * len(rows), abs=8)
 
 
 def _refuse(constant):

@@ -192,25 +192,6 @@ def test_a_step_mixes_databases():
     assert plan(examples, 8, 9999, 32, 0.5, 5).groups == plan(examples, 8, 9999, 32, 1.0, 5).groups[:8]
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    counts=st.lists(st.integers(1, 30), min_size=2, max_size=6),
-    size=st.integers(1, 12),
-    batch=st.integers(1, 24),
-    epochs=st.sampled_from([1.0, 1.5, 2.0]),
-)
-def test_a_plan_after_another(counts, size, batch, epochs):
-    made = list(databases(7, counts, [8] * len(counts)).values())
-    later = plan(list(itertools.chain(*made[1:])), size, 9999, batch, epochs, seed=1)
-    first = plan(made[0], size, 9999, batch, epochs, seed=1, per_step=later.per_step)
-    both = later.after(first)
-    lost = len(first.groups) % later.per_step
-    assert both.groups == [*first.groups[: len(first.groups) - lost], *later.groups]
-    assert both.per_step == later.per_step
-    assert (len(both.groups) - len(later.groups)) % later.per_step == 0, "no step has groups of both"
-    assert not lost or any(len(group) == 1 for group in first.groups)
-
-
 @pytest.mark.parametrize(
     ("heads", "groups", "prefix", "questions"),
     [(9, 3, 50, (7, 1, 30, 12)), (4, 2, 0, (3, 9)), (9, 3, 31, (5,)), (8, 8, 1, (1, 1, 1)), (8, 1, 17, (20, 4))],

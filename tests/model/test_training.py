@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerState
 
 from stages.train import curves, figures
 from tests.model.conftest import NF4
-from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, examples, recipe
+from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, recipe
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.model import checkpoint
@@ -102,15 +102,6 @@ def test_goes_on_from_a_copy_on_another_machine(run, whole_training, tmp_path):
     assert resumed == sha256_tree(whole_training.adapter)
     checkpoint.forget_copies(tmp_path / "cut", str(tmp_path / "bucket"))
     assert not list((tmp_path / "bucket").rglob("*.safetensors"))
-
-
-def test_a_primer_comes_first(tiny_base, tmp_path):
-    primer = [dataclasses.replace(example, db_id=f"primer {example.db_id}") for example in examples(20)]
-    trainer = train(recipe(), tiny_base, TRAIN, VALIDATION, tmp_path, primer=primer)
-    order = [group[0].db_id.startswith("primer") for group in trainer.planned.groups]
-    assert order == sorted(order, reverse=True)
-    assert trainer.planned.examples == 2 * (len(TRAIN) + len(primer))
-    assert trainer.state.global_step == trainer.planned.steps
 
 
 def test_another_configuration_has_another_fingerprint():

@@ -1,5 +1,7 @@
 """The split: no database twice, every example accounted for, the same on every machine, limits nested."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,21 +66,25 @@ def test_a_training_example_on_a_test_database_is_not_used():
     assert all(r["id"] != "train_spider-999" for r in split(rows, OPTIONS, 1)["train"])
 
 
-def test_a_primer_is_a_split_of_its_own():
-    primer = [example(i, f"mini{i % 3}", stem="primer") for i in range(9)] + [example(9, "mini0", "rejected", "primer")]
-    without, parts = split(examples(), OPTIONS, 1), split([*examples(), *primer], OPTIONS, 1)
-    assert parts == without | {"primer": primer[:9]}
-    assert "primer" not in without
-    made = split_report([*examples(), *primer], parts)
-    assert made["primer"]["examples"] == 9
-    assert made["unused_by_status"] == {"rejected": 1}
+@pytest.mark.parametrize("limit", [None, 4])
+def test_embedded_examples_are_trained_on_besides(limit):
+    options = replace(OPTIONS, train_limit=limit)
+    made = [
+        *(example(i, f"mini{i % 3}", stem="embedded") for i in range(9)),
+        example(9, "mini0", "rejected", "embedded"),
+    ]
+    without, parts = split(examples(), options, 1), split([*examples(), *made], options, 1)
+    assert parts == without | {"train": without["train"] + made[:9]}
+    assert split_report([*examples(), *made], parts)["unused_by_status"]["rejected"] == 1
 
 
-def test_a_primer_has_no_question_on_a_validation_or_test_database():
-    primer = [example(i, name, stem="primer") for i, name in enumerate(("db0", "db1", "db2", "db3", "db4", "test0"))]
-    without, parts = split(examples(), OPTIONS, 1), split([*examples(), *primer], OPTIONS, 1)
-    assert databases(parts["primer"]) == databases(parts["train"])
-    assert {name: parts[name] for name in without} == without
+def test_no_embedded_example_is_on_a_validation_or_test_database():
+    names = ("db0", "db1", "db2", "db3", "db4", "test0")
+    made = [example(i, name, stem="embedded") for i, name in enumerate(names)]
+    without, parts = split(examples(), OPTIONS, 1), split([*examples(), *made], OPTIONS, 1)
+    added = [row for row in parts["train"] if row not in without["train"]]
+    assert databases(added) == databases(without["train"])
+    assert (parts["val"], parts["test"]) == (without["val"], without["test"])
 
 
 def test_every_example_is_accounted_for():

@@ -131,10 +131,6 @@ class Plan:
         """Tokens that the model computes, with packing."""
         return sum(pack(group).tokens for group in self.groups)
 
-    def after(self, first: Plan) -> Plan:
-        """`first` but for a short last step, then this plan: one training."""
-        return Plan([*first.groups[: len(first.groups) // self.per_step * self.per_step], *self.groups], self.per_step)
-
 
 def plan(
     examples: Sequence[TrainingExample],
@@ -144,7 +140,6 @@ def plan(
     epochs: float,
     seed: int,
     processes: int = 1,
-    per_step: int = 0,
 ) -> Plan:
     """Plan a training of `epochs` passes in steps of about `batch` examples.
 
@@ -152,12 +147,12 @@ def plan(
     unless it is a single one, at most `tokens` tokens. All steps have the same number of groups, a multiple of
     `processes`, of different databases as far as there are enough; groups are halved to that end. Where all have a
     single example already, the last step is short, and up to `processes` - 1 examples are not used in it.
-    A `per_step` decides the number of groups in a step in place of `batch`.
     """
     databases: dict[str, list[TrainingExample]] = defaultdict(list)
     for example in examples:
         databases[example.db_id].append(example)
     order: list[Group] = []
+    per_step = 0
     for epoch in range(math.ceil(epochs)):
         chance = random.Random(f"{seed} {epoch}")
         groups = [g for db_id in sorted(databases) for g in _groups(databases[db_id], size, tokens, chance)]

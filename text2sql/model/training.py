@@ -306,15 +306,13 @@ def train(
     validation_examples: Sequence[TrainingExample],
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    primer: Sequence[TrainingExample] = (),
     initial: Path | None = None,
     plain: bool = False,
     measure: Measure | None = None,
 ) -> PackedTrainer:
     """Train to the end of the plan, from the last whole checkpoint in `checkpoints` if there is one.
 
-    The examples of the `primer` come first, in as many passes as the others, under one schedule of the rate. `initial`
-    is the folder of the adapter whose weights the training begins with, instead of fresh ones; `plain` as in
+    `initial` is the folder of the adapter whose weights the training begins with, instead of fresh ones; `plain` as in
     `build_trainer`. With `train.choose_every`, `measure` gives the execution accuracy of an adapter, and
     `trainer.chooser` keeps the best.
 
@@ -326,10 +324,9 @@ def train(
     limits = {"size": options.pack_size, "tokens": tokens, "seed": recipe.seed}
     if len(train_examples) < options.processes:
         raise UserError(f"{len(train_examples)} training examples are too few", "look at metrics/prompts.json")
-    shared = limits | {"batch": options.batch_size, "epochs": options.epochs, "processes": options.processes}
-    planned = plan(train_examples, **shared)
-    if primer:
-        planned = planned.after(plan(primer, per_step=planned.per_step, **shared))
+    planned = plan(
+        train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
+    )
     if options.choose_every and not validation_examples:
         raise UserError("train.choose_every needs validation questions, and there are none", "train.choose_every=0")
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from text2sql.data.mini import add_primer, generate_dataset
+from text2sql.data.mini import add_embedded, generate_dataset
 from text2sql.data.mini.domain import load_folder
 from text2sql.data.spider.examples import source_examples
 from text2sql.data.spider.layout import verify_layout
@@ -61,23 +61,23 @@ def test_a_seed_decides_every_byte(tmp_path):
         assert header[96:100] == (3040000).to_bytes(4, "big"), "version of SQLite"
 
 
-def test_a_primer_for_another_data_set(layout, made):
+def test_embedded_examples_beside_another_data_set(layout, made):
     before = sha256_tree(layout)
-    add_primer(layout, seed=42, questions_per_domain=60)
+    add_embedded(layout, seed=42, questions_per_domain=60)
     after = sha256_tree(layout)
     assert {name for name in before if after[name] != before[name]} == {"tables.json"}
-    assert read(layout, "primer.json") == read(made, "train_spider.json")
+    assert read(layout, "embedded.json") == read(made, "train_spider.json")
     report = verify_layout(layout)
-    assert report["examples"]["primer.json"] == 60 * (report["databases"] - 2)
+    assert report["examples"]["embedded.json"] == 60 * (report["databases"] - 2)
     assert report["not_in_tables_json"] == []
-    assert [e.id for e in source_examples(layout)][-1] == f"primer-{report['examples']['primer.json'] - 1}"
+    assert [e.id for e in source_examples(layout)][-1] == f"embedded-{report['examples']['embedded.json'] - 1}"
 
 
-def test_a_primer_whose_database_is_there_already_is_refused(layout):
+def test_an_embedded_database_that_is_there_already_is_refused(layout):
     (layout / "database" / "chess_club").mkdir()
     before = sha256_tree(layout)
     with pytest.raises(UserError, match="chess_club"):
-        add_primer(layout, seed=42, questions_per_domain=1)
+        add_embedded(layout, seed=42, questions_per_domain=1)
     assert sha256_tree(layout) == before
 
 

@@ -7,6 +7,6 @@
 Only `domain` knows YAML and only `dataset` knows files, so the shapes also work on a graph of anybody's database.
 """
 
-from text2sql.data.mini.dataset import add_primer, generate_dataset
+from text2sql.data.mini.dataset import add_embedded, generate_dataset
 
-__all__ = ["add_primer", "generate_dataset"]
+__all__ = ["add_embedded", "generate_dataset"]

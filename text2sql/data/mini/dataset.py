@@ -18,7 +18,7 @@ from text2sql.data.mini.graph import from_domain
 from text2sql.data.mini.questions import generate_questions
 from text2sql.data.mini.rows import Rows, make_rows
 from text2sql.data.mini.sql_parts import quoted
-from text2sql.data.spider.examples import PRIMER_FILE
+from text2sql.data.spider.examples import EMBEDDED_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_json, write_json, write_text
 
@@ -57,7 +57,7 @@ def write_training_part(
     domains = load_folder("domains")
     if both := sorted({*others} & {domain.db_id for domain in domains}):
         what = f"{', '.join(both)}: a database of this name is in the embedded data as well"
-        raise UserError(what, "give the database another name, or set primer or embedded to 0")
+        raise UserError(what, "give the database another name, or set embedded to 0")
     examples, tables = [], []
     for domain in domains:
         rows = make_rows(domain, seed)
@@ -73,8 +73,8 @@ def write_training_part(
     return examples, tables
 
 
-def add_primer(target: Path, seed: int, questions_per_domain: int) -> None:
-    """Write the training domains, and generated examples on them as primer.json, into a data set in Spider's layout.
+def add_embedded(target: Path, seed: int, questions_per_domain: int) -> None:
+    """Write the training domains, and generated examples on them as embedded.json, into a data set in Spider's layout.
 
     Raises:
         UserError: the data set has a database of the name of a domain.
@@ -83,7 +83,7 @@ def add_primer(target: Path, seed: int, questions_per_domain: int) -> None:
     others = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
     examples, tables = write_training_part(target, seed, questions_per_domain, others)
     write_json(target / "tables.json", [*described, *tables])
-    write_json(target / PRIMER_FILE, examples)
+    write_json(target / EMBEDDED_FILE, examples)
 
 
 def write_database(target: Path, domain: Domain, rows: Rows) -> sqlite3.Connection:

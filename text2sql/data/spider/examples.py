@@ -21,8 +21,8 @@ from text2sql.files import read_json
 #: example files in the order in which the pipeline goes through them; those of `TEST_FILE` are the test split
 FILES = ("train_spider.json", "train_others.json", "dev.json")
 TEST_FILE = "dev.json"
-#: examples that are trained on before all others, where there are any (not of Spider's layout)
-PRIMER_FILE = "primer.json"
+#: generated examples on the embedded domains, trained on among the others, where there are any (not of Spider's layout)
+EMBEDDED_FILE = "embedded.json"
 #: stems of the ids of examples on one's own database: pairs that people wrote, and generated ones
 PAIRS, GENERATED = "custom", "generated"
 #: of a database of PostgreSQL, in bytes
@@ -75,8 +75,8 @@ def check_name(db_id: Any, where: str) -> None:
 
 
 def example_files(root: Path) -> tuple[str, ...]:
-    """The names of the example files that must be below `root`: `FILES`, and the primer if there is one."""
-    return (*FILES, PRIMER_FILE) if (root / PRIMER_FILE).exists() else FILES
+    """The names of the example files that must be below `root`: `FILES`, and the embedded examples if there are any."""
+    return (*FILES, EMBEDDED_FILE) if (root / EMBEDDED_FILE).exists() else FILES
 
 
 def source_examples(root: Path) -> Iterator[Example]:
