@@ -340,6 +340,20 @@ def test_three_lines(engine, sql_file):
     assert 0 < answer.seconds < 60
 
 
+def test_a_schema_is_read_once(engine, monkeypatch):
+    from text2sql.model import generation
+
+    read, forward = [], generation.Decoder._forward
+    monkeypatch.setattr(generation.Decoder, "_forward", lambda *of: read.append(of[1].tokens) or forward(*of))
+    first, second = (engine.prompt(question, parse(SHOP)) for question in ("How many cities?", "Which orders are new?"))
+    ((made,),) = engine.generate_batch([first])
+    read.clear()
+    engine.generate_batch([second])
+    assert len(read[0]) < len(second.ids) / 4
+    ((again,),) = engine.generate_batch([first])
+    assert again.token_ids == made.token_ids
+
+
 def test_candidates_are_sampled_the_same_each_time(engine):
     prompt = engine.prompt("How many?", parse(SHOP))
     (made,) = engine.generate_batch([prompt], 3)

@@ -6,7 +6,7 @@ import pytest
 
 from text2sql.errors import UserError
 from text2sql.model.generation import Decoder, Generation, GenerationOptions, generate, plain
-from text2sql.model.shared_prefix import group_by_prefix
+from text2sql.model.shared_prefix import KeptPrefixes, group_by_prefix
 
 VOCABULARY, END = 97, 2
 
@@ -147,25 +147,60 @@ def test_impossible_prompts_are_refused(prompts, said):
         generate(tiny("llama"), Tokenizer(), prompts, GenerationOptions(max_new_tokens=24))
 
 
-@pytest.mark.parametrize("batch", [3, 16])
-def test_candidates_read_their_question_once(monkeypatch, batch):
+@pytest.fixture
+def computed(monkeypatch):
+    """The tokens that were computed, a list for each forward pass."""
     from text2sql.model import generation
 
+    passes, forward = [], generation.Decoder._forward
+
+    def counted(self, step):
+        passes.append(list(step.tokens))
+        return forward(self, step)
+
+    monkeypatch.setattr(generation.Decoder, "_forward", counted)
+    return passes
+
+
+@pytest.mark.parametrize("room", [4096, 100, 1])
+def test_what_earlier_prompts_had_in_common_is_kept(model, computed, monkeypatch, room):
+    """One prompt after another, of three schemas in turn, alone and several times: the same tokens."""
+    monkeypatch.setattr(KeptPrefixes, "TOKENS", room)
+    kept, options = KeptPrefixes(), GenerationOptions(max_new_tokens=5)
+    asked = [[prompt] * copies for prompt in prompts_of((40, 30, 25), 4) for copies in (1, 3)]
+    for prompts in asked:
+        apart = generate(model, Tokenizer(), prompts, options)
+        computed.clear()
+        again = generate(model, Tokenizer(), prompts, options, None, None, kept)
+        assert [g.token_ids for g in again] == [g.token_ids for g in apart]
+        assert [g.score for g in again] == pytest.approx([g.score for g in apart], abs=1e-4)
+        held = [len(segment.tokens) for segment in kept.segments]
+        assert sum(held) <= room or len(held) == 1
+    assert room < 100 or len(computed[0]) < 12
+
+
+def test_a_schema_is_read_once(computed):
+    schema, kept, options = prompts_of((60,), 1)[0], KeptPrefixes(), GenerationOptions(max_new_tokens=1)
+    for question in ([5, 6, 7], [5, 8], [9, 9, 9, 9]):
+        computed.clear()
+        generate(tiny("qwen2"), Tokenizer(), [schema + question], options, None, None, kept)
+        read = sum(map(len, computed))
+        assert read == (len(schema) + 3 if question[1] == 6 else len(question) - (question[0] == 5))
+        assert len(kept.segments) == 1
+    assert kept.segments[0].tokens == tuple(schema)
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_candidates_read_their_question_once(computed, batch):
     model, questions = tiny("llama"), prompts_of((20, 9), 2)
     prompts = [prompt for prompt in questions for _ in range(4)]
     seeds = [f"{i}" if i % 4 else None for i in range(len(prompts))]
     options = GenerationOptions(batch_size=batch, max_new_tokens=6)
     alone = [generate(model, Tokenizer(), [p], options, [s])[0] for p, s in zip(prompts, seeds, strict=True)]
-    computed, forward = [], generation.Decoder._forward
-
-    def counted(self, step):
-        computed.extend(step.tokens)
-        return forward(self, step)
-
-    monkeypatch.setattr(generation.Decoder, "_forward", counted)
+    computed.clear()
     together = generate(model, Tokenizer(), prompts, options, seeds)
     assert [g.token_ids for g in together] == [g.token_ids for g in alone]
     decoded = sum(len(g.token_ids) + g.finished - 1 for g in together)
     groups = group_by_prefix(prompts)
     once = sum(length + sum(len(prompts[i]) - length for i in members[::4]) for length, members in groups)
-    assert len(computed) == once + decoded
+    assert sum(map(len, computed)) == once + decoded

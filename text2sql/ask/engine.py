@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from text2sql.ask.place import Place
     from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation
+    from text2sql.model.shared_prefix import KeptPrefixes
 
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
@@ -122,6 +123,7 @@ class Engine:
     def __init__(self, located: Located, model: Any, tokenizer: Any) -> None:
         self.located, self.model, self.tokenizer = located, model, tokenizer
         self._lock = threading.Lock()
+        self._kept: KeptPrefixes | None = None
         self._prompts = PromptWriter(tokenizer, located.options.prompt, located.options.template)
         self._constraints = None
         if located.options.constrained:
@@ -307,6 +309,7 @@ class Engine:
         They are constrained as the model's predictions were.
         """
         from text2sql.model.generation import GenerationOptions, generate
+        from text2sql.model.shared_prefix import KeptPrefixes
 
         options = self.located.options
         rows = len(prompts) * candidates
@@ -315,7 +318,8 @@ class Engine:
         repeated = [prompt.ids for prompt in prompts for _ in range(candidates)]
         with self._lock:
             constraints = [self._constraint(prompt) for prompt in prompts for _ in range(candidates)]
-            generations = generate(self.model, self.tokenizer, repeated, decoding, seeds, constraints)
+            self._kept = self._kept or KeptPrefixes()
+            generations = generate(self.model, self.tokenizer, repeated, decoding, seeds, constraints, self._kept)
         return [generations[i : i + candidates] for i in range(0, rows, candidates)]
 
     def _constraint(self, prompt: AskedPrompt) -> Constraint | None:

@@ -22,7 +22,7 @@ from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.model.reordered import reorder_weights, reordered_weights
 from text2sql.model.sampling import choose_tokens
-from text2sql.model.shared_prefix import Cache, Row, Segment, Step, group_by_prefix, shared_attention
+from text2sql.model.shared_prefix import Cache, KeptPrefixes, Row, Segment, Step, group_by_prefix, shared_attention
 
 if TYPE_CHECKING:
     from text2sql.model.constraint import Constraint
@@ -89,25 +89,28 @@ class Decoder:
         options: GenerationOptions,
         seeds: Sequence[str | None] | None = None,
         constraints: Sequence[Constraint | None] | None = None,
+        kept: KeptPrefixes | None = None,
     ) -> None:
         """
         Args:
             seeds: for each prompt, None for the most likely token at each step, or a text that seeds its sampling at
                 `options.temperature`. A row's draws depend on its seed alone, not on the rows beside it.
             constraints: for each prompt, None or what may follow it; a row uses its constraint up.
+            kept: beginnings of the prompts of earlier calls, which are not computed again; those of these join them.
 
         Raises:
             UserError: a prompt is empty, or longer with its answer than the model's positions.
         """
         check_lengths(model, prompts, options)
         reorder_weights(model)
-        self.model, self.tokenizer, self.prompts, self.options = model, tokenizer, prompts, options
+        self.model, self.tokenizer, self.prompts, self.options, self.kept = model, tokenizer, prompts, options, kept
         self.waiting: list[Row] = []
         for length, members in group_by_prefix(prompts):
-            prefix = Segment(prompts[members[0]][:length])
+            first = prompts[members[0]]
+            prefix = Segment(first[:length]) if kept is None else kept.of(first[: length or len(first) - 1])
             suffixes: dict[tuple[int, ...], Segment] = {}
             for i in members:
-                suffix = tuple(prompts[i][length:])
+                suffix = tuple(prompts[i][len(prefix.tokens) :])
                 prompt = suffixes.setdefault(suffix, Segment(suffix, prefix))
                 prompt.waiting += 1
                 draw = random.Random(seeds[i]) if seeds and seeds[i] is not None else None
@@ -131,6 +134,8 @@ class Decoder:
         for prefix in dict.fromkeys(row.prompt.before for row in new):
             if prefix.tokens and not prefix.layers:
                 self._forward(Step(self.cache, [], [prefix]))
+                if self.kept is not None:
+                    self.kept.keep(prefix)
         prompts = list(dict.fromkeys(row.prompt for row in new if not row.prompt.layers))
         step, parts = Step(self.cache, list(self.cache.rows), prompts), []
         if step.tokens:

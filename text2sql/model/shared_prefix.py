@@ -46,7 +46,7 @@ def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[in
         copies.setdefault(tuple(prompt), []).append(i)
     order = sorted(copies)
     sizes = [len(copies[prompt]) for prompt in order]
-    common = [_common(*pair) for pair in itertools.pairwise(order)]
+    common = [min(_common(a, b), len(a) - 1, len(b) - 1) for a, b in itertools.pairwise(order)]
     # For the first 0, 1, 2, ... prompts in order: tokens saved at most, where their last group starts, what it shares.
     best, seen = [(0, 0, 0)], 0
     for end, size in enumerate(sizes):
@@ -69,8 +69,8 @@ def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[in
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    limit = min(len(a), len(b)) - 1
-    return next((i for i in range(limit) if a[i] != b[i]), max(limit, 0))
+    limit = min(len(a), len(b))
+    return next((i for i in range(limit) if a[i] != b[i]), limit)
 
 
 @dataclasses.dataclass(eq=False)
@@ -90,6 +90,36 @@ class Segment:
     def start(self) -> int:
         """The place of the first token in the sequence."""
         return len(self.before.tokens) if self.before else 0
+
+
+class KeptPrefixes:
+    """Beginnings of earlier prompts with their keys and values, those used last first, for prompts that begin alike."""
+
+    #: that are kept at most, of all beginnings; the last one is kept in any case
+    TOKENS = 4096
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+
+    def of(self, beginning: Sequence[int]) -> Segment:
+        """What an earlier prompt has in common with `beginning`, if it is half of it at least; otherwise all of it."""
+        tokens = tuple(beginning)
+        common = [_common(segment.tokens, tokens) for segment in self.segments]
+        length = max(common, default=0)
+        if 2 * length < len(tokens) or not length:
+            return Segment(tokens)
+        segment = self.segments.pop(common.index(length))
+        if length < len(segment.tokens):
+            layers = [(key[:, :length].clone(), value[:, :length].clone()) for key, value in segment.layers]
+            segment = Segment(segment.tokens[:length], layers=layers)
+        self.keep(segment)
+        return segment
+
+    def keep(self, segment: Segment) -> None:
+        """Keep a segment that was computed."""
+        self.segments.insert(0, segment)
+        while len(self.segments) > 1 and sum(len(kept.tokens) for kept in self.segments) > self.TOKENS:
+            self.segments.pop()
 
 
 @dataclasses.dataclass(eq=False)
