@@ -20,6 +20,7 @@ from sqlglot.errors import SqlglotError
 from text2sql.ask.catalog import Catalog, Target
 from text2sql.ask.dsn import is_dsn
 from text2sql.ask.fit import with_shown_names
+from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import definitions_of, load_definitions
 from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
@@ -147,7 +148,7 @@ def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
 
     try:
         with open_source(path) as source:
-            schema = describe(source, path.stem, VALUES_KEPT)
+            schema = with_inferred_keys(describe(source, path.stem, VALUES_KEPT))
     except UserError as error:
         raise UserError(error.what, "give an intact copy, which no other program writes to") from None
 

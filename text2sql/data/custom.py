@@ -102,6 +102,7 @@ class Custom:
         Raises:
             UserError: database or pairs cannot be read, or hardly any question is left.
         """
+        from text2sql.ask.inferred_keys import with_inferred_keys
 
         pairs = list(read_pairs(Path(self.pairs))) if self.pairs else []
         shutil.rmtree(target, ignore_errors=True)
@@ -109,7 +110,7 @@ class Custom:
         folder.mkdir(parents=True)
         with server() as running:
             with open_own(self, running, seed) as own:
-                schema = loadable(own.schema, running)
+                schema = loadable(with_inferred_keys(own.schema), running)
                 dump = folder / f"{schema.db_id}.sql"
                 write_lines(dump, script(schema, own.lines))
             limits = Limits(timeout_seconds=self.timeout_seconds)

@@ -26,6 +26,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import read_catalog
+from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import scratch_database
 from text2sql.config import Seconds, require
 from text2sql.conversion.databases.dump import script, write_lines
@@ -192,7 +193,8 @@ def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schem
                 except psycopg.Error as error:
                     raise UserError(f"{path}: {error}", "remove the file, and run this again") from None
             connection.execute(b"reset all")
-            schema = loadable(with_castable_types(read_catalog(connection, path.stem).schema, connection), running)
+            read = with_inferred_keys(read_catalog(connection, path.stem).schema)
+            schema = loadable(with_castable_types(read, connection), running)
             dump = folder / f"{path.stem}.sql"
             write_lines(dump, script(schema, lambda table, c=connection: copied_lines(c, table, None)))
         with copied(running, dump, path.stem) as connection:
