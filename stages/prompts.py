@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
-from text2sql.config import read_params, section
+from text2sql.config import read_params, section, value_at
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.model.base import load_tokenizer
@@ -51,11 +51,11 @@ class Options:
 
 
 def read_options(params: dict[str, Any]) -> Options:
-    template = params["model"]["template"]
+    template = value_at(params, "model.template")
     if template not in FRAMES:
         raise UserError(f"model.template is {template!r}", f"allowed: {', '.join(FRAMES)}")
-    train = params["train"]
-    return Options(section(PromptOptions, "prompt", params), template, train["max_length"], train["max_left_out"])
+    limits = (value_at(params, f"train.{name}") for name in ("max_length", "max_left_out"))
+    return Options(section(PromptOptions, "prompt", params), template, *limits)
 
 
 def prompts_of_split(

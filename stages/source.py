@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text2sql.config import read_params, read_seed, require, section
+from text2sql.config import read_params, read_seed, require, section, value_at
 from text2sql.data.custom import FOLDER, SHOWN, Custom, own_examples
 from text2sql.data.spider import archive, layout
 from text2sql.data.spider.examples import PAIRS
@@ -84,8 +84,8 @@ KINDS: dict[str, type[Source]] = {"mini": Mini, "spider": Spider, "custom": Cust
 
 def read_options(params: dict[str, Any]) -> tuple[Source, int]:
     """data.source as the class of its `kind`, and the seed."""
-    kind = params["data"]["source"].get("kind")
-    if kind not in KINDS:
+    kind = value_at(params, "data.source.kind")
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"data.source.kind is {kind!r}", f"allowed: {', '.join(KINDS)}")
     source = section(KINDS[kind], "data.source", params)
     for key in ("archive", "folder", "database", "pairs"):

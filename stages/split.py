@@ -20,7 +20,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from text2sql.config import read_params, read_seed, require, section
+from text2sql.config import read_params, read_seed, require, section, value_at
 from text2sql.data.spider.examples import EMBEDDED_FILE, GENERATED, PAIRS, TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
@@ -201,7 +201,8 @@ def split_report(rows: list[Row], parts: dict[str, list[Row]]) -> dict[str, Any]
 
 def read_options(params: dict[str, Any]) -> tuple[SplitOptions | ByQuestion, int]:
     """data.split, as the class that fits it, and the seed."""
-    kind = ByQuestion if "by" in params["data"]["split"] else SplitOptions
+    given = value_at(params, "data.split")
+    kind = ByQuestion if isinstance(given, dict) and "by" in given else SplitOptions
     return section(kind, "data.split", params), read_seed(params)
 
 

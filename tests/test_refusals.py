@@ -2,8 +2,12 @@
 
 import os
 import signal
+import sqlite3
+import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -88,3 +92,22 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
         write_text(tmp_path / "metrics.json", "after")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     assert (tmp_path / "metrics.json").read_text() == "before"
+
+
+def test_sigterm_leaves_no_temporary_file(tmp_path):
+    """The copy of an SQLite database that has a log, for one."""
+    copies, query = tmp_path / "copies", "SELECT count(*) FROM t AS a, t AS b, t AS c, t AS d, t AS e;"
+    copies.mkdir()
+    (tmp_path / "long.sql").write_text(query)
+    with closing(sqlite3.connect(tmp_path / "shop.sqlite")) as owner:
+        owner.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (a INT)")
+        owner.executescript(f"INSERT INTO t VALUES {', '.join(['(1)'] * 1000)}")
+        command = [sys.executable, "-m", "text2sql.cli", "convert", "--sqlite", "shop.sqlite", "long.sql"]
+        environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "TMPDIR": str(copies)}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
+            while not list(copies.glob("text2sql-sqlite-*/*-wal")):
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(copies.iterdir())

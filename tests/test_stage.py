@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from text2sql.config import read_params, require, typed
+from text2sql.config import compose, parse_yaml, read_params, require, typed
 from text2sql.errors import UserError
 from text2sql.stage import validate
 
@@ -73,8 +73,36 @@ def test_a_value_in_place_of_a_section_is_refused(section, value):
     params = read_params()
     *outer, last = section.split(".")
     (params[outer[0]] if outer else params)[last] = value
-    with pytest.raises(UserError, match=r"see conf/|tracking must be a section"):
+    with pytest.raises(
+        UserError, match=rf"({section}.* must be a section, not|params.yaml has no {section}.*)[^>]*-> see conf/"
+    ):
         validate(params)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("~data.source.kind", "params.yaml has no data.source.kind"),
+        ("data.source.kind=[mini]", r"data.source.kind is \['mini'\]"),
+        ("~model.template", "model.template is missing"),
+        ("~train.max_length", "params.yaml has no train.max_length"),
+        ("~data.databases.samples", "data.databases.samples is missing"),
+        ("~score", "params.yaml has no score"),
+    ],
+)
+def test_a_missing_value_is_named(change, said):
+    with pytest.raises(UserError, match=said):
+        validate(parse_yaml(compose([change])))
+
+
+@pytest.mark.parametrize("defect", [TypeError, AttributeError, KeyError])
+def test_a_defect_of_ours_keeps_its_traceback(defect, monkeypatch):
+    def broken(params):
+        raise defect("max_left_out")
+
+    monkeypatch.setattr("stages.prompts.read_options", broken)
+    with pytest.raises(defect, match="max_left_out"):
+        validate(read_params())
 
 
 STAGES = sorted(path.stem for path in Path("stages").glob("[a-z]*.py"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -252,6 +254,8 @@ def verify(local: Annotated[bool, typer.Option(help="Leave the remote out.")] = 
 
 def main() -> None:
     """Run the command."""
+    # By default SIGTERM ends the process where it is, and leaves what it has half written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with exits("text2sql"):
         app()
 

@@ -81,12 +81,21 @@ def section(cls: type[T], dotted: str, params: dict[str, Any] | None = None) -> 
     Raises:
         UserError: a key is missing, unknown, of the wrong type, or refused by `cls.__post_init__`.
     """
-    value: Any = read_params() if params is None else params
+    return typed(cls, value_at(read_params() if params is None else params, dotted), dotted)
+
+
+def value_at(params: dict[str, Any], dotted: str) -> Any:
+    """What params.yaml has at `dotted` ("train.max_length").
+
+    Raises:
+        UserError: nothing is there.
+    """
+    value: Any = params
     for key in dotted.split("."):
         if not isinstance(value, dict) or key not in value:
-            raise UserError(f"params.yaml has no section {dotted}", "run `make params` to compose it from conf/")
+            raise UserError(f"params.yaml has no {dotted}", "see conf/, and run `make params` to compose it")
         value = value[key]
-    return typed(cls, value, dotted)
+    return value
 
 
 def read_seed(params: dict[str, Any]) -> int:

@@ -4,8 +4,10 @@ import sqlite3
 
 import pytest
 
-from text2sql.ask.place import open_place
+from tests.schemas import running
+from text2sql.ask.place import execute_first, open_place
 from text2sql.errors import UserError
+from text2sql.postgres.sandbox import Sandbox
 
 SCRIPT = "create table customers (id integer primary key, name text); insert into customers values (1, 'Ann');"
 
@@ -79,3 +81,57 @@ def test_names_are_cut_at_63_bytes(tmp_path):
         (table,) = place.schema.tables
         assert len(table.name.encode()) <= 63
         assert place.execute(f'select * from "{table.name}"').rows == [(7,)]
+
+
+FAILING = """
+select x from pg_class
+select 1 from x
+select x(1)
+select pg_sleep(1)
+select a.oid from pg_class b
+select oid from pg_class a, pg_class b
+select 1 / (n - 3) from generate_series(1, 5) n
+select (select generate_series(1, 2))
+select relname, count(*) from pg_class
+select distinct relname from pg_class order by oid
+select 1 order by 2
+select 1 union select 1, 2
+select 1 + 'x'
+select date '2023-02-30'
+select 1 where 'a' = 1
+select case 1 when 1 then 1 else 'a' end
+with a as (select 1 as n), a as (select 2) select * from a
+select sum(count(*)) from pg_class
+select count(*) from pg_class where count(*) > 1
+select generate_series(1, 3) over ()
+select 1 limit -1
+select * from pg_class for update
+select 1 from
+select from where
+with a as (delete from pg_class returning *) select * from a
+select 1 into x
+select 'x
+""".strip().splitlines()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    running().create_database("failing")
+    with Sandbox(running()) as sandbox:
+        yield sandbox
+    running().drop_database("failing")
+
+
+@pytest.mark.parametrize("sql", [*FAILING, "select 1; -- one"])
+def test_a_query_that_fails_is_executed_once_and_said_as_it_is(sql, sandbox, monkeypatch):
+    expected, execute, executed = sandbox.execute("failing", sql), sandbox.execute, []
+
+    def counted(database, text):
+        executed.append(text)
+        return execute(database, text)
+
+    monkeypatch.setattr(sandbox, "execute", counted)
+    result = execute_first(sandbox, "failing", sql, 10)
+    assert (result.error, result.message, result.rows) == (expected.error, expected.message, expected.rows)
+    assert (result.error is None) == (sql not in FAILING)
+    assert len(executed) == 1 or result.error in ("syntax", "forbidden", None), "what was refused has not run"

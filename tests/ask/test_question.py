@@ -53,6 +53,42 @@ Call volume by month
 Merge customers and orders by city
 Use only customers from Rome
 What is the total of all orders that customer O'Brien placed?
+Select all customers from Berlin (Germany)
+Select the names from the orders (2023)
+Select name from customers (2023)
+Select customers from Berlin (Germany), Paris (France)
+Select customers from city (Berlin or Paris)
+Select customers from city (name = Berlin)
+Select all products from stock (price > 5)
+Select names (first, last) from customers
+Select all (active) customers from Berlin
+Select customer(s) from Berlin
+Select customers from Berlin (Germany) order by name
+Select customers from "Berlin (Germany)"
+Select average (mean) price from products
+Select all customers from St.Petersburg
+Select customers from amazon.com
+Select airlines from U.S.A
+Select v2.0 from stock
+Select 5* hotels from Berlin
+Select the customer_id from the orders
+Show customers from Berlin (Germany)
+Show the customers with more than 3 orders (paid)
+Show me (all) customers with total > 100
+With which customers (by city) did we earn most?
+Update customers set (for the list)
+Insert into the (new) list all customers
+Insert into list (2023) all customers
+Insert into report values of May
+Delete from list where nobody bought
+Create table overview (by city)
+Create user list (sorted by name)
+Create table overview as a list
+Create table overview on customers
+Create role overview (all)
+Drop table reservations, show the rest
+Alter table seating, just count seats
+Table customers (Berlin)
 How many customers live in Los Angeles?
 List names of airlines from Las Vegas
 100%?
@@ -66,7 +102,29 @@ select name from customers where city = 'Berlin'
 select c.name from customers c join orders o on o.customer_id = c.id
 with t as (select id from customers) select id from t
 (select name from customers) union (select name from products)
+select name from customers where (name = 'Ann' or city = 'Berlin')
+select name from customers where city in ('Berlin', 'Paris') and id in (1, 2)
+select name from customers where city like 'B%' or name like "A%"
+select count (*) from visits
+select avg (total) from orders
+select x from generate_series(1, 3) x
+select total from orders where customer_id = (select max(id) from customers)
+select customers.name from customers order by customers.city
+select order_id from order_items
 insert into customers values (1, 'Ann')
+insert into customers values(1, 'Ann')
+insert into customers (id, name) values (1, 'Ann')
+insert into customers (select * from customers)
+insert into customers default values
+delete from customers where city is null
+update customers set (name, city) = ('x', 'y')
+drop table customers, orders;
+create table t as select 1
+create table t (a varchar(20), b point)
+create function f() returns int
+create view v (a, b) as select 1, 2
+create index i on customers using hash (name)
+create type state as enum ('a')
 insert into customers (id) select id from orders
 delete from customers
 delete from customers where id = 1

@@ -1,5 +1,6 @@
 """Schema files: one table of cases, `text -> the prompt's DDL`, and what is said of those that cannot be read."""
 
+import threading
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from tests.schemas import parse, running
 from text2sql.ask.schema_file import LARGEST, parse_schema, schema_text
 from text2sql.errors import UserError
 from text2sql.postgres.script import script_statements
+from text2sql.postgres.server import Server
 from text2sql.schema import Table, quote
 
 
@@ -296,6 +298,31 @@ def test_a_script_ends_in_time_and_space(name, monkeypatch):
     assert time.monotonic() - started < 15
     monkeypatch.undo()
     assert parse("create table t (a int)").tables, "the server is as before"
+
+
+def test_a_script_that_cannot_be_watched_is_ended(monkeypatch):
+    connect, opened = Server.connect, []
+
+    def counted(server, *given, **options):
+        opened.append(connect(server, *given, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Server, "connect", counted)
+    parse("create table t (a int)")
+    usual, opened[:] = len(opened), []
+
+    def lose_watcher():
+        time.sleep(1)
+        with connect(running()) as owner:
+            owner.execute("select pg_terminate_backend(%s)", [opened[-1].info.backend_pid])
+
+    thread = threading.Thread(target=lose_watcher)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"cannot be watched: terminating connection.*\n  -> run the command again"):
+        parse(HOSTILE["is not to be cancelled"][0])
+    thread.join()
+    assert (time.monotonic() - started < 5, len(opened)) == (True, usual), "one connection watches"
 
 
 @pytest.mark.parametrize(

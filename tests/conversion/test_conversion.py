@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -321,6 +322,18 @@ def test_a_defect_ends_the_stage(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="failed on dev-0"):
         convert.main()
     assert json.loads((tmp_path / "data/postgres/examples.jsonl").read_text()) == row
+
+
+def test_a_signal_is_not_taken_for_a_timeout(tmp_path):
+    """sqlite3 swallows what a signal's handler raises amid a query."""
+    make(tmp_path / "shop.sqlite", SCRIPT)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with closing(sqlite3.connect(tmp_path / "shop.sqlite")) as source, pytest.raises(KeyboardInterrupt):
+            run_sqlite(source, ENDLESS, 10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_conversion_needs_no_model(tmp_path):

@@ -389,6 +389,52 @@ def test_a_server_with_every_type(tmp_path, monkeypatch):
     assert "1000.50" in {s for c in things.columns if c.name == "price" for s in c.samples}
 
 
+UNREADABLE = """
+create role reader login; create role author;
+grant select on all tables in schema public to reader, author;
+create view lost as select * from vets; alter view lost owner to author; revoke select on vets from author;
+create view failing as select id, 1 / (id - 5) as x from vets;
+grant select on lost, failing to reader;
+alter table pets enable row level security; create policy broken on pets using (1 / (id - id) = 0);
+revoke select on "Audit" from reader;
+"""
+
+
+def test_a_table_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, capsys):
+    with server() as running:
+        running.create_database("clinic")
+        with psycopg.connect(running.dsn("clinic"), autocommit=True) as connection:
+            connection.execute(FILLED + UNREADABLE)
+        monkeypatch.setenv("TEST_DSN", running.dsn("clinic", "reader"))
+        found = options(database=None, pairs=None, questions=20).make(1, tmp_path / "source")
+        with psycopg.connect(running.dsn("clinic"), autocommit=True) as connection:
+            connection.execute("drop table visits; revoke select on vets from reader")
+        with pytest.raises(UserError, match="no table can be read: failing is left out"):
+            options(database=None, pairs=None, questions=20).make(1, tmp_path / "none")
+    schema = read_index(tmp_path / "source/postgres/schema_index.json")["clinic"]
+    assert [(table.name, table.rows, table.foreign_keys) for table in schema.tables] == [
+        ("vets", 8, ()), ("visits", 150, ()),
+    ]  # fmt: skip
+    assert found["notes"] == [
+        "pets is left out: it cannot be read (division by zero)",
+        "lost is left out: it cannot be read (permission denied for table vets)",
+        "failing is left out: it cannot be read (division by zero)",
+    ]
+    assert "notice: pets is left out" in capsys.readouterr().out
+
+
+def test_a_server_whose_texts_are_no_utf8(tmp_path, monkeypatch):
+    with server() as running:
+        with psycopg.connect(running.dsn(), autocommit=True) as connection:
+            connection.execute("create database clinic encoding 'SQL_ASCII' template template0")
+        with psycopg.connect(running.dsn("clinic"), autocommit=True) as connection:
+            connection.execute(FILLED)
+            connection.execute(r"update vets set name = convert_from('\xff', 'SQL_ASCII') where id = 1")
+        monkeypatch.setenv("TEST_DSN", running.dsn("clinic"))
+        found = options(database=None, pairs=None, questions=20).make(1, tmp_path / "source")
+    assert (found["rows"], found["notes"][1:]) == (8 + 60 + 150 + 1, [])
+
+
 def test_no_database(tmp_path, monkeypatch):
     monkeypatch.delenv("TEST_DSN", raising=False)
     with pytest.raises(UserError, match="TEST_DSN"):

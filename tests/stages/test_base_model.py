@@ -7,7 +7,6 @@ from stages.base_model import TARGET
 from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.model.recipe import read_recipe
-from text2sql.model.sources import ModelOptions, obtain
 
 
 @pytest.mark.parametrize("place", ["models/base", "models", "models/base/inner", "models/linked"])
@@ -19,10 +18,9 @@ def test_a_source_that_is_its_own_target_is_refused_and_kept(tmp_path, monkeypat
     config.parent.mkdir(exist_ok=True)
     config.write_text("{}")
     model = {"name": "own", "source": "path", "template": "chatml", "path": place}
+    monkeypatch.setattr(base_model, "read_params", lambda: {"model": model})
     with pytest.raises(UserError, match=f"model.path={place}"):
-        base_model.read_options({"model": model})
-    with pytest.raises(UserError, match=f"model.path={place}"):
-        obtain(ModelOptions(**model), TARGET)
+        base_model.main()
     assert config.read_text() == "{}"
 
 

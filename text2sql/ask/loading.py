@@ -205,41 +205,46 @@ def scratch_database(server: Server) -> Iterator[psycopg.Connection]:
 
 @contextlib.contextmanager
 def watched(server: Server, connection: psycopg.Connection, where: str) -> Iterator[None]:
-    """End the session of `connection`, whatever it does, when the block takes longer than `SCRIPT_SECONDS` or its
-    database is larger than `SCRIPT_BYTES`.
+    """End the session of `connection`, whatever it does, when the block takes longer than `SCRIPT_SECONDS`, its
+    database is larger than `SCRIPT_BYTES`, or the server does not say how large it is.
 
     Raises:
         UserError: so it was.
     """
     pid, name = connection.info.backend_pid, connection.info.dbname
-    over, said = threading.Event(), []
+    over, ended = threading.Event(), []
 
     def watch() -> None:
         deadline = time.monotonic() + SCRIPT_SECONDS
-        while not over.wait(WATCH_SECONDS):
-            with server.connect() as owner:
+        try:
+            while not over.wait(WATCH_SECONDS):
                 size = owner.execute("select pg_database_size(%s)", [name]).fetchone()[0]
-            if time.monotonic() > deadline or size > SCRIPT_BYTES:
-                said.append(f"{SCRIPT_SECONDS:g} s" if size <= SCRIPT_BYTES else f"{SCRIPT_BYTES // 2**20} MB of disk")
-                break
+                if size > SCRIPT_BYTES or time.monotonic() > deadline:
+                    limit = f"{SCRIPT_BYTES // 2**20} MB of disk" if size > SCRIPT_BYTES else f"{SCRIPT_SECONDS:g} s"
+                    remedy = "give the CREATE TABLE statements alone, without functions, indexes and rows"
+                    ended.append(UserError(f"PostgreSQL takes more than {limit} to read {where}", remedy))
+                    break
+        except psycopg.Error as error:
+            what = f"the disk that {where} takes cannot be watched: {str(error).splitlines()[0]}"
+            ended.append(UserError(what, "run the command again"))
         for number in (signal.SIGTERM, signal.SIGFPE):  # as the sandbox ends a query
             if over.is_set() or not _signal(pid, number) or over.wait(GRACE_SECONDS):
                 return
         _kill_late(pid)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    except psycopg.OperationalError:
-        if not said:
-            raise
-    finally:
-        over.set()
-        watcher.join()
-    if said:
-        remedy = "give the CREATE TABLE statements alone, without functions, indexes and rows"
-        raise UserError(f"PostgreSQL takes more than {said[0]} to read {where}", remedy)
+    with server.connect() as owner:
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        except psycopg.OperationalError:
+            if not ended:
+                raise
+        finally:
+            over.set()
+            watcher.join()
+    if ended:
+        raise ended[0]
 
 
 def load_script(connection: psycopg.Connection, text: str, rows: bool = False) -> Loading:

@@ -21,19 +21,24 @@ WISHES, NUMBERS, ENGLISH, FOREIGN = (
 _NAME = r'(?:[\w.]|"[^"]+")+'
 #: statements that are no query; English sentences may begin with the same words ("Insert into my report the ten best")
 STATEMENT = re.compile(
-    rf"""\s*(insert\s+into\s+{_NAME}\s*([(]|(values|select|with|default|table)\b)
-    | delete\s+from\s+(only\s+)?{_NAME}\s*(;?\s*$|(where|using|as|returning)\b)
-    | update\s+(only\s+)?{_NAME}\s+((as\s+)?\w+\s+)?set\s+({_NAME}\s*=|[(])
+    rf"""\s*(insert\s+into\s+{_NAME}\s*([(][^()]*[)]\s*)?([(]\s*)?(values\s*[(]|(select|with|default|table)\b)
+    | delete\s+from\s+(only\s+)?{_NAME}\s*
+      (;?\s*$|(using|as|returning)\b|where\b.*([=<>(]|\b(is\s+(not\s+)?null|like|between)\b))
+    | update\s+(only\s+)?{_NAME}\s+((as\s+)?\w+\s+)?set\s+({_NAME}|[(][^()]*[)])\s*=
     | truncate\s+(table\s+)?{_NAME}\s*;?\s*$
     | create\s+(or\s+replace\s+|temp\w*\s+|unique\s+|materialized\s+)*
       (table|view|index|schema|database|type|role|user|function|sequence)\s+(if\s+not\s+exists\s+)?{_NAME}\s*
-      ([(;]|(as|on)\b)
+      (; | [(]\s*([)]|(?!by\b){_NAME}\s+(big|small|var)?(int|serial|char|text|num|dec|real|double|bool|date|time|json))
+      | ([(][^()]*[)]\s*)?as\s*([(]|(select|values|with|enum|range)\b) | on\s+{_NAME}\s*(using\s+\w+\s*)?[(])
     | (alter|drop)\s+(materialized\s+)?(table|view|index|schema|database|sequence)\s+(if\s+exists\s+)?{_NAME}\s*
-      ([;,]|$|(add|alter|drop|rename|cascade)\b))""",
-    re.IGNORECASE | re.VERBOSE,
+      (,\s*{_NAME}\s*)*(;|$|(add|alter|drop|rename|cascade)\b))""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-#: what queries have, and sentences that read like one do not: operators, calls, qualified names, names of two words
-_SIGN = re.compile(r"[*=<>(]|\w[._]\w")
+#: English in brackets ("Berlin (Germany)", "customer(s)"); a call's bracket stands at the name, and those of lists and
+#: subqueries are told by what is around them
+_REMARK = re.compile(r"(?<!\bin)\s[(](?!\s*([*]|select\b))[^()]*[)]|(?<=\w)[(]e?s[)]", re.IGNORECASE)
+#: what queries have and sentences that read like one do not, as "Select 5* hotels" or "Select the first_name from ..."
+_SIGN = re.compile(r"[=<>(]|(?<!\d)[*]|\bi?like\s*['\"]|\A(?!.*\bthe\s).*\w_\w", re.IGNORECASE | re.DOTALL)
 
 
 def check_question(question: str, schema: Schema | None = None) -> list[str]:
@@ -73,9 +78,11 @@ def is_sql(text: str, schema: Schema | None = None) -> bool:
     if STATEMENT.match(text):
         return True
     scopes = query_scopes(text)
-    if not any(isinstance(source, exp.Table) for scope in scopes for source in scope.sources.values()):
-        return False
-    if _SIGN.search(text):
+    tables = [source for scope in scopes for source in scope.sources.values() if isinstance(source, exp.Table)]
+    qualified = any(column.table and column.table in scope.sources for scope in scopes for column in scope.columns)
+    if tables and (qualified or _SIGN.search(_REMARK.sub(" ", text))):
         return True
-    lists = any(scope.expression.find(exp.Connector) for scope in scopes)  # "Select name and city from customers"
-    return schema is not None and not lists and not unknown_names(scopes, schema)
+    # "Select name and city from customers"
+    lists = any(shown.find(exp.Connector) for scope in scopes for shown in scope.expression.selects)
+    called = any(isinstance(table.this, exp.Func) for table in tables)  # "Select name from customers (2023)"
+    return schema is not None and bool(tables) and not (lists or called or unknown_names(scopes, schema))

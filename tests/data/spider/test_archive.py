@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_layout
 from text2sql.data.spider.archive import extract, obtain_archive
 from text2sql.data.spider.layout import verify_layout
 from text2sql.errors import UserError
@@ -177,6 +178,13 @@ def test_damage_is_named(layout, damage, said):
     with pytest.raises(UserError) as error:
         verify_layout(layout)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["postgres", "template0", "template1"])
+def test_a_database_of_the_servers_own_name_is_refused(tmp_path, name):
+    root = write_layout(tmp_path / "data", {name: "create table t (a int)"}, {"dev": [(name, "How many?", "select 1")]})
+    with pytest.raises(UserError, match=f"database {name} cannot be scored under this name"):
+        verify_layout(root)
 
 
 def tables(root: Path, **changes: object) -> None:

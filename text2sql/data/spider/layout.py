@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from text2sql.conversion.databases.names import SERVER_DATABASES
 from text2sql.conversion.databases.sqlite import open_source, sqlite_name
 from text2sql.data.spider.examples import FILES, check_name, database_file, example_files, read_file
 from text2sql.errors import UserError
@@ -24,7 +25,8 @@ def verify_layout(root: Path) -> dict[str, Any]:
     `without_rows` (db_ids), `table_mismatches` ({db_id: what differs from tables.json}), `not_in_tables_json`.
 
     Raises:
-        UserError: a file of the layout is absent or no valid JSON, or a database is damaged.
+        UserError: a file of the layout is absent or no valid JSON, or a database is damaged or called as one of
+            PostgreSQL's own.
     """
     described = {entry["db_id"]: entry for entry in _read_tables(root / "tables.json")}
     examples = {name: read_file(_must_exist(root / name)) for name in example_files(root)}
@@ -33,6 +35,9 @@ def verify_layout(root: Path) -> dict[str, Any]:
     present = {db_id: path for db_id, path in present.items() if path.exists()}
     if not present:
         raise UserError(f"{root} has no database/<db_id>/<db_id>.sqlite", "use an archive that holds the databases")
+    if taken := sorted(SERVER_DATABASES & set(present)):
+        what = f"database {taken[0]} cannot be scored under this name: every PostgreSQL server has one of that name"
+        raise UserError(what, "rename it in the archive: in database/, tables.json and the examples")
     without_rows, mismatches = [], {}
     for db_id, path in track(present.items(), "checking databases", len(present)):
         tables = read_database(path)
