@@ -99,9 +99,8 @@ def _best_trained(base: str) -> Path | None:
     """
     scores: dict[Path, float] = {}
     for folder in (RELEASE, *sorted((repository_root() / KEPT).glob("*"))):
-        with suppress(
-            LookupError, TypeError, UserError
-        ):  # no manifest, or of an adapter that was never scored, or is too old
+        # Without a manifest, or of an adapter that was never scored, or is too old.
+        with suppress(LookupError, TypeError, UserError):
             manifest = _manifest(folder)
             check_form(folder, manifest)
             accuracy = manifest["score"]["execution_accuracy"]
