@@ -103,6 +103,19 @@ def test_default_recipe_changes_nothing():
     assert compose_once(["experiment=default"]) == compose_once()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "epochs", "init"),
+    [
+        ((), 0.5, None),
+        (("data=custom",), 2.0, "auto"),
+        (("data=custom", "train.epochs=1.0", "train.init=null"), 1.0, None),
+    ],
+)
+def test_ones_own_pairs_are_all_learned_from(overrides, epochs, init):
+    train = composed(*overrides)["train"]
+    assert (train["epochs"], train["init"]) == (epochs, init)
+
+
 DOCUMENTS = ["README.md", "docs/EXPERIMENTS.md", *sorted(str(p) for p in (CONF / "experiment").glob("*.yaml"))]
 
 
