@@ -108,6 +108,16 @@ def test_spider_is_cited_where_it_was_used():
     assert "yu2018spider" not in render_card(METRICS, params())
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("data=mini", None), ("data=spider", None), ("data.source.embedded=30", "30 generated"), ("data=custom", "4 generated")],
+)
+def test_embedded_examples_are_named_where_there_are_any(override, said):
+    overrides = [override] if override.startswith("data=") else ["data=spider", override]
+    card = render_card(METRICS, params(*overrides))
+    assert (said or "generated questions on each") in card if said else "generated questions on each" not in card
+
+
 def test_ones_own_data_say_nothing_of_others():
     assert "the scores say nothing of other schemas" in render_card(METRICS, params("data=custom"))
     assert "other schemas" not in render_card(METRICS, params())
