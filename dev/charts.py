@@ -63,7 +63,7 @@ def shoot(address: str, picture: Path) -> None:
     """The page at `address`, its charts drawn and its assistant closed."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 860})
+        page = browser.new_page(viewport={"width": 1500, "height": 1010})
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(address)
         page.wait_for_function("document.querySelectorAll('path.js-line').length >= 2")

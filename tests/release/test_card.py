@@ -110,7 +110,12 @@ def test_spider_is_cited_where_it_was_used():
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("data=mini", None), ("data=spider", None), ("data.source.embedded=30", "30 generated"), ("data=custom", "4 generated")],
+    [
+        ("data=mini", None),
+        ("data=spider", None),
+        ("data.source.embedded=30", "30 generated"),
+        ("data=custom", "4 generated"),
+    ],
 )
 def test_embedded_examples_are_named_where_there_are_any(override, said):
     overrides = [override] if override.startswith("data=") else ["data=spider", override]

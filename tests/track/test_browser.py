@@ -1,7 +1,4 @@
-"""`mlflow ui` in a real browser shows two experiments side by side: both curves, what differs, and the accuracy.
-
-SCREENSHOTS=docs/images makes it save what it saw there.
-"""
+"""`mlflow ui` in a real browser shows two experiments side by side: both curves, what differs, and the accuracy."""
 
 import contextlib
 import json
@@ -13,7 +10,6 @@ import sys
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +17,6 @@ from tests.track.workspace import copy_database, curve, finish, loss, params, ru
 from text2sql import track
 from text2sql.track import log_workspace, training_run
 
-SCREENSHOTS = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
 # One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
 FONT = "* { font-family: 'DejaVu Sans', sans-serif !important }"
 
@@ -73,11 +68,6 @@ def experiment(name, rate, accuracy, monkeypatch):
                 run.metrics({"loss/val_nats": 0.4 + 2 * math.exp(-90 * rate * step)}, step=step)
         digest = finish(name, [], 0.4 + 2 * math.exp(-90 * rate * 40), name)
     score(digest, accuracy, train__learning_rate=rate)
-
-
-def shoot(page, name):
-    if SCREENSHOTS:
-        page.screenshot(path=SCREENSHOTS / name)
 
 
 def visit(page, address):
@@ -179,7 +169,6 @@ def check_charts(page, address):
     page.get_by_text("execution_accuracy").first.wait_for()
     titles = page.inner_text("body")
     assert titles.index("loss/train_nats") < titles.index("score/accuracy_easy")
-    shoot(page, "mlflow-charts.png")
 
 
 def check_comparison(page, address):
@@ -197,4 +186,3 @@ def check_comparison(page, address):
     assert "0.27" in body
     page.get_by_text("Run details").scroll_into_view_if_needed()
     row.scroll_into_view_if_needed()
-    shoot(page, "mlflow-compare.png")
