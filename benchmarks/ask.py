@@ -1,4 +1,5 @@
-"""Seconds to an answer: `text2sql ask` from its start, the next ones, of 500 tables, two visitors of the demo at once.
+"""Seconds to an answer: `text2sql ask` from its start, the next ones, of 500 tables, two visitors of the demo at once;
+and the next ones where the schema is read again for each.
 
     python benchmarks/ask.py [--model models/release]
 
@@ -89,6 +90,27 @@ def ask(model: str, others: int = 0) -> tuple[float, list[float]]:
     return seconds[0], seconds[1:]
 
 
+def read_again(model: str) -> tuple[float, float]:
+    """Median seconds of the later questions, one after the other with the schema kept and with it read again."""
+    from text2sql.ask import Engine, schema
+    from text2sql.model.shared_prefix import KeptPrefixes
+
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(SCHEMA)
+        file.flush()
+        engine, shop = Engine.load(model), schema(file.name)
+    engine.ask(QUESTIONS[0], shop)
+    kept = engine._kept
+
+    def seconds(question: str, prefixes: KeptPrefixes | None) -> float:
+        engine._kept, started = prefixes, time.perf_counter()
+        engine.ask(question, shop)
+        return time.perf_counter() - started
+
+    pairs = [(seconds(question, kept), seconds(question, KeptPrefixes())) for question in QUESTIONS[1:]]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
 def demo(model: str) -> tuple[float, int]:
     """The median answer of two visitors who ask at once, and the memory of the demo with its PostgreSQL in bytes."""
     from gradio_client import Client
@@ -145,6 +167,8 @@ def main() -> None:
     print(f"next answers, ten tables, median              {statistics.median(later):6.1f} s (at most {max(later):.1f})")
     _, later = ask(model, 490)
     print(f"next answers, 500 tables, median              {statistics.median(later):6.1f} s (at most {max(later):.1f})")
+    kept, again = read_again(model)
+    print(f"next answers, ten tables, schema kept         {kept:6.2f} s (read again for each: {again:.2f})")
     answer, memory = demo(model)
     print(f"demo, two visitors at once, median            {answer:6.1f} s")
     print(f"demo, memory with PostgreSQL                  {memory / 1e9:6.2f} GB")
