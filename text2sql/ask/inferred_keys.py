@@ -55,13 +55,13 @@ class Named:
         self.keys = {table.name: key for table in tables if (key := self.own_key(table))}
         for table in tables:
             if key := self.keys.get(table.name):
-                self.by_key[plain(key.name)].append(table)
+                self.by_key[plain_name(key.name)].append(table)
 
     def own_key(self, table: Table) -> Column | None:
         """The column by which other tables refer to this one: its declared key, or one that is named after it."""
         if len(table.primary_key) == 1:
             return next(column for column in table.columns if column.name == table.primary_key[0])
-        by_name = {plain(column.name): column for column in reversed(table.columns)}
+        by_name = {plain_name(column.name): column for column in reversed(table.columns)}
         words = re.split(r"[ _]+", table.name.lower())
         names = [*names_of(table.name)]
         if words[-1] not in self.by_name:  # `offering_id` of `course_offering`, but not `course_id` of `program_course`
@@ -73,7 +73,7 @@ class Named:
     def keys_of(self, table: Table) -> Iterator[ForeignKey]:
         """The foreign keys of one table, one at most for each column."""
         for column in table.columns:
-            name, stem = plain(column.name), stem_of(column.name)
+            name, stem = plain_name(column.name), stem_of(column.name)
             is_own = name == "id" or stem in names_of(table.name) or len(stem) == 1
             if is_own and column is self.keys.get(table.name):
                 continue
@@ -93,18 +93,18 @@ class Named:
         key = self.keys[other.name]
         if column is key or column.type != key.type:
             return 0
-        name, stem, names = plain(column.name), stem_of(column.name), names_of(other.name)
+        name, stem, names = plain_name(column.name), stem_of(column.name), names_of(other.name)
         if stem in names:
             return 0 if is_same else 1000  # of itself a table says "parent", "boss"
-        is_called_alike = name == plain(key.name) and name not in SUFFIXES and not is_same
-        another = any(c not in (key, column) and name.endswith(plain(c.name)) for c in other.columns)
+        is_called_alike = name == plain_name(key.name) and name not in SUFFIXES and not is_same
+        another = any(c not in (key, column) and name.endswith(plain_name(c.name)) for c in other.columns)
         says_key = stem != name or kind_of(column.type) == "text"
         ends = max((len(n) for n in names if len(n) >= LETTERS and stem.endswith(n)), default=0)
         return 100 * is_called_alike + ends * (says_key and not another)
 
 
 @lru_cache(maxsize=8192)
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name in small letters without what separates its words."""
     return re.sub("[_ ]", "", name.lower())
 
@@ -112,12 +112,12 @@ def plain(name: str) -> str:
 @lru_cache(maxsize=8192)
 def stem_of(name: str) -> str:
     """A column's name without the word that says that it is a key: `customer_id`, `customerId` -> `customer`."""
-    return plain(_SUFFIX.sub("", name.lower()))
+    return plain_name(_SUFFIX.sub("", name.lower()))
 
 
 @lru_cache(maxsize=8192)
 def names_of(table: str) -> tuple[str, ...]:
     """A table's name, plain, and its singular."""
-    name = plain(table)
+    name = plain_name(table)
     singular = (re.sub(pattern, ending, name) for pattern, ending in (("ies$", "y"), ("es$", ""), ("s$", "")))
     return tuple(dict.fromkeys([name, *singular]))
