@@ -92,7 +92,7 @@ class Handlers:
             result = self.databases.execute(database, sql)
             if result.error:
                 execute = functools.partial(self.databases.execute, database)
-                answer = self.engine.repair(answer, result, database.schema, execute, database.target)
+                answer = self.engine.second_try(answer, result, database.schema, execute, database.target)
                 result = answer.result or result
         except UserError as error:
             yield [sql, notice_html(error), "", history, history_html(history)]

@@ -152,7 +152,7 @@ def main() -> None:
     rows = [{**row, "tokens": encode_prompt(tokenizer, row["prompt"])} for row in rows]
     options = generation.GenerationOptions(arguments.batch_size, arguments.max_new_tokens)
     if arguments.guided:
-        guided = predict.GuidedOptions(arguments.candidates, arguments.temperature, 5.0, 10_000, 2)
+        guided = predict.GuidedOptions(True, arguments.candidates, arguments.temperature, 5.0, 10_000, 2)
         Console().print(compare_decoding(model, tokenizer, rows, options, guided))
     else:
         Console().print(compare(model, tokenizer, rows, options, arguments.round))

@@ -1,8 +1,9 @@
 """Stage predict: the model's SQL for the test questions.
 
 Apart from scoring, so that scoring again needs no model. `predict=greedy` takes the likeliest token at each step;
-`predict=execution_guided` samples several queries and takes the likeliest one that runs in the sandbox. With
-`constrained` the model can write nothing but queries on the schema's own names.
+`predict=execution_guided` samples several queries and takes the likeliest one that runs in the sandbox;
+`predict=second_try` does so where the greedy query does not run. With `constrained` the model can write nothing but
+queries on the schema's own names.
 
 Reads data/prompts/, data/splits/, models/base, models/adapter (to execute candidates also
 data/postgres/databases, to constrain data/postgres/schema_index.json). Writes data/predictions/test.jsonl, a line for
@@ -18,6 +19,7 @@ An interrupted prediction is resumed from checkpoints/predict-<fingerprint>.json
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -38,7 +40,7 @@ from text2sql.stage import run
 from text2sql.track import adapter_sha256
 
 if TYPE_CHECKING:
-    from text2sql.model.generation import GenerationOptions
+    from text2sql.model.generation import Generation, GenerationOptions
     from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
@@ -58,6 +60,7 @@ Row = dict[str, Any]
 class GuidedOptions:
     """conf/predict/execution_guided.yaml."""
 
+    always: bool
     candidates: Annotated[int, Gt(1)]
     temperature: Annotated[float, Gt(0)]
     timeout_seconds: Seconds
@@ -146,7 +149,8 @@ def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator
         yield GREEDY
         return
     with open_sandbox(guided, questions) as sandbox:
-        yield Decoding(guided.candidates, options.seed, candidate_chooser(sandbox), guided.workers)
+        suffices = None if guided.always else functools.partial(runs_in, sandbox)
+        yield Decoding(guided.candidates, options.seed, candidate_chooser(sandbox), guided.workers, suffices)
 
 
 def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractContextManager[Sandbox]:
@@ -165,6 +169,11 @@ def candidate_chooser(sandbox: Sandbox) -> Choose:
     return lambda row, candidates: candidates[
         likeliest_that_runs(candidates, lambda sql: sandbox.execute(row["db_id"], sql).error is None)
     ]
+
+
+def runs_in(sandbox: Sandbox, question: Row, answer: Generation) -> bool:
+    """Whether an answer is whole and runs on the question's database."""
+    return answer.finished and sandbox.execute(question["db_id"], answer.text).error is None
 
 
 def prediction_fingerprint(predictor: Predictor, options: PredictionRecipe) -> str:

@@ -23,8 +23,7 @@ ANSWERS = {question: sql for domain in DOMAINS.values() for question, sql in dom
     "on author_id = authors.id group by name",
     "A thousand rows": "select generate_series(1, 1000)",
     "How many orders has each status?": "select status, count(*) as n from orders group by status order by status",
-    "Mended column": "select nickname from customers",
-    'Mended column -- SELECT nickname FROM customers -- column "nickname" does not exist': "select 2",
+    "Mended column": ["select nickname from customers", "select 2"],
     "Invented column": "select nickname from customers",
 }
 

@@ -260,6 +260,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT 10 / nullif(stock, 0), 10 % nullif(stock, 0) FROM product",
         ),
         (
+            "SELECT 1.0 * sum(qty) / nullif(sum(price), 0), 10 / nullif(stock, 10) FROM item JOIN product ON product.id = item.product_id GROUP BY stock",
+            "SELECT 1.0 * sum(qty) / nullif(sum(price), 0), 10 / nullif(nullif(stock, 10), 0) FROM item JOIN product ON product.id = item.product_id GROUP BY stock",
+        ),
+        (
             "SELECT price / 2 FROM product",
             "SELECT CASE WHEN price = trunc(price) THEN div(price, 2) ELSE price / 2 END FROM product",
         ),

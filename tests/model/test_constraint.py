@@ -47,6 +47,8 @@ ACCEPTED = [
     "SELECT EXTRACT(YEAR FROM opened) FROM shop WHERE (id < 1 OR id > 2) AND name ILIKE 'a%'",
     "SELECT CASE WHEN id > 1 THEN 'a' ELSE 'b' END AS kind FROM shop",
     "SELECT (array_agg(name ORDER BY id))[1] FROM shop",
+    "SELECT name FROM shop WHERE opened >= CURRENT_DATE - INTERVAL '30 days' AND opened < CURRENT_DATE",
+    "SELECT max(opened) - min(opened), CURRENT_DATE - max(opened) FROM shop WHERE CURRENT_DATE - opened > 30",
     "SELECT 'schöne Grüße 北京'",
     "SELECT name FROM shop WHERE opened > '2020-01-01' AND open AND open = TRUE",
     "SELECT name FROM shop WHERE name::integer > 3 AND id::text LIKE '3%' AND opened BETWEEN '2020-01-01' AND opened",

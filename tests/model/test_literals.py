@@ -3,6 +3,7 @@
 import pytest
 
 from tests.model.held import admits
+from text2sql.model.constraint import Constraints
 from text2sql.model.literals import Literals
 from text2sql.model.references import Reading, References
 from text2sql.schema import Column, Schema, Table
@@ -78,3 +79,28 @@ def test_a_value_is_not_taken_twice():
 
 def test_without_a_question_any_text_will_do():
     assert admits(References(CARS), "SELECT id FROM car WHERE make = 'Toyota'", ended=True)
+
+
+@pytest.mark.parametrize(
+    ("begun", "byte", "admitted"),
+    [
+        ("make = 'Sk", "š", True),  # of the value Skšda
+        ("make = 'Sk", "ş", False),  # its second byte alone differs
+        ("make = 'Sk", "\u0302", False),
+        ("make = 'volvo", "\u0302", False),  # was taken, and made 'volvô'
+        ("make = '", "Ü", True),  # the question's word
+        ("note = 'x", "\u0302", True),  # any text will do
+        ("note = 'x", "\U0001f600", True),
+    ],
+)
+def test_a_byte_begins_a_character_of_a_text_that_may_be(begun, byte, admitted):
+    columns = (Column("make", "make", "text", samples=("volvo", "Skšda")), Column("note", "note", "text"))
+    schema = Schema("cars", (Table("car", "car", columns),))
+    constraint = Constraints().of(schema, "Which cars are from Ürün?", 9)  # a token is a byte
+    for letter in f"SELECT make FROM car WHERE {begun}".encode():
+        constraint.accept(letter)
+    first, *others = byte.encode()
+    assert constraint.refers(first) is (admitted or byte == "ş")
+    if constraint.refers(first):
+        constraint.accept(first)
+        assert all(constraint.refers(letter) and constraint.accept(letter) is None for letter in others) is admitted

@@ -64,6 +64,12 @@ WHOLE = [
     "SELECT name, age FROM singer UNION (SELECT name, id FROM band) UNION SELECT title, points FROM chart",
     "SELECT age FROM (SELECT age FROM singer) AS t1",
     "SELECT name FROM singer WHERE age IS DISTINCT FROM 3 ORDER BY name",
+    'SELECT "Total"::DOUBLE PRECISION FROM "order"',
+    "SELECT sum(CASE WHEN age IS NULL THEN 1 ELSE 0 END) FROM singer",
+    "SELECT id FROM singer WHERE id = 1 OR id = 12 OR id = 123",
+    "SELECT band.order_no, band.id, band.id FROM band WHERE EXISTS(SELECT id, id FROM singer)",
+    "SELECT replace(replace(name, 'a', 'b'), 'c', 'd'), sum(age) FILTER(WHERE age IN (3, 4)) FROM singer GROUP BY name",
+    "SELECT id, id FROM singer UNION SELECT band.id, band.id FROM band LEFT JOIN member ON band.id = member.band_id",
 ]
 
 
@@ -118,9 +124,9 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT name FROM singer UNION SELECT name FROM band UNION SELECT title FROM chart", " UNION SELECT"),
         ("SELECT DISTINCT name FROM singer ORDER BY ", "ag"),
         ("SELECT singer.name FROM singer JOIN member ON singer.id", " NOT"),
-        ("SELECT abs(abs(abs(abs(abs(abs(abs(abs", "("),
+        ("SELECT abs(ceil(sqrt(round(floor(mod(power(", "abs"),
         ("SELECT t1.name FROM singer AS t1 WHERE t1.", "founded"),
-        ("SELECT name FROM singer WHERE age > 3 AND age > ", "3"),  # again
+        ("SELECT name FROM singer WHERE age > 3 AND age > ", "3 "),  # again
         ("SELECT name FROM singer WHERE name = 'a' OR name = 'b' OR name = 'a", "'"),
         ("SELECT age, count(*) FROM singer GROUP BY age HAVING ", "born"),
         ("SELECT name FROM singer", " HAVING"),
@@ -131,6 +137,25 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT singer.name FROM singer", " CROSS JOIN"),
         ("SELECT avg(CAST(", "since AS integer)) FROM singer"),  # member's
         ("SELECT name FROM singer WHERE CAST(", "since"),
+        # what begins nothing that could go on
+        ("SELECT name FROM singer WHERE id = ", '"'),  # no name of it needs quotes
+        ("SELECT name FROM singer WHERE ", "order"),  # needs quotes
+        ("SELECT name FROM singer ", "ON"),  # no JOIN
+        ("SELECT singer.name FROM singer JOIN member ", "W"),  # the key is to come
+        ("SELECT singer.name FROM singer JOIN member ON ", "."),
+        ("SELECT name FROM singer UNION SELECT name FROM band UNION SELECT title FROM chart ", "INT"),
+        ("SELECT name FROM singer WHERE id IN (SELECT id FROM singer WHERE id IN (SELECT id FROM singer WHERE id IN ("
+         "SELECT id FROM singer WHERE id IN (", "SE"),
+        ("SELECT ((SELECT max(age) FROM singer)", " U"),
+        ("SELECT abs(id) ", "FI"),  # no aggregate
+        ("SELECT upper(name) FROM singer WHERE lower(trim(", "lo"),  # within itself
+        ("SELECT EXTRACT(YEAR FROM ", "EXT"),
+        ("SELECT abs(ceil(sqrt(round(floor(mod(power(", "le"),  # no room for brackets
+        ("SELECT abs(ceil(sqrt(round(floor(mod(power(", "CAST"),
+        ("SELECT name FROM singer GROUP BY age, name, ", "age "),  # again
+        ("SELECT born, born, ", "born"),  # for the third time
+        ("SELECT DISTINCT count(*), count(*), name, ", "count(*)"),
+        ("SELECT id, order_no, founded FROM band UNION SELECT id + 1, id + 1, id + ", "1 "),
     ],
 )  # fmt: skip
 def test_where_a_query_can_only_fail(references, begun, refused):

@@ -19,7 +19,7 @@ class Names:
     words = -(-VOCABULARY // 32)
 
     def __init__(self, right):
-        self.right, self.asked, self.released = right, [], False
+        self.right, self.asked, self.released, self.bytes = right, [], False, [6, 150, 20]
         self.matcher = SimpleNamespace(unsafe_compute_mask_ptr=self.fill)
 
     def fill(self, pointer, size):
@@ -76,6 +76,18 @@ def test_choices(logits):
     assert free.score == pytest.approx(float(logits[0].log_softmax(-1).max()), abs=1e-5)
     assert held.token == max((4, 8, 100), key=lambda token: logits[1, token])
     assert all(token % 2 == 0 for token in constraint.asked)
+
+
+def test_where_no_likely_token_will_do_a_byte_may(logits, monkeypatch):
+    """Once 'Y' had been written of 'Yes', "es" was not among the likeliest thousand: the text went astray."""
+    monkeypatch.setattr(sampling, "TRIED", 16)
+    unlikely = logits[0].argsort()[:100].tolist()
+    logits[0, 150] = logits[0, 20] + 1  # the likelier of two bytes, neither of which is likely
+    byte = Names({150, 20, 4} & set(unlikely) | {150, 20})
+    logits[0, [150, 20]] -= 10
+    (choice,) = choose_tokens(logits[:1], [byte], [None])
+    assert choice.token == 150
+    assert not byte.released
 
 
 def test_a_dead_end_releases_the_row(logits):

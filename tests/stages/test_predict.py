@@ -26,7 +26,7 @@ GREEDY = {
     "method": "greedy", "zero_shot": False, "dtype": "float32",
     "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096, "constrained": False, "validation": 0,
 }  # fmt: skip
-GUIDED = {"candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
+GUIDED = {"always": True, "candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
 PLAIN = {"bits": None, "type": None, "double": False, "compute_dtype": "float32"}
 NF4 = {"bits": 4, "type": "nf4", "double": True, "compute_dtype": "float32"}
 KEYS = ["id", "db_id", "question", "gold", "predicted", "finished", "tokens", "log_probability"]
@@ -253,6 +253,27 @@ def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
     drawn = [{"predicted": g.text, "finished": True, "tokens": 2, "log_probability": g.score} for g in scripted]
     assert [list(row) for row in rows] == [[*KEYS, "candidates"]] * 20
     assert all(row["candidates"] == drawn for row in rows)
+
+
+def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
+    """Three candidates for the bands' questions only."""
+    asked = []
+
+    def stream(model, tokenizer, prompts, options, seeds, constraints):
+        asked.append(len(prompts))
+        for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            fails = seed is None and "band" in tokenizer.decode(prompt)
+            yield i, Generation((1,), "SELECT nosuch" if fails else "SELECT 1", True, -1.0)
+
+    monkeypatch.setattr(prediction, "Decoder", stream)
+    configure(method="execution_guided", guided={**GUIDED, "always": False})
+    predict.main()
+    rows = list(read_jsonl(predict.TARGET))
+    again = [row for row in rows if "candidates" in row]
+    assert {row["db_id"] for row in again} == {"band"}
+    assert {row["db_id"] for row in rows if "candidates" not in row} == {"shop"}
+    assert {row["predicted"] for row in rows} == {"SELECT 1"}
+    assert asked == [20, 3 * len(again)]
 
 
 def test_execution_guided_is_the_same_every_time(folder):

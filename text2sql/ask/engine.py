@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
+#: candidates where the server refuses a query, as in conf/predict/second_try.yaml
+SECOND_TRY = 8
 #: classes of SQLSTATE in which the server refuses the query itself: names and types, values, rows of a subquery
 REFUSALS = ("42", "22", "21")
 #: answers of less confidence are more probably wrong than right
@@ -164,7 +166,7 @@ class Engine:
             schema: what `ask.schema` or `ask.place.open_place` gives: it knows its `target`.
             candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
                 where `execute` can tell.
-            execute: runs a query safely, see `text2sql.postgres.sandbox`; a query that it refuses is written once more.
+            execute: runs a query safely, see `text2sql.postgres.sandbox`; one that it refuses gets a second try.
             run: attach the result of the answer.
             target: the server that the SQL is for, if `schema` does not say; texts are held to the values of the tables
                 that it says were read.
@@ -198,7 +200,7 @@ class Engine:
     ) -> Answer:
         """The answer out of what the model wrote: chosen, made to fit the server, formatted, and run if it is to be.
 
-        Where the server refuses it, the model is asked once more (`repair`).
+        Where the server refuses it, there is a second try.
 
         Args:
             started: when the question came, by `time.perf_counter`.
@@ -206,7 +208,7 @@ class Engine:
         unanswerable = cannot_answer(prompt.question, prompt.schema)
         answer = self._choose(prompt, generations, execute, run, unanswerable)
         if execute is not None and answer.result is not None and answer.result.error:
-            answer = self.repair(answer, answer.result, prompt.schema, execute, prompt.target)
+            answer = self.second_try(answer, answer.result, prompt.schema, execute, prompt.target)
         return dataclasses.replace(
             answer,
             warnings=(*prompt.notes, *answer.warnings),
@@ -215,32 +217,22 @@ class Engine:
             prompt_tokens=len(prompt.ids),
         )
 
-    def repair(
+    def second_try(
         self, answer: Answer, refusal: Result, schema: Schema, execute: Execute, target: Target | None = None
     ) -> Answer:
-        """A query that runs in place of one that the server refuses, or `answer` itself.
-
-        The model is asked once more, the refused query and the server's message behind the question as an SQL comment:
-        a form that no adapter was trained on.
-        """
-        if (refusal.sqlstate or "")[:2] not in REFUSALS:
+        """The likeliest of several candidates that runs, in place of a query that the server refuses; or `answer`."""
+        if (refusal.sqlstate or "")[:2] not in REFUSALS or answer.candidates >= SECOND_TRY:
             return answer
-        started = time.perf_counter()
-        refused = " ".join(f"-- {answer.sql} -- {refusal.message}".split())
-        try:
-            prompt = self.prompt(f"{answer.question} {refused}", schema, target)
-        except UserError:  # no room for the query beside the schema
-            return answer
-        prompt = dataclasses.replace(prompt, question=answer.question)
-        second = self._choose(prompt, self.generate_batch([prompt])[0], execute, True, answer.unanswerable)
+        started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
+        generations = self.generate_batch([prompt], SECOND_TRY)[0]
+        second = self._choose(prompt, generations, execute, True, answer.unanswerable)
         if second.result is None or not runs(second.result):
             return answer
-        said = f"the server refused a first query ({refusal.message}); this one was written after that"
+        said = f"the server refused a first query ({refusal.message}); this is the likeliest of {SECOND_TRY} that runs"
         return dataclasses.replace(
             second,
             warnings=(said, *second.warnings),
             seconds=answer.seconds + time.perf_counter() - started,
-            candidates=answer.candidates + 1,
             completion_tokens=answer.completion_tokens + second.completion_tokens,
         )
 

@@ -13,10 +13,12 @@ execution-guided decoding.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
+import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,7 @@ class Constraints:
 
         self._new = llguidance.LLMatcher
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer) if tokenizer else llguidance.LLTokenizer("byte")
+        self._bytes = [t for t in range(self._tokenizer.vocab_size) if len(self._tokenizer.decode_bytes([t])) == 1]
         # A server is asked about other tables again and again.
         self._made = functools.lru_cache(maxsize=SCHEMAS)(self._make)
 
@@ -116,7 +119,8 @@ class Constraints:
         """
         matcher, references = self._made(schema)
         literals = None if question is None or not kept else Literals(schema, question, kept)
-        return Constraint(matcher.deep_copy(), self._tokenizer, Reading(references, literals))
+        letters = _letters(schema).union(question or "")
+        return Constraint(matcher.deep_copy(), self._tokenizer, Reading(references, literals), letters, self._bytes)
 
     def _make(self, schema: Schema) -> tuple[Any, References]:
         remedy = "set predict.constrained=false"
@@ -131,8 +135,12 @@ class Constraints:
 class Constraint:
     """Which tokens may come next in one row."""
 
-    def __init__(self, matcher: Any, tokenizer: Any, start: Reading) -> None:
-        self.matcher, self._tokenizer, self._start = matcher, tokenizer, start
+    def __init__(
+        self, matcher: Any, tokenizer: Any, start: Reading, letters: Set[str], single_bytes: Sequence[int]
+    ) -> None:
+        """`letters`: those that names, values and question have, but for ASCII; `single_bytes`: tokens of one byte."""
+        self.matcher, self._tokenizer, self._start, self._letters = matcher, tokenizer, start, letters
+        self.bytes = single_bytes
         #: what the row's text has been read as; None: only the grammar holds it
         self._reading: Reading | None = start
         #: bytes of the text that are no whole character yet
@@ -158,7 +166,10 @@ class Constraint:
             return self._reading.complete()
         if token not in self._asked:
             text, rest = _characters(self._rest + self._tokenizer.decode_bytes([token]))
-            self._asked[token] = self._reading.after(text), rest
+            reading = self._reading.after(text)
+            if reading is not None and rest and not any(map(reading.after, _ended(rest, self._letters))):
+                reading = None  # the byte would begin a character that nothing can go on with
+            self._asked[token] = reading, rest
         return self._asked[token][0] is not None
 
     def release(self) -> None:
@@ -190,13 +201,29 @@ class Constraint:
         """The same at its start."""
         matcher = self.matcher.deep_copy()
         matcher.reset()
-        return Constraint(matcher, self._tokenizer, self._start)
+        return Constraint(matcher, self._tokenizer, self._start, self._letters, self.bytes)
 
 
 def _characters(data: bytes) -> tuple[str, bytes]:
     """The whole characters of UTF-8, and the bytes of one that is not whole yet."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     return decoder.decode(data), decoder.getstate()[0]
+
+
+def _ended(begun: bytes, letters: Iterable[str]) -> Iterator[str]:
+    """The characters that may come of the first bytes of one: those of `letters`, and any, where any text will do."""
+    yield from (letter for letter in letters if letter.encode().startswith(begun))
+    for following, count in itertools.product((b"\x80", b"\x90", b"\xa0"), (1, 2, 3)):
+        with contextlib.suppress(UnicodeDecodeError):
+            yield (begun + count * following).decode()
+
+
+@functools.lru_cache(maxsize=SCHEMAS)
+def _letters(schema: Schema) -> frozenset[str]:
+    """The characters beyond ASCII of a schema's names and values."""
+    columns = [column for table in schema.tables for column in table.columns]
+    texts = [*(table.name for table in schema.tables), *(text for c in columns for text in (c.name, *c.samples))]
+    return frozenset(letter for text in texts if not text.isascii() for letter in text if not letter.isascii())
 
 
 @functools.cache

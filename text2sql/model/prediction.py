@@ -9,12 +9,12 @@ where several were drawn, `candidates`, each with the first four.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,17 +47,19 @@ def constrain_to(schemas: dict[str, Schema], tokenizer: Any, kept: int) -> Const
     return lambda row: constraints.of(schemas[row["db_id"]], row["question"], kept)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Decoding:
     """How many candidates each question gets, the greedy one first, and which of them to take.
 
-    `choose` runs in `workers` threads while the next candidates are generated.
+    `choose` and `suffices` run in `workers` threads while the next candidates are generated.
     """
 
     candidates: int = 1
     seed: int = 0
     choose: Choose = lambda _, candidates: candidates[0]
     workers: int = 1
+    #: whether a question's greedy answer is taken as it is, without further candidates; None: never
+    suffices: Callable[[Row, Generation], bool] | None = None
 
 
 #: the likeliest token at each step, once
@@ -87,6 +89,22 @@ class Predictor:
         self, questions: Sequence[Row], constrain: Constrain = unconstrained, decoding: Decoding = GREEDY
     ) -> Iterator[Row]:
         """The predictions, as they are chosen."""
+        if decoding.suffices is None:
+            yield from self._drawn(questions, constrain, decoding)
+            return
+        refused: set[str] = set()
+
+        def first(question: Row, drawn: Sequence[Generation]) -> Generation:
+            if not decoding.suffices(question, drawn[0]):
+                refused.add(question["id"])
+            return drawn[0]
+
+        greedy = dataclasses.replace(decoding, candidates=1, choose=first)
+        yield from (row for row in self._drawn(questions, constrain, greedy) if row["id"] not in refused)
+        yield from self._drawn([row for row in questions if row["id"] in refused], constrain, decoding)
+
+    def _drawn(self, questions: Sequence[Row], constrain: Constrain, decoding: Decoding) -> Iterator[Row]:
+        """All candidates of every question, and of them the chosen ones."""
         count = decoding.candidates
         rows = [row for row in questions for _ in range(count)]
         seeds = [f"{decoding.seed}/{row['id']}/{k}" if k else None for row in questions for k in range(count)]

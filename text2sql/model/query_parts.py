@@ -92,15 +92,18 @@ class Select:
     # FROM: the sources by name or alias (a query without alias: ""), and the newest one's; None: it comes next.
     sources: dict[str, Source] = field(default_factory=dict)
     newest: str | None = None
+    #: whether the ON of the newest JOIN is still to come
+    on_due: bool = False
     #: columns of the condition that joins the newest source, as far as they have been read
     key: tuple[Name, ...] = ()
     #: the keys along which sources have been joined
     joined: tuple[frozenset[Name], ...] = ()
 
-    # WHERE, HAVING, ON.
-    #: the texts of the conditions before the present one, and where that one begins in the text of the query
-    conditions: tuple[str, ...] = ()
+    #: the texts of the items or conditions of this part before the present one, and where that one begins in the query
+    texts: tuple[str, ...] = ()
     begun: int = 0
+
+    # WHERE, HAVING, ON.
     #: whether the next AND is that of a BETWEEN
     between: bool = False
     #: the newest column of the present condition
@@ -215,6 +218,8 @@ class Part:
     aggregates = False
     #: whether conditions stand here, which AND and OR link
     conditions = False
+    #: how often the same item or condition may stand here; 0: is not counted
+    repeats = 0
 
     def end(self, select: Select, word: str) -> None:
         """Is the part complete, so that `word` (or the end, "") may follow?"""
@@ -254,6 +259,7 @@ class Part:
 class _SelectList(Part):
     following = frozenset(("FROM", "AS"))
     aggregates = True
+    repeats = 2  # twenty of Spider's gold queries have a column twice
 
     def end(self, select: Select, word: str) -> None:
         select.end_list()
@@ -357,10 +363,13 @@ class _On(_From):
 class _Where(Part):
     following = ENDS | LINKS | COMPARISONS
     conditions = True
+    repeats = 1
 
 
 class _Group(Part):
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
+        if name in (select.grouped or ()):
+            raise Refused  # a second time
         select.grouped = (*(select.grouped or ()), name)
 
 
@@ -390,6 +399,7 @@ class _Grouped(Part):
 class _Having(_Grouped):
     following = ENDS | LINKS | COMPARISONS
     conditions = True
+    repeats = 1
 
     def allowed(self, select: Select, aggregated: bool) -> set[Name] | None:
         if select.grouped is None and not aggregated:

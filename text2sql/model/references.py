@@ -31,11 +31,13 @@ from text2sql.model.query_parts import (
     CASES,
     ENDS,
     FROM,
+    FUNCTIONS,
     JOINS,
     LINKS,
     MOST_CONDITIONS,
     ON,
     OPERATOR,
+    ORDER,
     PARTS,
     SELECT_LIST,
     SETS,
@@ -45,7 +47,7 @@ from text2sql.model.query_parts import (
     Select,
     Source,
 )
-from text2sql.schema import Column, Schema, kind_of
+from text2sql.schema import Column, Schema, kind_of, needs_quotes
 
 #: what may go on with the next token has a group
 LEXEME = re.compile(
@@ -54,9 +56,18 @@ LEXEME = re.compile(
 )
 #: SELECTs in one another, in one set operation, brackets in one another: a model that repeats itself stops there
 DEEPEST, LONGEST, INNERMOST = 4, 3, 7
+#: letters of a text, as it is written
+LONGEST_TEXT = 200
 OPERATORS = frozenset(("=", "<", ">"))  # and their beginnings and ends
+#: keywords before a bracket, where a value begins
+CALLS = frozenset(("CAST", "EXTRACT", "EXISTS"))
+#: what only words of set operations begin with, after a value
+SET_BEGINNINGS = ("U", "EX", "INT")
 #: keywords that end a value or stand for one
-VALUES = frozenset(("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST"))
+VALUES = frozenset(("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE"))
+#: whose brackets hold plain columns only; and all that is kept of open brackets
+AGGREGATED = AGGREGATES | {"filter"}
+CALLED = AGGREGATED | FUNCTIONS | {"extract"}
 #: comparisons whose texts are held to values and question, and those of them that compare with a pattern
 HELD = frozenset(("=", "<>", "IN", "NOT IN", "LIKE", "ILIKE", "NOT LIKE", "NOT ILIKE"))
 
@@ -68,6 +79,7 @@ class References:
         self.tables = {table.name: table for table in schema.tables if table.columns}
         self.columns = {name: frozenset(c.name for c in table.columns) for name, table in self.tables.items()}
         self.all = frozenset().union(*self.columns.values())
+        self.quoted = frozenset(filter(needs_quotes, (*self.tables, *self.all)))
         self._keyed: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         for table in self.tables.values():
             for key in table.foreign_keys:
@@ -170,8 +182,10 @@ class Reading:
         self.qualifier, self.operator = "", ""
         #: the SELECT that is being read; None outside of one
         self.select: Select | None = None
-        #: its open brackets, each "(" or "aggregate"
+        #: its open brackets, each the function that it belongs to, or "("
         self.brackets: tuple[str, ...] = ()
+        #: the same of the newest bracket that was closed
+        self.called = ""
         #: the SELECTs around it with their brackets
         self.around: tuple[tuple[Select | None, tuple[str, ...]], ...] = ()
         #: the newest query in brackets that has ended
@@ -198,7 +212,7 @@ class Reading:
             return False
         try:
             (whole.select or whole.closed).leave("")  # type: ignore[union-attr]
-            whole._end_condition(len(whole.text))
+            whole._end_text(len(whole.text))
         except Refused:
             return False
         return True
@@ -212,7 +226,8 @@ class Reading:
             if match.lastgroup and not following:
                 self.pending = match.group()
             self._lexeme(match.lastgroup or "symbol", match.group(), following)
-        self._refuse_repeated(self.text)
+        if self.select is not None and self.select.texts and not self._may_grow():
+            self._refuse_repeated(self.text)
 
     def _lexeme(self, group: str, lexeme: str, following: str) -> None:
         """A lexeme and the character after it, or, while it is `pending`, one that may go on: is there any such?"""
@@ -222,8 +237,7 @@ class Reading:
         if keyword:
             self._begun_keyword(lexeme) if self.pending else self._keyword(lexeme)
         elif named and self.pending:
-            closed = group == "quoted" and len(lexeme) > 1 and lexeme.endswith('"')
-            self._begun_name(select, _unquoted(lexeme), closed)
+            self._begun_name(select, lexeme)
         elif named:
             self._name(select, _unquoted(lexeme), following)
         elif group == "symbol":
@@ -238,17 +252,18 @@ class Reading:
         self.before = lexeme
 
     def _is_keyword(self, group: str, lexeme: str) -> bool:
-        return group == "word" and lexeme.isupper() and self.before not in (".", "::")
+        return group == "word" and lexeme.isupper() and self.before != "." and not self._is_type(lexeme)
 
     def _is_type(self, lexeme: str) -> bool:
         """After :: stands a type; that of CAST comes after AS, as aliases do; one has two words."""
-        return self.before == "::" or (self.before == "double" and "precision".startswith(lexeme))
+        return self.before == "::" or (self.before.lower() == "double" and "precision".startswith(lexeme.lower()))
 
     def _refuse_in_key(self, group: str, lexeme: str, keyword: bool) -> None:
         """Between ON and the two columns of a key stand their names only."""
         if self.select is not None and self.select.joining:
             name = group in ("word", "quoted") and not keyword
-            if not name and lexeme != "." and not (lexeme == "=" and len(self.select.key) == 1):
+            dot = lexeme == "." and self.before not in ("ON", "=", "AND")
+            if not (name or dot or (lexeme == "=" and len(self.select.key) == 1)):
                 raise Refused
 
     # --- Keywords ---------------------------------------------------------------------------------------------------
@@ -257,22 +272,43 @@ class Reading:
         """Some keyword that begins so must be possible."""
         select = self.select
         if "SELECT".startswith(begun) and self.brackets[-1:] == ("(",):
-            # SE may become SECOND, of EXTRACT.
-            if select is not None and select.depth == DEEPEST and len(begun) > 2:
+            if select is not None and select.depth == DEEPEST:
                 raise Refused
             return
+        if self.ends_value and self._begins_set_only(begun):
+            self._check_operand()
+        if not self.ends_value and self._begins_call_only(begun):
+            raise Refused
         if select is None or self.brackets or select.part is OPERATOR or not self.ends_value:
             return  # a value begins, say with CASE
         words = select.part.following | (CASES if select.cases else frozenset())
-        if select.part.aggregates and self.before == ")":
+        if self.before == ")" and self.called in AGGREGATES:
             words = words | {"FILTER"}
         if not any(self._may_follow(select, word) for word in words if word.startswith(begun)):
             raise Refused
+
+    def _begins_set_only(self, begun: str) -> bool:
+        """Whether it begins nothing but UNION, INTERSECT or EXCEPT, after a value."""
+        select = self.select
+        if select is not None and (self.brackets or select.part.conditions or select.cases or select.part is ORDER):
+            # IN, IS and ILIKE, or END and ELSE may stand here
+            return begun.startswith(SET_BEGINNINGS) or (begun == "IN" and self._is_deepest)
+        return any(word.startswith(begun) for word in SETS)
+
+    def _begins_call_only(self, begun: str) -> bool:
+        """Whether it begins nothing but words with brackets, for which there is no room."""
+        refused = {word for word in CALLS if self._is_deepest or word.lower() in self._around_itself}
+        words = {word for word in CALLS | {"CASE"} if word.startswith(begun)}
+        return bool(words) and words <= refused
 
     def _may_follow(self, select: Select, word: str) -> bool:
         """Whether `word` may follow a value, a column or a table here."""
         trial = select.copy()
         try:
+            if word == "ON" or trial.on_due:
+                return word == "AS" or (word == "ON" and trial.on_due)
+            if word in SETS:
+                self._check_operand()
             if word in ENDS:
                 trial.leave(word)
             elif word in JOINS:
@@ -297,9 +333,11 @@ class Reading:
             if word in LINKS:
                 select.left = None  # another comparison
         elif word == "DISTINCT":
-            select.distinct = select.distinct or self.before == "SELECT"
+            if self.before == "SELECT":
+                select.distinct, select.begun = True, self.at + len(word)
         elif word == "FROM":
             if select.part is SELECT_LIST and self.before != "DISTINCT":  # x IS DISTINCT FROM y
+                self._end_text(self.at)
                 select.end_list()
                 select.part = FROM
         elif word == "BETWEEN":
@@ -312,15 +350,15 @@ class Reading:
         elif word in JOINS:
             if self.before not in JOINS and self.before != "OUTER":
                 select.part.join(select)
-                select.part, select.newest = FROM, None
+                select.part, select.newest, select.on_due = FROM, None, True
         elif word == "ON":
             if select.newest is None:
                 raise Refused
-            select.part, select.key = ON, ()
+            select.part, select.key, select.on_due = ON, (), False
         elif word in ENDS:
-            self._end_condition(self.at)
+            self._end_text(self.at)
             select.leave(word)
-            select.part, select.conditions, select.begun = PARTS[word], (), self.at + len(word)
+            select.part, select.texts, select.begun = PARTS[word], (), self.at + len(word)
             select.left = None
             if word == "GROUP":
                 select.grouped = ()
@@ -337,24 +375,31 @@ class Reading:
         if select.part is ON:
             select.key = ()  # another key
         elif not select.cases:
-            self._end_condition(self.at)
+            self._end_text(self.at)
             select.begun = self.at + len(word)
-            if len(select.conditions) == MOST_CONDITIONS:
+            if len(select.texts) == MOST_CONDITIONS:
                 raise Refused
 
-    def _end_condition(self, end: int) -> None:
-        """The present condition of WHERE or HAVING ends at this place of the text."""
-        if self.select is not None and self.select.part.conditions and self.select.part is not ON:
+    def _end_text(self, end: int) -> None:
+        """The present item or condition ends at this place of the text."""
+        if self.select is not None and self.select.part.repeats:
             self._refuse_repeated(self.text[:end])
-            self.select.conditions = (*self.select.conditions, self.text[self.select.begun : end].strip())
+            self.select.texts = (*self.select.texts, self.text[self.select.begun : end].strip())
 
     def _refuse_repeated(self, text: str) -> None:
-        """Refuse a condition that stands in the same WHERE or HAVING already, as soon as its last word is there."""
+        """Refuse an item or a condition that stands in the same list, WHERE or HAVING already."""
         select = self.select
-        if select is None or not select.conditions or self.brackets or select.cases:
+        if select is None or not select.texts or not select.part.repeats or self.brackets or select.cases:
             return
-        if text[select.begun :].strip() in select.conditions:
+        if select.texts.count(text[select.begun :].strip()) >= select.part.repeats:
             raise Refused
+
+    def _may_grow(self) -> bool:
+        """Whether the last lexeme may be the beginning of a longer number or name."""
+        begun = self.pending
+        if not begun[:1].isalpha():
+            return begun[:1].isdigit()
+        return any(name.startswith(begun) and name != begun for name in self.names.all)
 
     def _begin_select(self) -> None:
         select = self.select
@@ -377,20 +422,26 @@ class Reading:
             select.part, select.items = SELECT_LIST, 1
         else:
             raise Refused
+        self.select.begun = self.at + len("SELECT")
 
     def _begin_operand(self) -> None:
         """UNION, INTERSECT or EXCEPT."""
-        first = self.select or self.closed
-        if first is None or self.brackets or first.place == LONGEST:
-            raise Refused
+        first = self._check_operand()
         if self.select is not None:
-            self._end_condition(self.at)
+            self._end_text(self.at)
             first.leave("")
         self.select = Select(
             first.outer, first.depth, OPERATOR, place=first.place + 1, width=first.items, items=0,
             results=first.returned, combined=True,
         )  # fmt: skip
         self.closed = None
+
+    def _check_operand(self) -> Select:
+        """The first operand of a set operation, if one may come now."""
+        first = self.select or self.closed
+        if first is None or self.brackets or first.place == LONGEST:
+            raise Refused
+        return first
 
     # --- Symbols and texts ------------------------------------------------------------------------------------------
 
@@ -403,6 +454,9 @@ class Reading:
         elif select is None or self.brackets:
             self.ends_value = symbol == "*" and self.before == "("  # count(*)
         elif symbol == ",":
+            if select.part is SELECT_LIST:
+                self._end_text(self.at)
+                select.begun = self.at + 1
             select.part.comma(select)
         elif symbol == "*":
             star = select.part is SELECT_LIST and self.before in (".", "SELECT", "DISTINCT", ",")
@@ -423,17 +477,33 @@ class Reading:
             if self.before.lower() not in select.part.functions(select):
                 raise Refused
             select.aggregate = True
-        self.brackets = (*self.brackets, "aggregate" if aggregate or self.before == "FILTER" else "(")
-        if len(self.brackets) + sum(len(brackets) + 1 for _, brackets in self.around) > INNERMOST:
+        if self._is_deepest:
             raise Refused
+        function = self.before.lower() in CALLED
+        self.brackets = (*self.brackets, self.before.lower() if function else "(")
+
+    @property
+    def _is_deepest(self) -> bool:
+        """Whether there is no room for another bracket."""
+        return len(self.brackets) + sum(len(brackets) + 1 for _, brackets in self.around) >= INNERMOST
+
+    @property
+    def _around_itself(self) -> frozenset[str]:
+        """The functions in whose brackets this is, which are not called again: replace() may be."""
+        return frozenset(self.brackets) - {"replace"}
+
+    @property
+    def _aggregated(self) -> bool:
+        return not AGGREGATED.isdisjoint(self.brackets)
 
     def _close_bracket(self) -> None:
         if self.brackets:
-            self.brackets = self.brackets[:-1]
+            self.brackets, self.called = self.brackets[:-1], self.brackets[-1]
             return
+        self.called = ""
         if not self.around or self.select is None:
             raise Refused
-        self._end_condition(self.at)
+        self._end_text(self.at)
         self.select.leave("")
         self.closed = self.select
         (select, self.brackets), self.around = self.around[-1], self.around[:-1]
@@ -459,6 +529,8 @@ class Reading:
     def _text(self, lexeme: str, ended: bool) -> None:
         """A text, or the beginning of one, that is compared with a column."""
         select = self.select
+        if len(lexeme) > LONGEST_TEXT:
+            raise Refused
         if self.literals is None or self.subject is None or select is None or self.comparison not in HELD:
             return
         qualifier, name = self.subject
@@ -469,7 +541,7 @@ class Reading:
             table = next(iter(select.sources.values())).table if len(select.sources) == 1 else None
         if table is not None:
             place = self.text[select.begun : self.at].lstrip()
-            taken = {c[len(place) :] for c in select.conditions if c.startswith(place)}
+            taken = {text[len(place) :] for text in select.texts if text.startswith(place)}
             pattern = self.comparison.endswith("LIKE")
             if not self.literals.admits(table.name, name, lexeme, ended, pattern, taken):
                 raise Refused
@@ -491,7 +563,7 @@ class Reading:
                 raise Refused
             FROM.add(select, name, Source(self.names.tables[name], self.names.columns[name]))
         elif place == "column" and following == "(":
-            if name not in select.part.functions(select):
+            if name not in self._functions(select):
                 raise Refused
         elif place == "column" and following == ".":
             if name not in self._scope(select):
@@ -501,11 +573,11 @@ class Reading:
             if name not in self._columns(select, place, self._scope(select)):
                 raise Refused
             self.subject = self.qualifier if place == "qualified" else "", name
-            select.part.column(select, self.subject, "aggregate" in self.brackets)
+            select.part.column(select, self.subject, self._aggregated)
 
-    def _begun_name(self, select: Select, begun: str, closed: bool) -> None:
-        """Some name that begins so must be possible; if it is `closed` by its quote, that name."""
-        place = self._place(select)
+    def _begun_name(self, select: Select, lexeme: str) -> None:
+        """Some name that begins so must be possible; if its quote closes it, that name."""
+        place, begun = self._place(select), _unquoted(lexeme)
         if place == "alias":
             return
         if place == "source":
@@ -515,10 +587,19 @@ class Reading:
             names = set(self._columns(select, place, scope))
             if place == "column":
                 names.update(filter(None, scope))
-                if not select.joining and not closed:
-                    names.update(select.part.functions(select))
+                if not select.joining:
+                    names.update(self._functions(select))
+        if lexeme.startswith('"'):
+            names &= self.names.quoted
+        else:
+            names -= self.names.quoted
+        closed = len(lexeme) > 1 and lexeme.endswith('"')
         if not (begun in names if closed else any(name.startswith(begun) for name in names)):
             raise Refused
+
+    def _functions(self, select: Select) -> Collection[str]:
+        """The functions that may be called: none where brackets are as deep as they may be, or within itself."""
+        return () if self._is_deepest else select.part.functions(select) - self._around_itself
 
     def _place(self, select: Select) -> str:
         """What a name means here: alias, source, qualified (a column after its qualifier) or column."""
@@ -529,7 +610,7 @@ class Reading:
         return "source" if select.part is FROM and not self.brackets else "column"
 
     def _scope(self, select: Select) -> Scope:
-        return select.part.scope(select, self.names, "aggregate" in self.brackets)
+        return select.part.scope(select, self.names, self._aggregated)
 
     def _columns(self, select: Select, place: str, scope: Scope) -> Collection[str]:
         """The columns that may come next."""

@@ -81,7 +81,8 @@ def _choose(
     logits: torch.Tensor, constraint: Constraint | None, greedy: bool, norm: float, proposed: tuple[Numbers, Numbers]
 ) -> Choice:
     """The first of a row's proposed tokens that will do, or else of all that are allowed."""
-    for tokens, values in _in_turn(logits, greedy, *proposed):
+    spelling = () if constraint is None else constraint.bytes
+    for tokens, values in _in_turn(logits, greedy, *proposed, spelling):
         for token, value, following in zip(map(int, tokens), values, values[1:], strict=False):
             if value > NEVER and (constraint is None or constraint.refers(token)):
                 return Choice(token, value - norm, value - following)
@@ -91,12 +92,17 @@ def _choose(
     return _choose(logits, constraint, greedy, norm, proposed)
 
 
-def _in_turn(logits: torch.Tensor, greedy: bool, tokens: Numbers, values: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
-    """The proposed tokens with their logits, then the likeliest of all; each list ends with the logit after the last
-    token, which of the proposed likeliest ones is not here: the last of them counts as that."""
+def _in_turn(
+    logits: torch.Tensor, greedy: bool, tokens: Numbers, values: Numbers, spelling: Sequence[int]
+) -> Iterator[tuple[Numbers, Numbers]]:
+    """The proposed tokens with their logits, then the likeliest of all, then those of single bytes, with which any text
+    can be spelled. Each list ends with the logit after the last token, which of the proposed likeliest ones is not
+    here: the last of them counts as that."""
     yield tokens, values if greedy else [*values, NEVER]
     likeliest = logits.topk(min(TRIED, len(logits)))
     yield likeliest.indices.tolist(), [*likeliest.values.tolist(), NEVER]
+    spelled = logits[list(spelling)].sort(descending=True)
+    yield [spelling[i] for i in spelled.indices.tolist()], [*spelled.values.tolist(), NEVER]
 
 
 def _draw(logits: torch.Tensor, draws: Sequence[random.Random | None], temperature: float, count: int) -> torch.Tensor:

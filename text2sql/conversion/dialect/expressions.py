@@ -74,6 +74,8 @@ def _nonzero(node: exp.Expression, dividend: exp.Expression | None = None) -> ex
     inner = unwrapped(node)
     if literal_number(node) or (isinstance(inner, exp.Column) and not type_of(inner).zeros):
         return node.copy()
+    if isinstance(inner, exp.Nullif) and literal_number(inner.expression) == 0:
+        return node.copy()
     if isinstance(inner, exp.Count):
         rows = isinstance(inner.this, exp.Star)
         of_no_rows = dividend is not None and any(
