@@ -65,6 +65,7 @@ WHOLE = [
     "SELECT age FROM (SELECT age FROM singer) AS t1",
     "SELECT name FROM singer WHERE age IS DISTINCT FROM 3 ORDER BY name",
     'SELECT "Total"::DOUBLE PRECISION FROM "order"',
+    "SELECT count(*) FROM singer GROUP BY EXTRACT(YEAR FROM born), EXTRACT(MONTH FROM born), age + 1, age + 12",
     "SELECT sum(CASE WHEN age IS NULL THEN 1 ELSE 0 END) FROM singer",
     "SELECT id FROM singer WHERE id = 1 OR id = 12 OR id = 123",
     "SELECT band.order_no, band.id, band.id FROM band WHERE EXISTS(SELECT id, id FROM singer)",
@@ -153,6 +154,7 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT abs(ceil(sqrt(round(floor(mod(power(", "le"),  # no room for brackets
         ("SELECT abs(ceil(sqrt(round(floor(mod(power(", "CAST"),
         ("SELECT name FROM singer GROUP BY age, name, ", "age "),  # again
+        ("SELECT count(*) FROM singer GROUP BY EXTRACT(YEAR FROM born), EXTRACT(YEAR FROM born", ")"),
         ("SELECT born, born, ", "born"),  # for the third time
         ("SELECT DISTINCT count(*), count(*), name, ", "count(*)"),
         ("SELECT id, order_no, founded FROM band UNION SELECT id + 1, id + 1, id + ", "1 "),
@@ -211,3 +213,8 @@ def test_kinds():
         "bytea": "other",
     }
     assert {type_: kind_of(type_) for type_ in kinds} == kinds
+
+
+def test_a_column_may_be_called_as_a_function_is():
+    words = References(Schema("words", (table("word", "left text, id integer"),)))
+    assert admits(words, 'SELECT left("left", 1) FROM word', ended=True)

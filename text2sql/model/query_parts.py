@@ -367,9 +367,9 @@ class _Where(Part):
 
 
 class _Group(Part):
+    repeats = 1
+
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
-        if name in (select.grouped or ()):
-            raise Refused  # a second time
         select.grouped = (*(select.grouped or ()), name)
 
 

@@ -9,7 +9,8 @@ only fail:
 - a join along anything but a declared key (columns of one name that are part of a key, where no key joins the two);
 - a column beside an aggregate, or beside GROUP BY, that GROUP BY does not cover (a table's primary key covers its row);
 - set operations on different numbers of columns; DISTINCT ordered by what is not selected;
-- a condition that stands in the same WHERE or HAVING already;
+- a condition that stands in the same WHERE or HAVING already, a column twice in GROUP BY, an item for the third time in
+  the select list, a function within its own brackets;
 - a text that is compared with a column and neither among its values nor in the question (`literals`).
 
 It is for queries as `qualifiers.by_table` writes them: columns stand alone where FROM has one table, otherwise after
@@ -332,9 +333,10 @@ class Reading:
         elif self.brackets:
             if word in LINKS:
                 select.left = None  # another comparison
-        elif word == "DISTINCT":
-            if self.before == "SELECT":
-                select.distinct, select.begun = True, self.at + len(word)
+        elif word in ("DISTINCT", "BY"):
+            if self.before in ("SELECT", "GROUP"):
+                select.distinct |= word == "DISTINCT"
+                select.begun = self.at + len(word)
         elif word == "FROM":
             if select.part is SELECT_LIST and self.before != "DISTINCT":  # x IS DISTINCT FROM y
                 self._end_text(self.at)
@@ -454,9 +456,8 @@ class Reading:
         elif select is None or self.brackets:
             self.ends_value = symbol == "*" and self.before == "("  # count(*)
         elif symbol == ",":
-            if select.part is SELECT_LIST:
-                self._end_text(self.at)
-                select.begun = self.at + 1
+            self._end_text(self.at)
+            select.begun = self.at + 1
             select.part.comma(select)
         elif symbol == "*":
             star = select.part is SELECT_LIST and self.before in (".", "SELECT", "DISTINCT", ",")
@@ -587,12 +588,12 @@ class Reading:
             names = set(self._columns(select, place, scope))
             if place == "column":
                 names.update(filter(None, scope))
-                if not select.joining:
-                    names.update(self._functions(select))
         if lexeme.startswith('"'):
             names &= self.names.quoted
         else:
             names -= self.names.quoted
+            if place == "column" and not select.joining:
+                names.update(self._functions(select))
         closed = len(lexeme) > 1 and lexeme.endswith('"')
         if not (begun in names if closed else any(name.startswith(begun) for name in names)):
             raise Refused
