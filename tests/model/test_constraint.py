@@ -43,6 +43,7 @@ ACCEPTED = [
     "SELECT name FROM shop WHERE id = (SELECT max(id) FROM shop) AND EXISTS(SELECT shop_id FROM sale)",
     "SELECT name FROM shop UNION ALL SELECT name_2 FROM sale EXCEPT (SELECT name FROM shop LIMIT 1)",
     "SELECT count(*) FROM (SELECT name FROM shop GROUP BY name) AS t1",
+    "SELECT avg(n) FROM (SELECT count(*) AS n FROM sale GROUP BY shop_id) AS counts",
     "SELECT CAST(name AS INTEGER) + 1, id::text, coalesce(name, 'x') FROM shop WHERE id BETWEEN 1 AND 2 AND name <> ''",
     "SELECT EXTRACT(YEAR FROM opened) FROM shop WHERE (id < 1 OR id > 2) AND name ILIKE 'a%'",
     "SELECT CASE WHEN id > 1 THEN 'a' ELSE 'b' END AS kind FROM shop",

@@ -63,6 +63,7 @@ WHOLE = [
     "SELECT count(*) FILTER(WHERE age > 3) FROM singer",
     "SELECT name, age FROM singer UNION (SELECT name, id FROM band) UNION SELECT title, points FROM chart",
     "SELECT age FROM (SELECT age FROM singer) AS t1",
+    "SELECT avg(n) FROM (SELECT count(*) AS n FROM member GROUP BY band_id) AS counts WHERE n > 1",
     "SELECT name FROM singer WHERE age IS DISTINCT FROM 3 ORDER BY name",
     'SELECT "Total"::DOUBLE PRECISION FROM "order"',
     "SELECT count(*) FROM singer GROUP BY EXTRACT(YEAR FROM born), EXTRACT(MONTH FROM born), age + 1, age + 12",
@@ -128,6 +129,11 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT abs(ceil(sqrt(round(floor(mod(power(", "abs"),
         ("SELECT t1.name FROM singer AS t1 WHERE t1.", "founded"),
         ("SELECT name FROM singer WHERE age > 3 AND age > ", "3 "),  # again
+        ("SELECT name FROM singer WHERE age > 3 AND age > 3", " AN"),  # the number may go on, the condition may not end
+        ("SELECT name FROM singer WHERE age > 3 AND age > 3", " ORDER"),
+        ("SELECT avg(n) FROM ", "singer"),
+        ("SELECT avg(n) FROM (SELECT count(*)", " FROM"),
+        ("SELECT n, ", "age"),
         ("SELECT name FROM singer WHERE name = 'a' OR name = 'b' OR name = 'a", "'"),
         ("SELECT age, count(*) FROM singer GROUP BY age HAVING ", "born"),
         ("SELECT name FROM singer", " HAVING"),

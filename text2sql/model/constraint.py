@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from text2sql.errors import UserError
 from text2sql.model.literals import Literals
-from text2sql.model.references import Reading, References
+from text2sql.model.references import COUNTED, Reading, References
 from text2sql.schema import KINDS, Schema, kind_of, quote
 
 #: templates of rules, types and parts of dates
@@ -73,11 +73,12 @@ def grammar(schema: Schema) -> str:
     add('star: "*" | ALIAS ".*" | TABLE ".*"')
     for kind in KINDS:
         columns = [[quote(c.name) for c in table.columns if kind_of(c.type) == kind] for table in tables]
-        terminal = f"COLUMN_{kind.upper()}"
-        if not any(columns):
+        terminal, alone = f"COLUMN_{kind.upper()}", [name for names in columns for name in names]
+        alone += [COUNTED] if kind == "number" else []
+        if not alone:
             absent.append(kind)
             continue
-        add(f"{terminal}: {_either(name for names in columns for name in names)}")
+        add(f"{terminal}: {_either(alone)}")
         add(f'column_{kind}: {terminal} | ALIAS "." {terminal}')
         for i, names in enumerate(columns):
             if names:

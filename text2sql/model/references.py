@@ -57,6 +57,8 @@ LEXEME = re.compile(
 )
 #: SELECTs in one another, in one set operation, brackets in one another: a model that repeats itself stops there
 DEEPEST, LONGEST, INNERMOST = 4, 3, 7
+#: what a query in FROM calls the number that it returns: avg(n) FROM (SELECT count(*) AS n ...)
+COUNTED = "n"
 #: letters of a text, as it is written
 LONGEST_TEXT = 200
 OPERATORS = frozenset(("=", "<", ">"))  # and their beginnings and ends
@@ -79,7 +81,7 @@ class References:
     def __init__(self, schema: Schema) -> None:
         self.tables = {table.name: table for table in schema.tables if table.columns}
         self.columns = {name: frozenset(c.name for c in table.columns) for name, table in self.tables.items()}
-        self.all = frozenset().union(*self.columns.values())
+        self.all = frozenset((COUNTED,)).union(*self.columns.values())
         self.quoted = frozenset(filter(needs_quotes, (*self.tables, *self.all)))
         self._keyed: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         for table in self.tables.values():
@@ -153,8 +155,9 @@ class References:
         return {table for table in self.tables if all(table in reached for reached in steps)}
 
     def beside(self, columns: frozenset[str]) -> frozenset[str]:
-        """The columns of the tables that have all of `columns`."""
-        return frozenset().union(*(having for having in self.columns.values() if columns <= having))
+        """The columns of the tables that have all of `columns`; and of a query in FROM, what it counts."""
+        of_tables = (*self.columns.values(), frozenset((COUNTED,)))
+        return frozenset().union(*(having for having in of_tables if columns <= having))
 
     def keys(self, select: Select, begun: tuple[Name, ...]) -> list[tuple[Name, Name]]:
         """The conditions that may join the newest source, in either order; those that begin with `begun`."""
@@ -310,6 +313,8 @@ class Reading:
                 return word == "AS" or (word == "ON" and trial.on_due)
             if word in SETS:
                 self._check_operand()
+            if word == "FROM" or word in ENDS or (word in LINKS and not trial.between):
+                self._refuse_repeated(self.text[: self.at])
             if word in ENDS:
                 trial.leave(word)
             elif word in JOINS:
