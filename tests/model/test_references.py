@@ -221,6 +221,23 @@ def test_kinds():
     assert {type_: kind_of(type_) for type_ in kinds} == kinds
 
 
+def test_tables_that_refer_to_the_same_column_are_joined_along_it():
+    papers = References(
+        Schema(
+            "papers",
+            (
+                table("paper", "id integer, title text", ("id",)),
+                table("set", "name text, paper_id integer", foreign=[("paper_id", "paper", "id")]),
+                table("cite", "citing integer, cited integer", (), [(c, "paper", "id") for c in ("citing", "cited")]),
+            ),
+        )
+    )
+    begun = 'SELECT "set".name FROM "set" JOIN cite ON "set"'
+    assert admits(papers, f"{begun}.paper_id = cite.cited", ended=True)
+    assert admits(papers, f"{begun}.paper_id = cite.citing", ended=True)
+    assert not admits(papers, f"{begun}.name = ")
+
+
 def test_a_column_may_be_called_as_a_function_is():
     words = References(Schema("words", (table("word", "left text, id integer"),)))
     assert admits(words, 'SELECT left("left", 1) FROM word', ended=True)

@@ -6,7 +6,8 @@ only fail:
 
 - a column of a table that FROM does not have, or a FROM that ends before it has all tables whose columns were selected;
 - a table for the second time without an alias;
-- a join along anything but a declared key (columns of one name that are part of a key, where no key joins the two);
+- a join along anything but a declared key (where no key joins the two: columns of one name that are part of a key, or
+  that refer to the same column of a third table);
 - a column beside an aggregate, or beside GROUP BY, that GROUP BY does not cover (a table's primary key covers its row);
 - set operations on different numbers of columns; DISTINCT ordered by what is not selected;
 - a condition that stands in the same WHERE or HAVING already, a column twice in GROUP BY, an item for the third time in
@@ -84,10 +85,13 @@ class References:
         self.all = frozenset((COUNTED,)).union(*self.columns.values())
         self.quoted = frozenset(filter(needs_quotes, (*self.tables, *self.all)))
         self._keyed: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+        #: of each column those that it refers to
+        self._referred: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         for table in self.tables.values():
             for key in table.foreign_keys:
-                if key.referred_table in self.tables:
-                    for column, referred in zip(key.columns, key.referred_columns, strict=True):
+                for column, referred in zip(key.columns, key.referred_columns, strict=True):
+                    self._referred[table.name, column].add((key.referred_table, referred))
+                    if key.referred_table in self.tables:
                         self._keyed[table.name, key.referred_table].add((column, referred))
                         self._keyed[key.referred_table, table.name].add((referred, column))
         self._with_key = {name for name, _ in self._keyed}
@@ -104,7 +108,9 @@ class References:
         pairs = [(x, y) for x, y in columns if kind_of(x.type) == kind_of(y.type)]
         if a != b and a in self._with_key and b in self._with_key:
             keys = self._in_keys(a) | self._in_keys(b)
-            return {(x.name, y.name) for x, y in pairs if x.name == y.name and x.name in keys and x.name != "id"}
+            named = {(x.name, y.name) for x, y in pairs if x.name == y.name and x.name in keys and x.name != "id"}
+            referred = self._referred
+            return named | {(x.name, y.name) for x, y in pairs if referred[a, x.name] & referred[b, y.name]}
         # With itself, or a table without foreign keys: a column with what identifies a row of the other table. Where a
         # table has no primary key, nothing says which column that is.
         unknown = not (self.tables[a].primary_key and self.tables[b].primary_key)
