@@ -37,6 +37,9 @@ SPELLED = {
     'select "P"."kg" from pets "P"': "SELECT kg FROM pets",
     'select NOTE from "Audit"': 'SELECT note FROM "Audit"',
     "SELECT public.pets.name FROM public.pets": "SELECT name FROM pets",
+    "select id from pets where born > current_date - interval '30 days'": (
+        "SELECT id FROM pets WHERE born > CURRENT_DATE - INTERVAL '30 DAYS'"
+    ),
     "select p.name from pets p where p.kg != 3": "SELECT name FROM pets WHERE kg <> 3",
     "select count(1), MAX(kg)::INTEGER, cast(sum(kg) as NUMERIC) from pets": (
         "SELECT count(*), max(kg)::int, sum(kg)::numeric FROM pets"
@@ -132,7 +135,7 @@ def test_no_other_meaning(sql):
     [
         "WITH x AS (SELECT id FROM pets) SELECT count(*) FROM x",
         "SELECT name, rank() OVER (ORDER BY kg) FROM pets",
-        "SELECT name FROM pets WHERE born > CURRENT_DATE",
+        "SELECT name FROM pets WHERE born > LOCALTIMESTAMP",
         "SELECT pets.name FROM pets JOIN visits ON pets.id = visits.id",
     ],
 )
