@@ -39,7 +39,7 @@ PACKS, SIZE = 5, 4
 SAVED = 2 * PACKS - 2
 #: tokens of the answer that is tried
 ANSWER = 64
-#: packs whose gradients are compared with those of separate sequences; on a CPU the shortest, so many questions of each
+#: the shortest packs, whose gradients are compared with those of separate sequences; on a CPU so many questions of each
 COMPARED, QUESTIONS = 4, 3
 #: By how many times as much as the plain computation the packed one may differ from float32, and by how much besides,
 #: in lengths of the gradients and shares of the loss. Right gradients in bfloat16 differ by up to a tenth where scores
@@ -174,11 +174,11 @@ class Preflight:
         return check
 
     def _packs(self) -> Check:
-        groups = self._plan().groups
-        if self.trainer.attention == ATTENTION and not torch.cuda.is_available():
-            several = [group[:QUESTIONS] for group in groups if len(group) > 1] or groups
-            groups = sorted(several, key=lambda group: pack(group).tokens)
-        groups = groups[:COMPARED]
+        planned = self._plan().groups
+        groups = [group for group in planned if len(group) > 1] or planned
+        if not torch.cuda.is_available():
+            groups = [group[:QUESTIONS] for group in groups]
+        groups = sorted(groups, key=lambda group: pack(group).tokens)[:COMPARED]
         cut, _ = passes(Plan(groups, COMPARED), tokens=self.budget.pass_tokens)
         batches = (self.trainer._prepare_inputs(collate(list(map(pack, part)))) for part in cut)
         model = self.trainer.model.eval()  # without dropout, which falls on other tokens each time
