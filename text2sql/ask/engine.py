@@ -57,7 +57,8 @@ UNSURE = 0.5
 class Answer:
     """A formatted query for a question. `result` is there if it was executed; `seconds` are those of the model.
 
-    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated.
+    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated. A sampled query,
+    as after a second try, has none: the calibration is of greedy answers.
     """
 
     question: str
@@ -271,7 +272,7 @@ class Engine:
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
-        calibration = self.located.calibration
+        calibration = self.located.calibration if chosen.text == generations[0].text else None
         confidence = calibration and calibration.confidence(chosen.score, written_tokens(chosen))
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
