@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -41,7 +40,17 @@ import yaml
 
 from text2sql.config import PARAMS, flatten, read_params, require, section
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import alone_in, digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
+from text2sql.files import (
+    alone_in,
+    digest,
+    read_csv,
+    read_json,
+    read_jsonl,
+    repository_root,
+    sha256,
+    sha256_tree,
+    write_json,
+)
 
 if typing.TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -324,7 +333,7 @@ class Recorder:
         run = max(runs, key=lambda run: run.info.run_name == name)
         known = run.data.tags.get("experiments", run.info.run_name)
         if f", {name}, " not in f", {known}, ":
-            self.log(run.info.run_id, {}, {}, experiments=f"{known}, {name}")
+            self.client.set_tag(run.info.run_id, "experiments", f"{known}, {name}")
         return run.info.run_id
 
     def scoring_run(self, run_id: str) -> str:
@@ -432,7 +441,7 @@ class Recorder:
         with as_made(f"a file of {METRICS}, or {PREDICTIONS}"):
             score = read_json(METRICS / "score.json")
             said, figures = accuracy_in_words(score), {shown: score[name] for name, shown in SCORES.items()}
-            levels = {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
+            figures |= {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
             predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
             verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
             table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
@@ -443,11 +452,10 @@ class Recorder:
         for version in self.versions(run_id):
             self.client.update_model_version(self.model, version.version, self.describe(said, version.version))
             of = (version.source.removeprefix("models:/"), *data)
-        self.log(run_id, {}, figures, *of)
         self.client.log_dict(run_id, table, TABLE)
         # By the first of these tags the user interface shows the file as a table.
         shown = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
-        self.log(run_id, {}, levels, **shown, **{"mlflow.note.content": self.describe(said)})
+        self.log(run_id, {}, figures, *of, **shown, **{"mlflow.note.content": self.describe(said)})
         self.client.log_artifact(run_id, str(PLOTS))
 
     # Registered versions
@@ -526,11 +534,6 @@ def _validation_sha256() -> str:
 
 
 # --- Where this is ---------------------------------------------------------------------------------------------------
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header; none where there is no file."""
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
 
 
 def _experiment() -> str:
@@ -631,6 +634,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
         if section(Tracking, "tracking", params).kind == "none" and given.uri is None:
             raise UserError("tracking.kind is none", "name a server: --uri, or `text2sql params` with tracking=local")
+        scored = is_scored(adapter_sha256(ADAPTER))
         try:
             address = log_workspace(params, given.uri)
         except Exception as error:
@@ -638,10 +642,12 @@ def main(arguments: list[str] | None = None) -> None:
                 raise  # a file that is not as it was made; or a defect, which keeps its traceback
             remedy = "type this again when that is mended, or name a server: --uri"
             raise UserError(_not_taken(error), remedy) from error
-        if not is_scored(adapter_sha256(ADAPTER)):
+        if not scored:
             _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
         print(f"the run of {ADAPTER}: {address}")
         if given.traces:
+            if not scored:
+                raise UserError("there is no score of this adapter to trace", "`dvc repro score`")
             from text2sql.traces import log_traces
 
             *_, experiment, _, run_id = address.split("/")
