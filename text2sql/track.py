@@ -34,9 +34,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from annotated_types import Ge
 
 from text2sql.config import PARAMS, flatten, read_params, require, section
 from text2sql.errors import UserError, as_made, exits
@@ -89,11 +90,10 @@ class Tracking:
     kind: Literal["mlflow", "none"]
     uri: str | None  # of a server; None: the database in the repository's root
     experiment: str  # MLflow's name of the group of runs
-    system_seconds: float  # between two samples of processor, memory and GPU; 0: none
+    system_seconds: Annotated[float, Ge(0)]  # between two samples of processor, memory and GPU; 0: none
 
     def __post_init__(self) -> None:
         require(self.uri is None or "://" in self.uri, f"uri must be like http://host:5000, or null, not {self.uri!r}")
-        require(self.system_seconds >= 0, f"system_seconds must be 0 or more, not {self.system_seconds}")
         require(bool(self.experiment.strip()), "experiment must not be empty")
 
 
