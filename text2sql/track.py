@@ -214,7 +214,7 @@ def _begin(recorder: Recorder, fingerprint: str) -> TrainingRun:
             client.set_terminated(running.info.run_id, "KILLED")
     run_id = recorder.run_with(fingerprint=fingerprint, experiment=_experiment())
     recorder.log(run_id, recorder.parameters(TRAINING_SECTIONS), {}, process=f"{host}:{os.getpid()}")
-    seconds = section(Tracking, "tracking", recorder.params).system_seconds
+    seconds = recorder.settings.system_seconds
     mlflow.set_system_metrics_sampling_interval(seconds or None)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it announces its start and its end
     mlflow.start_run(run_id, log_system_metrics=seconds > 0)
@@ -248,18 +248,15 @@ def record(params: dict[str, Any] | None = None) -> str | None:
     return None
 
 
-def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
+def log_workspace(params: dict[str, Any]) -> str:
     """Log what the run of the workspace's adapter lacks: parameters, curves, figures, files, the registered version.
 
     The run is the one with the adapter's hash, or a new one.
 
-    Args:
-        uri: a server other than that of params.yaml.
-
     Returns:
         The address of the adapter's run in the user interface.
     """
-    recorder, adapter = Recorder(params, uri), adapter_sha256(ADAPTER)
+    recorder, adapter = Recorder(params), adapter_sha256(ADAPTER)
     with alone_in(repository_root()):  # not in mlruns: no training waits for a record that another process makes
         run_id = scored_in = recorder.adapter_run(adapter)
         recorder.log_training(run_id, adapter)
@@ -273,7 +270,7 @@ def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
             if recorder.client.get_run(finished).info.status != "FINISHED":
                 recorder.client.set_terminated(finished)
     # `mlflow ui` opens a page on agents: this one has the run, and the way to all others.
-    server = uri or params["tracking"]["uri"] or "http://127.0.0.1:5000"
+    server = recorder.settings.uri or "http://127.0.0.1:5000"
     return f"{server}/#/experiments/{recorder.group}/runs/{run_id}"
 
 
@@ -305,19 +302,20 @@ class Recorder:
     Whatever is logged here may have been logged before: the methods add what is lacking.
 
     Attributes:
+        settings: of params.yaml.
         group: the id of the experiment.
         trained: metrics/train.json, if it is there.
         model: the registry's name of what was trained.
     """
 
-    def __init__(self, params: dict[str, Any], uri: str | None = None) -> None:
-        settings = section(Tracking, "tracking", params)
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.settings = section(Tracking, "tracking", params)
         with as_made(METRICS / "train.json"):
             self.trained = {**read_json(METRICS / "train.json")} if (METRICS / "train.json").exists() else {}
         with as_made(PARAMS, "`make params` composes it again"):
             self.params, self.model = params, registered_name(params)
-        self.client = connect(uri or settings.uri, settings.experiment)
-        self.group = self.client.get_experiment_by_name(settings.experiment).experiment_id
+        self.client = connect(self.settings.uri, self.settings.experiment)
+        self.group = self.client.get_experiment_by_name(self.settings.experiment).experiment_id
 
     # Runs
 
@@ -632,11 +630,14 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError(
                 f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back"
             )
-        if section(Tracking, "tracking", params).kind == "none" and given.uri is None:
+        tracking = section(Tracking, "tracking", params)
+        if given.uri is not None:
+            params["tracking"] |= {"kind": "mlflow", "uri": given.uri}
+        elif tracking.kind == "none":
             raise UserError("tracking.kind is none", "name a server: --uri, or `text2sql params` with tracking=local")
         scored = is_scored(adapter_sha256(ADAPTER))
         try:
-            address = log_workspace(params, given.uri)
+            address = log_workspace(params)
         except Exception as error:
             if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in REFUSING:
                 raise  # a file that is not as it was made; or a defect, which keeps its traceback
