@@ -29,12 +29,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from text2sql.config import Seconds, read_params, read_seed, require, section
-from text2sql.errors import UserError
-from text2sql.files import digest, read_jsonl, repository_root, write_json, write_jsonl
+from text2sql.files import digest, repository_root, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.checkpoint import fingerprint
 from text2sql.model.process import prepare
-from text2sql.model.prompt import encode_prompt
+from text2sql.model.prompt import PROMPTS, SPLITS, encode_prompt, read_questions
 from text2sql.schema import read_index
 from text2sql.stage import run
 from text2sql.track import adapter_sha256
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
-PROMPTS = Path("data/prompts")
-SPLITS = Path("data/splits")
 INDEX = Path("data/postgres/schema_index.json")
 DUMPS = Path("data/postgres/databases")
 BASE = Path("models/base")
@@ -109,21 +106,6 @@ def read_options(params: dict[str, Any]) -> PredictionRecipe:
         kept=params["data"]["databases"]["samples"],
         seed=read_seed(params),
     )
-
-
-def read_questions(name: str = "test") -> list[Row]:
-    """The questions of a split with their prompts, in the split's order, without validation questions too long for one.
-
-    Raises:
-        UserError: split and prompts are not of the same questions.
-    """
-    prompts, split = PROMPTS / f"{name}.jsonl", SPLITS / f"{name}.jsonl"
-    texts = {row["id"]: row["prompt"] for row in read_jsonl(prompts)}
-    rows = list(read_jsonl(split))
-    ids = {row["id"] for row in rows}
-    if texts.keys() - ids or (name == "test" and ids - texts.keys()):
-        raise UserError(f"{prompts} and {split} are not of the same questions", "run `dvc repro prompts`")
-    return [{**row, "prompt": texts[row["id"]]} for row in rows if row["id"] in texts]
 
 
 def load_predictor(options: PredictionRecipe) -> tuple[Predictor, Constrain]:
