@@ -104,7 +104,7 @@ def compare_decoding(
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
     with predict.open_sandbox(guided, rows) as sandbox:
-        decoding = Decoding(guided.candidates, 42, predict.candidate_chooser(sandbox), guided.workers)
+        decoding = Decoding(guided.candidates, 42, predict.candidate_chooser(predict.runs_in(sandbox)), guided.workers)
         ways = {
             "greedy": lambda: predictor.answers(rows),
             "constrained": lambda: predictor.answers(rows, constrained),
@@ -152,7 +152,7 @@ def main() -> None:
     rows = [{**row, "tokens": encode_prompt(tokenizer, row["prompt"])} for row in rows]
     options = generation.GenerationOptions(arguments.batch_size, arguments.max_new_tokens)
     if arguments.guided:
-        guided = predict.GuidedOptions(True, arguments.candidates, arguments.temperature, 5.0, 10_000, 2)
+        guided = predict.GuidedOptions(arguments.candidates, arguments.temperature, 5.0, 10_000, 2)
         Console().print(compare_decoding(model, tokenizer, rows, options, guided))
     else:
         Console().print(compare(model, tokenizer, rows, options, arguments.round))

@@ -26,10 +26,10 @@ from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
-from text2sql.model.prompt import PromptOptions, ddl
+from text2sql.model.prompt import PromptOptions, ddl, evenly_taken, read_questions
 from text2sql.model.relevant_tables import LEAST, WEIGHTS, choose_tables, evidence
 from text2sql.progress import track
-from text2sql.release.export import compare_answers, sampled
+from text2sql.release.export import compare_answers
 from text2sql.schema import Column, Schema, Table, read_index
 from text2sql.sql import parse_one, table_names
 
@@ -116,7 +116,8 @@ def chosen(cases: Sequence[Case], least: float) -> dict[str, float]:
 def compare(release: str, count: int, cases: Sequence[Case], least: float) -> str:
     """How many questions the adapter answers right on whole schemas, and how many on the chosen tables."""
     sizes = {case.schema.db_id: case.sizes for case in cases}
-    rows = [row for row in sampled(count) if row["db_id"] in sizes]
+    questions = evenly_taken(read_questions(), count)
+    rows = [{**row, "gold": row["sql"]} for row in questions if row["db_id"] in sizes]
     engine, schemas = Engine.load(release), read_index(DATA / "schema_index.json")
     texts: dict[bool, list[str]] = {}
     for whole in (True, False):

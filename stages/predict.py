@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,23 +29,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from text2sql.config import Seconds, read_params, read_seed, require, section
-from text2sql.errors import UserError
-from text2sql.files import digest, read_jsonl, repository_root, write_json, write_jsonl
+from text2sql.files import digest, repository_root, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.checkpoint import fingerprint
 from text2sql.model.process import prepare
-from text2sql.model.prompt import encode_prompt
+from text2sql.model.prompt import PROMPTS, SPLITS, encode_prompt, read_questions
 from text2sql.schema import read_index
 from text2sql.stage import run
 from text2sql.track import adapter_sha256
 
 if TYPE_CHECKING:
-    from text2sql.model.generation import Generation, GenerationOptions
+    from text2sql.model.generation import GenerationOptions
     from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
-PROMPTS = Path("data/prompts")
-SPLITS = Path("data/splits")
 INDEX = Path("data/postgres/schema_index.json")
 DUMPS = Path("data/postgres/databases")
 BASE = Path("models/base")
@@ -60,7 +57,6 @@ Row = dict[str, Any]
 class GuidedOptions:
     """conf/predict/execution_guided.yaml."""
 
-    always: bool
     candidates: Annotated[int, Gt(1)]
     temperature: Annotated[float, Gt(0)]
     timeout_seconds: Seconds
@@ -72,7 +68,7 @@ class GuidedOptions:
 class PredictOptions:
     """conf/predict."""
 
-    method: Literal["greedy", "execution_guided"]
+    method: Literal["greedy", "second_try", "execution_guided"]
     zero_shot: bool
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     batch_size: Annotated[int, Gt(0)]
@@ -83,8 +79,8 @@ class PredictOptions:
     guided: GuidedOptions | None = None
 
     def __post_init__(self) -> None:
-        guided = self.method == "execution_guided"
-        require(guided == (self.guided is not None), f"method is {self.method}: choose with predict={self.method}")
+        sampled = self.method != "greedy"
+        require(sampled == (self.guided is not None), f"method is {self.method}: choose with predict={self.method}")
 
     def generation(self) -> GenerationOptions:
         from text2sql.model.generation import GenerationOptions
@@ -112,21 +108,6 @@ def read_options(params: dict[str, Any]) -> PredictionRecipe:
     )
 
 
-def read_questions(name: str = "test") -> list[Row]:
-    """The questions of a split with their prompts, in the split's order, without validation questions too long for one.
-
-    Raises:
-        UserError: split and prompts are not of the same questions.
-    """
-    prompts, split = PROMPTS / f"{name}.jsonl", SPLITS / f"{name}.jsonl"
-    texts = {row["id"]: row["prompt"] for row in read_jsonl(prompts)}
-    rows = list(read_jsonl(split))
-    ids = {row["id"] for row in rows}
-    if texts.keys() - ids or (name == "test" and ids - texts.keys()):
-        raise UserError(f"{prompts} and {split} are not of the same questions", "run `dvc repro prompts`")
-    return [{**row, "prompt": texts[row["id"]]} for row in rows if row["id"] in texts]
-
-
 def load_predictor(options: PredictionRecipe) -> tuple[Predictor, Constrain]:
     """The model, with its adapter unless it is to be seen without, and what may follow a question's prompt."""
     from text2sql.model.prediction import Predictor, constrain_to, unconstrained
@@ -149,8 +130,13 @@ def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator
         yield GREEDY
         return
     with open_sandbox(guided, questions) as sandbox:
-        suffices = None if guided.always else functools.partial(runs_in, sandbox)
-        yield Decoding(guided.candidates, options.seed, candidate_chooser(sandbox), guided.workers, suffices)
+        runs = runs_in(sandbox)
+        decoding = Decoding(guided.candidates, options.seed, candidate_chooser(runs), guided.workers)
+        if options.predict.method == "second_try":
+            decoding = dataclasses.replace(
+                decoding, suffices=lambda row, answer: answer.finished and runs(row["db_id"], answer.text)
+            )
+        yield decoding
 
 
 def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractContextManager[Sandbox]:
@@ -162,18 +148,16 @@ def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractCon
     return loaded_sandbox(sorted({row["db_id"] for row in questions}), DUMPS, limits, guided.workers)
 
 
-def candidate_chooser(sandbox: Sandbox) -> Choose:
+def runs_in(sandbox: Sandbox) -> Callable[[str, str], bool]:
+    """Whether a query runs on a database (`db_id`, SQL): a query is executed once, also where it is drawn again."""
+    return functools.cache(lambda db_id, sql: sandbox.execute(db_id, sql).error is None)
+
+
+def candidate_chooser(runs: Callable[[str, str], bool]) -> Choose:
     """Takes the likeliest of a question's candidates that runs on its database."""
     from text2sql.model.candidates import likeliest_that_runs
 
-    return lambda row, candidates: candidates[
-        likeliest_that_runs(candidates, lambda sql: sandbox.execute(row["db_id"], sql).error is None)
-    ]
-
-
-def runs_in(sandbox: Sandbox, question: Row, answer: Generation) -> bool:
-    """Whether an answer is whole and runs on the question's database."""
-    return answer.finished and sandbox.execute(question["db_id"], answer.text).error is None
+    return lambda row, candidates: candidates[likeliest_that_runs(candidates, functools.partial(runs, row["db_id"]))]
 
 
 def prediction_fingerprint(predictor: Predictor, options: PredictionRecipe) -> str:

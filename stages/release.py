@@ -23,20 +23,18 @@ from text2sql.release.before import ADAPTER, BASE, against_initial
 from text2sql.release.card import render_card
 from text2sql.release.manifest import describe_release, keep_better, make_manifest
 from text2sql.stage import run
-from text2sql.track import record
+from text2sql.track import SCORING_SECTIONS, TRAINING_SECTIONS, record
 
 #: the base model's tokenizer goes along, so that the folder can be asked without looking for it
 TOKENIZER = "tokenizer*"
 TARGET = Path("models/release")
 KEPT = Path("models/kept")
-#: sections of params.yaml that decide what the adapter is and how it is asked
-RECIPE = ("seed", "data", "model", "quantization", "lora", "prompt", "train", "predict", "score")
 METRICS = Path("metrics")
 
 
 def read_options(params: dict[str, Any]) -> dict[str, Any]:
     """The recipe: what others need in order to make and to ask the adapter."""
-    return {name: params[name] for name in RECIPE}
+    return {name: params[name] for name in (*TRAINING_SECTIONS, *SCORING_SECTIONS)}
 
 
 def main() -> str:

@@ -13,9 +13,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from text2sql.config import read_params, read_seed, require, section, value_at
+from annotated_types import Ge, Gt, Len
+
+from text2sql.config import read_params, read_seed, section, value_at
 from text2sql.data.custom import FOLDER, SHOWN, Custom, own_examples
 from text2sql.data.spider import archive, layout
 from text2sql.data.spider.examples import PAIRS
@@ -38,10 +40,7 @@ class Mini:
     """data.source of the embedded data set."""
 
     kind: str
-    questions_per_domain: int
-
-    def __post_init__(self) -> None:
-        require(self.questions_per_domain > 0, "questions_per_domain must be positive")
+    questions_per_domain: Annotated[int, Gt(0)]
 
     def make(self, seed: int) -> dict[str, Any]:
         """Generate the data; returns what the report says of their origin."""
@@ -59,12 +58,8 @@ class Spider:
     kind: str
     archive: str
     url: str
-    sha256: str
-    embedded: int
-
-    def __post_init__(self) -> None:
-        require(self.embedded >= 0, f"embedded must not be negative, not {self.embedded}")
-        require(len(self.sha256) == 64, f"sha256 must have 64 hexadecimal digits, not {len(self.sha256)}")
+    sha256: Annotated[str, Len(64, 64)]
+    embedded: Annotated[int, Ge(0)]
 
     def make(self, seed: int) -> dict[str, Any]:
         """Unpack the archive; returns what the report says of its origin."""

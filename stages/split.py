@@ -18,9 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from text2sql.config import read_params, read_seed, require, section, value_at
+from annotated_types import Gt, Lt, MinLen
+
+from text2sql.config import read_params, read_seed, section, value_at
 from text2sql.data.spider.examples import EMBEDDED_FILE, GENERATED, PAIRS, TEST_FILE
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
@@ -29,47 +31,32 @@ from text2sql.stage import run
 EXAMPLES = Path("data/postgres/examples.jsonl")
 TARGET = Path("data/splits")
 REPORT = Path("metrics/split.json")
-STATUSES = ("verified", "verified_ties", "unverifiable")
 #: each split, and the option that limits it
 LIMITS = {"train": "train_limit", "val": "validation_limit", "test": "test_limit"}
 #: the fields of data/splits/*.jsonl, and those of data/postgres/examples.jsonl that they are
 FIELDS = {name: name for name in ("id", "db_id", "question", "sql", "hardness", "open")} | {"sql": "postgres"}
 Row = dict[str, Any]
+Statuses = Annotated[tuple[Literal["verified", "verified_ties", "unverifiable"], ...], MinLen(1)]
+Limit = Annotated[int, Gt(0)] | None
+Share = Annotated[float, Gt(0), Lt(0.5)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
     """Which examples are taken: by their status, and at most so many in each split (null: all)."""
 
-    train_statuses: tuple[str, ...]
-    test_statuses: tuple[str, ...]
-    train_limit: int | None
-    validation_limit: int | None
-    test_limit: int | None
-
-    def __post_init__(self) -> None:
-        for name in ("train_statuses", "test_statuses"):
-            chosen = getattr(self, name)
-            known = bool(chosen) and set(chosen) <= set(STATUSES)
-            require(known, f"{name} must name some of {', '.join(STATUSES)}, not {list(chosen)}")
-        for name, limit in self.limits.items():
-            require(limit is None or limit > 0, f"{LIMITS[name]} must be positive or null, not {limit}")
-
-    @property
-    def limits(self) -> dict[str, int | None]:
-        """The limit of each split."""
-        return {name: getattr(self, field) for name, field in LIMITS.items()}
+    train_statuses: Statuses
+    test_statuses: Statuses
+    train_limit: Limit
+    validation_limit: Limit
+    test_limit: Limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions(Chosen):
     """data.split"""
 
-    validation_databases: int
-
-    def __post_init__(self) -> None:
-        require(self.validation_databases > 0, "validation_databases must be at least 1")
-        super().__post_init__()
+    validation_databases: Annotated[int, Gt(0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +64,8 @@ class ByQuestion(Chosen):
     """data.split of one database, whose questions are split: `validation_share` and `test_share` of them."""
 
     by: Literal["question"]
-    validation_share: float
-    test_share: float
-
-    def __post_init__(self) -> None:
-        for name in ("validation_share", "test_share"):
-            require(0 < getattr(self, name) < 0.5, f"{name} must be between 0 and 0.5, not {getattr(self, name)}")
-        super().__post_init__()
+    validation_share: Share
+    test_share: Share
 
 
 def order(seed: int, name: str) -> str:
@@ -117,7 +99,7 @@ def within_limits(parts: dict[str, list[Row]], options: Chosen, seed: int, remed
     """
     if empty := [name for name, part in parts.items() if not part]:
         raise UserError(f"no example is left for the {empty[0]} split", remedy)
-    return {name: draw(part, options.limits[name], seed) for name, part in parts.items()}
+    return {name: draw(part, getattr(options, LIMITS[name]), seed) for name, part in parts.items()}
 
 
 def without_duplicates(rows: Iterable[Row]) -> list[Row]:

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.config import read_params
 from text2sql.errors import UserError
-from text2sql.files import digest, read_json, read_jsonl, repository_root, write_json, write_text
+from text2sql.files import digest, read_json, repository_root, write_json, write_text
 from text2sql.model import checkpoint
 from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.launch import is_first, launch
 from text2sql.model.process import prepare
-from text2sql.model.prompt import encode_prompt
+from text2sql.model.prompt import PROMPTS, SPLITS, encode_prompt, evenly_taken, read_questions
 from text2sql.model.recipe import TARGET as ADAPTER
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.postgres.load import loaded_sandbox
@@ -44,13 +44,11 @@ if TYPE_CHECKING:
 
     from text2sql.model.training import PackedTrainer
 
-PROMPTS = Path("data/prompts")
 BASE = Path("models/base")
 METRICS = Path("metrics/train.json")
 PREFLIGHT = Path("metrics/preflight.json")
 BRIEF = Path("metrics/brief/train.json")
 CURVES = Path("metrics/plots/loss.csv")
-SPLITS = Path("data/splits")
 INDEX = Path("data/postgres/schema_index.json")
 DUMPS = Path("data/postgres/databases")
 #: the trainer's names of the curves, and the columns of loss.csv; the last one is there if it was measured
@@ -145,10 +143,8 @@ def figures(trainer: PackedTrainer, val_loss: float | None, dtype: str) -> dict[
 
 def validation_questions(count: int, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """At most `count` validation questions, evenly over the split, with the tokens of their prompts."""
-    prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS / "val.jsonl")}
-    rows = [row for row in read_jsonl(SPLITS / "val.jsonl") if row["id"] in prompts]
-    rows = [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else rows
-    return [{**row, "tokens": encode_prompt(tokenizer, prompts[row["id"]])} for row in rows]
+    rows = evenly_taken(read_questions("val"), count)
+    return [{**row, "tokens": encode_prompt(tokenizer, row["prompt"])} for row in rows]
 
 
 def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokenizerBase, model: Any) -> float:

@@ -26,11 +26,11 @@ class Scripted(Engine):
         assert schema.tables
         return AskedPrompt(question, question, schema, schema, target or Target())
 
-    def generate_batch(self, prompts, candidates=1):
+    def generate_batch(self, prompts, candidates=1, drawn=0):
         with self._lock:
             time.sleep(self.pause)
         asked = [prompt.ids if prompt.ids in self.answers else prompt.question for prompt in prompts]
-        return [self.written(question, candidates) for question in asked]
+        return [self.written(question, candidates)[drawn:] for question in asked]
 
     def written(self, question, candidates):
         texts = self.answers.get(question, "select 1")

@@ -244,18 +244,18 @@ def dvc_settings() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Where DVC keeps objects: the cache (a folder) or the remote. `root` is a path of `fs`; `url` is for people."""
+    """A bucket's folder, or one on this machine. `root` is its path in `fs`; `url` is for people."""
 
     fs: AbstractFileSystem
     root: str
     url: str
 
     def path(self, oid: str) -> str:
-        """The path of an object."""
+        """The path of an object of DVC's."""
         return f"{self.root}/files/md5/{oid[:2]}/{oid[2:]}"
 
     def listing(self) -> dict[str, dict[str, Any]]:
-        """The facts of every object that is there, by its path."""
+        """The facts of every object of DVC's that is there, by its path."""
         self.fs.invalidate_cache()
         return self.fs.find(f"{self.root}/files/md5", detail=True)
 
@@ -270,8 +270,7 @@ class Store:
 
 def open_cache(settings: dict[str, str]) -> Store:
     """This clone's cache; `settings` are DVC's."""
-    folder = Path(".dvc", settings.get("cache.dir", "cache")).resolve()
-    return Store(*filesystem(str(folder)), str(folder))
+    return open_store(str(Path(".dvc", settings.get("cache.dir", "cache")).resolve()))
 
 
 def open_remote(settings: dict[str, str], write: bool = False) -> Store:
@@ -283,11 +282,11 @@ def open_remote(settings: dict[str, str], write: bool = False) -> Store:
     if not (name := settings.get("core.remote")):
         raise UserError("this clone has no DVC remote", "make remote BUCKET=gs://NAME/FOLDER")
     options = {key.rpartition(".")[2]: text for key, text in settings.items() if key.startswith(f"remote.{name}.")}
-    return Store(*filesystem(options["url"], write, options), options["url"])
+    return open_store(options["url"], write, options)
 
 
-def filesystem(url: str, write: bool = False, settings: Mapping[str, str] = {}) -> tuple[AbstractFileSystem, str]:
-    """The file system of `url` (gs://bucket/folder, which has answered, or a folder), and the path in it.
+def open_store(url: str, write: bool = False, settings: Mapping[str, str] = {}) -> Store:
+    """What `url` names: gs://bucket/folder, which has answered, or a folder.
 
     Raises:
         UserError: another scheme, or the bucket is missing, cannot be reached, or refuses.
@@ -304,7 +303,7 @@ def filesystem(url: str, write: bool = False, settings: Mapping[str, str] = {}) 
         token = "anon" if "allow_anonymous_login" in settings else settings.get("credentialpath")
         options = {"token": token, "endpoint_url": settings.get("endpointurl"), "use_listings_cache": False}
     fs, path = fsspec.url_to_fs(url, **options)
-    return fs, path.rstrip("/")
+    return Store(fs, path.rstrip("/"), url)
 
 
 # ------------------------------------------------------------------------------------------------------- verification
@@ -458,22 +457,22 @@ def put_folder(source: Path, url: str, last: str) -> None:
     Raises:
         UserError: the bucket cannot be reached, is missing, or refuses.
     """
-    fs, root = filesystem(url)
+    place = open_store(url)
     with explained(url):
-        if fs.exists(f"{root}/{last}"):
+        if place.fs.exists(f"{place.root}/{last}"):
             return
         files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path == source / last)
         for path in files:
-            target = f"{root}/{path.relative_to(source).as_posix()}"
-            fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            fs.put_file(str(path), target)
+            target = f"{place.root}/{path.relative_to(source).as_posix()}"
+            place.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            place.fs.put_file(str(path), target)
 
 
 def folders(url: str, last: str) -> list[str]:
     """Names of the complete copies below `url`."""
-    fs, root = filesystem(url)
+    place = open_store(url)
     with explained(url):
-        return sorted(path.split("/")[-2] for path in fs.glob(f"{root}/*/{last}"))
+        return sorted(path.split("/")[-2] for path in place.fs.glob(f"{place.root}/*/{last}"))
 
 
 def get_folder(url: str, target: Path) -> None:
@@ -482,23 +481,23 @@ def get_folder(url: str, target: Path) -> None:
     Raises:
         UserError: a name leads out of `target`, the disk is full, or the bucket cannot be reached or refuses.
     """
-    fs, root = filesystem(url)
+    place = open_store(url)
     with explained(url):
-        for path in fs.find(root):
-            local = target / path.removeprefix(f"{root}/")
+        for path in place.fs.find(place.root):
+            local = target / path.removeprefix(f"{place.root}/")
             if not local.resolve().is_relative_to(target.resolve()):  # the bucket may be anyone's
                 raise UserError(f"{url}: {path!r} lies outside the folder", "do not use this copy")
             local.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(path, str(local))
+            place.fs.get_file(path, str(local))
 
 
 def remove_folder(url: str, last: str) -> None:
     """Remove what is at `url`, the file `last` first, so that it never looks complete; nothing there is no error."""
-    fs, root = filesystem(url)
+    place = open_store(url)
     with explained(url), suppress(FileNotFoundError):
         with suppress(FileNotFoundError):
-            fs.rm_file(f"{root}/{last}")
-        fs.rm(root, recursive=True)
+            place.fs.rm_file(f"{place.root}/{last}")
+        place.fs.rm(place.root, recursive=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading and writing the pipeline's files: JSON, JSON lines, checksums.
+"""Reading and writing the pipeline's files: JSON, JSON lines, CSV, checksums.
 
 Every write goes to a temporary name beside its target and is renamed, so a file is either whole or absent.
 Text is UTF-8 with `\\n` line ends and keys in the order given, so equal content means equal bytes on every machine.
@@ -6,6 +6,7 @@ Text is UTF-8 with `\\n` line ends and keys in the order given, so equal content
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import hashlib
 import json
@@ -80,6 +81,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: not a JSON object", "mend that line")
             yield row
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
 
 
 def sha256(path: Path) -> str:

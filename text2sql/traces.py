@@ -7,16 +7,14 @@ Not a part of `sync` by itself: a trace takes MLflow a tenth of a second, a run 
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
-from text2sql.errors import UserError
-from text2sql.files import read_json, read_jsonl, sha256
+from text2sql.files import read_csv, read_jsonl, sha256
 from text2sql.progress import track
 
 PROMPTS, PREDICTIONS = Path("data/prompts/test.jsonl"), Path("data/predictions/test.jsonl")
-PREDICTED, VERDICTS = Path("metrics/predict.json"), Path("metrics/plots/verdicts.csv")
+VERDICTS = Path("metrics/plots/verdicts.csv")
 
 
 def log_traces(experiment: str, run_id: str) -> int:
@@ -24,17 +22,11 @@ def log_traces(experiment: str, run_id: str) -> int:
 
     Args:
         experiment: the id of the run's experiment, in MLflow's current store.
-
-    Raises:
-        UserError: the predictions are not of the run's adapter.
+        run_id: of the adapter that made the predictions.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # a verdict needs its trace to be there
     import mlflow
 
-    scored = PREDICTED.exists() and VERDICTS.exists()
-    adapter = mlflow.MlflowClient().get_run(run_id).data.tags["adapter_sha256"]
-    if not scored or read_json(PREDICTED)["adapter_sha256"] != adapter:
-        raise UserError("there is no score of this adapter to trace", "`dvc repro score`")
     tags = {"predictions": sha256(PREDICTIONS)}
     query = f"tags.predictions = '{tags['predictions']}'"
     there = mlflow.search_traces(
@@ -42,8 +34,7 @@ def log_traces(experiment: str, run_id: str) -> int:
     )
     logged = {trace.info.tags["id"] for trace in there}
     prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS)} if PROMPTS.exists() else {}
-    with VERDICTS.open(newline="", encoding="utf-8") as lines:
-        verdicts = {row["id"]: row for row in csv.DictReader(lines)}
+    verdicts = {row["id"]: row for row in read_csv(VERDICTS)}
     rows = [row for row in read_jsonl(PREDICTIONS) if row["id"] not in logged]
     for row in track(rows, "tracing"):
         verdict = verdicts[row["id"]]

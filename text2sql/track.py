@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -35,13 +34,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from annotated_types import Ge
 
 from text2sql.config import PARAMS, flatten, read_params, require, section
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import alone_in, digest, read_json, read_jsonl, repository_root, sha256, sha256_tree, write_json
+from text2sql.files import (
+    alone_in,
+    digest,
+    read_csv,
+    read_json,
+    read_jsonl,
+    repository_root,
+    sha256,
+    sha256_tree,
+    write_json,
+)
 
 if typing.TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,11 +90,10 @@ class Tracking:
     kind: Literal["mlflow", "none"]
     uri: str | None  # of a server; None: the database in the repository's root
     experiment: str  # MLflow's name of the group of runs
-    system_seconds: float  # between two samples of processor, memory and GPU; 0: none
+    system_seconds: Annotated[float, Ge(0)]  # between two samples of processor, memory and GPU; 0: none
 
     def __post_init__(self) -> None:
         require(self.uri is None or "://" in self.uri, f"uri must be like http://host:5000, or null, not {self.uri!r}")
-        require(self.system_seconds >= 0, f"system_seconds must be 0 or more, not {self.system_seconds}")
         require(bool(self.experiment.strip()), "experiment must not be empty")
 
 
@@ -205,7 +214,7 @@ def _begin(recorder: Recorder, fingerprint: str) -> TrainingRun:
             client.set_terminated(running.info.run_id, "KILLED")
     run_id = recorder.run_with(fingerprint=fingerprint, experiment=_experiment())
     recorder.log(run_id, recorder.parameters(TRAINING_SECTIONS), {}, process=f"{host}:{os.getpid()}")
-    seconds = section(Tracking, "tracking", recorder.params).system_seconds
+    seconds = recorder.settings.system_seconds
     mlflow.set_system_metrics_sampling_interval(seconds or None)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it announces its start and its end
     mlflow.start_run(run_id, log_system_metrics=seconds > 0)
@@ -239,18 +248,15 @@ def record(params: dict[str, Any] | None = None) -> str | None:
     return None
 
 
-def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
+def log_workspace(params: dict[str, Any]) -> str:
     """Log what the run of the workspace's adapter lacks: parameters, curves, figures, files, the registered version.
 
     The run is the one with the adapter's hash, or a new one.
 
-    Args:
-        uri: a server other than that of params.yaml.
-
     Returns:
         The address of the adapter's run in the user interface.
     """
-    recorder, adapter = Recorder(params, uri), adapter_sha256(ADAPTER)
+    recorder, adapter = Recorder(params), adapter_sha256(ADAPTER)
     with alone_in(repository_root()):  # not in mlruns: no training waits for a record that another process makes
         run_id = scored_in = recorder.adapter_run(adapter)
         recorder.log_training(run_id, adapter)
@@ -264,7 +270,7 @@ def log_workspace(params: dict[str, Any], uri: str | None = None) -> str:
             if recorder.client.get_run(finished).info.status != "FINISHED":
                 recorder.client.set_terminated(finished)
     # `mlflow ui` opens a page on agents: this one has the run, and the way to all others.
-    server = uri or params["tracking"]["uri"] or "http://127.0.0.1:5000"
+    server = recorder.settings.uri or "http://127.0.0.1:5000"
     return f"{server}/#/experiments/{recorder.group}/runs/{run_id}"
 
 
@@ -296,19 +302,20 @@ class Recorder:
     Whatever is logged here may have been logged before: the methods add what is lacking.
 
     Attributes:
+        settings: of params.yaml.
         group: the id of the experiment.
         trained: metrics/train.json, if it is there.
         model: the registry's name of what was trained.
     """
 
-    def __init__(self, params: dict[str, Any], uri: str | None = None) -> None:
-        settings = section(Tracking, "tracking", params)
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.settings = section(Tracking, "tracking", params)
         with as_made(METRICS / "train.json"):
             self.trained = {**read_json(METRICS / "train.json")} if (METRICS / "train.json").exists() else {}
         with as_made(PARAMS, "`make params` composes it again"):
             self.params, self.model = params, registered_name(params)
-        self.client = connect(uri or settings.uri, settings.experiment)
-        self.group = self.client.get_experiment_by_name(settings.experiment).experiment_id
+        self.client = connect(self.settings.uri, self.settings.experiment)
+        self.group = self.client.get_experiment_by_name(self.settings.experiment).experiment_id
 
     # Runs
 
@@ -324,7 +331,7 @@ class Recorder:
         run = max(runs, key=lambda run: run.info.run_name == name)
         known = run.data.tags.get("experiments", run.info.run_name)
         if f", {name}, " not in f", {known}, ":
-            self.log(run.info.run_id, {}, {}, experiments=f"{known}, {name}")
+            self.client.set_tag(run.info.run_id, "experiments", f"{known}, {name}")
         return run.info.run_id
 
     def scoring_run(self, run_id: str) -> str:
@@ -432,7 +439,7 @@ class Recorder:
         with as_made(f"a file of {METRICS}, or {PREDICTIONS}"):
             score = read_json(METRICS / "score.json")
             said, figures = accuracy_in_words(score), {shown: score[name] for name, shown in SCORES.items()}
-            levels = {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
+            figures |= {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
             predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
             verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
             table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
@@ -443,11 +450,10 @@ class Recorder:
         for version in self.versions(run_id):
             self.client.update_model_version(self.model, version.version, self.describe(said, version.version))
             of = (version.source.removeprefix("models:/"), *data)
-        self.log(run_id, {}, figures, *of)
         self.client.log_dict(run_id, table, TABLE)
         # By the first of these tags the user interface shows the file as a table.
         shown = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
-        self.log(run_id, {}, levels, **shown, **{"mlflow.note.content": self.describe(said)})
+        self.log(run_id, {}, figures, *of, **shown, **{"mlflow.note.content": self.describe(said)})
         self.client.log_artifact(run_id, str(PLOTS))
 
     # Registered versions
@@ -526,11 +532,6 @@ def _validation_sha256() -> str:
 
 
 # --- Where this is ---------------------------------------------------------------------------------------------------
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header; none where there is no file."""
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
 
 
 def _experiment() -> str:
@@ -629,19 +630,25 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError(
                 f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back"
             )
-        if section(Tracking, "tracking", params).kind == "none" and given.uri is None:
+        tracking = section(Tracking, "tracking", params)
+        if given.uri is not None:
+            params["tracking"] |= {"kind": "mlflow", "uri": given.uri}
+        elif tracking.kind == "none":
             raise UserError("tracking.kind is none", "name a server: --uri, or `text2sql params` with tracking=local")
+        scored = is_scored(adapter_sha256(ADAPTER))
         try:
-            address = log_workspace(params, given.uri)
+            address = log_workspace(params)
         except Exception as error:
             if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in REFUSING:
                 raise  # a file that is not as it was made; or a defect, which keeps its traceback
             remedy = "type this again when that is mended, or name a server: --uri"
             raise UserError(_not_taken(error), remedy) from error
-        if not is_scored(adapter_sha256(ADAPTER)):
+        if not scored:
             _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
         print(f"the run of {ADAPTER}: {address}")
         if given.traces:
+            if not scored:
+                raise UserError("there is no score of this adapter to trace", "`dvc repro score`")
             from text2sql.traces import log_traces
 
             *_, experiment, _, run_id = address.split("/")

@@ -252,6 +252,25 @@ def test_a_query_that_the_server_refuses_gets_a_second_try(ask, place, sqlite_fi
     assert "name" not in json.loads(ask("Mended?", *where, "--json").stdout)["sql"]  # nobody asked the server
 
 
+def test_a_second_try_neither_writes_nor_executes_the_refused_query_again():
+    executed, written = [], []
+
+    class Noting(Scripted):
+        def generate_batch(self, prompts, candidates=1, drawn=0):
+            written.append((candidates, drawn))
+            return super().generate_batch(prompts, candidates, drawn)
+
+    def execute(sql):
+        executed.append(sql)
+        return Result(("name",), [("Ann",)]) if "name" in sql else Result(error="syntax", sqlstate="42703")
+
+    answer = Noting(ANSWERS).ask("Mended?", parse(SHOP), execute=execute, run=True)
+    assert answer.result.rows == [("Ann",)]
+    assert written == [(1, 0), (8, 1)]
+    assert len(executed) == 3 == len(set(executed))
+    assert [g.text for g in answer.generations[:3]] == ANSWERS["Mended?"]
+
+
 def test_where_no_candidate_runs_it_is_said(ask, dsn):
     warnings = json.loads(ask("None?", "--dsn", dsn, "--candidates", "2", "--json").stdout)["warnings"]
     assert warnings == [
@@ -357,6 +376,7 @@ def test_candidates_are_sampled_the_same_each_time(engine):
     prompt = engine.prompt("How many?", parse(SHOP))
     (made,) = engine.generate_batch([prompt], 3)
     assert engine.generate_batch([prompt], 3) == [made]
+    assert engine.generate_batch([prompt], 3, drawn=1) == [made[1:]]
     assert len({candidate.text for candidate in made}) > 1
 
 

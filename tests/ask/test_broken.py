@@ -3,14 +3,18 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from tests.scripted import Scripted
 from text2sql.ask.models import open_folder
 from text2sql.ask.question import check_question
-from text2sql.ask.terminal import read_lines
+from text2sql.ask.terminal import AskOptions, converse, print_answer, read_lines
 from text2sql.errors import UserError
+from text2sql.postgres.compare import Result
+from text2sql.schema import Column, Schema, Table
 
 MODEL = {"name": "tiny", "template": "plain"}
 
@@ -47,16 +51,18 @@ def test_a_question_that_is_no_text_does_not_end_the_conversation(monkeypatch):
     check_question(asked[2])
 
 
+SCHEMA = Schema("shop", (Table("item", "item", (Column("id", "id", "integer"),)),))
+
+
+def least_of(confidence):
+    return AskOptions("postgresql://u:geheim@h", "dsn", "", False, 1, (), (), False, confidence)
+
+
 @pytest.mark.parametrize(("least", "answered"), [(0.0, True), (0.8, True), (0.9, False)])
 def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answered):
-    from tests.scripted import Scripted
-    from text2sql.ask.terminal import AskOptions, print_answer
-    from text2sql.schema import Column, Schema, Table
-
-    schema = Schema("shop", (Table("item", "item", (Column("id", "id", "integer"),)),))
-    answer = Scripted({}).ask("How many items are there?", schema)
+    answer = Scripted({}).ask("How many items are there?", SCHEMA)
     assert round(answer.confidence, 2) == 0.88
-    options = AskOptions("postgresql://u:geheim@h", "dsn", "", False, 1, (), (), False, least)
+    options = least_of(least)
     assert "geheim" not in repr(options)
     if answered:
         print_answer(answer, options)
@@ -64,3 +70,27 @@ def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answere
     else:
         with pytest.raises(UserError, match="its confidence is 88%, and 90% is asked for"):
             print_answer(answer, options)
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_sampled_answer_has_no_confidence(capsys, candidates):
+    """Neither that of a second try nor one of several candidates: the calibration is of greedy answers."""
+
+    def execute(sql):
+        return Result(error="syntax", sqlstate="42703") if "nme" in sql else Result(("id",), [(1,)])
+
+    engine = Scripted({"Which items are there?": ["select nme from item", "select id from item"]})
+    answer = engine.ask("Which items are there?", SCHEMA, candidates=candidates, execute=execute, run=True)
+    assert (answer.sql.split(), answer.confidence) == (["SELECT", "id", "FROM", "item"], None)
+    assert "confidence" not in answer.to_dict()
+    print_answer(answer, least_of(0.0))
+    assert "confidence" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="its confidence is not known: it was sampled, and 10% is asked for"):
+        print_answer(answer, least_of(0.1))
+
+
+def test_a_model_without_calibration_is_not_asked_for_confidence(monkeypatch):
+    located = SimpleNamespace(title="a script", notice="", calibration=None)
+    monkeypatch.setattr("text2sql.ask.terminal.locate_model", lambda name: located)
+    with pytest.raises(UserError, match="this model has no confidence"):
+        converse("How many items are there?", least_of(0.1))

@@ -138,9 +138,9 @@ def test_a_client_that_hangs_up_gives_its_place_away():
     asked = []
 
     class Noting(Scripted):
-        def generate_batch(self, prompts, candidates=1):
+        def generate_batch(self, prompts, candidates=1, drawn=0):
             asked.extend(prompt.question for prompt in prompts)
-            return super().generate_batch(prompts, candidates)
+            return super().generate_batch(prompts, candidates, drawn)
 
     schema = parse("CREATE TABLE customers (id int)")
     options = ServeOptions({}, "a script", timeout=50.0, queue=2)

@@ -78,7 +78,7 @@ def test_killed_while_copying(
     """The writer dies after `survivors` files: the copy before it is still the newest, and a second try completes."""
     copy_out(checkpoint, url)
     later = checkpoint.rename(checkpoint.with_name("checkpoint-30"))
-    fs, _ = bucket.filesystem(url)
+    fs = bucket.open_store(url).fs
     put, left = fs.put_file, iter([True] * survivors)
 
     def dying(*args: object, **options: object) -> object:
@@ -112,7 +112,7 @@ def test_damage_is_found(checkpoint: Path, url: str, tmp_path: Path, damage: str
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Google's service takes any name; the emulators do not take this one."""
     stranger = SimpleNamespace(find=lambda root: [f"{root}/../../evil"])
-    monkeypatch.setattr(bucket, "filesystem", lambda url: (stranger, "name/copies/x"))
+    monkeypatch.setattr(bucket, "open_store", lambda url: bucket.Store(stranger, "name/copies/x", url))
     with pytest.raises(UserError, match="outside the folder"):
         bucket.get_folder("gs://name/copies/x", tmp_path / "back")
 
@@ -137,5 +137,5 @@ def test_a_dead_service_is_said_in_seconds(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{closed.getsockname()[1]}")
     started = time.monotonic()
     with pytest.raises(UserError, match="cannot be reached"):
-        bucket.filesystem("gs://any/prefix")
+        bucket.open_store("gs://any/prefix")
     assert time.monotonic() - started < 2 * bucket.PROBE_TIMEOUT

@@ -36,9 +36,8 @@ METRICS = {
         "execution_accuracy_strict": 0.58,
         "valid_sql": 0.9,
         "by_hardness": {
-            "extra": {"n": 8, "execution_accuracy": 0.125},
             "easy": {"n": 20, "execution_accuracy": 0.95},
-            "hard": {"n": 0, "execution_accuracy": None},
+            "extra": {"n": 8, "execution_accuracy": 0.125},
         },
         "ci95": [0.4815, 0.7413],
         "excluded": 0,

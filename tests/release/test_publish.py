@@ -30,7 +30,7 @@ def release(tmp_path):
     write_json(folder / "tokenizer.json", {})
     metrics = {k: METRICS[k] for k in ("split", "score")}
     write_text(folder / "README.md", render_card(metrics, params()))
-    manifest = {"files": sha256_tree(folder), "params": params(), "score": SCORE}
+    manifest = {"files": sha256_tree(folder), "made_of": {}, "params": params(), "score": SCORE}
     write_json(folder / "manifest.json", manifest)
     for name, value in METRICS.items():
         write_json(tmp_path / "metrics" / f"{name}.json", value)

@@ -20,13 +20,14 @@ from text2sql.model.base import QuantizationOptions
 from text2sql.model.generation import Generation
 from text2sql.model.prompt import PromptOptions, render
 from text2sql.model.sources import ModelOptions, obtain
+from text2sql.postgres.sandbox import Sandbox
 from text2sql.schema import Column, Schema, Table
 
 GREEDY = {
     "method": "greedy", "zero_shot": False, "dtype": "float32",
     "batch_size": 4, "max_new_tokens": 8, "cache_tokens": 4096, "constrained": False, "validation": 0,
 }  # fmt: skip
-GUIDED = {"always": True, "candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
+GUIDED = {"candidates": 3, "temperature": 2.0, "timeout_seconds": 1.0, "max_rows": 100, "workers": 2}
 PLAIN = {"bits": None, "type": None, "double": False, "compute_dtype": "float32"}
 NF4 = {"bits": 4, "type": "nf4", "double": True, "compute_dtype": "float32"}
 KEYS = ["id", "db_id", "question", "gold", "predicted", "finished", "tokens", "log_probability"]
@@ -218,7 +219,8 @@ def test_prompts_of_another_split_are_refused(folder):
     [
         ({"batch_size": 0}, "batch_size is 0: it should be greater than 0"),
         ({"max_new_tokens": -1}, "max_new_tokens is -1: it should be greater than 0"),
-        ({"method": "beam"}, "allowed: 'greedy' or 'execution_guided'"),
+        ({"method": "beam"}, "allowed: 'greedy', 'second_try' or 'execution_guided'"),
+        ({"method": "second_try"}, "choose with predict=second_try"),
         ({"method": "execution_guided"}, "choose with predict=execution_guided"),
         ({"guided": GUIDED}, "choose with predict=greedy"),
         (
@@ -256,7 +258,7 @@ def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
 
 
 def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
-    """Three candidates for the bands' questions only."""
+    """Three candidates for the bands' questions only; the greedy one is drawn and executed once."""
     asked = []
 
     def stream(model, tokenizer, prompts, options, seeds, constraints):
@@ -265,15 +267,24 @@ def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
             fails = seed is None and "band" in tokenizer.decode(prompt)
             yield i, Generation((1,), "SELECT nosuch" if fails else "SELECT 1", True, -1.0)
 
+    def execute(sandbox, db_id, sql):
+        executed.append((db_id, sql))
+        return run(sandbox, db_id, sql)
+
+    run, executed = Sandbox.execute, []
+    monkeypatch.setattr(Sandbox, "execute", execute)
     monkeypatch.setattr(prediction, "Decoder", stream)
-    configure(method="execution_guided", guided={**GUIDED, "always": False})
+    configure(method="second_try", guided={**GUIDED, "workers": 1})
     predict.main()
     rows = list(read_jsonl(predict.TARGET))
     again = [row for row in rows if "candidates" in row]
     assert {row["db_id"] for row in again} == {"band"}
     assert {row["db_id"] for row in rows if "candidates" not in row} == {"shop"}
     assert {row["predicted"] for row in rows} == {"SELECT 1"}
-    assert asked == [20, 3 * len(again)]
+    assert asked == [20, 2 * len(again)]  # the greedy answer is there
+    assert [candidate["predicted"] for candidate in again[0]["candidates"]] == ["SELECT nosuch", "SELECT 1", "SELECT 1"]
+    assert executed.count(("band", "SELECT nosuch")) == 1
+    assert read_json(predict.METRICS)["method"] == "second_try"
 
 
 def test_execution_guided_is_the_same_every_time(folder):

@@ -298,6 +298,15 @@ def test_sync_completes_a_run_that_was_cut_off(store, monkeypatch, capsys):
     assert whole.info.status == "FINISHED"
 
 
+def test_sync_to_another_server_than_that_of_params(store, clone):
+    """Also where the trainings here are not recorded."""
+    score(train(tracking__kind="none"), tracking__kind="none")
+    write_json(Path("params.yaml"), params(tracking__kind="none", tracking__uri="http://127.0.0.1:9"))
+    main(["sync", "--uri", f"sqlite:///{clone / 'mlflow.db'}"])
+    (run,) = runs(store)
+    assert run.data.metrics["execution_accuracy"] == 0.4
+
+
 @pytest.mark.parametrize(
     ("remove", "message"), [("models", "there is no models/adapter here"), ("kind", "tracking.kind is none")]
 )
@@ -315,7 +324,7 @@ def test_an_unreachable_server_is_a_warning(store, clone, capsys):
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         score(train(tracking__uri=uri), tracking__uri=uri)
         assert "MLflow did not take it" in capsys.readouterr().err
-    log_workspace(params(), uri=f"sqlite:///{clone / 'mlflow.db'}")
+    log_workspace(params(tracking__uri=f"sqlite:///{clone / 'mlflow.db'}"))
     (run,) = runs(store)
     assert len(curve(store, run)) == 3
     assert run.data.metrics["execution_accuracy"] == 0.4

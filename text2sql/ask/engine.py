@@ -57,7 +57,8 @@ UNSURE = 0.5
 class Answer:
     """A formatted query for a question. `result` is there if it was executed; `seconds` are those of the model.
 
-    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated.
+    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated. A sampled query,
+    as after a second try, has none: the calibration is of greedy answers.
     """
 
     question: str
@@ -65,13 +66,23 @@ class Answer:
     warnings: tuple[str, ...] = ()
     result: Result | None = None
     seconds: float = 0.0
-    candidates: int = 1
+    #: all that the model wrote, the greedy one first
+    generations: tuple[Generation, ...] = ()
     confidence: float | None = None
-    #: read by the model, and written by it, those of all candidates
+    #: read by the model
     prompt_tokens: int = 0
-    completion_tokens: int = 0
     #: why the database hardly has the answer, judged by the question's words; None for most questions
     unanswerable: str | None = None
+
+    @property
+    def candidates(self) -> int:
+        """How many queries the model wrote, of which this is one."""
+        return len(self.generations)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens that the model wrote, those of all candidates."""
+        return sum(map(written_tokens, self.generations))
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON has it; values that JSON does not know as text."""
@@ -220,12 +231,19 @@ class Engine:
     def second_try(
         self, answer: Answer, refusal: Result, schema: Schema, execute: Execute, target: Target | None = None
     ) -> Answer:
-        """The likeliest of several candidates that runs, in place of a query that the server refuses; or `answer`."""
+        """The likeliest of several candidates that runs, in place of a query that the server refuses; or `answer`.
+
+        `answer`'s candidates are among them: they are not drawn again, nor is its query executed again.
+        """
         if (refusal.sqlstate or "")[:2] not in REFUSALS or answer.candidates >= SECOND_TRY:
             return answer
         started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
-        generations = self.generate_batch([prompt], SECOND_TRY)[0]
-        second = self._choose(prompt, generations, execute, True, answer.unanswerable)
+        others = self.generate_batch([prompt], SECOND_TRY, answer.candidates)[0]
+
+        def execute_others(sql: str) -> Result:
+            return refusal if format_sql(sql) == answer.sql else execute(sql)
+
+        second = self._choose(prompt, [*answer.generations, *others], execute_others, True, answer.unanswerable)
         if second.result is None or not runs(second.result):
             return answer
         said = f"the server refused a first query ({refusal.message}); this is the likeliest of {SECOND_TRY} that runs"
@@ -233,7 +251,6 @@ class Engine:
             second,
             warnings=(said, *second.warnings),
             seconds=answer.seconds + time.perf_counter() - started,
-            completion_tokens=answer.completion_tokens + second.completion_tokens,
         )
 
     def _choose(
@@ -255,7 +272,7 @@ class Engine:
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
-        calibration = self.located.calibration
+        calibration = self.located.calibration if chosen.text == generations[0].text else None
         confidence = calibration and calibration.confidence(chosen.score, written_tokens(chosen))
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
@@ -264,9 +281,8 @@ class Engine:
             format_sql(sql),
             tuple(warnings),
             result,
-            candidates=len(generations),
+            generations=tuple(generations),
             confidence=confidence,
-            completion_tokens=sum(map(written_tokens, generations)),
             unanswerable=unanswerable,
         )
 
@@ -295,24 +311,27 @@ class Engine:
             notes = [f"the model was shown {of}, those that the question seems to be about: {names}"]
         return AskedPrompt(fitted.ids, question, schema, fitted.shown, target or Target(), tuple(notes))
 
-    def generate_batch(self, prompts: Sequence[AskedPrompt], candidates: int = 1) -> list[list[Generation]]:
+    def generate_batch(
+        self, prompts: Sequence[AskedPrompt], candidates: int = 1, drawn: int = 0
+    ) -> list[list[Generation]]:
         """For each prompt the most likely answer and `candidates - 1` sampled ones, all prompts in one batch.
 
-        They are constrained as the model's predictions were.
+        They are constrained as the model's predictions were. The first `drawn` of them are left out.
         """
         from text2sql.model.generation import GenerationOptions, generate
         from text2sql.model.shared_prefix import KeptPrefixes
 
         options = self.located.options
-        rows = len(prompts) * candidates
+        lacking = range(drawn, candidates)
+        rows = len(prompts) * len(lacking)
         decoding = GenerationOptions(batch_size=rows, max_new_tokens=options.max_new_tokens, temperature=TEMPERATURE)
-        seeds = [None, *(f"{i}" for i in range(1, candidates))] * len(prompts)
-        repeated = [prompt.ids for prompt in prompts for _ in range(candidates)]
+        seeds = [f"{i}" if i else None for i in lacking] * len(prompts)
+        repeated = [prompt.ids for prompt in prompts for _ in lacking]
         with self._lock:
-            constraints = [self._constraint(prompt) for prompt in prompts for _ in range(candidates)]
+            constraints = [self._constraint(prompt) for prompt in prompts for _ in lacking]
             self._kept = self._kept or KeptPrefixes()
             generations = generate(self.model, self.tokenizer, repeated, decoding, seeds, constraints, self._kept)
-        return [generations[i : i + candidates] for i in range(0, rows, candidates)]
+        return [generations[i : i + len(lacking)] for i in range(0, rows, len(lacking))]
 
     def _constraint(self, prompt: AskedPrompt) -> Constraint | None:
         if self._constraints is None:

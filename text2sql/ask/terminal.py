@@ -56,6 +56,8 @@ def converse(question: str | None, options: AskOptions) -> None:
     said = Console(stderr=True, soft_wrap=True)
     with said.status(verbatim(f"finding {options.model}")):
         located = locate_model(options.model)
+    if options.min_confidence and located.calibration is None:
+        raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")
     if located.notice:
         said.print(verbatim(f"notice: {located.notice}", "yellow"))
     opened = open_place(options.place, trusted=options.trusted, expected=options.place_type)
@@ -142,10 +144,9 @@ def check_confidence(answer: Answer, least: float) -> None:
     Raises:
         UserError: its confidence is below `least` or not known, or the database hardly has the answer.
     """
-    if answer.confidence is None:
-        raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")
-    low = f"its confidence is {answer.confidence:.0%}, and {least:.0%} is asked for"
-    if reason := low if answer.confidence < least else answer.unanswerable:
+    known = "not known: it was sampled" if answer.confidence is None else f"{answer.confidence:.0%}"
+    low = f"its confidence is {known}, and {least:.0%} is asked for"
+    if reason := low if (answer.confidence or 0.0) < least else answer.unanswerable:
         remedy = "name tables or columns as the schema does, or lower or leave out --min-confidence"
         raise UserError(f"no answer: {reason}", remedy)
 

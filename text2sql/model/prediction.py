@@ -12,8 +12,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, Any
@@ -92,28 +91,31 @@ class Predictor:
         if decoding.suffices is None:
             yield from self._drawn(questions, constrain, decoding)
             return
-        refused: set[str] = set()
+        refused: dict[str, Generation] = {}
 
         def first(question: Row, drawn: Sequence[Generation]) -> Generation:
             if not decoding.suffices(question, drawn[0]):
-                refused.add(question["id"])
+                refused[question["id"]] = drawn[0]
             return drawn[0]
 
         greedy = dataclasses.replace(decoding, candidates=1, choose=first)
         yield from (row for row in self._drawn(questions, constrain, greedy) if row["id"] not in refused)
-        yield from self._drawn([row for row in questions if row["id"] in refused], constrain, decoding)
+        yield from self._drawn([row for row in questions if row["id"] in refused], constrain, decoding, refused)
 
-    def _drawn(self, questions: Sequence[Row], constrain: Constrain, decoding: Decoding) -> Iterator[Row]:
-        """All candidates of every question, and of them the chosen ones."""
+    def _drawn(
+        self, questions: Sequence[Row], constrain: Constrain, decoding: Decoding, greedy: Mapping[str, Generation] = {}
+    ) -> Iterator[Row]:
+        """All candidates of every question, and of them the chosen ones. `greedy`: those that are drawn already."""
         count = decoding.candidates
-        rows = [row for row in questions for _ in range(count)]
-        seeds = [f"{decoding.seed}/{row['id']}/{k}" if k else None for row in questions for k in range(count)]
+        drawn = {i: {0: greedy[row["id"]]} if row["id"] in greedy else {} for i, row in enumerate(questions)}
+        lacking = [(i, k) for i in drawn for k in range(count) if k not in drawn[i]]
+        rows = [questions[i] for i, _ in lacking]
+        seeds = [f"{decoding.seed}/{questions[i]['id']}/{k}" if k else None for i, k in lacking]
         prompts, constraints = [row["tokens"] for row in rows], [constrain(row) for row in rows]
-        drawn: dict[int, dict[int, Generation]] = defaultdict(dict)
         with ThreadPoolExecutor(decoding.workers) as pool:
             running: dict[Future[Row], int] = {}
             for index, generation in Decoder(self.model, self.tokenizer, prompts, self.options, seeds, constraints):
-                place, k = divmod(index, count)
+                place, k = lacking[index]
                 drawn[place][k] = generation
                 if len(drawn[place]) == count:
                     candidates = [drawn[place][k] for k in range(count)]

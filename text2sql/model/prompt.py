@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
+from text2sql.errors import UserError
+from text2sql.files import read_jsonl
 from text2sql.model.qualifiers import by_table
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Column, Schema, Table, quote
@@ -23,6 +26,8 @@ from text2sql.schema import Column, Schema, Table, quote
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: what the stages prompts and split write: a file for each of train, val and test
+PROMPTS, SPLITS = Path("data/prompts"), Path("data/splits")
 #: a sample value longer than this many characters is cut: it is there to show the form, not the content
 SAMPLE_LENGTH = 40
 #: characters shown of a comment, and values of an enum or a CHECK, at most
@@ -176,3 +181,25 @@ def _samples(values: Sequence[str], count: int) -> str:
     """Up to `count` values on one line, each in quotes and cut to `SAMPLE_LENGTH` characters."""
     shown = (" ".join(value.split())[:SAMPLE_LENGTH].replace("'", "''") for value in values[:count])
     return ", ".join(f"'{value}'" for value in shown)
+
+
+def read_questions(split: str = "test") -> list[dict[str, Any]]:
+    """The questions of a split with their prompts, in the split's order, without validation questions too long for one.
+
+    Raises:
+        UserError: split and prompts are not of the same questions.
+    """
+    prompts, examples = PROMPTS / f"{split}.jsonl", SPLITS / f"{split}.jsonl"
+    texts = {row["id"]: row["prompt"] for row in read_jsonl(prompts)}
+    rows = list(read_jsonl(examples))
+    ids = {row["id"] for row in rows}
+    if texts.keys() - ids or (split == "test" and ids - texts.keys()):
+        raise UserError(f"{prompts} and {examples} are not of the same questions", "run `dvc repro prompts`")
+    return [{**row, "prompt": texts[row["id"]]} for row in rows if row["id"] in texts]
+
+
+def evenly_taken(rows: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
+    """`count` of `rows`, evenly over them; all where there are no more, or with None."""
+    if count is None or count >= len(rows):
+        return rows
+    return [rows[at * len(rows) // count] for at in range(count)]

@@ -18,6 +18,7 @@ from text2sql.errors import UserError
 from text2sql.files import repository_root, sha256, write_json
 from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import initial_adapter
+from text2sql.release.manifest import ROOT
 from text2sql.scoring.versus import VERDICTS_CSV, Difference, difference, from_csv
 
 ADAPTER, BASE = Path("models/adapter"), Path("models/base")
@@ -25,8 +26,6 @@ ADAPTER, BASE = Path("models/adapter"), Path("models/base")
 SHARED = ("data/prompts", "data/splits", "data/postgres", BASE.as_posix())
 #: as conf/tracking/none.yaml
 UNTRACKED = {"tracking": {"kind": "none", "uri": None, "experiment": "none", "system_seconds": 0}}
-#: the code that runs; the data lie in the working directory
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def against_initial(params: dict[str, Any]) -> Difference | None:

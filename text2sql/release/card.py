@@ -20,7 +20,6 @@ from text2sql.files import read_json
 from text2sql.schema import from_dict
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-HARDNESS = ("easy", "medium", "hard", "extra")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,6 @@ def render_card(
         metrics=metrics,
         data=data_provenance(params),
         base=base_provenance(params),
-        by_hardness=by_hardness(metrics["score"]),
         repository=repository,
         title=title(params),
         question=QUESTION,
@@ -153,12 +151,6 @@ def header(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         ).to_yaml()
         + "\n"
     )
-
-
-def by_hardness(score: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows by hardness, easy first: `level`, `n` and `execution_accuracy`; none without questions."""
-    levels = score.get("by_hardness") or {}
-    return [{"level": level, **levels[level]} for level in HARDNESS if levels.get(level, {}).get("n")]
 
 
 def percent(share: float) -> str:

@@ -20,9 +20,19 @@ from typing import Any
 
 from text2sql.config import typed
 from text2sql.errors import UserError
-from text2sql.files import digest, read_jsonl, sha256_tree, write_json, write_text
+from text2sql.files import digest, sha256_tree, write_json, write_text
 from text2sql.model.base import QuantizationOptions, load_tokenizer
-from text2sql.model.prompt import FRAMES, QUESTION, SCHEMA, Frame, encode_prompt
+from text2sql.model.prompt import (
+    FRAMES,
+    PROMPTS,
+    QUESTION,
+    SCHEMA,
+    SPLITS,
+    Frame,
+    encode_prompt,
+    evenly_taken,
+    read_questions,
+)
 from text2sql.progress import track
 from text2sql.release.gguf_file import LlamaCpp, llama_cpp, quantize, write_gguf
 from text2sql.release.manifest import read_manifest
@@ -31,7 +41,7 @@ from text2sql.scoring.versus import Difference, difference
 
 MERGED = "merged"
 BASE = Path("models/base")
-PROMPTS, SPLIT, DUMPS = Path("data/prompts"), Path("data/splits"), Path("data/postgres/databases")
+DUMPS = Path("data/postgres/databases")
 #: what has to be as it was when the release was made, for the comparison to mean something
 SAME = (BASE, PROMPTS)
 MANIFEST = "export.json"
@@ -70,7 +80,7 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
             raise UserError(f"{path} is not what {release} was made with", f"`dvc checkout {path}`")
     if form != MERGED:
         llama_cpp()
-    rows = sampled(questions)
+    rows = [{**row, "gold": row["sql"]} for row in evenly_taken(read_questions(), questions)]
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     from safetensors import SafetensorError
@@ -98,15 +108,6 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return said
-
-
-def sampled(questions: int | None) -> list[Row]:
-    """The test questions with their prompts, or `questions` of them, evenly taken."""
-    prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS / "test.jsonl")}
-    rows = [{**row, "prompt": prompts[row["id"]], "gold": row["sql"]} for row in read_jsonl(SPLIT / "test.jsonl")]
-    if questions is None or questions >= len(rows):
-        return rows
-    return [rows[at * len(rows) // questions] for at in range(questions)]
 
 
 def write_and_answer(
@@ -175,7 +176,7 @@ def compare_answers(
         )
     change = difference(here, there, "verdict_suite")
     if not change.n:
-        raise UserError(f"none of {len(rows)} gold queries gave a result", f"look at {SPLIT}")
+        raise UserError(f"none of {len(rows)} gold queries gave a result", f"look at {SPLITS}")
     return change
 
 

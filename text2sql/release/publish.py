@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
-from text2sql.files import read_json, sha256
+from text2sql.files import read_json
 from text2sql.release.card import read_metrics, render_card
+from text2sql.release.manifest import ROOT
+from text2sql.release.versions import CARD, check_release
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelCardData
 
-ROOT = Path(__file__).resolve().parents[2]
 SPACE = ROOT / "app" / "space"
 #: executable when loaded, or nobody's business: never uploaded, whatever else the folder holds
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -60,11 +61,11 @@ def full_card(release: Path, manifest: dict[str, Any], repo: str, metrics: Path)
     Raises:
         UserError: a released file is not the one that was scored.
     """
-    for name, expected in manifest["files"].items():
-        if not (release / name).exists() or sha256(release / name) != expected:
-            if name == "README.md":
-                return None
-            raise UserError(f"{release / name} is not the file that was scored", "make it again: `dvc repro release`")
+    wrong = [finding.path for finding in check_release(release, adapter=None) if finding.state != "unexpected"]
+    if others := [path for path in wrong if path != f"{release}/{CARD}"]:
+        raise UserError(f"{others[0]} is not the file that was scored", "make it again: `dvc repro release`")
+    if wrong:
+        return None
     measured = read_metrics(metrics)
     score = measured.get("score", {})
     if "split" not in measured or any(score.get(key) != value for key, value in manifest["score"].items()):
