@@ -12,6 +12,7 @@ this repository. What is trained on are the embedded data; to score an adapter t
 from __future__ import annotations
 
 import csv
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,20 +27,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import read_catalog
-from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import scratch_database
 from text2sql.config import Seconds, require
-from text2sql.conversion.databases.dump import script, write_lines
-from text2sql.data.custom import (
-    FOLDER,
-    Row,
-    copied,
-    copied_lines,
-    loadable,
-    with_castable_types,
-    with_samples,
-    write_own,
-)
+from text2sql.data.custom import FOLDER, Row, copied, copied_lines, with_castable_types, write_own
 from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
@@ -193,12 +183,8 @@ def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schem
                 except psycopg.Error as error:
                     raise UserError(f"{path}: {error}", "remove the file, and run this again") from None
             connection.execute(b"reset all")
-            read = with_inferred_keys(read_catalog(connection, path.stem).schema)
-            schema = loadable(with_castable_types(read, connection), running)
-            dump = folder / f"{path.stem}.sql"
-            write_lines(dump, script(schema, lambda table, c=connection: copied_lines(c, table, None)))
-        with copied(running, dump, path.stem) as connection:
-            schemas[path.stem] = with_samples(schema, connection)
+            schema = with_castable_types(read_catalog(connection, path.stem).schema, connection)
+            schemas[path.stem] = copied(schema, functools.partial(copied_lines, connection), running, folder)
     return schemas
 
 
