@@ -29,7 +29,7 @@ from sqlglot.errors import SqlglotError
 from text2sql.ask.catalog import read_catalog
 from text2sql.ask.loading import scratch_database
 from text2sql.config import Seconds, require
-from text2sql.data.custom import FOLDER, Row, copied, copied_lines, with_castable_types, write_own
+from text2sql.data.custom import FOLDER, Row, copied, copied_lines, example, with_castable_types, write_own
 from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
@@ -39,7 +39,6 @@ from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema
-from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.sql import parse_one
 
 QUESTIONS = "questions_gen_postgres.csv"
@@ -192,11 +191,8 @@ def example_of(question: EvalQuestion, sandbox: Sandbox, today: str) -> Row:
     """A line of examples.jsonl: the first gold that runs, and all of them under `golds`."""
     golds = [pinned(gold, today) for gold in question.golds]
     results = ((gold, sandbox.execute(question.db_id, gold)) for gold in golds)
-    gold, result = next(((gold, result) for gold, result in results if not result.error), (None, None))
-    status = "rejected" if result is None else "verified" if result.rows else "unverifiable"
-    return {
-        "id": question.id, "db_id": question.db_id, "question": question.question, "sqlite": None, "postgres": gold,
-        "status": status, "reason": {"rejected": "no gold runs", "unverifiable": "no rows"}.get(status, ""),
-        "hardness": (hardness_of_gold(gold) or "extra") if gold else None, "golds": golds,
-        "category": question.category,
-    }  # fmt: skip
+    gold, result = next(((gold, result) for gold, result in results if not result.error), ("", None))
+    reason = "no gold runs" if result is None else None
+    doubt = "" if result is None or result.rows else "no rows"
+    row = example(question.id, question.db_id, question.question, gold, reason, doubt)
+    return row | {"golds": golds, "category": question.category}
