@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from text2sql.ask.catalog import Target
+from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import definitions_of, load_definitions
 from text2sql.ask.place import Load, execute_first, sqlite_copy
 from text2sql.ask.schema_file import parse_schema
@@ -111,7 +112,7 @@ class Databases:
             raise UserError("the schema has bytes that are no text", "paste it as UTF-8")
         if (known := self._known(text)) is not None:
             return known
-        schema = parse_schema(text, self._server, where="your schema").schema
+        schema = with_inferred_keys(parse_schema(text, self._server, where="your schema").schema)
         if len(schema.tables) > MOST_TABLES:
             raise UserError(f"the schema has {len(schema.tables):,} tables", f"paste at most {MOST_TABLES:,}")
         name = f"pasted_{next(self._numbers)}"  # never one that is being dropped

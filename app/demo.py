@@ -227,13 +227,11 @@ def check_port(host: str, port: int) -> None:
     Raises:
         UserError: another program listens on the port, or it may not be used.
     """
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            why = "in use" if error.errno == errno.EADDRINUSE else f"not to be had: {error.strerror}"
-            raise UserError(f"port {port} is {why}", "give another one: --port 8080, say") from None
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        why = "in use" if error.errno == errno.EADDRINUSE else f"not to be had: {error.strerror}"
+        raise UserError(f"port {port} is {why}", "give another one: --port 8080, say") from None
 
 
 def serve(page: gr.Blocks, port: int, public: bool = False, block: bool = True) -> str:

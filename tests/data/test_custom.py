@@ -327,6 +327,14 @@ def test_made_up_rows_obey_any_schema(tmp_path):
         assert connection.execute("select count(*) from app.users where boss is null").fetchone() == (1,)
 
 
+def test_made_up_rows_obey_the_check_below_a_domain():
+    with server() as running, scratch_database(running) as connection:
+        domains = "create domain year as integer check (value > 1900); create domain recent as year;"
+        load_script(connection, f"{domains} create table film (id integer primary key, released recent)")
+        assert fill_tables(connection, random.Random(1)) == []
+        assert connection.execute("select count(released) from film").fetchone() == (ROWS,)
+
+
 def test_a_demanding_schema_file_is_trained_on(tmp_path):
     path = tmp_path / "demanding.sql"
     path.write_text(DEMANDING)

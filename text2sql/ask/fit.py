@@ -7,6 +7,7 @@ query that needs none stays as it was written.
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 from collections.abc import Callable, Mapping
 
@@ -89,13 +90,10 @@ def _identifier(name: str) -> exp.Identifier:
 def _write_for_15(tree: exp.Expression) -> None:
     """Aliases for subqueries and VALUES in FROM, and no any_value()."""
     aliases = {alias.name for alias in tree.find_all(exp.TableAlias)}
-    number = 0
+    free = (name for number in itertools.count(1) if (name := f"subquery_{number}") not in aliases)
     for subquery in list(tree.find_all(exp.Subquery, exp.Values)):
         if isinstance(subquery.parent, exp.From | exp.Join | exp.Lateral) and not subquery.alias:
-            number += 1
-            while f"subquery_{number}" in aliases:
-                number += 1
-            subquery.set("alias", exp.TableAlias(this=exp.to_identifier(f"subquery_{number}")))
+            subquery.set("alias", exp.TableAlias(this=exp.to_identifier(next(free))))
     for call in list(tree.find_all(exp.AnyValue)):
         value = call.this
         while isinstance(value, exp.Distinct | exp.Order):

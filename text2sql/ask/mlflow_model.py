@@ -30,12 +30,14 @@ class TextToSql(PythonModel):
         Raises:
             UserError: a question or a schema cannot be read.
         """
+        from text2sql.ask.inferred_keys import with_inferred_keys
         from text2sql.ask.schema_file import parse_schema
         from text2sql.postgres.server import server
 
         rows = pandas.DataFrame(model_input).to_dict("records")
         with server() as running:
-            return [self.engine.ask(row["question"], parse_schema(row["schema"], running).schema).sql for row in rows]
+            schemas = [with_inferred_keys(parse_schema(row["schema"], running).schema) for row in rows]
+        return [self.engine.ask(row["question"], schema).sql for row, schema in zip(rows, schemas, strict=True)]
 
 
 set_model(TextToSql())

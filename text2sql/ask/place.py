@@ -17,7 +17,7 @@ import psycopg
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from text2sql.ask.catalog import Catalog, Target
+from text2sql.ask.catalog import Catalog, Relations, Target
 from text2sql.ask.dsn import is_dsn
 from text2sql.ask.fit import with_shown_names
 from text2sql.ask.inferred_keys import with_inferred_keys
@@ -63,7 +63,8 @@ class Place:
 def open_place(place: str, trusted: Sequence[str] = (), expected: PlaceType | None = None) -> Iterator[Place]:
     """Open `place`: the path of a schema file or an SQLite database, or a DSN of PostgreSQL.
 
-    Its schema has the values of its text columns, `VALUES_KEPT` of each at most.
+    Its schema has the values of its text columns, `VALUES_KEPT` of each at most, and the keys that its names speak of
+    where it declares none.
 
     Args:
         trusted: functions that queries on a server may call, see `servers.Remote`.
@@ -72,37 +73,32 @@ def open_place(place: str, trusted: Sequence[str] = (), expected: PlaceType | No
     Raises:
         UserError: it cannot be read or reached, or is not what was expected.
     """
-    if expected == "dsn" or (expected is None and is_dsn(place)):
-        from text2sql.ask.servers import Remote
-
-        with Remote(place, seconds=SECONDS, max_rows=MAX_ROWS, trusted=trusted) as remote:
-            catalog = remote.catalog(VALUES_KEPT)
-            yield Place(catalog.schema, remote.execute, True, catalog.target)
-        return
-    check_file(place, expected)
     from text2sql.ask.schema_file import parse_schema, schema_text
+    from text2sql.ask.servers import Remote
     from text2sql.postgres.sandbox import Limits, Sandbox
     from text2sql.postgres.server import server
 
     with ExitStack() as stack:
-        limits = Limits(timeout_seconds=SECONDS, max_rows=MAX_ROWS + 1)
-        has_rows = is_sqlite(Path(place))
-        if has_rows:
-            catalog, load = sqlite_copy(Path(place))
-            copy = Copy(load, lambda: stack.enter_context(Sandbox(stack.enter_context(server()), limits)))
+        if expected == "dsn" or (expected is None and is_dsn(place)):
+            remote = stack.enter_context(Remote(place, seconds=SECONDS, max_rows=MAX_ROWS, trusted=trusted))
+            catalog, execute, has_rows = remote.catalog(VALUES_KEPT), remote.execute, True
         else:
-            text = schema_text(Path(place))
-            running = stack.enter_context(server())
-            catalog = parse_schema(text, running, Path(place).stem, place)
-            copy = Copy(
-                lambda connection: load_definitions(connection, definitions_of(catalog.schema)),
-                lambda: stack.enter_context(Sandbox(running, limits)),
-            )
-
-        def execute(sql: str) -> Result:
-            return copy.execute(with_shown_names(sql, catalog.target.relations))
-
-        yield Place(catalog.schema, execute, has_rows, catalog.target)
+            check_file(place, expected)
+            path, limits = Path(place), Limits(timeout_seconds=SECONDS, max_rows=MAX_ROWS + 1)
+            has_rows = is_sqlite(path)
+            if has_rows:
+                catalog, load = sqlite_copy(path)
+                copy = Copy(load, lambda: stack.enter_context(Sandbox(stack.enter_context(server()), limits)), {})
+            else:
+                text, running = schema_text(path), stack.enter_context(server())
+                catalog = parse_schema(text, running, path.stem, place)
+                copy = Copy(
+                    lambda connection: load_definitions(connection, definitions_of(catalog.schema)),
+                    lambda: stack.enter_context(Sandbox(running, limits)),
+                    catalog.target.relations,
+                )
+            execute = copy.execute
+        yield Place(with_inferred_keys(catalog.schema), execute, has_rows, catalog.target)
 
 
 def check_file(place: str, expected: PlaceType | None) -> None:
@@ -148,7 +144,7 @@ def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
 
     try:
         with open_source(path) as source:
-            schema = with_inferred_keys(describe(source, path.stem, VALUES_KEPT))
+            schema = describe(source, path.stem, VALUES_KEPT)
     except UserError as error:
         raise UserError(error.what, "give an intact copy, which no other program writes to") from None
 
@@ -195,10 +191,13 @@ class Copy:
     """A copy of a database on a private PostgreSQL, made when the first query is run.
 
     What of a schema file cannot be loaded is left out; an error then names it (`Result.message`).
+
+    Args:
+        relations: tables that queries name with their schema, and the copy without.
     """
 
-    def __init__(self, load: Load, sandbox: Callable[[], Sandbox]) -> None:
-        self._load, self._new_sandbox = load, sandbox
+    def __init__(self, load: Load, sandbox: Callable[[], Sandbox], relations: Relations) -> None:
+        self._load, self._new_sandbox, self._relations = load, sandbox, relations
         self._lock = threading.Lock()
         self._sandbox: Sandbox | None = None
         self._left_out: list[str] = []
@@ -224,7 +223,7 @@ class Copy:
                     self._failure = UserError(what, "ask without --run and --candidates: the SQL is written without it")
                     raise self._failure from None
                 self._sandbox = sandbox
-        result = execute_first(self._sandbox, DATABASE, sql, MAX_ROWS)
+        result = execute_first(self._sandbox, DATABASE, with_shown_names(sql, self._relations), MAX_ROWS)
         if result.error and self._left_out:
             message = f"{result.message} (left out of the copy: {'; '.join(self._left_out)})"
             return dataclasses.replace(result, message=message)

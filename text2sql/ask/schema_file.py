@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from text2sql.ask.catalog import Catalog, read_catalog
 from text2sql.ask.dialects import DIALECTS, parse_dialect
-from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import definitions_of, load_definitions, load_script, scratch_database, watched
 from text2sql.errors import UserError
 from text2sql.schema import Schema
@@ -64,9 +63,9 @@ def schema_text(path: Path) -> str:
 
 
 def parse_schema(text: str, server: Server, db_id: str = "schema", where: str = "the schema") -> Catalog:
-    """The schema in `text`, see `loaded_schema`, with the keys that its names speak of where it declares none."""
+    """The schema in `text`, see `loaded_schema`."""
     with loaded_schema(text, server, db_id, where) as (catalog, _):
-        return dataclasses.replace(catalog, schema=with_inferred_keys(catalog.schema))
+        return catalog
 
 
 @contextlib.contextmanager

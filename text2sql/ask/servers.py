@@ -44,7 +44,6 @@ from psycopg.pq.abc import PGresult
 
 from text2sql.ask.catalog import NO_TEXT, Catalog, Relations, hide, read_catalog, relation
 from text2sql.ask.dsn import CONNECT_SECONDS, connect_server, parse_dsn
-from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import ALLOWED, Limits, _failure, _Session
@@ -176,7 +175,7 @@ class Remote:
         if superuser or owner:
             rank = "is a superuser" if superuser else "owns tables"
             notes.append(f"this role {rank}: a role that may only SELECT is safer (docs/USAGE.md)")
-        schema = with_inferred_keys(hide(catalog.schema, hidden))
+        schema = hide(catalog.schema, hidden)
         catalog = Catalog(dataclasses.replace(schema, notes=(*schema.notes, *notes)), catalog.target)
         return self._with_samples(catalog, samples) if samples else catalog
 

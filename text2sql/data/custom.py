@@ -103,24 +103,18 @@ class Custom:
         Raises:
             UserError: database or pairs cannot be read, or hardly any question is left.
         """
-        from text2sql.ask.inferred_keys import with_inferred_keys
-
         pairs = list(read_pairs(Path(self.pairs))) if self.pairs else []
         shutil.rmtree(target, ignore_errors=True)
         folder = target / FOLDER
         folder.mkdir(parents=True)
         with server() as running:
             with open_own(self, running, seed) as own:
-                schema = loadable(with_inferred_keys(own.schema), running)
-                dump = folder / f"{schema.db_id}.sql"
-                write_lines(dump, script(schema, own.lines))
-            limits = Limits(timeout_seconds=self.timeout_seconds)
-            with copied(running, dump, schema.db_id) as connection, Sandbox(running, limits) as sandbox:
-                schema = with_samples(schema, connection)
+                schema = copied(own.schema, own.lines, running, folder)
+            with Sandbox(running, Limits(timeout_seconds=self.timeout_seconds)) as sandbox:
                 execute = functools.partial(sandbox.execute, schema.db_id)
-                rows = list(tried(pairs, schema, execute, own.real))
+                rows = list(tried(pairs, schema, execute, own.doubt))
                 if self.questions:
-                    rows += generated(schema, connection, execute, seed, self.questions, own.real)
+                    rows += generated(schema, running, execute, seed, self.questions, own.doubt)
         write_own(target, {schema.db_id: schema}, rows, seed, self.embedded)
         return custom_report(rows, schema, self)
 
@@ -130,11 +124,11 @@ class Custom:
 
 @dataclass(frozen=True)
 class OwnDatabase:
-    """A schema without what is hidden, the lines of COPY for each of its tables, and whether these rows are real."""
+    """A schema without what is hidden, the lines of COPY for each of its tables, and why these rows prove nothing."""
 
     schema: Schema
     lines: Lines
-    real: bool
+    doubt: str = ""
 
 
 def open_own(options: Custom, running: Server, seed: int) -> AbstractContextManager[OwnDatabase]:
@@ -185,7 +179,7 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
         if len(left_out) == len(tables):
             raise UserError(f"no table can be read: {notes[-1]}", "use a role that may read them")
         schema = replace(catalog.schema, tables=tuple(tables), notes=tuple(notes))
-        yield OwnDatabase(hide(schema, left_out), lines, real=True)
+        yield OwnDatabase(hide(schema, left_out), lines)
 
 
 @contextmanager
@@ -203,7 +197,7 @@ def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
             rows = islice(opened.rows(by_name[table.source]), options.rows)
             return copy_lines(table.columns, (tuple(row[i] for i in kept) for row in rows))
 
-        yield OwnDatabase(hide(whole, options.hidden), lines, real=True)
+        yield OwnDatabase(hide(whole, options.hidden), lines)
 
 
 @contextmanager
@@ -217,11 +211,11 @@ def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterat
         notes = fill_tables(connection, random.Random(seed))
         shown = hide(replace(schema, notes=(*schema.notes, *notes)), options.hidden)
         castable = with_castable_types(shown, connection, relations)
-        yield OwnDatabase(castable, lambda table: copied_lines(connection, table, options.rows, relations), real=False)
+        yield OwnDatabase(castable, lambda table: copied_lines(connection, table, options.rows, relations), MADE_UP)
 
 
 def copied_lines(
-    connection: psycopg.Connection, table: Table, limit: int | None, relations: Relations | None = None
+    connection: psycopg.Connection, table: Table, limit: int | None = None, relations: Relations | None = None
 ) -> Iterator[str]:
     """The first rows of a table (all without a limit) as the server's own COPY writes them, as the types of `table`.
 
@@ -295,20 +289,25 @@ def loadable(schema: Schema, running: Server) -> Schema:
     return replace(schema, tables=tuple(replace(table, foreign_keys=keys[table.name]) for table in schema.tables))
 
 
-@contextmanager
-def copied(running: Server, dump: Path, db_id: str) -> Iterator[psycopg.Connection]:
-    """The dump loaded into a database of ours: a connection of its owner.
+def copied(schema: Schema, lines: Lines, running: Server, folder: Path) -> Schema:
+    """Write a database's dump to `folder` and load it into a server of ours; returns its schema there, with the keys
+    that its names speak of where it declares none, the numbers of rows, and sample values.
 
     Raises:
         UserError: the dump cannot be loaded.
     """
+    from text2sql.ask.inferred_keys import with_inferred_keys
+
+    schema = loadable(with_inferred_keys(schema), running)
+    dump = folder / f"{schema.db_id}.sql"
+    write_lines(dump, script(schema, lines))
     try:
-        load_dump(running, dump, db_id)
+        load_dump(running, dump, schema.db_id)
     except psycopg.Error as error:
         what = f"the copy of the database cannot be loaded: {str(error).splitlines()[0]}"
         raise UserError(what, "hide the table or column with data.source.hidden") from None
-    with psycopg.connect(running.dsn(db_id), autocommit=True) as connection:
-        yield connection
+    with psycopg.connect(running.dsn(schema.db_id), autocommit=True) as connection:
+        return with_samples(schema, connection)
 
 
 def with_samples(schema: Schema, connection: psycopg.Connection) -> Schema:
@@ -342,20 +341,24 @@ def values_of(table: Table, connection: psycopg.Connection) -> dict[str, list[st
 # --- The questions ----------------------------------------------------------------------------------------------------
 
 
-def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, real: bool) -> Iterator[Row]:
-    """An example for each pair, rejected with line and reason if its query does not run."""
+def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, doubt: str) -> Iterator[Row]:
+    """An example for each pair, rejected with line and reason if its query does not run.
+
+    Args:
+        doubt: why no rows can show that a query is right; else those of its result are asked.
+    """
     tables = {table.name for table in schema.tables}
     types = {column.type for table in schema.tables for column in table.columns}
     first: dict[str, str] = {}
     for pair in track(pairs, "pairs", len(pairs)):
-        problem, query, doubt = pair.problem, pair.sql, ""
+        problem, query, unsure = pair.problem, pair.sql, doubt
         if problem is None:
             result = execute(query)
             if result.error:
                 query = without_own_names(query, tables, types)
                 result = execute(query) if query != pair.sql else result
             problem = f"{result.error}: {result.message}" if result.error else None
-            doubt = unproven(query, result, schema) if real else MADE_UP
+            unsure = doubt or unproven(query, result, schema)
         if problem is None:
             query = spelled(query, schema, execute, result)
             before = first.setdefault(pair.question.lower(), query)
@@ -363,7 +366,7 @@ def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, real: bool) -
                 problem = "the same question has another query further up"
             query = before
         reason = f"line {pair.line}: {problem}" if problem else None
-        yield example(f"{PAIRS}-{pair.line}", schema.db_id, pair.question, query, reason, doubt)
+        yield example(f"{PAIRS}-{pair.line}", schema.db_id, pair.question, query, reason, unsure)
 
 
 def unproven(query: str, result: Result, schema: Schema) -> str:
@@ -378,18 +381,14 @@ def unproven(query: str, result: Result, schema: Schema) -> str:
     return "" if result.rows else "no rows in the result"
 
 
-def generated(
-    schema: Schema, connection: psycopg.Connection, execute: Execute, seed: int, count: int, real: bool
-) -> Iterator[Row]:
+def generated(schema: Schema, running: Server, execute: Execute, seed: int, count: int, doubt: str) -> Iterator[Row]:
     """Examples of the embedded data's shapes on this schema, kept only where their answer says something."""
-    values = {
-        (table.name, name): column for table in schema.tables for name, column in values_of(table, connection).items()
-    }
+    with psycopg.connect(running.dsn(schema.db_id)) as connection:
+        values = {(t.name, name): column for t in schema.tables for name, column in values_of(t, connection).items()}
     graph, rng = from_schema(schema, values), random.Random(seed)
     asked = generate_questions(graph, lambda sql: list(execute(sql).rows), rng, count)
     for number, question in enumerate(asked, start=1):
         query = spelled(question.sql, schema, execute, execute(question.sql))
-        doubt = "" if real else MADE_UP
         yield example(f"{GENERATED}-{number}", schema.db_id, question.question, query, None, doubt)
 
 

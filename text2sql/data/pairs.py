@@ -127,19 +127,21 @@ def without_own_names(sql: str, tables: Collection[str], types: Collection[str])
         (tree,) = parse(sql)
     except (SqlglotError, ValueError):
         return sql
-    changed = False
-    for node in [*tree.find_all(exp.Table, exp.Column)]:
-        name = node.name if isinstance(node, exp.Table) else node.table
-        if node.args.get("db") and name in tables:
-            node.set("db", None)
-            node.set("catalog", None)
-            changed = True
+    before = tree.copy()
+    drop_schemas(tree, tables)
     for cast in [*tree.find_all(exp.Cast)]:
         unknown = [t for t in cast.to.find_all(exp.DataType) if t.this == exp.DataType.Type.USERDEFINED]
         if any(t.sql("postgres").lower() not in types for t in unknown):
             cast.replace(cast.this)
-            changed = True
-    return tree.sql("postgres") if changed else sql
+    return sql if tree == before else tree.sql("postgres")
+
+
+def drop_schemas(tree: exp.Expression, tables: Collection[str]) -> None:
+    """Leave out the schemas of these tables, where a table or a column names them."""
+    for node in tree.find_all(exp.Table, exp.Column):
+        if (node.name if isinstance(node, exp.Table) else node.table) in tables:
+            node.set("db", None)
+            node.set("catalog", None)
 
 
 def same_spelling(sql: str) -> str:

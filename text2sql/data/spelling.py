@@ -15,6 +15,7 @@ from sqlglot.errors import SqlglotError
 
 from text2sql.conversion.dialect.tree import ATOMS, identifier
 from text2sql.conversion.dialect.writer import Writer
+from text2sql.data.pairs import drop_schemas
 from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result, strict
 from text2sql.schema import Schema, needs_quotes
@@ -89,10 +90,7 @@ def _plain_names(tree: exp.Expression, schema: Schema) -> None:
     for name in tree.find_all(exp.Identifier):
         name.set("this", written_name(name))
         name.set("quoted", needs_quotes(name.this))
-    for node in tree.find_all(exp.Table, exp.Column):
-        if schema.table(node.name if isinstance(node, exp.Table) else node.table):
-            node.set("db", None)
-            node.set("catalog", None)
+    drop_schemas(tree, {table.name for table in schema.tables})
     # A name that is an alias here may be a table's there: such an alias stays, and none gets such a name.
     bare = {table.name for table in tree.find_all(exp.Table) if not table.alias}
     aliases = [a for a in tree.find_all(exp.TableAlias, bfs=False) if a.this and not isinstance(a.parent, exp.CTE)]

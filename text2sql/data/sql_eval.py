@@ -12,6 +12,7 @@ this repository. What is trained on are the embedded data; to score an adapter t
 from __future__ import annotations
 
 import csv
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,20 +27,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import read_catalog
-from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import scratch_database
 from text2sql.config import Seconds, require
-from text2sql.conversion.databases.dump import script, write_lines
-from text2sql.data.custom import (
-    FOLDER,
-    Row,
-    copied,
-    copied_lines,
-    loadable,
-    with_castable_types,
-    with_samples,
-    write_own,
-)
+from text2sql.data.custom import FOLDER, Row, copied, copied_lines, example, with_castable_types, write_own
 from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
@@ -49,7 +39,6 @@ from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema
-from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.sql import parse_one
 
 QUESTIONS = "questions_gen_postgres.csv"
@@ -193,12 +182,8 @@ def load_databases(root: Path, running: Server, folder: Path) -> dict[str, Schem
                 except psycopg.Error as error:
                     raise UserError(f"{path}: {error}", "remove the file, and run this again") from None
             connection.execute(b"reset all")
-            read = with_inferred_keys(read_catalog(connection, path.stem).schema)
-            schema = loadable(with_castable_types(read, connection), running)
-            dump = folder / f"{path.stem}.sql"
-            write_lines(dump, script(schema, lambda table, c=connection: copied_lines(c, table, None)))
-        with copied(running, dump, path.stem) as connection:
-            schemas[path.stem] = with_samples(schema, connection)
+            schema = with_castable_types(read_catalog(connection, path.stem).schema, connection)
+            schemas[path.stem] = copied(schema, functools.partial(copied_lines, connection), running, folder)
     return schemas
 
 
@@ -206,11 +191,8 @@ def example_of(question: EvalQuestion, sandbox: Sandbox, today: str) -> Row:
     """A line of examples.jsonl: the first gold that runs, and all of them under `golds`."""
     golds = [pinned(gold, today) for gold in question.golds]
     results = ((gold, sandbox.execute(question.db_id, gold)) for gold in golds)
-    gold, result = next(((gold, result) for gold, result in results if not result.error), (None, None))
-    status = "rejected" if result is None else "verified" if result.rows else "unverifiable"
-    return {
-        "id": question.id, "db_id": question.db_id, "question": question.question, "sqlite": None, "postgres": gold,
-        "status": status, "reason": {"rejected": "no gold runs", "unverifiable": "no rows"}.get(status, ""),
-        "hardness": (hardness_of_gold(gold) or "extra") if gold else None, "golds": golds,
-        "category": question.category,
-    }  # fmt: skip
+    gold, result = next(((gold, result) for gold, result in results if not result.error), ("", None))
+    reason = "no gold runs" if result is None else None
+    doubt = "" if result is None or result.rows else "no rows"
+    row = example(question.id, question.db_id, question.question, gold, reason, doubt)
+    return row | {"golds": golds, "category": question.category}

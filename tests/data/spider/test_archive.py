@@ -197,6 +197,13 @@ def example(root: Path, **changes: object) -> None:
     (root / "dev.json").write_text(json.dumps([rows[0] | changes]))
 
 
+def test_tables_json_may_list_what_sqlite_counts_with(layout):
+    """As Spider's does of world_1."""
+    entry = json.loads((layout / "tables.json").read_text())[0]
+    tables(layout, table_names_original=[*entry["table_names_original"], "sqlite_sequence"])
+    assert entry["db_id"] not in verify_layout(layout)["table_mismatches"]
+
+
 def test_a_database_that_needs_an_extension_is_not_damaged(layout):
     path = layout / "database/shop/shop.sqlite"
     connection = sqlite3.connect(path)

@@ -33,6 +33,7 @@ _SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="ut
 class FillKey:
     """A foreign key to a table by its oid."""
 
+    name: str
     columns: tuple[str, ...]
     parent: int
     parent_columns: tuple[str, ...]
@@ -86,9 +87,9 @@ def read_tables(connection: psycopg.Connection) -> list[FillTable]:
     for oid, *column in connection.execute(_SQL["columns"]).fetchall():
         if oid in tables:
             tables[oid].columns.append(FillColumn(*column))
-    for oid, _, parent, columns, parent_columns in connection.execute(_SQL["foreign_keys"]).fetchall():
+    for oid, name, parent, columns, parent_columns in connection.execute(_SQL["foreign_keys"]).fetchall():
         if oid in tables and parent in tables:
-            tables[oid].keys.append(FillKey(tuple(columns), parent, tuple(parent_columns)))
+            tables[oid].keys.append(FillKey(name, tuple(columns), parent, tuple(parent_columns)))
     for oid, name, columns in connection.execute(_SQL["unique"]).fetchall():
         if oid in tables:
             tables[oid].unique[name.rpartition(".")[2].strip('"')] = set(columns)
@@ -97,13 +98,15 @@ def read_tables(connection: psycopg.Connection) -> list[FillTable]:
 
 def loosen(connection: psycopg.Connection, tables: Sequence[FillTable]) -> None:
     """Drop foreign keys, which the drawn rows obey anyway, and triggers, which may refuse or change rows."""
-    by_oid = {table.oid: table for table in tables}
-    for oid, name, *_ in connection.execute(_SQL["foreign_keys"]).fetchall():
-        if oid in by_oid:
-            drop = sql.SQL("alter table {} drop constraint {}").format(by_oid[oid].name, sql.Identifier(name))
-            attempt(connection, drop)
     for table in tables:
+        for key in table.keys:
+            drop_constraint(connection, table, key.name)
         attempt(connection, sql.SQL("alter table {} disable trigger user").format(table.name))
+
+
+def drop_constraint(connection: psycopg.Connection, table: FillTable, name: str) -> psycopg.Error | None:
+    """Drop a constraint of a table; the error that it met, or None."""
+    return attempt(connection, sql.SQL("alter table {} drop constraint {}").format(table.name, sql.Identifier(name)))
 
 
 def parents_first(tables: Sequence[FillTable]) -> list[FillTable]:
@@ -218,24 +221,9 @@ class Filler:
         return shuffled_list(self.connection.execute(query).fetchall(), self.rng)
 
     def _give_way(self, error: psycopg.Error) -> bool:
-        """Drop what no row could be made up for; whether there was something to drop."""
-        diag = error.diag
-        said, constraint = self.table.said, sql.Identifier(diag.constraint_name or "")
-        if error.sqlstate == "23502" and diag.column_name:
-            what = f"NOT NULL of {said}.{diag.column_name}"
-            drop = sql.SQL("alter table {} alter {} drop not null").format(
-                self.table.name, sql.Identifier(diag.column_name)
-            )
-        elif error.sqlstate != "23514" or not diag.constraint_name:
+        """Drop the table's CHECK that no row could be made up for; whether there was one."""
+        name = error.diag.constraint_name
+        if error.sqlstate != "23514" or not error.diag.table_name or not name:
             return False
-        elif diag.table_name:
-            what = f"CHECK {diag.constraint_name} of {said}"
-            drop = sql.SQL("alter table {} drop constraint {}").format(self.table.name, constraint)
-        elif diag.datatype_name:
-            what = f"CHECK {diag.constraint_name} of the domain {diag.datatype_name}"
-            domain = sql.Identifier(diag.schema_name, diag.datatype_name)
-            drop = sql.SQL("alter domain {} drop constraint {}").format(domain, constraint)
-        else:
-            return False
-        self.notes.append(f"made-up rows do not obey {what}")
-        return attempt(self.connection, drop) is None
+        self.notes.append(f"made-up rows do not obey CHECK {name} of {self.table.said}")
+        return drop_constraint(self.connection, self.table, name) is None

@@ -106,13 +106,6 @@ class Picker:
         """One choice of each `[a|b]`."""
         return expand(text, self.rng)
 
-    def entity(self, fits: Callable[[Entity], Any] = lambda entity: True, named: bool = False) -> Entity:
-        """An entity with rows to ask about; `named`: one whose rows have names."""
-        entities = [e for e in self.graph.entities.values() if e.rows > 3 and (e.named or not named) and fits(e)]
-        if not named:  # things are asked about more than events
-            entities += [e for e in entities if e.named]
-        return self.any(entities)
-
     def link(
         self, fits: Callable[[Entity, Entity], Any] = lambda child, parent: True, across: bool = False
     ) -> tuple[Link, Entity, Entity]:

@@ -69,10 +69,6 @@ class Columns:
         return self.separator.join(self.form.replace("{}", scope.col(self.entity, c)) for c in self.attributes)
 
 
-class NameCondition(Condition):
-    """A condition that selects a row by its name, which is its text; no description of the row."""
-
-
 class Direction(NamedTuple):
     """Up or down: the `sign` of comparisons, and the `order` of ORDER BY."""
 
@@ -157,8 +153,11 @@ class Sketch:
     # -- entities and links ------------------------------------------------------------------------------------------
 
     def table(self, needs: str = "") -> Entity:
-        """An entity; `named`: its rows have names, `amounts`: it has two columns to multiply."""
-        return self.p.entity(lambda e: e.amounts if needs == "amounts" else True, named=needs == "named")
+        """An entity with rows to ask about; `named`: they have names, `amounts`: it has two columns to multiply."""
+        entities = [e for e in self.p.graph.entities.values() if e.rows > 3 and (not needs or getattr(e, needs))]
+        if needs != "named":  # things are asked about more than events
+            entities += [e for e in entities if e.named]
+        return self.p.any(entities)
 
     def link(self, needs: str = "") -> Link:
         """A link with the slots kid and parent; `across`: see Picker.link, `amounts`: of the kid."""
@@ -304,12 +303,12 @@ class Sketch:
         kinds = tuple(k for kind in kinds for k in (SIMPLE if kind == "SIMPLE" else (kind,))) or SIMPLE
         return self.p.condition(entity, kinds, besides)
 
-    def name_of(self, entity: Entity) -> NameCondition:
-        """A row by its name, as a condition on it, with the word {name}."""
+    def name_of(self, entity: Entity) -> Condition:
+        """A row by its name, as a condition on it, with the word {name}, as which every shape draws it."""
         if not entity.named or len(entity.label) != 1:
             raise Unsuitable
         value = self.p.any(entity.label[0].values)
-        return NameCondition(entity, entity.label[0], "{} = " + literal(value), self.p.value(entity.label[0], value))
+        return Condition(entity, entity.label[0], "{} = " + literal(value), self.p.value(entity.label[0], value))
 
     def any(self, *numbers: str) -> int:
         """One of these numbers."""
@@ -532,7 +531,8 @@ class Sketch:
         entity = self.slots["parent"] if self.links else self.slots["t"]
         if self.links:
             words = self._family(entity)
-        conditions = [c for c in self.slots.values() if type(c) is Condition and c.entity is entity]
+        slots = [slot for name, slot in self.slots.items() if name != "name"]  # a row's name does not describe it
+        conditions = [c for c in slots if isinstance(c, Condition) and c.entity is entity]
         words |= {"thing": entity.noun, "things": entity.nouns, "who": entity.who}
         words |= {"its": "their" if entity.who == "who" else "its"}
         words |= {"labels": self.many(entity), "label": self.one(entity)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from text2sql.conversion.databases.names import SERVER_DATABASES
-from text2sql.conversion.databases.sqlite import open_source, sqlite_name
+from text2sql.conversion.databases.sqlite import open_source
 from text2sql.data.spider.examples import FILES, check_name, database_file, example_files, read_file
 from text2sql.errors import UserError
 from text2sql.files import read_json
@@ -40,7 +40,7 @@ def verify_layout(root: Path) -> dict[str, Any]:
         raise UserError(what, "rename it in the archive: in database/, tables.json and the examples")
     without_rows, mismatches = [], {}
     for db_id, path in track(present.items(), "checking databases", len(present)):
-        tables = read_database(path)
+        tables = filled_tables(path)
         if not any(tables.values()):
             without_rows.append(db_id)
         if db_id in described and (difference := _differs(tables, described[db_id])):
@@ -55,26 +55,15 @@ def verify_layout(root: Path) -> dict[str, Any]:
     }
 
 
-def read_database(path: Path) -> dict[str, int]:
-    """Rows by table of a SQLite file, after its own integrity check.
+def filled_tables(path: Path) -> dict[str, bool]:
+    """The tables of a SQLite file that can be read, and whether they have rows, after its own integrity check.
 
     Raises:
         UserError: the file is no database or is damaged.
     """
     with open_source(path) as source:
-        names = source.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        return {name: _count_rows(source.connection, name) for (name,) in names}
-
-
-def _count_rows(connection: sqlite3.Connection, table: str) -> int:
-    """How many there are; 0 if the table needs an extension which is not here (a collation, a module): the stage
-    databases says what of it can be carried over."""
-    try:
-        return connection.execute(f"SELECT count(*) FROM {sqlite_name(table)}").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        if str(error).startswith(("no such collation", "no such module", "no such function", "unknown tokenizer")):
-            return 0
-        raise
+        tables = [table for table in source.tables() if table.kind != "view"]
+        return {table.name: next(source.rows(table), None) is not None for table in tables}
 
 
 def _must_exist(path: Path) -> Path:
@@ -103,11 +92,11 @@ def _is_schema(entry: Any) -> bool:
     return isinstance(columns, list) and all(isinstance(column, list) and len(column) == 2 for column in columns)
 
 
-def _differs(tables: dict[str, int], described: dict[str, Any]) -> str:
+def _differs(tables: Iterable[str], described: dict[str, Any]) -> str:
     """How the tables of a database differ from its entry of tables.json, in words; empty if they do not."""
     found = {name.lower() for name in tables}
-    expected = {name.lower() for name in described["table_names_original"]}
+    expected = {name.lower() for name in described["table_names_original"]} - {"sqlite_sequence"}
     parts = [f"lacks {', '.join(sorted(expected - found))}"] if expected - found else []
-    surplus = found - expected - {"sqlite_sequence"}
+    surplus = found - expected
     parts += [f"also has {', '.join(sorted(surplus))}"] if surplus else []
     return "; ".join(parts)
