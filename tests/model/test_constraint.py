@@ -51,6 +51,7 @@ ACCEPTED = [
     "SELECT name FROM shop WHERE opened >= CURRENT_DATE - INTERVAL '30 days' AND opened < CURRENT_DATE",
     "SELECT opened - INTERVAL '1 YEAR', opened + INTERVAL '2 months 3 days' FROM shop WHERE '2020-01-01' < opened",
     "SELECT name FROM shop WHERE opened + INTERVAL '1.5 hours' > CURRENT_DATE + INTERVAL '-2 weeks'",
+    "SELECT date_part('year', now()), CURRENT_TIMESTAMP FROM shop WHERE opened < now() AND opened > CURRENT_TIMESTAMP",
     "SELECT max(opened) - min(opened), CURRENT_DATE - max(opened) FROM shop WHERE CURRENT_DATE - opened > 30",
     "SELECT 'schöne Grüße 北京'",
     "SELECT name FROM shop WHERE opened > '2020-01-01' AND open AND open = TRUE",

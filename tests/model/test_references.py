@@ -59,6 +59,7 @@ WHOLE = [
     "SELECT name FROM singer WHERE (id = 5 OR 3 < id) AND age > 3",
     'SELECT singer.name, "order"."Total" FROM singer JOIN "order" ON singer.age = "order".id',
     "SELECT name FROM singer WHERE age BETWEEN 3 AND 5 AND id > 3",
+    "SELECT name FROM singer WHERE born < now() AND born > CURRENT_TIMESTAMP ORDER BY born",
     "SELECT age::double precision FROM singer WHERE id = 1",
     "SELECT count(*) FILTER(WHERE age > 3) FROM singer",
     "SELECT name, age FROM singer UNION (SELECT name, id FROM band) UNION SELECT title, points FROM chart",

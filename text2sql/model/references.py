@@ -68,7 +68,9 @@ CALLS = frozenset(("CAST", "EXTRACT", "EXISTS"))
 #: what only words of set operations begin with, after a value
 SET_BEGINNINGS = ("U", "EX", "INT")
 #: keywords that end a value or stand for one
-VALUES = frozenset(("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE"))
+VALUES = frozenset(
+    ("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE", "CURRENT_TIMESTAMP")
+)
 #: whose brackets hold plain columns only; and all that is kept of open brackets
 AGGREGATED = AGGREGATES | {"filter"}
 CALLED = AGGREGATED | FUNCTIONS | {"extract"}
