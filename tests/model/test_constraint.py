@@ -163,6 +163,14 @@ def test_only_so_many_grammars_are_kept(monkeypatch):
     assert made == ["a", "b", "c", "b"]
 
 
+def test_the_tokens_of_single_bytes_are_looked_for_at_dead_ends_only(tiny_tokenizer):
+    constraints = Constraints(tiny_tokenizer)
+    held = constraints.of(SHOP)
+    assert held.again().accepts("SELECT name FROM shop")
+    assert "bytes" not in vars(constraints)
+    assert {constraints.tokenizer.decode_bytes([token]) for token in held.bytes} >= {b"a", b"\xc3", b"\xa9"}
+
+
 def test_a_step_at_a_time(constraints, tiny_tokenizer):
     constraint = constraints.of(SHOP)
     for token in tiny_tokenizer("SELECT name FROM shop", add_special_tokens=False)["input_ids"]:
