@@ -70,6 +70,7 @@ WHOLE = [
     "SELECT count(*) FROM singer GROUP BY EXTRACT(YEAR FROM born), EXTRACT(MONTH FROM born), age + 1, age + 12",
     "SELECT sum(CASE WHEN age IS NULL THEN 1 ELSE 0 END) FROM singer",
     "SELECT id FROM singer WHERE id = 1 OR id = 12 OR id = 123",
+    "SELECT id FROM singer WHERE age > 30 OR age > 300 OR age > 2.5 OR age > 2.25 OR age > 2.55 OR age = 2.50",
     "SELECT band.order_no, band.id, band.id FROM band WHERE EXISTS(SELECT id, id FROM singer)",
     "SELECT replace(replace(name, 'a', 'b'), 'c', 'd'), sum(age) FILTER(WHERE age IN (3, 4)) FROM singer GROUP BY name",
     "SELECT id, id FROM singer UNION SELECT band.id, band.id FROM band LEFT JOIN member ON band.id = member.band_id",
@@ -132,6 +133,10 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT name FROM singer WHERE age > 3 AND age > ", "3 "),  # again
         ("SELECT name FROM singer WHERE age > 3 AND age > 3", " AN"),  # the number may go on, the condition may not end
         ("SELECT name FROM singer WHERE age > 3 AND age > 3", " ORDER"),
+        ("SELECT name FROM singer WHERE age = 0 AND age = ", "0"),  # neither 0.0
+        ("SELECT name FROM singer WHERE age > 30 AND age > 30", "."),
+        ("SELECT name FROM singer WHERE age > 2.5 AND age > 2.5", "0"),
+        ("SELECT name FROM singer WHERE age > 2.50 AND age > 2", ".5 "),
         ("SELECT avg(n) FROM ", "singer"),
         ("SELECT avg(n) FROM (SELECT count(*)", " FROM"),
         ("SELECT n, ", "age"),

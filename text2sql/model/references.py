@@ -399,21 +399,24 @@ class Reading:
         """The present item or condition ends at this place of the text."""
         if self.select is not None and self.select.part.repeats:
             self._refuse_repeated(self.text[:end])
-            self.select.texts = (*self.select.texts, self.text[self.select.begun : end].strip())
+            self.select.texts = (*self.select.texts, _plain(self.text[self.select.begun : end]))
 
     def _refuse_repeated(self, text: str) -> None:
         """Refuse an item or a condition that stands in the same list, WHERE or HAVING already."""
         select = self.select
         if select is None or not select.texts or not select.part.repeats or self.brackets or select.cases:
             return
-        if select.texts.count(text[select.begun :].strip()) >= select.part.repeats:
+        if select.texts.count(_plain(text[select.begun :])) >= select.part.repeats:
             raise Refused
 
     def _may_grow(self) -> bool:
-        """Whether the last lexeme may be the beginning of a longer number or name."""
+        """Whether the last lexeme may be the beginning of a longer name or number.
+
+        A whole number takes no fraction: models that could not repeat `= 0` wrote `= 0.0`.
+        """
         begun = self.pending
         if not begun[:1].isalpha():
-            return begun[:1].isdigit()
+            return begun[:1].isdigit() and begun != "0" and begun == _plain(begun)
         return any(name.startswith(begun) and name != begun for name in self.names.all)
 
     def _begin_select(self) -> None:
@@ -633,6 +636,11 @@ class Reading:
         if select.part.conditions and operator in OPERATORS and select.left and select.left[0] == qualifier:
             return frozenset(columns) - {select.left[1]}  # x = x
         return columns
+
+
+def _plain(text: str) -> str:
+    """An item or a condition without zeros at the end of a fraction: `= 3.0` is `= 3`."""
+    return re.sub(r"(\b\d+(?:\.\d*[1-9])?)\.?0*$", r"\1", text.strip())
 
 
 def _unquoted(name: str) -> str:
