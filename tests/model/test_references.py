@@ -53,6 +53,8 @@ WHOLE = [
     "SELECT t1.name FROM singer AS t1 JOIN singer AS t2 ON t1.age = t2.id",
     "SELECT count(*) FROM (SELECT name FROM singer GROUP BY name) AS t1",
     "SELECT DISTINCT name FROM singer ORDER BY name",
+    "SELECT name FROM singer ORDER BY name LIKE 'a%', age IN (3, 4) DESC, born IS NOT NULL",
+    "SELECT CAST(age AS SMALLINT), EXTRACT(SECOND FROM born), EXTRACT(EPOCH FROM born) FROM singer",
     "SELECT CASE WHEN age > 3 OR age < 1 THEN 'a' ELSE 'b' END FROM singer",
     "SELECT name FROM singer WHERE age::text = '3'",
     "SELECT name FROM singer WHERE id = 5 OR 3 < id",

@@ -6,7 +6,6 @@ SELECT; the parts have no state. Everything that can only lead to a query that P
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -113,9 +112,6 @@ class Select:
 
     grouped: tuple[Name, ...] | None = None
 
-    def copy(self) -> Select:
-        return copy.copy(self)
-
     @property
     def around(self) -> dict[str, Source]:
         """The sources of the queries around it."""
@@ -212,14 +208,18 @@ def _by_qualifier(names: Iterable[Name]) -> Scope:
 class Part:
     """A part of a SELECT."""
 
-    #: words that may follow a value, a column or a table here
-    following = ENDS
+    #: what `following` has
+    words = ENDS
     #: whether aggregates may stand here
     aggregates = False
     #: whether conditions stand here, which AND and OR link
     conditions = False
     #: how often the same item or condition may stand here; 0: is not counted
     repeats = 0
+
+    def following(self, select: Select) -> frozenset[str]:
+        """The words that may follow a value, a column or a table."""
+        return self.words
 
     def end(self, select: Select, word: str) -> None:
         """Is the part complete, so that `word` (or the end, "") may follow?"""
@@ -257,7 +257,7 @@ class Part:
 
 
 class _SelectList(Part):
-    following = frozenset(("FROM", "AS"))
+    words = frozenset(("FROM", "AS"))
     aggregates = True
     repeats = 2  # twenty of Spider's gold queries have a column twice
 
@@ -289,7 +289,10 @@ class _SelectList(Part):
 
 
 class _From(Part):
-    following = ENDS | JOINS | {"AS", "ON"}
+    words = ENDS | JOINS | {"AS"}
+
+    def following(self, select: Select) -> frozenset[str]:
+        return frozenset(("AS", "ON")) if select.on_due else self.words
 
     def end(self, select: Select, word: str) -> None:
         visible = select.visible
@@ -335,7 +338,7 @@ class _From(Part):
 
 
 class _On(_From):
-    following = ENDS | JOINS | LINKS
+    words = ENDS | JOINS | LINKS
     conditions = True
 
     def end(self, select: Select, word: str) -> None:
@@ -361,7 +364,7 @@ class _On(_From):
 
 
 class _Where(Part):
-    following = ENDS | LINKS | COMPARISONS
+    words = ENDS | LINKS | COMPARISONS
     conditions = True
     repeats = 1
 
@@ -397,7 +400,7 @@ class _Grouped(Part):
 
 
 class _Having(_Grouped):
-    following = ENDS | LINKS | COMPARISONS
+    words = ENDS | LINKS | COMPARISONS
     conditions = True
     repeats = 1
 
@@ -408,7 +411,7 @@ class _Having(_Grouped):
 
 
 class _Order(_Grouped):
-    following = SETS | {"LIMIT", "ASC", "DESC", "NULLS"}
+    words = SETS | COMPARISONS | {"LIMIT", "ASC", "DESC", "NULLS"}
 
     def functions(self, select: Select) -> frozenset[str]:
         # Beside rows that are no groups there is no aggregate.
@@ -426,11 +429,13 @@ class _Order(_Grouped):
 
 
 class _Limit(Part):
-    following = SETS | {"OFFSET"}
+    words = SETS | {"OFFSET"}
 
 
 class _Operator(Part):
     """After UNION, INTERSECT or EXCEPT: a SELECT, or one in brackets, comes next."""
+
+    words = SETS | {"ORDER", "LIMIT"}
 
     def end(self, select: Select, word: str) -> None:
         if select.items != select.width:

@@ -39,7 +39,6 @@ from text2sql.model.query_parts import (
     MOST_CONDITIONS,
     ON,
     OPERATOR,
-    ORDER,
     PARTS,
     SELECT_LIST,
     SETS,
@@ -63,10 +62,11 @@ COUNTED = "n"
 #: letters of a text, as it is written
 LONGEST_TEXT = 200
 OPERATORS = frozenset(("=", "<", ">"))  # and their beginnings and ends
-#: keywords before a bracket, where a value begins
-CALLS = frozenset(("CAST", "EXTRACT", "EXISTS"))
-#: what only words of set operations begin with, after a value
-SET_BEGINNINGS = ("U", "EX", "INT")
+#: keywords before a bracket
+CALLS = frozenset(("CAST", "EXTRACT", "EXISTS", "IN"))
+#: keywords where a value begins, and within brackets after one
+OPENING = CALLS | {"SELECT", "CASE", "CURRENT_DATE", "CURRENT_TIMESTAMP"}
+INNER = CASES | {"FROM", "AS", "ORDER", "ASC", "DESC", "NULLS"}
 #: keywords that end a value or stand for one
 VALUES = frozenset(
     ("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE", "CURRENT_TIMESTAMP")
@@ -208,14 +208,17 @@ class Reading:
 
     def after(self, text: str) -> Reading | None:
         """The reading with more text; None if no query can go on so."""
-        reading = copy.copy(self)
-        if self.select is not None:
-            reading.select = self.select.copy()
+        reading = self._copy()
         try:
             reading._read(text)
         except Refused:
             return None
         return reading
+
+    def _copy(self) -> Reading:
+        other = copy.copy(self)
+        other.select = copy.copy(self.select)
+        return other
 
     def complete(self) -> bool:
         """Whether it is a whole query."""
@@ -243,110 +246,90 @@ class Reading:
 
     def _lexeme(self, group: str, lexeme: str, following: str) -> None:
         """A lexeme and the character after it, or, while it is `pending`, one that may go on: is there any such?"""
-        select, keyword = self.select, self._is_keyword(group, lexeme)
-        self._refuse_in_key(group, lexeme, keyword)
-        named = group in ("word", "quoted") and not keyword and select is not None and not self._is_type(lexeme)
-        if keyword:
+        select, kind = self.select, self._kind(group, lexeme)
+        self._refuse_in_key(kind, lexeme)
+        if kind == "keyword":
             self._begun_keyword(lexeme) if self.pending else self._keyword(lexeme)
-        elif named and self.pending:
-            self._begun_name(select, lexeme)
-        elif named:
-            self._name(select, _unquoted(lexeme), following)
-        elif group == "symbol":
+        elif kind == "name" and select is not None:
+            self._begun_name(select, lexeme) if self.pending else self._name(select, _unquoted(lexeme), following)
+        elif kind == "symbol":
             self._symbol(lexeme)
-        elif group == "string":
+        elif kind == "string":
             self._text(lexeme, ended=not self.pending)
         if self.pending:
             return
-        self._compare(group, lexeme, keyword)
+        self._compare(kind, lexeme)
         if lexeme != "*":
-            self.ends_value = lexeme in VALUES if keyword else group not in ("symbol", "cast") or lexeme in (")", "]")
+            values = {"keyword": VALUES, "symbol": (")", "]"), "cast": ()}
+            self.ends_value = kind not in values or lexeme in values[kind]
         self.before = lexeme
 
-    def _is_keyword(self, group: str, lexeme: str) -> bool:
-        return group == "word" and lexeme.isupper() and self.before != "." and not self._is_type(lexeme)
+    def _kind(self, group: str, lexeme: str) -> str:
+        """The lexeme's group; of words: type (also a part of a date), keyword or name."""
+        if group not in ("word", "quoted"):
+            return group
+        capitals, before = group == "word" and lexeme.isupper(), self.before
+        if (
+            before == "::"
+            or (before == "AS" and capitals)  # of CAST; aliases have no capitals
+            or (before.lower() == "double" and "precision".startswith(lexeme.lower()))
+            or (before == "(" and self.brackets[-1:] == ("extract",))
+        ):
+            return "type"
+        return "keyword" if capitals and before != "." else "name"
 
-    def _is_type(self, lexeme: str) -> bool:
-        """After :: stands a type; that of CAST comes after AS, as aliases do; one has two words."""
-        return self.before == "::" or (self.before.lower() == "double" and "precision".startswith(lexeme.lower()))
-
-    def _refuse_in_key(self, group: str, lexeme: str, keyword: bool) -> None:
+    def _refuse_in_key(self, kind: str, lexeme: str) -> None:
         """Between ON and the two columns of a key stand their names only."""
         if self.select is not None and self.select.joining:
-            name = group in ("word", "quoted") and not keyword
             dot = lexeme == "." and self.before not in ("ON", "=", "AND")
-            if not (name or dot or (lexeme == "=" and len(self.select.key) == 1)):
+            if not (kind == "name" or dot or (lexeme == "=" and len(self.select.key) == 1)):
                 raise Refused
 
     # --- Keywords ---------------------------------------------------------------------------------------------------
 
     def _begun_keyword(self, begun: str) -> None:
         """Some keyword that begins so must be possible."""
-        select = self.select
-        if "SELECT".startswith(begun) and self.brackets[-1:] == ("(",):
-            if select is not None and select.depth == DEEPEST:
-                raise Refused
-            return
-        if self.ends_value and self._begins_set_only(begun):
-            self._check_operand()
-        if not self.ends_value and self._begins_call_only(begun):
-            raise Refused
-        if select is None or self.brackets or select.part is OPERATOR or not self.ends_value:
-            return  # a value begins, say with CASE
-        words = select.part.following | (CASES if select.cases else frozenset())
-        if self.before == ")" and self.called in AGGREGATES:
-            words = words | {"FILTER"}
-        if not any(self._may_follow(select, word) for word in words if word.startswith(begun)):
+        words = [word for word in self._keywords() if word.startswith(begun)]
+        if (words or self.ends_value) and not any(map(self._possible, words)):
             raise Refused
 
-    def _begins_set_only(self, begun: str) -> bool:
-        """Whether it begins nothing but UNION, INTERSECT or EXCEPT, after a value."""
-        select = self.select
-        if select is not None and (self.brackets or select.part.conditions or select.cases or select.part is ORDER):
-            # IN, IS and ILIKE, or END and ELSE may stand here
-            return begun.startswith(SET_BEGINNINGS) or (begun == "IN" and self._is_deepest)
-        return any(word.startswith(begun) for word in SETS)
+    def _keywords(self) -> frozenset[str]:
+        """The keywords after a value; where one is to come, those that may be refused or begin as these do."""
+        if not self.ends_value:
+            return OPENING
+        if self.select is None:
+            return SETS
+        words = INNER if self.brackets else self.select.part.following(self.select)
+        if self.select.cases:
+            words |= CASES
+        return words | {"FILTER"} if self.before == ")" and self.called in AGGREGATES else words
 
-    def _begins_call_only(self, begun: str) -> bool:
-        """Whether it begins nothing but words with brackets, for which there is no room."""
-        refused = {word for word in CALLS if self._is_deepest or word.lower() in self._around_itself}
-        words = {word for word in CALLS | {"CASE"} if word.startswith(begun)}
-        return bool(words) and words <= refused
-
-    def _may_follow(self, select: Select, word: str) -> bool:
-        """Whether `word` may follow a value, a column or a table here."""
-        trial = select.copy()
+    def _possible(self, word: str) -> bool:
+        """Whether the keyword may come next."""
+        trial = self._copy()
         try:
-            if word == "ON" or trial.on_due:
-                return word == "AS" or (word == "ON" and trial.on_due)
-            if word in SETS:
-                self._check_operand()
-            if word == "FROM" or word in ENDS or (word in LINKS and not trial.between):
-                self._refuse_repeated(self.text[: self.at])
-            if word in ENDS:
-                trial.leave(word)
-            elif word in JOINS:
-                trial.part.join(trial)
-            elif word == "FROM":
-                trial.end_list()
-            elif word in LINKS and not (trial.between and word == "AND"):
-                trial.part.link(trial, self.names)
+            trial._keyword(word)
         except Refused:
             return False
         return True
 
     def _keyword(self, word: str) -> None:
         select = self.select
+        if word in CALLS and (self._is_deepest or word.lower() in self._around_itself):
+            raise Refused
         if word == "SELECT":
             self._begin_select()
         elif word in SETS:
             self._begin_operand()
-        elif select is None:
-            return
-        elif self.brackets:
+        elif select is not None and self.brackets:
             if word in LINKS:
                 select.left = None  # another comparison
-        elif word in ("DISTINCT", "BY"):
+        elif select is not None:
+            self._clause(select, word)
+
+    def _clause(self, select: Select, word: str) -> None:
+        """A keyword outside of brackets."""
+        if word in ("DISTINCT", "BY"):
             if self.before in ("SELECT", "GROUP"):
                 select.distinct |= word == "DISTINCT"
                 select.begun = self.at + len(word)
@@ -466,7 +449,7 @@ class Reading:
     def _symbol(self, symbol: str) -> None:
         select = self.select
         if symbol == "(":
-            self._open_bracket(select)
+            self._open_bracket()
         elif symbol == ")":
             self._close_bracket()
         elif select is None or self.brackets:
@@ -488,16 +471,11 @@ class Reading:
         elif symbol != "." and select.part is SELECT_LIST:
             select.item = "?column?"  # an operator: PostgreSQL has no name for it
 
-    def _open_bracket(self, select: Select | None) -> None:
-        aggregate = self.before.lower() in AGGREGATES
-        if aggregate and select is not None:
-            if self.before.lower() not in select.part.functions(select):
-                raise Refused
-            select.aggregate = True
+    def _open_bracket(self) -> None:
         if self._is_deepest:
             raise Refused
-        function = self.before.lower() in CALLED
-        self.brackets = (*self.brackets, self.before.lower() if function else "(")
+        function = self.before.lower()
+        self.brackets = (*self.brackets, function if function in CALLED else "(")
 
     @property
     def _is_deepest(self) -> bool:
@@ -524,7 +502,7 @@ class Reading:
         self.select.leave("")
         self.closed = self.select
         (select, self.brackets), self.around = self.around[-1], self.around[:-1]
-        self.select = select.copy() if select is not None else None
+        self.select = copy.copy(select)
         if self.select is None:
             return
         if self.select.part is OPERATOR:
@@ -532,15 +510,15 @@ class Reading:
         elif self.select.part is FROM and not self.brackets:
             FROM.add(self.select, "", Source(None, self.closed.returned))
 
-    def _compare(self, group: str, lexeme: str, keyword: bool) -> None:
+    def _compare(self, kind: str, lexeme: str) -> None:
         """Keep which column the next text is compared with, and how: `_name` has set it, other words end it."""
         if lexeme in OPERATORS:
             self.comparison += lexeme
-        elif keyword and lexeme in ("IN", "NOT", "LIKE", "ILIKE"):
+        elif kind == "keyword" and lexeme in ("IN", "NOT", "LIKE", "ILIKE"):
             self.comparison = f"{self.comparison} {lexeme}".strip()
         elif lexeme in ("(", ",") and self.comparison.endswith("IN"):
             return
-        elif group not in ("string", "word", "quoted") or keyword:
+        elif kind not in ("string", "name", "type"):
             self.subject, self.comparison = None, ""
 
     def _text(self, lexeme: str, ended: bool) -> None:
@@ -582,6 +560,7 @@ class Reading:
         elif place == "column" and following == "(":
             if name not in self._functions(select):
                 raise Refused
+            select.aggregate |= name in AGGREGATES
         elif place == "column" and following == ".":
             if name not in self._scope(select):
                 raise Refused
