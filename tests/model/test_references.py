@@ -53,6 +53,7 @@ WHOLE = [
     "SELECT t1.name FROM singer AS t1 JOIN singer AS t2 ON t1.age = t2.id",
     "SELECT count(*) FROM (SELECT name FROM singer GROUP BY name) AS t1",
     "SELECT DISTINCT name FROM singer ORDER BY name",
+    "SELECT name FROM singer WHERE lower(name) = name AND age + 1 > age AND id = age AND age::text <> name",
     "SELECT name FROM singer ORDER BY name LIKE 'a%', age IN (3, 4) DESC, born IS NOT NULL",
     "SELECT CAST(age AS SMALLINT), EXTRACT(SECOND FROM born), EXTRACT(EPOCH FROM born) FROM singer",
     "SELECT CASE WHEN age > 3 OR age < 1 THEN 'a' ELSE 'b' END FROM singer",
@@ -125,6 +126,8 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT t1.name FROM singer AS t1 JOIN singer AS ", "t1 ON"),
         ("SELECT name FROM singer ORDER BY ", "count("),
         ("SELECT name FROM singer WHERE id = ", "id"),
+        ("SELECT singer.name FROM singer WHERE singer.id <> singer.", "id"),
+        ("SELECT name FROM singer WHERE (age > 3 OR id = ", "id"),
         ("SELECT count(*) FROM singer", " ORDER"),
         (JOINED, " OR singer"),  # the key has been named
         ("SELECT name FROM singer UNION SELECT name FROM band UNION SELECT title FROM chart", " UNION SELECT"),

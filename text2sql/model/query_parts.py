@@ -105,8 +105,6 @@ class Select:
     # WHERE, HAVING, ON.
     #: whether the next AND is that of a BETWEEN
     between: bool = False
-    #: the newest column of the present condition
-    left: Name | None = None
     #: CASEs without their END
     cases: int = 0
 
@@ -252,8 +250,6 @@ class Part:
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
         """A column has been named."""
-        if self.conditions:
-            select.left = name
 
 
 class _SelectList(Part):

@@ -190,8 +190,8 @@ class Reading:
         self.text, self.pending, self.at = "", "", 0
         #: the whole lexeme before, whether a value ends with it, and which bracket was closed by it
         self.before, self.ends_value = "", False
-        #: what stood before the dot, and the lexeme before that
-        self.qualifier, self.operator = "", ""
+        #: what stood before the dot
+        self.qualifier = ""
         #: the SELECT that is being read; None outside of one
         self.select: Select | None = None
         #: its open brackets, each the function that it belongs to, or "("
@@ -202,7 +202,7 @@ class Reading:
         self.around: tuple[tuple[Select | None, tuple[str, ...]], ...] = ()
         #: the newest query in brackets that has ended
         self.closed: Select | None = None
-        #: the column that the next text is compared with, and how
+        #: the column that the next text or column is compared with, and how
         self.subject: Name | None = None
         self.comparison = ""
 
@@ -321,10 +321,7 @@ class Reading:
             self._begin_select()
         elif word in SETS:
             self._begin_operand()
-        elif select is not None and self.brackets:
-            if word in LINKS:
-                select.left = None  # another comparison
-        elif select is not None:
+        elif select is not None and not self.brackets:
             self._clause(select, word)
 
     def _clause(self, select: Select, word: str) -> None:
@@ -357,7 +354,6 @@ class Reading:
             self._end_text(self.at)
             select.leave(word)
             select.part, select.texts, select.begun = PARTS[word], (), self.at + len(word)
-            select.left = None
             if word == "GROUP":
                 select.grouped = ()
         elif word == "CROSS":
@@ -369,7 +365,6 @@ class Reading:
             select.between = False
             return
         select.part.link(select, self.names)
-        select.left = None
         if select.part is ON:
             select.key = ()  # another key
         elif not select.cases:
@@ -511,14 +506,14 @@ class Reading:
             FROM.add(self.select, "", Source(None, self.closed.returned))
 
     def _compare(self, kind: str, lexeme: str) -> None:
-        """Keep which column the next text is compared with, and how: `_name` has set it, other words end it."""
+        """Keep what the next text or column is compared with, and how: `_name` has set it, other words end it."""
         if lexeme in OPERATORS:
             self.comparison += lexeme
         elif kind == "keyword" and lexeme in ("IN", "NOT", "LIKE", "ILIKE"):
             self.comparison = f"{self.comparison} {lexeme}".strip()
         elif lexeme in ("(", ",") and self.comparison.endswith("IN"):
             return
-        elif kind not in ("string", "name", "type"):
+        elif kind not in ("string", "name", "type") and lexeme != ".":
             self.subject, self.comparison = None, ""
 
     def _text(self, lexeme: str, ended: bool) -> None:
@@ -544,7 +539,6 @@ class Reading:
     # --- Names ------------------------------------------------------------------------------------------------------
 
     def _name(self, select: Select, name: str, following: str) -> None:
-        self.subject, self.comparison = None, ""
         place = self._place(select)
         if self.before in ("SELECT", "DISTINCT", ",", ".") and select.part is SELECT_LIST and not self.brackets:
             select.item = name
@@ -564,11 +558,11 @@ class Reading:
         elif place == "column" and following == ".":
             if name not in self._scope(select):
                 raise Refused
-            self.qualifier, self.operator = name, self.before
+            self.qualifier = name
         else:
             if name not in self._columns(select, place, self._scope(select)):
                 raise Refused
-            self.subject = self.qualifier if place == "qualified" else "", name
+            self.subject, self.comparison = (self.qualifier if place == "qualified" else "", name), ""
             select.part.column(select, self.subject, self._aggregated)
 
     def _begun_name(self, select: Select, lexeme: str) -> None:
@@ -610,10 +604,10 @@ class Reading:
 
     def _columns(self, select: Select, place: str, scope: Scope) -> Collection[str]:
         """The columns that may come next."""
-        qualifier, operator = (self.qualifier, self.operator) if place == "qualified" else ("", self.before)
+        qualifier = self.qualifier if place == "qualified" else ""
         columns = scope.get(qualifier, ())
-        if select.part.conditions and operator in OPERATORS and select.left and select.left[0] == qualifier:
-            return frozenset(columns) - {select.left[1]}  # x = x
+        if self.comparison and self.subject and self.subject[0] == qualifier:
+            return frozenset(columns) - {self.subject[1]}  # x = x
         return columns
 
 
