@@ -53,6 +53,9 @@ WHOLE = [
     "SELECT t1.name FROM singer AS t1 JOIN singer AS t2 ON t1.age = t2.id",
     "SELECT count(*) FROM (SELECT name FROM singer GROUP BY name) AS t1",
     "SELECT DISTINCT name FROM singer ORDER BY name",
+    "SELECT singer.name FROM singer LEFT JOIN member ON singer.id = member.singer_id AND member.since <> 3 AND "
+    "(singer.age > 3 OR singer.name LIKE 'a%') JOIN band ON member.band_id = band.id AND band.name = singer.name "
+    "WHERE member.since <> 3 AND band.founded IN (SELECT founded FROM band)",
     "SELECT name FROM singer WHERE lower(name) = name AND age + 1 > age AND id = age AND age::text <> name",
     "SELECT name FROM singer ORDER BY name LIKE 'a%', age IN (3, 4) DESC, born IS NOT NULL",
     "SELECT CAST(age AS SMALLINT), EXTRACT(SECOND FROM born), EXTRACT(EPOCH FROM born) FROM singer",
@@ -129,7 +132,10 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT singer.name FROM singer WHERE singer.id <> singer.", "id"),
         ("SELECT name FROM singer WHERE (age > 3 OR id = ", "id"),
         ("SELECT count(*) FROM singer", " ORDER"),
-        (JOINED, " OR singer"),  # the key has been named
+        (JOINED, " OR singer"),
+        (f"{JOINED} AND member.since > 3 AND member.since >", " 3 "),
+        (f"{JOINED} AND ", "band."),
+        (f"{JOINED} AND ", "count("),
         ("SELECT name FROM singer UNION SELECT name FROM band UNION SELECT title FROM chart", " UNION SELECT"),
         ("SELECT DISTINCT name FROM singer ORDER BY ", "ag"),
         ("SELECT singer.name FROM singer JOIN member ON singer.id", " NOT"),
@@ -247,6 +253,10 @@ def test_tables_that_refer_to_the_same_column_are_joined_along_it():
     assert admits(papers, f"{begun}.paper_id = cite.cited", ended=True)
     assert admits(papers, f"{begun}.paper_id = cite.citing", ended=True)
     assert not admits(papers, f"{begun}.name = ")
+    either = f"{begun}.paper_id = cite.cited OR "
+    assert admits(papers, f'{either}"set".paper_id = cite.citing AND "set".name <> \'a\'', ended=True)
+    assert not admits(papers, f"{either}.")
+    assert not admits(papers, f'{either}"set".paper_id = cite.cited')
 
 
 def test_a_column_may_be_called_as_a_function_is():

@@ -222,7 +222,7 @@ class Part:
     def end(self, select: Select, word: str) -> None:
         """Is the part complete, so that `word` (or the end, "") may follow?"""
 
-    def link(self, select: Select, names: References) -> None:
+    def link(self, select: Select, names: References, word: str) -> None:
         """May AND or OR follow?"""
         if not self.conditions and not select.cases:
             raise Refused
@@ -334,17 +334,20 @@ class _From(Part):
 
 
 class _On(_From):
-    words = ENDS | JOINS | LINKS
+    words = ENDS | JOINS | LINKS | COMPARISONS
     conditions = True
+    repeats = 1
 
     def end(self, select: Select, word: str) -> None:
         if select.joining:
             raise Refused
         super().end(select, word)
 
-    def link(self, select: Select, names: References) -> None:
-        if select.by_tables_only and (select.joining or not names.keys(select, ())):
-            raise Refused  # between tables nothing but their keys, as far as there are further ones
+    def link(self, select: Select, names: References, word: str) -> None:
+        if word == "OR" and select.by_tables_only and not select.cases:
+            if not names.keys(select, ()):
+                raise Refused
+            select.key = ()  # another key
 
     def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
         if not select.joining:
@@ -352,11 +355,10 @@ class _On(_From):
         return _by_qualifier(pair[len(select.key)] for pair in names.keys(select, select.key))
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
-        if not select.joining:
-            return
-        select.key = (*select.key, name)
-        if len(select.key) == 2:
-            select.joined = (*select.joined, frozenset(select.key))
+        if select.joining:
+            select.key = (*select.key, name)
+            if len(select.key) == 2:
+                select.joined = (*select.joined, frozenset(select.key))
 
 
 class _Where(Part):

@@ -6,12 +6,12 @@ only fail:
 
 - a column of a table that FROM does not have, or a FROM that ends before it has all tables whose columns were selected;
 - a table for the second time without an alias;
-- a join along anything but a declared key (where no key joins the two: columns of one name that are part of a key, or
-  that refer to the same column of a third table);
+- a join whose first condition is anything but a declared key (where no key joins the two: columns of one name that are
+  part of a key, or that refer to the same column of a third table);
 - a column beside an aggregate, or beside GROUP BY, that GROUP BY does not cover (a table's primary key covers its row);
 - set operations on different numbers of columns; DISTINCT ordered by what is not selected;
-- a condition that stands in the same WHERE or HAVING already, a column twice in GROUP BY, an item for the third time in
-  the select list, a function within its own brackets;
+- a condition that stands in the same WHERE, HAVING or ON already, a column twice in GROUP BY, an item for the third
+  time in the select list, a function within its own brackets;
 - a text that is compared with a column and neither among its values nor in the question (`literals`).
 
 It is for queries as `qualifiers.by_table` writes them: columns stand alone where FROM has one table, otherwise after
@@ -227,7 +227,6 @@ class Reading:
             return False
         try:
             (whole.select or whole.closed).leave("")  # type: ignore[union-attr]
-            whole._end_text(len(whole.text))
         except Refused:
             return False
         return True
@@ -281,7 +280,7 @@ class Reading:
     def _refuse_in_key(self, kind: str, lexeme: str) -> None:
         """Between ON and the two columns of a key stand their names only."""
         if self.select is not None and self.select.joining:
-            dot = lexeme == "." and self.before not in ("ON", "=", "AND")
+            dot = lexeme == "." and self.before not in ("ON", "=", "OR")
             if not (kind == "name" or dot or (lexeme == "=" and len(self.select.key) == 1)):
                 raise Refused
 
@@ -332,7 +331,7 @@ class Reading:
                 select.begun = self.at + len(word)
         elif word == "FROM":
             if select.part is SELECT_LIST and self.before != "DISTINCT":  # x IS DISTINCT FROM y
-                self._end_text(self.at)
+                self._end_text(word)
                 select.end_list()
                 select.part = FROM
         elif word == "BETWEEN":
@@ -344,16 +343,18 @@ class Reading:
             select.item = "case" if select.part is SELECT_LIST else None
         elif word in JOINS:
             if self.before not in JOINS and self.before != "OUTER":
+                self._end_text(word)
                 select.part.join(select)
                 select.part, select.newest, select.on_due = FROM, None, True
         elif word == "ON":
             if select.newest is None:
                 raise Refused
-            select.part, select.key, select.on_due = ON, (), False
+            self._end_text(word)
+            select.part, select.texts, select.key, select.on_due = ON, (), (), False
         elif word in ENDS:
-            self._end_text(self.at)
+            self._end_text(word)
             select.leave(word)
-            select.part, select.texts, select.begun = PARTS[word], (), self.at + len(word)
+            select.part, select.texts = PARTS[word], ()
             if word == "GROUP":
                 select.grouped = ()
         elif word == "CROSS":
@@ -364,23 +365,23 @@ class Reading:
         if select.between and word == "AND":
             select.between = False
             return
-        select.part.link(select, self.names)
-        if select.part is ON:
-            select.key = ()  # another key
-        elif not select.cases:
-            self._end_text(self.at)
-            select.begun = self.at + len(word)
+        select.part.link(select, self.names, word)
+        if not select.cases:
+            self._end_text(word)
             if len(select.texts) == MOST_CONDITIONS:
                 raise Refused
 
-    def _end_text(self, end: int) -> None:
-        """The present item or condition ends at this place of the text."""
-        if self.select is not None and self.select.part.repeats:
-            self._refuse_repeated(self.text[:end])
-            self.select.texts = (*self.select.texts, _plain(self.text[self.select.begun : end]))
+    def _end_text(self, lexeme: str) -> None:
+        """The present item or condition ends before the lexeme that is being read; after it begins another one."""
+        select = self.select
+        if select is not None:
+            if select.part.repeats:
+                self._refuse_repeated(self.text[: self.at])
+                select.texts = (*select.texts, _plain(self.text[select.begun : self.at]))
+            select.begun = self.at + len(lexeme)
 
     def _refuse_repeated(self, text: str) -> None:
-        """Refuse an item or a condition that stands in the same list, WHERE or HAVING already."""
+        """Refuse an item or a condition that stands in the same part already."""
         select = self.select
         if select is None or not select.texts or not select.part.repeats or self.brackets or select.cases:
             return
@@ -424,7 +425,7 @@ class Reading:
         """UNION, INTERSECT or EXCEPT."""
         first = self._check_operand()
         if self.select is not None:
-            self._end_text(self.at)
+            self._end_text("")
             first.leave("")
         self.select = Select(
             first.outer, first.depth, OPERATOR, place=first.place + 1, width=first.items, items=0,
@@ -450,8 +451,7 @@ class Reading:
         elif select is None or self.brackets:
             self.ends_value = symbol == "*" and self.before == "("  # count(*)
         elif symbol == ",":
-            self._end_text(self.at)
-            select.begun = self.at + 1
+            self._end_text(symbol)
             select.part.comma(select)
         elif symbol == "*":
             star = select.part is SELECT_LIST and self.before in (".", "SELECT", "DISTINCT", ",")
@@ -493,7 +493,7 @@ class Reading:
         self.called = ""
         if not self.around or self.select is None:
             raise Refused
-        self._end_text(self.at)
+        self._end_text("")
         self.select.leave("")
         self.closed = self.select
         (select, self.brackets), self.around = self.around[-1], self.around[:-1]
