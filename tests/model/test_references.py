@@ -249,14 +249,14 @@ def test_tables_that_refer_to_the_same_column_are_joined_along_it():
             ),
         )
     )
-    begun = 'SELECT "set".name FROM "set" JOIN cite ON "set"'
+    begun = "SELECT set.name FROM set JOIN cite ON set"
     assert admits(papers, f"{begun}.paper_id = cite.cited", ended=True)
     assert admits(papers, f"{begun}.paper_id = cite.citing", ended=True)
     assert not admits(papers, f"{begun}.name = ")
     either = f"{begun}.paper_id = cite.cited OR "
-    assert admits(papers, f'{either}"set".paper_id = cite.citing AND "set".name <> \'a\'', ended=True)
+    assert admits(papers, f"{either}set.paper_id = cite.citing AND set.name <> 'a'", ended=True)
     assert not admits(papers, f"{either}.")
-    assert not admits(papers, f'{either}"set".paper_id = cite.cited')
+    assert not admits(papers, f"{either}set.paper_id = cite.cited")
 
 
 def test_a_column_may_be_called_as_a_function_is():

@@ -63,7 +63,6 @@ class Select:
 
     #: the SELECT around this one whose tables it may name; None in FROM, where it sees nothing of it
     outer: Select | None = None
-    depth: int = 1
     part: Part = field(default_factory=lambda: SELECT_LIST)
     #: bare columns that the query around this one has selected from it, where this one is in FROM
     required: frozenset[str] = frozenset()

@@ -25,7 +25,7 @@ import functools
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from text2sql.model.literals import Literals
 from text2sql.model.query_parts import (
@@ -44,11 +44,10 @@ from text2sql.model.query_parts import (
     SETS,
     Name,
     Refused,
-    Scope,
     Select,
     Source,
 )
-from text2sql.schema import Column, Schema, kind_of, needs_quotes
+from text2sql.schema import Column, Schema, kind_of, quote
 
 #: what may go on with the next token has a group
 LEXEME = re.compile(
@@ -85,7 +84,8 @@ class References:
         self.tables = {table.name: table for table in schema.tables if table.columns}
         self.columns = {name: frozenset(c.name for c in table.columns) for name, table in self.tables.items()}
         self.all = frozenset((COUNTED,)).union(*self.columns.values())
-        self.quoted = frozenset(filter(needs_quotes, (*self.tables, *self.all)))
+        #: names with the quotes that they need
+        self.written = {name: quote(name) for name in (*self.tables, *self.all)}
         self._keyed: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         #: of each column those that it refers to
         self._referred: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
@@ -250,7 +250,7 @@ class Reading:
         if kind == "keyword":
             self._begun_keyword(lexeme) if self.pending else self._keyword(lexeme)
         elif kind == "name" and select is not None:
-            self._begun_name(select, lexeme) if self.pending else self._name(select, _unquoted(lexeme), following)
+            self._begun_name(select, lexeme) if self.pending else self._name(select, lexeme, following)
         elif kind == "symbol":
             self._symbol(lexeme)
         elif kind == "string":
@@ -402,43 +402,39 @@ class Reading:
         select = self.select
         if self.brackets[-1:] == ("(",):  # a query in brackets
             self.around, self.brackets = (*self.around, (select, self.brackets[:-1])), ()
-            if select is None:
-                self.select = Select(depth=len(self.around))
-            elif select.part is FROM:  # it sees nothing of the query around it
-                required = frozenset() if select.sources else select.bare
-                self.select = Select(outer=select.outer, depth=select.depth + 1, required=required)
-            elif select.part is OPERATOR:
-                self.select = Select(outer=select.outer, depth=select.depth + 1, width=select.width)
-            else:
-                self.select = Select(outer=select, depth=select.depth + 1)
-            if self.select.depth > DEEPEST:
+            if len(self.around) == DEEPEST:
                 raise Refused
+            if select is None:
+                begun = Select()
+            elif select.part is FROM:  # it sees nothing of the query around it
+                begun = Select(outer=select.outer, required=frozenset() if select.sources else select.bare)
+            elif select.part is OPERATOR:
+                begun = Select(outer=select.outer, width=select.width)
+            else:
+                begun = Select(outer=select)
         elif select is None and self.closed is None:
-            self.select = Select()
+            begun = Select()
         elif select is not None and select.part is OPERATOR:
-            select.part, select.items = SELECT_LIST, 1
+            begun = select
+            begun.part, begun.items = SELECT_LIST, 1
         else:
             raise Refused
-        self.select.begun = self.at + len("SELECT")
+        begun.begun = self.at + len("SELECT")
+        self.select = begun
 
     def _begin_operand(self) -> None:
         """UNION, INTERSECT or EXCEPT."""
-        first = self._check_operand()
+        first = self.select or self.closed
+        if first is None or self.brackets or first.place == LONGEST:
+            raise Refused
         if self.select is not None:
             self._end_text("")
             first.leave("")
         self.select = Select(
-            first.outer, first.depth, OPERATOR, place=first.place + 1, width=first.items, items=0,
+            first.outer, OPERATOR, place=first.place + 1, width=first.items, items=0,
             results=first.returned, combined=True,
         )  # fmt: skip
         self.closed = None
-
-    def _check_operand(self) -> Select:
-        """The first operand of a set operation, if one may come now."""
-        first = self.select or self.closed
-        if first is None or self.brackets or first.place == LONGEST:
-            raise Refused
-        return first
 
     # --- Symbols and texts ------------------------------------------------------------------------------------------
 
@@ -538,58 +534,32 @@ class Reading:
 
     # --- Names ------------------------------------------------------------------------------------------------------
 
-    def _name(self, select: Select, name: str, following: str) -> None:
-        place = self._place(select)
-        if self.before in ("SELECT", "DISTINCT", ",", ".") and select.part is SELECT_LIST and not self.brackets:
+    def _name(self, select: Select, lexeme: str, following: str) -> None:
+        place, name = self._place(select), _unquoted(lexeme)
+        after = following if place == "column" and following in (".", "(") else ""
+        if place != "alias" and lexeme + after not in self._names(select, place):
+            raise Refused
+        listed = select.part is SELECT_LIST and not self.brackets
+        if listed and (place == "alias" or self.before in ("SELECT", "DISTINCT", ",", ".")):
             select.item = name
         if place == "alias":
             if select.part is FROM and not self.brackets:
                 FROM.alias(select, name)
-            elif select.part is SELECT_LIST and not self.brackets:
-                select.item = name
         elif place == "source":
-            if name not in FROM.source(select, self.names):
-                raise Refused
             FROM.add(select, name, Source(self.names.tables[name], self.names.columns[name]))
-        elif place == "column" and following == "(":
-            if name not in self._functions(select):
-                raise Refused
+        elif after == "(":
             select.aggregate |= name in AGGREGATES
-        elif place == "column" and following == ".":
-            if name not in self._scope(select):
-                raise Refused
+        elif after == ".":
             self.qualifier = name
         else:
-            if name not in self._columns(select, place, self._scope(select)):
-                raise Refused
             self.subject, self.comparison = (self.qualifier if place == "qualified" else "", name), ""
             select.part.column(select, self.subject, self._aggregated)
 
-    def _begun_name(self, select: Select, lexeme: str) -> None:
-        """Some name that begins so must be possible; if its quote closes it, that name."""
-        place, begun = self._place(select), _unquoted(lexeme)
-        if place == "alias":
-            return
-        if place == "source":
-            names = set(FROM.source(select, self.names))
-        else:
-            scope = self._scope(select)
-            names = set(self._columns(select, place, scope))
-            if place == "column":
-                names.update(filter(None, scope))
-        if lexeme.startswith('"'):
-            names &= self.names.quoted
-        else:
-            names -= self.names.quoted
-            if place == "column" and not select.joining:
-                names.update(self._functions(select))
-        closed = len(lexeme) > 1 and lexeme.endswith('"')
-        if not (begun in names if closed else any(name.startswith(begun) for name in names)):
+    def _begun_name(self, select: Select, begun: str) -> None:
+        """Some name that begins so must be possible."""
+        place = self._place(select)
+        if place != "alias" and not any(name.startswith(begun) for name in self._names(select, place)):
             raise Refused
-
-    def _functions(self, select: Select) -> Collection[str]:
-        """The functions that may be called: none where brackets are as deep as they may be, or within itself."""
-        return () if self._is_deepest else select.part.functions(select) - self._around_itself
 
     def _place(self, select: Select) -> str:
         """What a name means here: alias, source, qualified (a column after its qualifier) or column."""
@@ -599,16 +569,22 @@ class Reading:
             return "qualified"
         return "source" if select.part is FROM and not self.brackets else "column"
 
-    def _scope(self, select: Select) -> Scope:
-        return select.part.scope(select, self.names, self._aggregated)
-
-    def _columns(self, select: Select, place: str, scope: Scope) -> Collection[str]:
-        """The columns that may come next."""
+    def _names(self, select: Select, place: str) -> set[str]:
+        """What may come next, as it is written: tables; or columns, qualifiers with their dot, functions with their
+        bracket (where there is room for it, and not within the same function's)."""
+        written = self.names.written
+        if place == "source":
+            return {written[table] for table in FROM.source(select, self.names)}
+        scope = select.part.scope(select, self.names, self._aggregated)
         qualifier = self.qualifier if place == "qualified" else ""
-        columns = scope.get(qualifier, ())
-        if self.comparison and self.subject and self.subject[0] == qualifier:
-            return frozenset(columns) - {self.subject[1]}  # x = x
-        return columns
+        compared = self.comparison and self.subject  # x = x
+        columns = (column for column in scope.get(qualifier, ()) if (qualifier, column) != compared)
+        names = {written.get(column, column) for column in columns}
+        if place == "column":
+            names |= {f"{written.get(table, table)}." for table in scope if table}
+            if not (select.joining or self._is_deepest):
+                names |= {f"{function}(" for function in select.part.functions(select) - self._around_itself}
+        return names
 
 
 def _plain(text: str) -> str:
