@@ -53,6 +53,7 @@ WHOLE = [
     "SELECT t1.name FROM singer AS t1 JOIN singer AS t2 ON t1.age = t2.id",
     "SELECT count(*) FROM (SELECT name FROM singer GROUP BY name) AS t1",
     "SELECT DISTINCT name FROM singer ORDER BY name",
+    "SELECT name FROM singer WHERE (((((((name NOT ILIKE 'a%' OR born > CURRENT_DATE - INTERVAL '1 day')))))))",
     "SELECT singer.name FROM singer LEFT JOIN member ON singer.id = member.singer_id AND member.since <> 3 AND "
     "(singer.age > 3 OR singer.name LIKE 'a%') JOIN band ON member.band_id = band.id AND band.name = singer.name "
     "WHERE member.since <> 3 AND band.founded IN (SELECT founded FROM band)",

@@ -63,8 +63,8 @@ LONGEST_TEXT = 200
 OPERATORS = frozenset(("=", "<", ">"))  # and their beginnings and ends
 #: keywords before a bracket
 CALLS = frozenset(("CAST", "EXTRACT", "EXISTS", "IN"))
-#: keywords where a value begins, and within brackets after one
-OPENING = CALLS | {"SELECT", "CASE", "CURRENT_DATE", "CURRENT_TIMESTAMP"}
+#: CALLS and SELECT, and what begins like them before a value; keywords within brackets after one
+OPENING = CALLS | {"SELECT", "CASE", "CURRENT_DATE", "CURRENT_TIMESTAMP", "ILIKE", "INTERVAL"}
 INNER = CASES | {"FROM", "AS", "ORDER", "ASC", "DESC", "NULLS"}
 #: keywords that end a value or stand for one
 VALUES = frozenset(
