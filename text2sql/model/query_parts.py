@@ -205,18 +205,14 @@ def _by_qualifier(names: Iterable[Name]) -> Scope:
 class Part:
     """A part of a SELECT."""
 
-    #: what `following` has
-    words = ENDS
+    #: words that may follow a value, a column or a table here
+    following = ENDS
     #: whether aggregates may stand here
     aggregates = False
     #: whether conditions stand here, which AND and OR link
     conditions = False
     #: how often the same item or condition may stand here; 0: is not counted
     repeats = 0
-
-    def following(self, select: Select) -> frozenset[str]:
-        """The words that may follow a value, a column or a table."""
-        return self.words
 
     def end(self, select: Select, word: str) -> None:
         """Is the part complete, so that `word` (or the end, "") may follow?"""
@@ -252,7 +248,7 @@ class Part:
 
 
 class _SelectList(Part):
-    words = frozenset(("FROM", "AS"))
+    following = frozenset(("FROM", "AS"))
     aggregates = True
     repeats = 2  # twenty of Spider's gold queries have a column twice
 
@@ -284,10 +280,7 @@ class _SelectList(Part):
 
 
 class _From(Part):
-    words = ENDS | JOINS | {"AS"}
-
-    def following(self, select: Select) -> frozenset[str]:
-        return frozenset(("AS", "ON")) if select.on_due else self.words
+    following = ENDS | JOINS | {"AS"}
 
     def end(self, select: Select, word: str) -> None:
         visible = select.visible
@@ -333,7 +326,7 @@ class _From(Part):
 
 
 class _On(_From):
-    words = ENDS | JOINS | LINKS | COMPARISONS
+    following = ENDS | JOINS | LINKS | COMPARISONS
     conditions = True
     repeats = 1
 
@@ -361,7 +354,7 @@ class _On(_From):
 
 
 class _Where(Part):
-    words = ENDS | LINKS | COMPARISONS
+    following = ENDS | LINKS | COMPARISONS
     conditions = True
     repeats = 1
 
@@ -397,7 +390,7 @@ class _Grouped(Part):
 
 
 class _Having(_Grouped):
-    words = ENDS | LINKS | COMPARISONS
+    following = ENDS | LINKS | COMPARISONS
     conditions = True
     repeats = 1
 
@@ -408,7 +401,7 @@ class _Having(_Grouped):
 
 
 class _Order(_Grouped):
-    words = SETS | COMPARISONS | {"LIMIT", "ASC", "DESC", "NULLS"}
+    following = SETS | COMPARISONS | {"LIMIT", "ASC", "DESC", "NULLS"}
 
     def functions(self, select: Select) -> frozenset[str]:
         # Beside rows that are no groups there is no aggregate.
@@ -426,13 +419,13 @@ class _Order(_Grouped):
 
 
 class _Limit(Part):
-    words = SETS | {"OFFSET"}
+    following = SETS | {"OFFSET"}
 
 
 class _Operator(Part):
     """After UNION, INTERSECT or EXCEPT: a SELECT, or one in brackets, comes next."""
 
-    words = SETS | {"ORDER", "LIMIT"}
+    following = SETS | {"ORDER", "LIMIT"}
 
     def end(self, select: Select, word: str) -> None:
         if select.items != select.width:

@@ -63,9 +63,10 @@ LONGEST_TEXT = 200
 OPERATORS = frozenset(("=", "<", ">"))  # and their beginnings and ends
 #: keywords before a bracket
 CALLS = frozenset(("CAST", "EXTRACT", "EXISTS", "IN"))
-#: CALLS and SELECT, and what begins like them before a value; keywords within brackets after one
+#: CALLS and SELECT, and what begins like them before a value; after one within brackets; after a table that was joined
 OPENING = CALLS | {"SELECT", "CASE", "CURRENT_DATE", "CURRENT_TIMESTAMP", "ILIKE", "INTERVAL"}
 INNER = CASES | {"FROM", "AS", "ORDER", "ASC", "DESC", "NULLS"}
+JOINED = frozenset(("AS", "ON"))
 #: keywords that end a value or stand for one
 VALUES = frozenset(
     ("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE", "CURRENT_TIMESTAMP")
@@ -296,10 +297,11 @@ class Reading:
         """The keywords after a value; where one is to come, those that may be refused or begin as these do."""
         if not self.ends_value:
             return OPENING
-        if self.select is None:
+        select = self.select
+        if select is None:
             return SETS
-        words = INNER if self.brackets else self.select.part.following(self.select)
-        if self.select.cases:
+        words = INNER if self.brackets else JOINED if select.on_due else select.part.following
+        if select.cases:
             words |= CASES
         return words | {"FILTER"} if self.before == ")" and self.called in AGGREGATES else words
 
