@@ -40,6 +40,9 @@ SPELLED = {
     "select id from pets where born > current_date - interval '30 days'": (
         "SELECT id FROM pets WHERE born > CURRENT_DATE - INTERVAL '30 DAYS'"
     ),
+    "select id from pets where born > now() or born < CURRENT_TIMESTAMP": (
+        "SELECT id FROM pets WHERE born > CURRENT_TIMESTAMP OR born < CURRENT_TIMESTAMP"
+    ),
     "select p.name from pets p where p.kg != 3": "SELECT name FROM pets WHERE kg <> 3",
     "select count(1), MAX(kg)::INTEGER, cast(sum(kg) as NUMERIC) from pets": (
         "SELECT count(*), max(kg)::int, sum(kg)::numeric FROM pets"

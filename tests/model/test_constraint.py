@@ -49,6 +49,9 @@ ACCEPTED = [
     "SELECT CASE WHEN id > 1 THEN 'a' ELSE 'b' END AS kind FROM shop",
     "SELECT (array_agg(name ORDER BY id))[1] FROM shop",
     "SELECT name FROM shop WHERE opened >= CURRENT_DATE - INTERVAL '30 days' AND opened < CURRENT_DATE",
+    "SELECT opened - INTERVAL '1 YEAR', opened + INTERVAL '2 months 3 days' FROM shop WHERE '2020-01-01' < opened",
+    "SELECT name FROM shop WHERE opened + INTERVAL '1.5 hours' > CURRENT_DATE + INTERVAL '-2 weeks'",
+    "SELECT date_part('year', now()), CURRENT_TIMESTAMP FROM shop WHERE opened < now() AND opened > CURRENT_TIMESTAMP",
     "SELECT max(opened) - min(opened), CURRENT_DATE - max(opened) FROM shop WHERE CURRENT_DATE - opened > 30",
     "SELECT 'schöne Grüße 北京'",
     "SELECT name FROM shop WHERE opened > '2020-01-01' AND open AND open = TRUE",
@@ -82,6 +85,11 @@ REFUSED = [
     "SELECT opened::text::int FROM shop",
     "SELECT id FROM shop WHERE CAST(id AS date) > '2020-01-01'",
     "SELECT CAST(opened AS boolean) FROM shop",
+    "SELECT name FROM shop WHERE opened > CURRENT_DATE - INTERVAL 'now'",
+    "SELECT opened - INTERVAL '30' FROM shop",
+    "SELECT opened - INTERVAL 'days' FROM shop",
+    "SELECT opened - INTERVAL '1 decade' FROM shop",
+    "SELECT opened - INTERVAL '1 year 2 months 3 days' FROM shop",
     "SELECT max(count(*)) FROM shop",
     "SELECT name FROM shop WHERE count(*) > 1",
     "SELECT name FROM shop WHERE length() > 1",
@@ -153,6 +161,14 @@ def test_only_so_many_grammars_are_kept(monkeypatch):
     for name in "abacab":
         constraints.of(dataclasses.replace(SHOP, db_id=name))
     assert made == ["a", "b", "c", "b"]
+
+
+def test_the_tokens_of_single_bytes_are_looked_for_at_dead_ends_only(tiny_tokenizer):
+    constraints = Constraints(tiny_tokenizer)
+    held = constraints.of(SHOP)
+    assert held.again().accepts("SELECT name FROM shop")
+    assert "bytes" not in vars(constraints)
+    assert {constraints.tokenizer.decode_bytes([token]) for token in held.bytes} >= {b"a", b"\xc3", b"\xa9"}
 
 
 def test_a_step_at_a_time(constraints, tiny_tokenizer):

@@ -53,12 +53,20 @@ WHOLE = [
     "SELECT t1.name FROM singer AS t1 JOIN singer AS t2 ON t1.age = t2.id",
     "SELECT count(*) FROM (SELECT name FROM singer GROUP BY name) AS t1",
     "SELECT DISTINCT name FROM singer ORDER BY name",
+    "SELECT name FROM singer WHERE (((((((name NOT ILIKE 'a%' OR born > CURRENT_DATE - INTERVAL '1 day')))))))",
+    "SELECT singer.name FROM singer LEFT JOIN member ON singer.id = member.singer_id AND member.since <> 3 AND "
+    "(singer.age > 3 OR singer.name LIKE 'a%') JOIN band ON member.band_id = band.id AND band.name = singer.name "
+    "WHERE member.since <> 3 AND band.founded IN (SELECT founded FROM band)",
+    "SELECT name FROM singer WHERE lower(name) = name AND age + 1 > age AND id = age AND age::text <> name",
+    "SELECT name FROM singer ORDER BY name LIKE 'a%', age IN (3, 4) DESC, born IS NOT NULL",
+    "SELECT CAST(age AS SMALLINT), EXTRACT(SECOND FROM born), EXTRACT(EPOCH FROM born) FROM singer",
     "SELECT CASE WHEN age > 3 OR age < 1 THEN 'a' ELSE 'b' END FROM singer",
     "SELECT name FROM singer WHERE age::text = '3'",
     "SELECT name FROM singer WHERE id = 5 OR 3 < id",
     "SELECT name FROM singer WHERE (id = 5 OR 3 < id) AND age > 3",
     'SELECT singer.name, "order"."Total" FROM singer JOIN "order" ON singer.age = "order".id',
     "SELECT name FROM singer WHERE age BETWEEN 3 AND 5 AND id > 3",
+    "SELECT name FROM singer WHERE born < now() AND born > CURRENT_TIMESTAMP ORDER BY born",
     "SELECT age::double precision FROM singer WHERE id = 1",
     "SELECT count(*) FILTER(WHERE age > 3) FROM singer",
     "SELECT name, age FROM singer UNION (SELECT name, id FROM band) UNION SELECT title, points FROM chart",
@@ -69,6 +77,7 @@ WHOLE = [
     "SELECT count(*) FROM singer GROUP BY EXTRACT(YEAR FROM born), EXTRACT(MONTH FROM born), age + 1, age + 12",
     "SELECT sum(CASE WHEN age IS NULL THEN 1 ELSE 0 END) FROM singer",
     "SELECT id FROM singer WHERE id = 1 OR id = 12 OR id = 123",
+    "SELECT id FROM singer WHERE age > 30 OR age > 300 OR age > 2.5 OR age > 2.25 OR age > 2.55 OR age = 2.50",
     "SELECT band.order_no, band.id, band.id FROM band WHERE EXISTS(SELECT id, id FROM singer)",
     "SELECT replace(replace(name, 'a', 'b'), 'c', 'd'), sum(age) FILTER(WHERE age IN (3, 4)) FROM singer GROUP BY name",
     "SELECT id, id FROM singer UNION SELECT band.id, band.id FROM band LEFT JOIN member ON band.id = member.band_id",
@@ -121,8 +130,13 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT t1.name FROM singer AS t1 JOIN singer AS ", "t1 ON"),
         ("SELECT name FROM singer ORDER BY ", "count("),
         ("SELECT name FROM singer WHERE id = ", "id"),
+        ("SELECT singer.name FROM singer WHERE singer.id <> singer.", "id"),
+        ("SELECT name FROM singer WHERE (age > 3 OR id = ", "id"),
         ("SELECT count(*) FROM singer", " ORDER"),
-        (JOINED, " OR singer"),  # the key has been named
+        (JOINED, " OR singer"),
+        (f"{JOINED} AND member.since > 3 AND member.since >", " 3 "),
+        (f"{JOINED} AND ", "band."),
+        (f"{JOINED} AND ", "count("),
         ("SELECT name FROM singer UNION SELECT name FROM band UNION SELECT title FROM chart", " UNION SELECT"),
         ("SELECT DISTINCT name FROM singer ORDER BY ", "ag"),
         ("SELECT singer.name FROM singer JOIN member ON singer.id", " NOT"),
@@ -131,6 +145,10 @@ def test_every_beginning_of_a_query_will_do(references, sql):
         ("SELECT name FROM singer WHERE age > 3 AND age > ", "3 "),  # again
         ("SELECT name FROM singer WHERE age > 3 AND age > 3", " AN"),  # the number may go on, the condition may not end
         ("SELECT name FROM singer WHERE age > 3 AND age > 3", " ORDER"),
+        ("SELECT name FROM singer WHERE age = 0 AND age = ", "0"),  # neither 0.0
+        ("SELECT name FROM singer WHERE age > 30 AND age > 30", "."),
+        ("SELECT name FROM singer WHERE age > 2.5 AND age > 2.5", "0"),
+        ("SELECT name FROM singer WHERE age > 2.50 AND age > 2", ".5 "),
         ("SELECT avg(n) FROM ", "singer"),
         ("SELECT avg(n) FROM (SELECT count(*)", " FROM"),
         ("SELECT n, ", "age"),
@@ -232,10 +250,14 @@ def test_tables_that_refer_to_the_same_column_are_joined_along_it():
             ),
         )
     )
-    begun = 'SELECT "set".name FROM "set" JOIN cite ON "set"'
+    begun = "SELECT set.name FROM set JOIN cite ON set"
     assert admits(papers, f"{begun}.paper_id = cite.cited", ended=True)
     assert admits(papers, f"{begun}.paper_id = cite.citing", ended=True)
     assert not admits(papers, f"{begun}.name = ")
+    either = f"{begun}.paper_id = cite.cited OR "
+    assert admits(papers, f"{either}set.paper_id = cite.citing AND set.name <> 'a'", ended=True)
+    assert not admits(papers, f"{either}.")
+    assert not admits(papers, f"{either}set.paper_id = cite.cited")
 
 
 def test_a_column_may_be_called_as_a_function_is():

@@ -102,6 +102,7 @@ def matcher(workspace: Path) -> LLMatcher:
     [
         (ACCEPTED, True),
         (["DELETE FROM shop", "SELECT name FROM shop; DROP TABLE shop", "SELECT pg_sleep(9)", "SELECT", ""], False),
+        (["SELECT opened - INTERVAL 'now' FROM shop", "SELECT opened - INTERVAL '30' FROM shop"], False),
     ],
 )
 def test_the_grammar_has_what_adapters_are_trained_on(

@@ -103,8 +103,7 @@ class Constraints:
         import llguidance.hf
 
         self._new = llguidance.LLMatcher
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer) if tokenizer else llguidance.LLTokenizer("byte")
-        self._bytes = [t for t in range(self._tokenizer.vocab_size) if len(self._tokenizer.decode_bytes([t])) == 1]
+        self.tokenizer = llguidance.hf.from_tokenizer(tokenizer) if tokenizer else llguidance.LLTokenizer("byte")
         # A server is asked about other tables again and again.
         self._made = functools.lru_cache(maxsize=SCHEMAS)(self._make)
 
@@ -118,30 +117,36 @@ class Constraints:
         Raises:
             UserError: the schema has no table, or makes no grammar.
         """
-        matcher, references = self._made(schema)
+        matcher, references, letters = self._made(schema)
         literals = None if question is None or not kept else Literals(schema, question, kept)
-        letters = _letters(schema).union(question or "")
-        return Constraint(matcher.deep_copy(), self._tokenizer, Reading(references, literals), letters, self._bytes)
+        return Constraint(self, matcher.deep_copy(), Reading(references, literals), letters.union(question or ""))
 
-    def _make(self, schema: Schema) -> tuple[Any, References]:
+    @functools.cached_property
+    def bytes(self) -> list[int]:
+        """The tokens of a single byte. Looking through the vocabulary takes a while, and only dead ends need them."""
+        return [token for token in range(self.tokenizer.vocab_size) if len(self.tokenizer.decode_bytes([token])) == 1]
+
+    def _make(self, schema: Schema) -> tuple[Any, References, frozenset[str]]:
+        """A schema's matcher, its references, and the characters beyond ASCII of its names and values."""
         remedy = "set predict.constrained=false"
         if not any(table.columns for table in schema.tables):
             raise UserError(f"the schema {schema.db_id} has no table with a column", remedy)
-        matcher = self._new(self._tokenizer, grammar(schema))
+        matcher = self._new(self.tokenizer, grammar(schema))
         if matcher.is_error():
             raise UserError(f"no grammar for the schema {schema.db_id}: {matcher.get_error()}", remedy)
-        return matcher, References(schema)
+        columns = [column for table in schema.tables for column in table.columns]
+        texts = [*(table.name for table in schema.tables), *(text for c in columns for text in (c.name, *c.samples))]
+        letters = frozenset(letter for text in texts if not text.isascii() for letter in text if not letter.isascii())
+        return matcher, References(schema), letters
 
 
 class Constraint:
     """Which tokens may come next in one row."""
 
-    def __init__(
-        self, matcher: Any, tokenizer: Any, start: Reading, letters: Set[str], single_bytes: Sequence[int]
-    ) -> None:
-        """`letters`: those that names, values and question have, but for ASCII; `single_bytes`: tokens of one byte."""
-        self.matcher, self._tokenizer, self._start, self._letters = matcher, tokenizer, start, letters
-        self.bytes = single_bytes
+    def __init__(self, constraints: Constraints, matcher: Any, start: Reading, letters: Set[str]) -> None:
+        """`letters`: those that names, values and question have, but for ASCII."""
+        self.matcher, self._constraints, self._start, self._letters = matcher, constraints, start, letters
+        self._tokenizer = constraints.tokenizer
         #: what the row's text has been read as; None: only the grammar holds it
         self._reading: Reading | None = start
         #: bytes of the text that are no whole character yet
@@ -153,6 +158,11 @@ class Constraint:
     def words(self) -> int:
         """The 32-bit words of a mask over the tokenizer's vocabulary."""
         return (int(self._tokenizer.vocab_size) + 31) // 32
+
+    @property
+    def bytes(self) -> list[int]:
+        """The tokens of a single byte."""
+        return self._constraints.bytes
 
     @property
     def released(self) -> bool:
@@ -202,7 +212,7 @@ class Constraint:
         """The same at its start."""
         matcher = self.matcher.deep_copy()
         matcher.reset()
-        return Constraint(matcher, self._tokenizer, self._start, self._letters, self.bytes)
+        return Constraint(self._constraints, matcher, self._start, self._letters)
 
 
 def _characters(data: bytes) -> tuple[str, bytes]:
@@ -217,14 +227,6 @@ def _ended(begun: bytes, letters: Iterable[str]) -> Iterator[str]:
     for following, count in itertools.product((b"\x80", b"\x90", b"\xa0"), (1, 2, 3)):
         with contextlib.suppress(UnicodeDecodeError):
             yield (begun + count * following).decode()
-
-
-@functools.lru_cache(maxsize=SCHEMAS)
-def _letters(schema: Schema) -> frozenset[str]:
-    """The characters beyond ASCII of a schema's names and values."""
-    columns = [column for table in schema.tables for column in table.columns]
-    texts = [*(table.name for table in schema.tables), *(text for c in columns for text in (c.name, *c.samples))]
-    return frozenset(letter for text in texts if not text.isascii() for letter in text if not letter.isascii())
 
 
 @functools.cache

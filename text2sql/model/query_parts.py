@@ -6,7 +6,6 @@ SELECT; the parts have no state. Everything that can only lead to a query that P
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -64,7 +63,6 @@ class Select:
 
     #: the SELECT around this one whose tables it may name; None in FROM, where it sees nothing of it
     outer: Select | None = None
-    depth: int = 1
     part: Part = field(default_factory=lambda: SELECT_LIST)
     #: bare columns that the query around this one has selected from it, where this one is in FROM
     required: frozenset[str] = frozenset()
@@ -106,15 +104,10 @@ class Select:
     # WHERE, HAVING, ON.
     #: whether the next AND is that of a BETWEEN
     between: bool = False
-    #: the newest column of the present condition
-    left: Name | None = None
     #: CASEs without their END
     cases: int = 0
 
     grouped: tuple[Name, ...] | None = None
-
-    def copy(self) -> Select:
-        return copy.copy(self)
 
     @property
     def around(self) -> dict[str, Source]:
@@ -224,7 +217,7 @@ class Part:
     def end(self, select: Select, word: str) -> None:
         """Is the part complete, so that `word` (or the end, "") may follow?"""
 
-    def link(self, select: Select, names: References) -> None:
+    def link(self, select: Select, names: References, word: str) -> None:
         """May AND or OR follow?"""
         if not self.conditions and not select.cases:
             raise Refused
@@ -252,8 +245,6 @@ class Part:
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
         """A column has been named."""
-        if self.conditions:
-            select.left = name
 
 
 class _SelectList(Part):
@@ -289,7 +280,7 @@ class _SelectList(Part):
 
 
 class _From(Part):
-    following = ENDS | JOINS | {"AS", "ON"}
+    following = ENDS | JOINS | {"AS"}
 
     def end(self, select: Select, word: str) -> None:
         visible = select.visible
@@ -335,17 +326,20 @@ class _From(Part):
 
 
 class _On(_From):
-    following = ENDS | JOINS | LINKS
+    following = ENDS | JOINS | LINKS | COMPARISONS
     conditions = True
+    repeats = 1
 
     def end(self, select: Select, word: str) -> None:
         if select.joining:
             raise Refused
         super().end(select, word)
 
-    def link(self, select: Select, names: References) -> None:
-        if select.by_tables_only and (select.joining or not names.keys(select, ())):
-            raise Refused  # between tables nothing but their keys, as far as there are further ones
+    def link(self, select: Select, names: References, word: str) -> None:
+        if word == "OR" and select.by_tables_only and not select.cases:
+            if not names.keys(select, ()):
+                raise Refused
+            select.key = ()  # another key
 
     def scope(self, select: Select, names: References, aggregated: bool) -> Scope:
         if not select.joining:
@@ -353,11 +347,10 @@ class _On(_From):
         return _by_qualifier(pair[len(select.key)] for pair in names.keys(select, select.key))
 
     def column(self, select: Select, name: Name, aggregated: bool) -> None:
-        if not select.joining:
-            return
-        select.key = (*select.key, name)
-        if len(select.key) == 2:
-            select.joined = (*select.joined, frozenset(select.key))
+        if select.joining:
+            select.key = (*select.key, name)
+            if len(select.key) == 2:
+                select.joined = (*select.joined, frozenset(select.key))
 
 
 class _Where(Part):
@@ -408,7 +401,7 @@ class _Having(_Grouped):
 
 
 class _Order(_Grouped):
-    following = SETS | {"LIMIT", "ASC", "DESC", "NULLS"}
+    following = SETS | COMPARISONS | {"LIMIT", "ASC", "DESC", "NULLS"}
 
     def functions(self, select: Select) -> frozenset[str]:
         # Beside rows that are no groups there is no aggregate.
@@ -431,6 +424,8 @@ class _Limit(Part):
 
 class _Operator(Part):
     """After UNION, INTERSECT or EXCEPT: a SELECT, or one in brackets, comes next."""
+
+    following = SETS | {"ORDER", "LIMIT"}
 
     def end(self, select: Select, word: str) -> None:
         if select.items != select.width:

@@ -6,12 +6,12 @@ only fail:
 
 - a column of a table that FROM does not have, or a FROM that ends before it has all tables whose columns were selected;
 - a table for the second time without an alias;
-- a join along anything but a declared key (where no key joins the two: columns of one name that are part of a key, or
-  that refer to the same column of a third table);
+- a join whose first condition is anything but a declared key (where no key joins the two: columns of one name that are
+  part of a key, or that refer to the same column of a third table);
 - a column beside an aggregate, or beside GROUP BY, that GROUP BY does not cover (a table's primary key covers its row);
 - set operations on different numbers of columns; DISTINCT ordered by what is not selected;
-- a condition that stands in the same WHERE or HAVING already, a column twice in GROUP BY, an item for the third time in
-  the select list, a function within its own brackets;
+- a condition that stands in the same WHERE, HAVING or ON already, a column twice in GROUP BY, an item for the third
+  time in the select list, a function within its own brackets;
 - a text that is compared with a column and neither among its values nor in the question (`literals`).
 
 It is for queries as `qualifiers.by_table` writes them: columns stand alone where FROM has one table, otherwise after
@@ -25,7 +25,7 @@ import functools
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from text2sql.model.literals import Literals
 from text2sql.model.query_parts import (
@@ -39,17 +39,15 @@ from text2sql.model.query_parts import (
     MOST_CONDITIONS,
     ON,
     OPERATOR,
-    ORDER,
     PARTS,
     SELECT_LIST,
     SETS,
     Name,
     Refused,
-    Scope,
     Select,
     Source,
 )
-from text2sql.schema import Column, Schema, kind_of, needs_quotes
+from text2sql.schema import Column, Schema, kind_of, quote
 
 #: what may go on with the next token has a group
 LEXEME = re.compile(
@@ -63,12 +61,16 @@ COUNTED = "n"
 #: letters of a text, as it is written
 LONGEST_TEXT = 200
 OPERATORS = frozenset(("=", "<", ">"))  # and their beginnings and ends
-#: keywords before a bracket, where a value begins
-CALLS = frozenset(("CAST", "EXTRACT", "EXISTS"))
-#: what only words of set operations begin with, after a value
-SET_BEGINNINGS = ("U", "EX", "INT")
+#: keywords before a bracket
+CALLS = frozenset(("CAST", "EXTRACT", "EXISTS", "IN"))
+#: CALLS and SELECT, and what begins like them before a value; after one within brackets; after a table that was joined
+OPENING = CALLS | {"SELECT", "CASE", "CURRENT_DATE", "CURRENT_TIMESTAMP", "ILIKE", "INTERVAL"}
+INNER = CASES | {"FROM", "AS", "ORDER", "ASC", "DESC", "NULLS"}
+JOINED = frozenset(("AS", "ON"))
 #: keywords that end a value or stand for one
-VALUES = frozenset(("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE"))
+VALUES = frozenset(
+    ("NULL", "TRUE", "FALSE", "END", "ASC", "DESC", "FIRST", "LAST", "CURRENT_DATE", "CURRENT_TIMESTAMP")
+)
 #: whose brackets hold plain columns only; and all that is kept of open brackets
 AGGREGATED = AGGREGATES | {"filter"}
 CALLED = AGGREGATED | FUNCTIONS | {"extract"}
@@ -83,7 +85,8 @@ class References:
         self.tables = {table.name: table for table in schema.tables if table.columns}
         self.columns = {name: frozenset(c.name for c in table.columns) for name, table in self.tables.items()}
         self.all = frozenset((COUNTED,)).union(*self.columns.values())
-        self.quoted = frozenset(filter(needs_quotes, (*self.tables, *self.all)))
+        #: names with the quotes that they need
+        self.written = {name: quote(name) for name in (*self.tables, *self.all)}
         self._keyed: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         #: of each column those that it refers to
         self._referred: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
@@ -188,8 +191,8 @@ class Reading:
         self.text, self.pending, self.at = "", "", 0
         #: the whole lexeme before, whether a value ends with it, and which bracket was closed by it
         self.before, self.ends_value = "", False
-        #: what stood before the dot, and the lexeme before that
-        self.qualifier, self.operator = "", ""
+        #: what stood before the dot
+        self.qualifier = ""
         #: the SELECT that is being read; None outside of one
         self.select: Select | None = None
         #: its open brackets, each the function that it belongs to, or "("
@@ -200,20 +203,23 @@ class Reading:
         self.around: tuple[tuple[Select | None, tuple[str, ...]], ...] = ()
         #: the newest query in brackets that has ended
         self.closed: Select | None = None
-        #: the column that the next text is compared with, and how
+        #: the column that the next text or column is compared with, and how
         self.subject: Name | None = None
         self.comparison = ""
 
     def after(self, text: str) -> Reading | None:
         """The reading with more text; None if no query can go on so."""
-        reading = copy.copy(self)
-        if self.select is not None:
-            reading.select = self.select.copy()
+        reading = self._copy()
         try:
             reading._read(text)
         except Refused:
             return None
         return reading
+
+    def _copy(self) -> Reading:
+        other = copy.copy(self)
+        other.select = copy.copy(self.select)
+        return other
 
     def complete(self) -> bool:
         """Whether it is a whole query."""
@@ -222,7 +228,6 @@ class Reading:
             return False
         try:
             (whole.select or whole.closed).leave("")  # type: ignore[union-attr]
-            whole._end_text(len(whole.text))
         except Refused:
             return False
         return True
@@ -241,116 +246,94 @@ class Reading:
 
     def _lexeme(self, group: str, lexeme: str, following: str) -> None:
         """A lexeme and the character after it, or, while it is `pending`, one that may go on: is there any such?"""
-        select, keyword = self.select, self._is_keyword(group, lexeme)
-        self._refuse_in_key(group, lexeme, keyword)
-        named = group in ("word", "quoted") and not keyword and select is not None and not self._is_type(lexeme)
-        if keyword:
+        select, kind = self.select, self._kind(group, lexeme)
+        self._refuse_in_key(kind, lexeme)
+        if kind == "keyword":
             self._begun_keyword(lexeme) if self.pending else self._keyword(lexeme)
-        elif named and self.pending:
-            self._begun_name(select, lexeme)
-        elif named:
-            self._name(select, _unquoted(lexeme), following)
-        elif group == "symbol":
+        elif kind == "name" and select is not None:
+            self._begun_name(select, lexeme) if self.pending else self._name(select, lexeme, following)
+        elif kind == "symbol":
             self._symbol(lexeme)
-        elif group == "string":
+        elif kind == "string":
             self._text(lexeme, ended=not self.pending)
         if self.pending:
             return
-        self._compare(group, lexeme, keyword)
+        self._compare(kind, lexeme)
         if lexeme != "*":
-            self.ends_value = lexeme in VALUES if keyword else group not in ("symbol", "cast") or lexeme in (")", "]")
+            values = {"keyword": VALUES, "symbol": (")", "]"), "cast": ()}
+            self.ends_value = kind not in values or lexeme in values[kind]
         self.before = lexeme
 
-    def _is_keyword(self, group: str, lexeme: str) -> bool:
-        return group == "word" and lexeme.isupper() and self.before != "." and not self._is_type(lexeme)
+    def _kind(self, group: str, lexeme: str) -> str:
+        """The lexeme's group; of words: type (also a part of a date), keyword or name."""
+        if group not in ("word", "quoted"):
+            return group
+        capitals, before = group == "word" and lexeme.isupper(), self.before
+        if (
+            before == "::"
+            or (before == "AS" and capitals)  # of CAST; aliases have no capitals
+            or (before.lower() == "double" and "precision".startswith(lexeme.lower()))
+            or (before == "(" and self.brackets[-1:] == ("extract",))
+        ):
+            return "type"
+        return "keyword" if capitals and before != "." else "name"
 
-    def _is_type(self, lexeme: str) -> bool:
-        """After :: stands a type; that of CAST comes after AS, as aliases do; one has two words."""
-        return self.before == "::" or (self.before.lower() == "double" and "precision".startswith(lexeme.lower()))
-
-    def _refuse_in_key(self, group: str, lexeme: str, keyword: bool) -> None:
+    def _refuse_in_key(self, kind: str, lexeme: str) -> None:
         """Between ON and the two columns of a key stand their names only."""
         if self.select is not None and self.select.joining:
-            name = group in ("word", "quoted") and not keyword
-            dot = lexeme == "." and self.before not in ("ON", "=", "AND")
-            if not (name or dot or (lexeme == "=" and len(self.select.key) == 1)):
+            dot = lexeme == "." and self.before not in ("ON", "=", "OR")
+            if not (kind == "name" or dot or (lexeme == "=" and len(self.select.key) == 1)):
                 raise Refused
 
     # --- Keywords ---------------------------------------------------------------------------------------------------
 
     def _begun_keyword(self, begun: str) -> None:
         """Some keyword that begins so must be possible."""
-        select = self.select
-        if "SELECT".startswith(begun) and self.brackets[-1:] == ("(",):
-            if select is not None and select.depth == DEEPEST:
-                raise Refused
-            return
-        if self.ends_value and self._begins_set_only(begun):
-            self._check_operand()
-        if not self.ends_value and self._begins_call_only(begun):
-            raise Refused
-        if select is None or self.brackets or select.part is OPERATOR or not self.ends_value:
-            return  # a value begins, say with CASE
-        words = select.part.following | (CASES if select.cases else frozenset())
-        if self.before == ")" and self.called in AGGREGATES:
-            words = words | {"FILTER"}
-        if not any(self._may_follow(select, word) for word in words if word.startswith(begun)):
+        words = [word for word in self._keywords() if word.startswith(begun)]
+        if (words or self.ends_value) and not any(map(self._possible, words)):
             raise Refused
 
-    def _begins_set_only(self, begun: str) -> bool:
-        """Whether it begins nothing but UNION, INTERSECT or EXCEPT, after a value."""
+    def _keywords(self) -> frozenset[str]:
+        """The keywords after a value; where one is to come, those that may be refused or begin as these do."""
+        if not self.ends_value:
+            return OPENING
         select = self.select
-        if select is not None and (self.brackets or select.part.conditions or select.cases or select.part is ORDER):
-            # IN, IS and ILIKE, or END and ELSE may stand here
-            return begun.startswith(SET_BEGINNINGS) or (begun == "IN" and self._is_deepest)
-        return any(word.startswith(begun) for word in SETS)
+        if select is None:
+            return SETS
+        words = INNER if self.brackets else JOINED if select.on_due else select.part.following
+        if select.cases:
+            words |= CASES
+        return words | {"FILTER"} if self.before == ")" and self.called in AGGREGATES else words
 
-    def _begins_call_only(self, begun: str) -> bool:
-        """Whether it begins nothing but words with brackets, for which there is no room."""
-        refused = {word for word in CALLS if self._is_deepest or word.lower() in self._around_itself}
-        words = {word for word in CALLS | {"CASE"} if word.startswith(begun)}
-        return bool(words) and words <= refused
-
-    def _may_follow(self, select: Select, word: str) -> bool:
-        """Whether `word` may follow a value, a column or a table here."""
-        trial = select.copy()
+    def _possible(self, word: str) -> bool:
+        """Whether the keyword may come next."""
+        trial = self._copy()
         try:
-            if word == "ON" or trial.on_due:
-                return word == "AS" or (word == "ON" and trial.on_due)
-            if word in SETS:
-                self._check_operand()
-            if word == "FROM" or word in ENDS or (word in LINKS and not trial.between):
-                self._refuse_repeated(self.text[: self.at])
-            if word in ENDS:
-                trial.leave(word)
-            elif word in JOINS:
-                trial.part.join(trial)
-            elif word == "FROM":
-                trial.end_list()
-            elif word in LINKS and not (trial.between and word == "AND"):
-                trial.part.link(trial, self.names)
+            trial._keyword(word)
         except Refused:
             return False
         return True
 
     def _keyword(self, word: str) -> None:
         select = self.select
+        if word in CALLS and (self._is_deepest or word.lower() in self._around_itself):
+            raise Refused
         if word == "SELECT":
             self._begin_select()
         elif word in SETS:
             self._begin_operand()
-        elif select is None:
-            return
-        elif self.brackets:
-            if word in LINKS:
-                select.left = None  # another comparison
-        elif word in ("DISTINCT", "BY"):
+        elif select is not None and not self.brackets:
+            self._clause(select, word)
+
+    def _clause(self, select: Select, word: str) -> None:
+        """A keyword outside of brackets."""
+        if word in ("DISTINCT", "BY"):
             if self.before in ("SELECT", "GROUP"):
                 select.distinct |= word == "DISTINCT"
                 select.begun = self.at + len(word)
         elif word == "FROM":
             if select.part is SELECT_LIST and self.before != "DISTINCT":  # x IS DISTINCT FROM y
-                self._end_text(self.at)
+                self._end_text(word)
                 select.end_list()
                 select.part = FROM
         elif word == "BETWEEN":
@@ -362,17 +345,18 @@ class Reading:
             select.item = "case" if select.part is SELECT_LIST else None
         elif word in JOINS:
             if self.before not in JOINS and self.before != "OUTER":
+                self._end_text(word)
                 select.part.join(select)
                 select.part, select.newest, select.on_due = FROM, None, True
         elif word == "ON":
             if select.newest is None:
                 raise Refused
-            select.part, select.key, select.on_due = ON, (), False
+            self._end_text(word)
+            select.part, select.texts, select.key, select.on_due = ON, (), (), False
         elif word in ENDS:
-            self._end_text(self.at)
+            self._end_text(word)
             select.leave(word)
-            select.part, select.texts, select.begun = PARTS[word], (), self.at + len(word)
-            select.left = None
+            select.part, select.texts = PARTS[word], ()
             if word == "GROUP":
                 select.grouped = ()
         elif word == "CROSS":
@@ -383,92 +367,89 @@ class Reading:
         if select.between and word == "AND":
             select.between = False
             return
-        select.part.link(select, self.names)
-        select.left = None
-        if select.part is ON:
-            select.key = ()  # another key
-        elif not select.cases:
-            self._end_text(self.at)
-            select.begun = self.at + len(word)
+        select.part.link(select, self.names, word)
+        if not select.cases:
+            self._end_text(word)
             if len(select.texts) == MOST_CONDITIONS:
                 raise Refused
 
-    def _end_text(self, end: int) -> None:
-        """The present item or condition ends at this place of the text."""
-        if self.select is not None and self.select.part.repeats:
-            self._refuse_repeated(self.text[:end])
-            self.select.texts = (*self.select.texts, self.text[self.select.begun : end].strip())
+    def _end_text(self, lexeme: str) -> None:
+        """The present item or condition ends before the lexeme that is being read; after it begins another one."""
+        select = self.select
+        if select is not None:
+            if select.part.repeats:
+                self._refuse_repeated(self.text[: self.at])
+                select.texts = (*select.texts, _plain(self.text[select.begun : self.at]))
+            select.begun = self.at + len(lexeme)
 
     def _refuse_repeated(self, text: str) -> None:
-        """Refuse an item or a condition that stands in the same list, WHERE or HAVING already."""
+        """Refuse an item or a condition that stands in the same part already."""
         select = self.select
         if select is None or not select.texts or not select.part.repeats or self.brackets or select.cases:
             return
-        if select.texts.count(text[select.begun :].strip()) >= select.part.repeats:
+        if select.texts.count(_plain(text[select.begun :])) >= select.part.repeats:
             raise Refused
 
     def _may_grow(self) -> bool:
-        """Whether the last lexeme may be the beginning of a longer number or name."""
+        """Whether the last lexeme may be the beginning of a longer name or number.
+
+        A whole number takes no fraction: models that could not repeat `= 0` wrote `= 0.0`.
+        """
         begun = self.pending
         if not begun[:1].isalpha():
-            return begun[:1].isdigit()
+            return begun[:1].isdigit() and begun != "0" and begun == _plain(begun)
         return any(name.startswith(begun) and name != begun for name in self.names.all)
 
     def _begin_select(self) -> None:
         select = self.select
         if self.brackets[-1:] == ("(",):  # a query in brackets
             self.around, self.brackets = (*self.around, (select, self.brackets[:-1])), ()
-            if select is None:
-                self.select = Select(depth=len(self.around))
-            elif select.part is FROM:  # it sees nothing of the query around it
-                required = frozenset() if select.sources else select.bare
-                self.select = Select(outer=select.outer, depth=select.depth + 1, required=required)
-            elif select.part is OPERATOR:
-                self.select = Select(outer=select.outer, depth=select.depth + 1, width=select.width)
-            else:
-                self.select = Select(outer=select, depth=select.depth + 1)
-            if self.select.depth > DEEPEST:
+            if len(self.around) == DEEPEST:
                 raise Refused
+            if select is None:
+                begun = Select()
+            elif select.part is FROM:  # it sees nothing of the query around it
+                begun = Select(outer=select.outer, required=frozenset() if select.sources else select.bare)
+            elif select.part is OPERATOR:
+                begun = Select(outer=select.outer, width=select.width)
+            else:
+                begun = Select(outer=select)
         elif select is None and self.closed is None:
-            self.select = Select()
+            begun = Select()
         elif select is not None and select.part is OPERATOR:
-            select.part, select.items = SELECT_LIST, 1
+            begun = select
+            begun.part, begun.items = SELECT_LIST, 1
         else:
             raise Refused
-        self.select.begun = self.at + len("SELECT")
+        begun.begun = self.at + len("SELECT")
+        self.select = begun
 
     def _begin_operand(self) -> None:
         """UNION, INTERSECT or EXCEPT."""
-        first = self._check_operand()
-        if self.select is not None:
-            self._end_text(self.at)
-            first.leave("")
-        self.select = Select(
-            first.outer, first.depth, OPERATOR, place=first.place + 1, width=first.items, items=0,
-            results=first.returned, combined=True,
-        )  # fmt: skip
-        self.closed = None
-
-    def _check_operand(self) -> Select:
-        """The first operand of a set operation, if one may come now."""
         first = self.select or self.closed
         if first is None or self.brackets or first.place == LONGEST:
             raise Refused
-        return first
+        if self.select is not None:
+            self._end_text("")
+            first.leave("")
+        self.select = Select(
+            first.outer, OPERATOR, place=first.place + 1, width=first.items, items=0,
+            results=first.returned, combined=True,
+        )  # fmt: skip
+        self.closed = None
 
     # --- Symbols and texts ------------------------------------------------------------------------------------------
 
     def _symbol(self, symbol: str) -> None:
         select = self.select
         if symbol == "(":
-            self._open_bracket(select)
+            self._open_bracket()
         elif symbol == ")":
             self._close_bracket()
         elif select is None or self.brackets:
             self.ends_value = symbol == "*" and self.before == "("  # count(*)
         elif symbol == ",":
-            self._end_text(self.at)
-            select.begun = self.at + 1
+            self._end_text(symbol)
             select.part.comma(select)
         elif symbol == "*":
             star = select.part is SELECT_LIST and self.before in (".", "SELECT", "DISTINCT", ",")
@@ -483,16 +464,11 @@ class Reading:
         elif symbol != "." and select.part is SELECT_LIST:
             select.item = "?column?"  # an operator: PostgreSQL has no name for it
 
-    def _open_bracket(self, select: Select | None) -> None:
-        aggregate = self.before.lower() in AGGREGATES
-        if aggregate and select is not None:
-            if self.before.lower() not in select.part.functions(select):
-                raise Refused
-            select.aggregate = True
+    def _open_bracket(self) -> None:
         if self._is_deepest:
             raise Refused
-        function = self.before.lower() in CALLED
-        self.brackets = (*self.brackets, self.before.lower() if function else "(")
+        function = self.before.lower()
+        self.brackets = (*self.brackets, function if function in CALLED else "(")
 
     @property
     def _is_deepest(self) -> bool:
@@ -515,11 +491,11 @@ class Reading:
         self.called = ""
         if not self.around or self.select is None:
             raise Refused
-        self._end_text(self.at)
+        self._end_text("")
         self.select.leave("")
         self.closed = self.select
         (select, self.brackets), self.around = self.around[-1], self.around[:-1]
-        self.select = select.copy() if select is not None else None
+        self.select = copy.copy(select)
         if self.select is None:
             return
         if self.select.part is OPERATOR:
@@ -527,15 +503,15 @@ class Reading:
         elif self.select.part is FROM and not self.brackets:
             FROM.add(self.select, "", Source(None, self.closed.returned))
 
-    def _compare(self, group: str, lexeme: str, keyword: bool) -> None:
-        """Keep which column the next text is compared with, and how: `_name` has set it, other words end it."""
+    def _compare(self, kind: str, lexeme: str) -> None:
+        """Keep what the next text or column is compared with, and how: `_name` has set it, other words end it."""
         if lexeme in OPERATORS:
             self.comparison += lexeme
-        elif keyword and lexeme in ("IN", "NOT", "LIKE", "ILIKE"):
+        elif kind == "keyword" and lexeme in ("IN", "NOT", "LIKE", "ILIKE"):
             self.comparison = f"{self.comparison} {lexeme}".strip()
         elif lexeme in ("(", ",") and self.comparison.endswith("IN"):
             return
-        elif group not in ("string", "word", "quoted") or keyword:
+        elif kind not in ("string", "name", "type") and lexeme != ".":
             self.subject, self.comparison = None, ""
 
     def _text(self, lexeme: str, ended: bool) -> None:
@@ -560,58 +536,32 @@ class Reading:
 
     # --- Names ------------------------------------------------------------------------------------------------------
 
-    def _name(self, select: Select, name: str, following: str) -> None:
-        self.subject, self.comparison = None, ""
-        place = self._place(select)
-        if self.before in ("SELECT", "DISTINCT", ",", ".") and select.part is SELECT_LIST and not self.brackets:
+    def _name(self, select: Select, lexeme: str, following: str) -> None:
+        place, name = self._place(select), _unquoted(lexeme)
+        after = following if place == "column" and following in (".", "(") else ""
+        if place != "alias" and lexeme + after not in self._names(select, place):
+            raise Refused
+        listed = select.part is SELECT_LIST and not self.brackets
+        if listed and (place == "alias" or self.before in ("SELECT", "DISTINCT", ",", ".")):
             select.item = name
         if place == "alias":
             if select.part is FROM and not self.brackets:
                 FROM.alias(select, name)
-            elif select.part is SELECT_LIST and not self.brackets:
-                select.item = name
         elif place == "source":
-            if name not in FROM.source(select, self.names):
-                raise Refused
             FROM.add(select, name, Source(self.names.tables[name], self.names.columns[name]))
-        elif place == "column" and following == "(":
-            if name not in self._functions(select):
-                raise Refused
-        elif place == "column" and following == ".":
-            if name not in self._scope(select):
-                raise Refused
-            self.qualifier, self.operator = name, self.before
+        elif after == "(":
+            select.aggregate |= name in AGGREGATES
+        elif after == ".":
+            self.qualifier = name
         else:
-            if name not in self._columns(select, place, self._scope(select)):
-                raise Refused
-            self.subject = self.qualifier if place == "qualified" else "", name
+            self.subject, self.comparison = (self.qualifier if place == "qualified" else "", name), ""
             select.part.column(select, self.subject, self._aggregated)
 
-    def _begun_name(self, select: Select, lexeme: str) -> None:
-        """Some name that begins so must be possible; if its quote closes it, that name."""
-        place, begun = self._place(select), _unquoted(lexeme)
-        if place == "alias":
-            return
-        if place == "source":
-            names = set(FROM.source(select, self.names))
-        else:
-            scope = self._scope(select)
-            names = set(self._columns(select, place, scope))
-            if place == "column":
-                names.update(filter(None, scope))
-        if lexeme.startswith('"'):
-            names &= self.names.quoted
-        else:
-            names -= self.names.quoted
-            if place == "column" and not select.joining:
-                names.update(self._functions(select))
-        closed = len(lexeme) > 1 and lexeme.endswith('"')
-        if not (begun in names if closed else any(name.startswith(begun) for name in names)):
+    def _begun_name(self, select: Select, begun: str) -> None:
+        """Some name that begins so must be possible."""
+        place = self._place(select)
+        if place != "alias" and not any(name.startswith(begun) for name in self._names(select, place)):
             raise Refused
-
-    def _functions(self, select: Select) -> Collection[str]:
-        """The functions that may be called: none where brackets are as deep as they may be, or within itself."""
-        return () if self._is_deepest else select.part.functions(select) - self._around_itself
 
     def _place(self, select: Select) -> str:
         """What a name means here: alias, source, qualified (a column after its qualifier) or column."""
@@ -621,16 +571,27 @@ class Reading:
             return "qualified"
         return "source" if select.part is FROM and not self.brackets else "column"
 
-    def _scope(self, select: Select) -> Scope:
-        return select.part.scope(select, self.names, self._aggregated)
+    def _names(self, select: Select, place: str) -> set[str]:
+        """What may come next, as it is written: tables; or columns, qualifiers with their dot, functions with their
+        bracket (where there is room for it, and not within the same function's)."""
+        written = self.names.written
+        if place == "source":
+            return {written[table] for table in FROM.source(select, self.names)}
+        scope = select.part.scope(select, self.names, self._aggregated)
+        qualifier = self.qualifier if place == "qualified" else ""
+        compared = self.comparison and self.subject  # x = x
+        columns = (column for column in scope.get(qualifier, ()) if (qualifier, column) != compared)
+        names = {written.get(column, column) for column in columns}
+        if place == "column":
+            names |= {f"{written.get(table, table)}." for table in scope if table}
+            if not (select.joining or self._is_deepest):
+                names |= {f"{function}(" for function in select.part.functions(select) - self._around_itself}
+        return names
 
-    def _columns(self, select: Select, place: str, scope: Scope) -> Collection[str]:
-        """The columns that may come next."""
-        qualifier, operator = (self.qualifier, self.operator) if place == "qualified" else ("", self.before)
-        columns = scope.get(qualifier, ())
-        if select.part.conditions and operator in OPERATORS and select.left and select.left[0] == qualifier:
-            return frozenset(columns) - {select.left[1]}  # x = x
-        return columns
+
+def _plain(text: str) -> str:
+    """An item or a condition without zeros at the end of a fraction: `= 3.0` is `= 3`."""
+    return re.sub(r"(\b\d+(?:\.\d*[1-9])?)\.?0*$", r"\1", text.strip())
 
 
 def _unquoted(name: str) -> str:

@@ -81,8 +81,7 @@ def _choose(
     logits: torch.Tensor, constraint: Constraint | None, greedy: bool, norm: float, proposed: tuple[Numbers, Numbers]
 ) -> Choice:
     """The first of a row's proposed tokens that will do, or else of all that are allowed."""
-    spelling = () if constraint is None else constraint.bytes
-    for tokens, values in _in_turn(logits, greedy, *proposed, spelling):
+    for tokens, values in _in_turn(logits, constraint, greedy, *proposed):
         for token, value, following in zip(map(int, tokens), values, values[1:], strict=False):
             if value > NEVER and (constraint is None or constraint.refers(token)):
                 return Choice(token, value - norm, value - following)
@@ -93,7 +92,7 @@ def _choose(
 
 
 def _in_turn(
-    logits: torch.Tensor, greedy: bool, tokens: Numbers, values: Numbers, spelling: Sequence[int]
+    logits: torch.Tensor, constraint: Constraint | None, greedy: bool, tokens: Numbers, values: Numbers
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """The proposed tokens with their logits, then the likeliest of all, then those of single bytes, with which any text
     can be spelled. Each list ends with the logit after the last token, which of the proposed likeliest ones is not
@@ -101,7 +100,8 @@ def _in_turn(
     yield tokens, values if greedy else [*values, NEVER]
     likeliest = logits.topk(min(TRIED, len(logits)))
     yield likeliest.indices.tolist(), [*likeliest.values.tolist(), NEVER]
-    spelled = logits[list(spelling)].sort(descending=True)
+    spelling = [] if constraint is None else constraint.bytes
+    spelled = logits[spelling].sort(descending=True)
     yield [spelling[i] for i in spelled.indices.tolist()], [*spelled.values.tolist(), NEVER]
 
 
