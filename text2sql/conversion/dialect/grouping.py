@@ -15,21 +15,13 @@ from text2sql.conversion.dialect.scope import Bound, Origin
 from text2sql.conversion.dialect.tree import cast, coalesce, identifier, number, rule, selects, string, with_type
 from text2sql.conversion.dialect.types import DOUBLE, TEXT, in_group, type_of
 
-AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat)
-MADE = "aggregate"  # marks a PostgreSQL aggregate that a rule has written
-
 
 def is_aggregate(node: exp.Expression) -> bool:
     """Whether `node` is an aggregate function over the rows of a group (not a window function)."""
     parent = node.parent
     while isinstance(parent, exp.Filter):
         parent = parent.parent
-    written = isinstance(node, AGGREGATES) or bool(node.meta.get(MADE)) or _named(node) in ("total", "group_concat")
-    return written and not isinstance(parent, exp.Window)
-
-
-def _named(node: exp.Expression) -> str:
-    return node.name.lower() if isinstance(node, exp.Anonymous) and "type" not in node.meta else ""
+    return isinstance(node, exp.AggFunc) and not isinstance(parent, exp.Window)
 
 
 def own_of_result(select: exp.Select, classes: Any = exp.Expression) -> Iterator[Any]:
@@ -59,7 +51,7 @@ def aggregates(node: exp.Expression) -> exp.Expression | None:
         return _concatenated(node)
     if isinstance(node, exp.Count):
         return exp.Count(this=exp.Star(), big_int=True) if node.this is None else None
-    return _total(node) if _named(node) == "total" else None
+    return _total(node) if node.name.lower() == "total" else None
 
 
 def distinct_without_case(tree: exp.Expression) -> exp.Expression:
@@ -126,20 +118,13 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
 
 
 def _concatenated(node: exp.GroupConcat) -> exp.Expression:
-    inner, order = node.this, None
-    if isinstance(inner, exp.Order):
-        order, inner = inner, inner.this
-    distinct = isinstance(inner, exp.Distinct)
-    value = text_of(inner.expressions[0] if distinct else inner)
-    separator = node.args.get("separator")
-    separator = string(",") if separator is None else text_of(separator)
-    first: exp.Expression = exp.Distinct(expressions=[value.copy()]) if distinct else value.copy()
-    last = separator.copy()
-    if order is not None:
-        last = exp.Order(this=last, expressions=[o.copy() for o in order.expressions])
-    joined = exp.Anonymous(this="string_agg", expressions=[first, last])
-    joined.meta[MADE] = True
-    return with_type(joined, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
+    value = node.this.this if isinstance(node.this, exp.Order) else node.this
+    value = value.expressions[0] if isinstance(value, exp.Distinct) else value
+    text, separator = text_of(value), node.args.get("separator")
+    if text is not value:
+        value.replace(text.copy())
+    node.set("separator", string(",") if separator is None else text_of(separator).copy())
+    return with_type(node, replace(TEXT, nullable=type_of(text).nullable or not in_group(node)))
 
 
 # --- bare columns ----------------------------------------------------------------------------------------------------
@@ -337,17 +322,12 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
     if extreme is not None and node == extreme.this:
         return extreme.copy()
     if extreme is None:
-        value = with_type(exp.Anonymous(this="any_value", expressions=[node.copy()]), type_of(node))
-    else:
-        ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
-        ordered.meta["nulls_last"] = True
-        in_order = exp.Order(this=node.copy(), expressions=[ordered])
-        array = with_type(exp.Anonymous(this="array_agg", expressions=[in_order]), TEXT)
-        array.meta[MADE] = True
-        value = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
-        value = with_type(value, replace(type_of(node), nullable=True))
-    value.meta[MADE] = True
-    return value
+        return with_type(exp.AnyValue(this=node.copy()), type_of(node))
+    ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
+    ordered.meta["nulls_last"] = True
+    array = with_type(exp.ArrayAgg(this=exp.Order(this=node.copy(), expressions=[ordered])), TEXT)
+    first = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
+    return with_type(first, replace(type_of(node), nullable=True))
 
 
 def _as_first_row(select: exp.Select) -> bool:
