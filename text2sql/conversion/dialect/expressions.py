@@ -324,7 +324,7 @@ def _extreme(name: str) -> Function:
 
 
 def _typeof(node: exp.Expression) -> exp.Expression:
-    operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
+    operand = node.expressions[0]
     type_, text = type_of(operand), replace(TEXT, nullable=False)
     if len(type_.classes) > 1:
         raise Rejected("typeof of values of several types")
@@ -335,8 +335,7 @@ def _typeof(node: exp.Expression) -> exp.Expression:
 
 
 def _format(node: exp.Expression) -> exp.Expression:
-    arguments = list(node.expressions)
-    template = node.this if isinstance(node, exp.Format) else arguments.pop(0)
+    template, *arguments = node.expressions
     if not template.is_string:
         raise Rejected("printf with a format that is computed")
     parts: list[exp.Expression] = []
@@ -445,8 +444,6 @@ _FUNCTIONS: dict[type | str, Function] = {
     exp.Abs: _abs,
     exp.Greatest: _extreme("greatest"),
     exp.Least: _extreme("least"),
-    exp.Typeof: _typeof,
-    exp.Format: _format,
     exp.Sqrt: _called("sqrt", _number, DOUBLE, nullable=True),
     exp.Pow: _called("power", _number, DOUBLE, nullable=True),
     exp.Exp: _called("exp", _number, DOUBLE, nullable=True),
@@ -461,6 +458,7 @@ _FUNCTIONS: dict[type | str, Function] = {
     exp.Unicode: _called("ascii", text_of, INTEGER, nullable=True),
     exp.Rand: _random,
     "printf": _format,
+    "format": _format,
     "typeof": _typeof,
     "likely": lambda node: node.expressions[0].copy(),
     "unlikely": lambda node: node.expressions[0].copy(),
