@@ -13,12 +13,13 @@ import psycopg
 from text2sql.conversion.databases import SqliteDatabase, describe, open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
-from text2sql.conversion.engines import connect_as_text, gave_up, limit, loaded_apart, run_postgres, run_sqlite
+from text2sql.conversion.engines import connect_as_text, gave_up, limit, run_postgres, run_sqlite
 from text2sql.conversion.proof import Proof, prove
 from text2sql.conversion.queries import statements_of
 from text2sql.errors import UserError
 from text2sql.postgres.alternatives import is_open
 from text2sql.postgres.compare import Result
+from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
 from text2sql.schema import Schema
 
@@ -68,14 +69,14 @@ class Engines:
 
 @contextmanager
 def both_engines(
-    schema: Schema, source: SqliteDatabase, lines: Iterable[str], running: Server, seconds: float
+    schema: Schema, source: SqliteDatabase, dumped: Iterable[str], running: Server, seconds: float
 ) -> Iterator[Engines]:
-    """Both engines, PostgreSQL's loaded from the `lines` of the dump, for the length of the block."""
+    """Both engines, PostgreSQL's loaded from the dump, for the length of the block."""
     blanked = source.with_nulls({t.source: [c.source for c in t.columns if c.blanks_are_null] for t in schema.tables})
     with (
         nullcontext() if blanked is None else closing(blanked),
         closing(connect_as_text(running.dsn())) as connection,
-        loaded_apart(connection, schema, lines),
+        loaded(connection, schema, dumped),
     ):
         limit(connection, seconds)
         yield Engines(schema, source.connection, blanked, connection, seconds)
@@ -116,21 +117,21 @@ def examine_everywhere(
     queries: Iterable[str],
     schema: Schema,
     source: SqliteDatabase,
-    lines: Iterable[str],
+    dumped: Iterable[str],
     running: Server,
     seconds: float,
 ) -> dict[str, Outcome]:
     """The outcomes of `queries` on a database; of those that find no rows there, on generated rows as well."""
     from text2sql.conversion.synthetic import fill, without_constraints
 
-    with both_engines(schema, source, lines, running, seconds) as on:
+    with both_engines(schema, source, dumped, running, seconds) as on:
         outcomes = {query: examine(query, on) for query in queries}
     if empty := [query for query, outcome in outcomes.items() if outcome.empty]:
         schema = without_constraints(schema)
         filled = fill(source, schema, empty)
-        lines = "".join(dump(filled, schema)).splitlines(keepends=True)
+        dumped = dump(filled, schema)
         try:
-            with closing(filled.connection), both_engines(schema, filled, lines, running, seconds) as on:
+            with closing(filled.connection), both_engines(schema, filled, dumped, running, seconds) as on:
                 generated = {query: examine(query, on, generated=True) for query in empty}
         except UserError as error:  # the generated rows are too long for a table of very many columns
             generated = dict.fromkeys(empty, Outcome("rejected", error.what, empty="table"))
@@ -149,7 +150,6 @@ def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[
     queries = statements_of(text)
     with open_source(path) as source, server() as running:
         schema = describe(source, "source")
-        lines = "".join(dump(source, schema)).splitlines(keepends=True)
-        outcomes = examine_everywhere(queries, schema, source, lines, running, seconds)
+        outcomes = examine_everywhere(queries, schema, source, dump(source, schema), running, seconds)
         schema = replace(schema, notes=tuple(source.notes))
     return schema, [(query, outcomes[query]) for query in queries]

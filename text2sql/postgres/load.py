@@ -30,31 +30,37 @@ def load_dump(server: Server, dump: Path, database: str) -> None:
 
 
 @contextmanager
-def loaded(connection: psycopg.Connection, schema: Schema, lines: Iterable[str]) -> Iterator[None]:
+def loaded(connection: psycopg.Connection, schema: Schema, dump: Iterable[str]) -> Iterator[None]:
     """The dump's tables in a schema of their own, first in the search path, for the length of the block.
 
     All within one transaction that is rolled back: much cheaper than a database for each dump, where only this
     connection has to see it.
+
+    Raises:
+        UserError: PostgreSQL cannot hold the rows.
     """
-    name = sql.Identifier(schema.db_id)
+    name = sql.Identifier(f"_{schema.db_id}")  # a database of any name: the server's own are called public, pg_catalog
     try:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
         connection.execute(sql.SQL("SET LOCAL search_path = {}").format(name))
-        run_script(connection, lines)
+        run_script(connection, dump)
         yield
+    except psycopg.errors.ProgramLimitExceeded as error:
+        what = f"PostgreSQL cannot hold the database: {error.diag.message_primary} ({error.diag.context})"
+        raise UserError(what, "leave out that table, or some of its columns") from None
     finally:
         connection.rollback()
 
 
-def run_script(connection: psycopg.Connection, lines: Iterable[str]) -> None:
-    """Execute what `statements` yields, given line by line; the transaction is left open."""
-    lines = iter(lines)
+def run_script(connection: psycopg.Connection, dump: Iterable[str]) -> None:
+    """Execute a dump, given line by line or, apart from rows, statement by statement; the transaction is left open."""
+    lines = iter(dump)
     statement = ""
     for line in lines:
-        if not statement and (line.startswith("--") or not line.strip()):
+        if not statement and line.startswith("--"):
             continue
-        statement += line
-        if not line.endswith(";\n"):
+        statement = (statement + line).lstrip()
+        if not statement.endswith(";\n"):
             continue
         if statement.startswith("COPY "):
             with connection.cursor().copy(statement) as copy:
