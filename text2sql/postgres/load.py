@@ -6,18 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from text2sql.errors import UserError
 from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.postgres.server import Server, server
 from text2sql.progress import track
-
-if TYPE_CHECKING:
-    from text2sql.postgres.server import Server
-    from text2sql.schema import Schema
+from text2sql.schema import Schema
 
 END_OF_DATA = "\\.\n"
 
@@ -78,8 +75,6 @@ def loaded_sandbox(databases: Sequence[str], dumps: Path, limits: Limits, worker
     Raises:
         UserError: one has no dump.
     """
-    from text2sql.postgres.server import server
-
     with server() as running, sandbox_with(running, databases, dumps, limits, workers) as sandbox:
         yield sandbox
 
