@@ -489,10 +489,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
             'SELECT c.id, c.name, c.city, c.age, c.vip, c.joined, c.zip, c.score FROM customer AS c JOIN "order" AS o ON o.customer_id = c.id GROUP BY c.id, c.name, c.city, c.age, c.vip, c.joined, c.zip, c.score ORDER BY max(o.placed) DESC',
         ),
     ],
-    "having": [
-        ("SELECT count(*) FROM customer HAVING count(*) > 3", "SELECT count(*) FROM customer HAVING count(*) > 3"),
-    ],
     "bare_columns": [
+        ("SELECT count(*) FROM customer HAVING count(*) > 3", "SELECT count(*) FROM customer HAVING count(*) > 3"),
         ("SELECT name, max(age) FROM customer", "SELECT name, age FROM customer ORDER BY age DESC NULLS LAST LIMIT 1"),
         (
             "SELECT name, min(age), count(*) FROM customer",

@@ -48,7 +48,6 @@ RULES: Sequence[Rule] = (
     comparisons.affinities,
     comparisons.conditions,
     ordering.distinct_order,
-    grouping.having,
     grouping.bare_columns,
     ordering.set_operations,
     ordering.order_values,

@@ -326,7 +326,7 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
     ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
     ordered.meta["nulls_last"] = True
     array = with_type(exp.ArrayAgg(this=exp.Order(this=node.copy(), expressions=[ordered])), TEXT)
-    first = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
+    first = exp.Bracket(this=exp.Paren(this=array), expressions=[number(0)])  # sqlglot counts from 0
     return with_type(first, replace(type_of(node), nullable=True))
 
 
@@ -350,15 +350,3 @@ def _as_first_row(select: exp.Select) -> bool:
     select.set("order", exp.Order(expressions=[order]))
     select.set("limit", exp.Limit(expression=number(1)))
     return True
-
-
-def having(tree: exp.Expression) -> exp.Expression:
-    """HAVING without GROUP BY filters the one group of all rows, and without an aggregate SQLite refuses it or not,
-    by its version; PostgreSQL takes it with aggregates only, as does this rule."""
-    for select in selects(tree):
-        clause = select.args.get("having")
-        if clause is None or select.args.get("group"):
-            continue
-        if not grouped(select):
-            raise Rejected("HAVING without GROUP BY and without an aggregate")
-    return tree

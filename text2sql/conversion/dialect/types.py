@@ -252,7 +252,7 @@ def _of_first(node: exp.Expression) -> Type:
 
 
 def _window(node: exp.Window) -> Type:
-    function = node.this.this if isinstance(node.this, exp.IgnoreNulls | exp.RespectNulls) else node.this
+    function = node.this
     if isinstance(function, exp.PercentRank | exp.CumeDist):
         return replace(DOUBLE, nullable=False)
     if isinstance(function, exp.RowNumber | exp.Rank | exp.DenseRank | exp.Ntile):
