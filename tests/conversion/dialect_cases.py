@@ -83,6 +83,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE name COLLATE NOCASE = 'cid'",
             "SELECT name FROM customer WHERE lower(name) = lower('cid')",
         ),
+        (
+            "SELECT name FROM customer WHERE name COLLATE NOCASE IS 'cid'",
+            "SELECT name FROM customer WHERE lower(name) IS NOT DISTINCT FROM lower('cid')",
+        ),
         ("SELECT name FROM customer ORDER BY name COLLATE NOCASE", "SELECT name FROM customer ORDER BY lower(name)"),
         (
             "SELECT name FROM customer WHERE city = 'oslo' COLLATE BINARY",

@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import INTEGER_PREFIX_PATTERN, arithmetic_value, common, lowered, text_of
+from text2sql.conversion.dialect.comparisons import COMPARISONS, comparison
 from text2sql.conversion.dialect.tree import (
     call,
     case,
@@ -217,8 +218,6 @@ def branches(node: exp.Expression) -> exp.Expression | None:
 
 
 def _nullif(node: exp.Nullif) -> exp.Expression:
-    from text2sql.conversion.dialect.comparisons import comparison
-
     # A function compares without affinity: nullif('5', 5) is '5'.
     plain = [with_type(n.copy(), replace(type_of(n), affinity="")) for n in (node.this, node.expression)]
     compared = comparison(exp.EQ, *plain)
@@ -481,7 +480,7 @@ def collations(node: exp.Column | exp.Collate) -> exp.Expression | None:
     name, type_ = node.expression.name.upper(), type_of(node.this)
     if name not in ("BINARY", "NOCASE"):
         raise Rejected(f"collation {name}")
-    compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
+    compared = isinstance(node.parent, COMPARISONS)
     compared = compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this")
     if name == "BINARY" or compared:
         return with_type(node.this.copy(), replace(type_, collation="" if name == "BINARY" else name))
