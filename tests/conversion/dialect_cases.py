@@ -533,6 +533,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT id AS a FROM customer UNION SELECT product_id AS b FROM item ORDER BY a",
         ),
         (
+            "SELECT Name FROM customer UNION SELECT name FROM product ORDER BY Name",
+            "SELECT name FROM customer UNION SELECT name FROM product ORDER BY name",
+        ),
+        (
             "SELECT id FROM customer UNION ALL SELECT name FROM product",
             "SELECT id::text AS id FROM customer UNION ALL SELECT name FROM product",
         ),
