@@ -16,7 +16,6 @@ from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, T
 _PATTERNS = {"Y": "YYYY", "m": "MM", "d": "DD", "H": "HH24", "M": "MI", "S": "SS", "j": "DDD", "f": "SS.MS", "%": "%"}
 #: CAST(strftime(...) AS INTEGER) as a field of EXTRACT
 _FIELDS = {"%Y": "YEAR", "%m": "MONTH", "%d": "DAY", "%H": "HOUR", "%M": "MINUTE", "%j": "DOY", "%w": "DOW"}
-_FIELDS |= {"%s": "EPOCH"}
 _SHIFT = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(second|minute|hour|day|month|year)s?\Z", re.IGNORECASE)
 _COLUMNS = {"date": DATE, "timestamp": TIMESTAMP, "time": TIME}
 _PLAIN = ("date", "time", "datetime", "julianday", "unixepoch")
@@ -162,8 +161,6 @@ def _field(node: exp.Cast) -> exp.Expression | None:
     if type_of(moment).pg == "time" and field not in ("HOUR", "MINUTE"):
         return None
     type_ = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
-    if field == "EPOCH":
-        return with_type(_epoch(moment), type_)
     return with_type(exp.Extract(this=exp.var(field), expression=moment.copy()), type_)
 
 

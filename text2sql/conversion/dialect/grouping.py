@@ -217,8 +217,6 @@ def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression
     while node is not None and node is not select:
         if is_aggregate(node) or isinstance(node, exp.Filter) or node in items:
             return True
-        if isinstance(node, exp.Window) and is_aggregate(node.this):
-            return False
         node = node.parent
     return False
 

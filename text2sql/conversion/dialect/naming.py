@@ -145,8 +145,6 @@ def derived_names(tree: exp.Expression) -> exp.Expression:
 @rule(exp.Paren, typed=True)
 def parentheses(node: exp.Paren) -> exp.Expression | None:
     """Parentheses around a whole condition, argument or item say nothing."""
-    if isinstance(node.this, exp.Query):
-        return None
     around = exp.Where | exp.Having | exp.Paren | exp.Select | exp.Ordered | exp.Alias | exp.Group
     whole = isinstance(node.parent, around) or (isinstance(node.parent, exp.Join) and node.arg_key == "on")
     part = isinstance(node.parent, exp.Connector) and isinstance(node.this, COMPARISONS)

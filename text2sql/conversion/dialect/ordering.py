@@ -120,11 +120,13 @@ def set_operations(tree: exp.Expression) -> exp.Expression:
     """The sides of a set operation may differ in type in SQLite, and its ORDER BY may name a column of any side;
     PostgreSQL wants one type for each column, and the names of the first side."""
     for node in reversed(list(tree.find_all(exp.SetOperation))):
-        left, right = node.meta.get("sides") or ([], [])
-        for position, (a, b) in enumerate(zip(left, right, strict=True)):
+        for position, (a, b) in enumerate(zip(*node.meta["sides"], strict=True)):
             _unify(node, position, a, b)
-        if node.args.get("order"):
-            _order_by_first_names(node)
+        for item in node.args["order"].expressions if node.args.get("order") else ():
+            if isinstance(item.this, exp.Column):
+                item.this.set("table", None)
+            elif not isinstance(item.this, exp.Literal):
+                raise Rejected("a set operation sorted by an expression")
     return tree
 
 
@@ -142,25 +144,6 @@ def _unify(node: exp.SetOperation, position: int, a: Type, b: Type) -> None:
         if unified is not value:
             name = value.name if isinstance(value, exp.Column) and not isinstance(value.parent, exp.Alias) else ""
             value.replace(exp.alias_(unified.copy(), identifier(lower(name))) if name else unified.copy())
-
-
-def _order_by_first_names(node: exp.SetOperation) -> None:
-    names = [lower(name) for name in node.named_selects]
-    for item in node.args["order"].expressions:
-        column = item.this
-        if isinstance(column, exp.Literal):
-            continue
-        if not isinstance(column, exp.Column):
-            raise Rejected("a set operation sorted by an expression")
-        column.set("table", None)
-        if lower(column.name) not in names:
-            item.set("this", with_type(number(_position(node, lower(column.name))), type_of(column)))
-
-
-def _position(node: exp.SetOperation, name: str) -> int:
-    """The place of a column that only a later side calls `name`."""
-    sides = (enumerate(side.expressions, start=1) for side in node.find_all(exp.Select))
-    return next(place for side in sides for place, column in side if lower(column.alias_or_name) == name)
 
 
 @rule(exp.Limit, exp.Offset, typed=True)
