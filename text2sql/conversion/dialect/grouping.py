@@ -11,7 +11,7 @@ from sqlglot.optimizer.scope import find_all_in_scope
 
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import arithmetic_value, lowered, number_or_null, stays_text, text_of
-from text2sql.conversion.dialect.scope import Bound, Origin
+from text2sql.conversion.dialect.scope import Bound
 from text2sql.conversion.dialect.tree import cast, coalesce, identifier, number, rule, selects, string, with_type
 from text2sql.conversion.dialect.types import DOUBLE, TEXT, in_group, type_of
 
@@ -257,7 +257,8 @@ def _equal_columns(select: exp.Select, columns: set[Bound]) -> set[Bound]:
 
 
 def _extend(select: exp.Select, group: exp.Group, bare: list[exp.Column]) -> list[exp.Column]:
-    """Add to GROUP BY the bare columns that the groups determine; returns the others."""
+    """Add to GROUP BY the bare columns that the groups determine, or the primary key if it is shorter; returns the
+    others."""
     _, columns = _group_keys(select)
     known = _equal_columns(select, columns)
     rest, added = [], []
@@ -267,28 +268,24 @@ def _extend(select: exp.Select, group: exp.Group, bare: list[exp.Column]) -> lis
         elif node not in group.expressions and node not in added:
             added.append(node)
     for origin in dict.fromkeys(node.meta["bound"].origin for node in added):
-        if not _swap_key(select, group, origin, added):
-            _by_primary_key(select, group, origin, added)
-    for node in added:
-        group.append("expressions", node.copy())
+        own = [node for node in added if node.meta["bound"].origin is origin]
+        key = origin.bounds(origin.table.primary_key) if origin.table else []
+        if len(key) == 1 and _swap_key(select, group, key[0]):
+            continue
+        for node in [_column(select, bound) for bound in key] if 0 < len(key) < len(own) else own:
+            group.append("expressions", node.copy())
     return rest
 
 
-def _swap_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[exp.Column]) -> bool:
-    """Group by the primary key of `origin` instead of a column that equals it and stands nowhere else."""
-    key = origin.table.primary_key if origin.table else ()
-    if len(key) != 1:
-        return False
-    (wanted,) = origin.bounds(key)
-    equal = _equalities(select)
+def _swap_key(select: exp.Select, group: exp.Group, key: Bound) -> bool:
+    """Group by a primary key instead of a column that equals it and stands nowhere else."""
     for item in group.expressions:
         bound = item.meta.get("bound")
-        if bound is None or not any({bound, wanted} <= pair for pair in equal):
+        if bound is None or not any({bound, key} <= pair for pair in _equalities(select)):
             continue
         if any(c.meta.get("bound") is bound for part in _result(select) for c in part.find_all(exp.Column)):
             continue
-        item.replace(_column(select, wanted))
-        added[:] = [n for n in added if n.meta["bound"].origin is not origin]
+        item.replace(_column(select, key))
         return True
     return False
 
@@ -298,15 +295,6 @@ def _column(select: exp.Select, bound: Bound) -> exp.Column:
     column = exp.Column(this=identifier(bound.name), table=identifier(bound.origin.name) if several else None)
     column.meta.update(bound=bound, own=True)
     return column
-
-
-def _by_primary_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[exp.Column]) -> None:
-    """Group by the primary key of `origin` instead of several columns of it."""
-    key = origin.table.primary_key if origin.table else ()
-    if not key or len(key) >= sum(n.meta["bound"].origin is origin for n in added):
-        return
-    added[:] = [n for n in added if n.meta["bound"].origin is not origin]
-    added += [_column(select, bound) for bound in origin.bounds(key)]
 
 
 def _the_extreme(select: exp.Select) -> exp.Expression | None:

@@ -102,7 +102,7 @@ def union_type(types: Sequence[Type]) -> Type:
         pg = next(iter(pgs))
     elif pgs <= {*NUMERIC_TYPES, "boolean"}:
         pg = max(pgs - {"boolean"}, key=NUMERIC_TYPES.index)
-    elif len(pgs - {"unknown"}) == 1 and _literals_fit(known, next(iter(pgs - {"unknown"}))):
+    elif len(pgs - {"unknown"}) == 1 and literals_fit(known, next(iter(pgs - {"unknown"}))):
         pg = next(iter(pgs - {"unknown"}))
     else:
         pg = "text"
@@ -116,7 +116,7 @@ def union_type(types: Sequence[Type]) -> Type:
     )
 
 
-def _literals_fit(types: Sequence[Type], pg: str) -> bool:
+def literals_fit(types: Sequence[Type], pg: str) -> bool:
     """Whether the quoted literals among `types` can be read as `pg`."""
     return all(t.pg != "unknown" or pg == "text" or t.form == pg for t in types)
 
