@@ -34,6 +34,7 @@ from text2sql.conversion.dialect.types import (
     NUMERIC,
     TEXT,
     Type,
+    any_nullable,
     arithmetic_type,
     cast_type,
     in_group,
@@ -149,7 +150,7 @@ def concatenation(node: exp.Concat | exp.DPipe) -> exp.Expression:
     if isinstance(node, exp.Concat):
         return call("concat", *texts, type_=replace(TEXT, nullable=False))
     left, right = (text.copy() for text in texts)
-    return with_type(exp.DPipe(this=left, expression=right, safe=True), replace(TEXT, nullable=_nullable(*operands)))
+    return with_type(exp.DPipe(this=left, expression=right, safe=True), replace(TEXT, nullable=any_nullable(operands)))
 
 
 def _prints_alike(node: exp.Expression) -> bool:
@@ -239,16 +240,12 @@ def functions(node: exp.Func) -> exp.Expression | None:
     return _FUNCTIONS[key](node) if key in _FUNCTIONS else None
 
 
-def _nullable(*nodes: exp.Expression | None) -> bool:
-    return any(type_of(n).nullable for n in nodes if n is not None)
-
-
 def _called(name: str, read: Read, type_: Type, nullable: bool = False) -> Function:
     """A function that PostgreSQL calls `name`, with operands that `read` makes texts or numbers."""
 
     def function(node: exp.Expression) -> exp.Expression:
         operands = list(node.iter_expressions())
-        return call(name, *map(read, operands), type_=replace(type_, nullable=nullable or _nullable(*operands)))
+        return call(name, *map(read, operands), type_=replace(type_, nullable=nullable or any_nullable(operands)))
 
     return function
 
@@ -257,12 +254,12 @@ def _trim(node: exp.Trim) -> exp.Expression:
     name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or ""), "trim")
     characters = node.args.get("expression")
     arguments = [text_of(a) for a in (node.this, characters) if a is not None]
-    return call(name, *arguments, type_=replace(TEXT, nullable=_nullable(node.this, characters)))
+    return call(name, *arguments, type_=replace(TEXT, nullable=any_nullable((node.this, characters))))
 
 
 def _substr(node: exp.Substring) -> exp.Expression:
     operand = text_of(node.this)
-    type_ = replace(TEXT, nullable=_nullable(*node.iter_expressions()))
+    type_ = replace(TEXT, nullable=any_nullable(node.iter_expressions()))
     start, length = node.args["start"], node.args.get("length")
     begin, size = literal_number(start), literal_number(length) if length is not None else None
     if size is not None and size < 0:
@@ -316,7 +313,7 @@ def _extreme(name: str) -> Function:
         kinds = [type_of(a) for a in arguments]
         if len({k.textual for k in kinds if k.classes}) > 1:
             raise Rejected(f"{name} of numbers and texts")
-        target = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
+        target = replace(type_of(node), nullable=any_nullable(arguments), affinity="")
         return where_known(arguments, call(name, *arguments, type_=target), target)
 
     return function
