@@ -14,7 +14,7 @@ from text2sql.conversion.databases import SqliteDatabase, describe, open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
 from text2sql.conversion.engines import connect_as_text, gave_up, limit, run_postgres, run_sqlite
-from text2sql.conversion.proof import Proof, prove
+from text2sql.conversion.proof import Outcome, prove
 from text2sql.conversion.queries import statements_of
 from text2sql.errors import UserError
 from text2sql.postgres.alternatives import is_open
@@ -25,30 +25,6 @@ from text2sql.schema import Schema
 
 #: PostgreSQL's words (in the C locale of the server's messages) where SQLite takes the first row
 SEVERAL_ROWS = "more than one row returned by a subquery used as an expression"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a query; `status`, `reason` and `open` as in examples.jsonl.
-
-    `empty`: `table` if a table that it reads has no rows, `result` if only the results have none, else nothing.
-    `generated`: what came out on generated rows, if that was tried.
-    """
-
-    status: str
-    reason: str = ""
-    postgres: str | None = None
-    open: bool = False
-    empty: str = ""
-    generated: str = ""
-
-    def with_generated(self, other: Outcome) -> Outcome:
-        """This outcome, with what the same query came to on generated rows: two results without rows are proven equal
-        if those of generated rows are, and have some."""
-        equal = other.status.startswith("verified")
-        generated = ("equal" if equal else other.reason) + (", no rows" if other.empty else "")
-        proven = self.empty == "result" and equal and not other.empty
-        return replace(self, generated=generated, status=other.status if proven else self.status)
 
 
 @dataclass(frozen=True)
@@ -89,21 +65,22 @@ def examine(query: str, on: Engines, generated: bool = False) -> Outcome:
         return Outcome("invalid_source", answer.message)
     try:
         conversion = convert_tree(query, on.schema)
-        proof = prove(conversion, answer, on.execute)
-        if SEVERAL_ROWS in proof.reason:
+        outcome = prove(conversion, answer, on.execute)
+        if SEVERAL_ROWS in outcome.reason:
             conversion = convert_tree(query, on.schema, RULES_FOR_FIRST_ROWS)
-            proof = prove(conversion, answer, on.execute)
+            outcome = prove(conversion, answer, on.execute)
     except Rejected as error:
         return Outcome("rejected", str(error))
-    if proof.status == "rejected" and conversion.blanks and on.blanked is not None:
+    if outcome.status == "rejected" and conversion.blanks and on.blanked is not None:
         answer = run_sqlite(on.blanked, with_blanks_as_null(query, on.schema), on.seconds)
-        again = prove(conversion, answer, on.execute) if not answer.error else proof
+        again = prove(conversion, answer, on.execute) if not answer.error else outcome
         if again.status.startswith("verified"):
             taken = f"'' in {', '.join(conversion.blanks)} taken as NULL"
-            proof = Proof(again.status, "; ".join(filter(None, (again.reason, taken))))
-    if not proof.status.startswith("verified"):
-        return Outcome(proof.status, proof.reason, conversion.sql)
-    outcome = Outcome(proof.status, proof.reason, conversion.sql, is_open(conversion.sql, on.execute))
+            outcome = replace(again, reason="; ".join(filter(None, (again.reason, taken))))
+    outcome = replace(outcome, postgres=conversion.sql)
+    if not outcome.status.startswith("verified"):
+        return outcome
+    outcome = replace(outcome, open=is_open(conversion.sql, on.execute))
     without_rows = sorted(t.source for t in on.schema.tables if t.source in conversion.tables and not t.rows)
     if without_rows and not generated:
         return replace(outcome, status="unverifiable", reason=f"no rows in {', '.join(without_rows)}", empty="table")
