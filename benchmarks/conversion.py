@@ -151,7 +151,7 @@ def funnel_of_database(job: tuple[str, list[str], Schema, Server, Path, Path]) -
         closing(connect_sqlite(database_file(source, db_id))) as sqlite,
         closing(connect_as_text(running.dsn())) as connection,
         dump.open(encoding="utf-8", newline="\n") as lines,
-        loaded(connection, schema, lines),
+        loaded(connection, schema.db_id, lines),
     ):
         limit(connection, 10)
         for query in queries:

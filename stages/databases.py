@@ -56,7 +56,7 @@ def convert_database(path: Path, running: Server, samples: int) -> tuple[str, Sc
             with (
                 connect_as_text(running.dsn()) as connection,
                 dump.open(encoding="utf-8", newline="\n") as lines,
-                loaded(connection, schema, lines),
+                loaded(connection, db_id, lines),
             ):
                 if different := differences(source, schema, connection):
                     raise RuntimeError(f"{db_id}: PostgreSQL holds other rows than SQLite: {different}")

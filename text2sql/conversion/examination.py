@@ -52,7 +52,7 @@ def both_engines(
     with (
         nullcontext() if blanked is None else closing(blanked),
         closing(connect_as_text(running.dsn())) as connection,
-        loaded(connection, schema, dumped),
+        loaded(connection, schema.db_id, dumped),
     ):
         limit(connection, seconds)
         yield Engines(schema, source.connection, blanked, connection, seconds)

@@ -14,7 +14,6 @@ from text2sql.errors import UserError
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
-from text2sql.schema import Schema
 
 END_OF_DATA = "\\.\n"
 
@@ -27,8 +26,8 @@ def load_dump(server: Server, dump: Path, database: str) -> None:
 
 
 @contextmanager
-def loaded(connection: psycopg.Connection, schema: Schema, dump: Iterable[str]) -> Iterator[None]:
-    """The dump's tables in a schema of their own, first in the search path, for the length of the block.
+def loaded(connection: psycopg.Connection, db_id: str, dump: Iterable[str]) -> Iterator[None]:
+    """The tables of a database's dump in a schema of their own, first in the search path, for the length of the block.
 
     All within one transaction that is rolled back: much cheaper than a database for each dump, where only this
     connection has to see it.
@@ -36,7 +35,7 @@ def loaded(connection: psycopg.Connection, schema: Schema, dump: Iterable[str]) 
     Raises:
         UserError: PostgreSQL cannot hold the rows.
     """
-    name = sql.Identifier(f"_{schema.db_id}")  # a database of any name: the server's own are called public, pg_catalog
+    name = sql.Identifier(f"_{db_id}")  # a database of any name: the server's own are called public, pg_catalog
     try:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
         connection.execute(sql.SQL("SET LOCAL search_path = {}").format(name))
