@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from text2sql.conversion.databases.sqlite import connect_sqlite  # noqa: E402
-from text2sql.conversion.dialect import RULES, Rejected, convert_query  # noqa: E402
+from text2sql.conversion.dialect import RULES, Rejected, convert_tree  # noqa: E402
 from text2sql.conversion.engines import as_stored, connect_as_text, limit, run_postgres, run_sqlite  # noqa: E402
 from text2sql.data.spider.examples import database_file  # noqa: E402
 from text2sql.files import read_jsonl  # noqa: E402
@@ -139,7 +139,7 @@ def _texts(query: str, schema: Schema) -> list[str | None]:
             return None
 
     plain = attempt(lambda: sqlglot.transpile(query, read="sqlite", write="postgres")[0])
-    partial = [attempt(lambda n=n: convert_query(query, schema, RULES[:n])) for n in range(1, len(RULES) + 1)]
+    partial = [attempt(lambda n=n: convert_tree(query, schema, RULES[:n]).sql) for n in range(1, len(RULES) + 1)]
     return [query, plain, *partial]
 
 
@@ -151,7 +151,7 @@ def funnel_of_database(job: tuple[str, list[str], Schema, Server, Path, Path]) -
         closing(connect_sqlite(database_file(source, db_id))) as sqlite,
         closing(connect_as_text(running.dsn())) as connection,
         dump.open(encoding="utf-8", newline="\n") as lines,
-        loaded(connection, schema, lines),
+        loaded(connection, schema.db_id, lines),
     ):
         limit(connection, 10)
         for query in queries:

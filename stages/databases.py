@@ -17,10 +17,11 @@ from typing import Any
 
 from text2sql.config import read_params, require, section
 from text2sql.conversion.databases import describe, open_source, write_dump
-from text2sql.conversion.engines import connect_as_text, loaded_apart
+from text2sql.conversion.engines import connect_as_text
 from text2sql.conversion.rows_check import differences
 from text2sql.data import custom
 from text2sql.errors import UserError
+from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
 from text2sql.progress import in_parallel
 from text2sql.schema import Schema, write_index
@@ -55,7 +56,7 @@ def convert_database(path: Path, running: Server, samples: int) -> tuple[str, Sc
             with (
                 connect_as_text(running.dsn()) as connection,
                 dump.open(encoding="utf-8", newline="\n") as lines,
-                loaded_apart(connection, schema, lines),
+                loaded(connection, db_id, lines),
             ):
                 if different := differences(source, schema, connection):
                     raise RuntimeError(f"{db_id}: PostgreSQL holds other rows than SQLite: {different}")

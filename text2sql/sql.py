@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import ClassVar
 
 import sqlglot
 from sqlglot import exp
@@ -21,11 +22,17 @@ class _LimitByExpression:
         return super()._parse_term(parse_mod=True)
 
 
+#: functions that sqlglot has classes for, some with the arguments of other engines: rules look at the names
+AS_WRITTEN = ("DATE", "FORMAT", "STRFTIME", "TYPEOF")
+
+
 class Sqlite(SQLite):
     """SQLite's SQL."""
 
     class Parser(_LimitByExpression, SQLite.Parser):
         """Its parser."""
+
+        FUNCTIONS: ClassVar = {name: build for name, build in SQLite.Parser.FUNCTIONS.items() if name not in AS_WRITTEN}
 
 
 class PostgreSql(Postgres):

@@ -83,6 +83,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE name COLLATE NOCASE = 'cid'",
             "SELECT name FROM customer WHERE lower(name) = lower('cid')",
         ),
+        (
+            "SELECT name FROM customer WHERE name COLLATE NOCASE IS 'cid'",
+            "SELECT name FROM customer WHERE lower(name) IS NOT DISTINCT FROM lower('cid')",
+        ),
         ("SELECT name FROM customer ORDER BY name COLLATE NOCASE", "SELECT name FROM customer ORDER BY lower(name)"),
         (
             "SELECT name FROM customer WHERE city = 'oslo' COLLATE BINARY",
@@ -489,10 +493,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
             'SELECT c.id, c.name, c.city, c.age, c.vip, c.joined, c.zip, c.score FROM customer AS c JOIN "order" AS o ON o.customer_id = c.id GROUP BY c.id, c.name, c.city, c.age, c.vip, c.joined, c.zip, c.score ORDER BY max(o.placed) DESC',
         ),
     ],
-    "having": [
-        ("SELECT count(*) FROM customer HAVING count(*) > 3", "SELECT count(*) FROM customer HAVING count(*) > 3"),
-    ],
     "bare_columns": [
+        ("SELECT count(*) FROM customer HAVING count(*) > 3", "SELECT count(*) FROM customer HAVING count(*) > 3"),
         ("SELECT name, max(age) FROM customer", "SELECT name, age FROM customer ORDER BY age DESC NULLS LAST LIMIT 1"),
         (
             "SELECT name, min(age), count(*) FROM customer",
@@ -529,6 +531,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
         (
             "SELECT id AS a FROM customer UNION SELECT product_id AS b FROM item ORDER BY b",
             "SELECT id AS a FROM customer UNION SELECT product_id AS b FROM item ORDER BY a",
+        ),
+        (
+            "SELECT Name FROM customer UNION SELECT name FROM product ORDER BY Name",
+            "SELECT name FROM customer UNION SELECT name FROM product ORDER BY name",
         ),
         (
             "SELECT id FROM customer UNION ALL SELECT name FROM product",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,10 +16,7 @@ from psycopg.types.string import TextLoader
 
 from text2sql.conversion.databases.encode import as_bytes, as_text
 from text2sql.conversion.databases.infer import INTEGER_TEXT, plain_moment, text_form
-from text2sql.errors import UserError
 from text2sql.postgres.compare import Result, Row, Rows
-from text2sql.postgres.load import loaded
-from text2sql.schema import Schema
 
 #: a result of more rows is not compared; a cross join by mistake has millions
 MOST_ROWS = 200_000
@@ -37,21 +32,6 @@ def connect_as_text(dsn: str) -> psycopg.Connection:
     for name in TEXTUAL:
         connection.adapters.register_loader(name, TextLoader)
     return connection
-
-
-@contextmanager
-def loaded_apart(connection: psycopg.Connection, schema: Schema, lines: Iterable[str]) -> Iterator[None]:
-    """As `loaded`, for a database of any name: none of the server's own schemas (public, pg_catalog) has this one.
-
-    Raises:
-        UserError: PostgreSQL cannot hold the rows.
-    """
-    try:
-        with loaded(connection, replace(schema, db_id=f"_{schema.db_id}"), lines):
-            yield
-    except psycopg.errors.ProgramLimitExceeded as error:
-        what = f"PostgreSQL cannot hold the database: {error.diag.message_primary} ({error.diag.context})"
-        raise UserError(what, "leave out that table, or some of its columns") from None
 
 
 def limit(connection: psycopg.Connection, seconds: float) -> None:

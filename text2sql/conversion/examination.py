@@ -13,41 +13,18 @@ import psycopg
 from text2sql.conversion.databases import SqliteDatabase, describe, open_source
 from text2sql.conversion.databases.dump import dump
 from text2sql.conversion.dialect import RULES_FOR_FIRST_ROWS, Rejected, convert_tree, with_blanks_as_null
-from text2sql.conversion.engines import connect_as_text, gave_up, limit, loaded_apart, run_postgres, run_sqlite
-from text2sql.conversion.proof import Proof, prove
+from text2sql.conversion.engines import connect_as_text, gave_up, limit, run_postgres, run_sqlite
+from text2sql.conversion.proof import Outcome, prove
 from text2sql.conversion.queries import statements_of
 from text2sql.errors import UserError
 from text2sql.postgres.alternatives import is_open
 from text2sql.postgres.compare import Result
+from text2sql.postgres.load import loaded
 from text2sql.postgres.server import Server, server
 from text2sql.schema import Schema
 
 #: PostgreSQL's words (in the C locale of the server's messages) where SQLite takes the first row
 SEVERAL_ROWS = "more than one row returned by a subquery used as an expression"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a query; `status`, `reason` and `open` as in examples.jsonl.
-
-    `empty`: `table` if a table that it reads has no rows, `result` if only the results have none, else nothing.
-    `generated`: what came out on generated rows, if that was tried.
-    """
-
-    status: str
-    reason: str = ""
-    postgres: str | None = None
-    open: bool = False
-    empty: str = ""
-    generated: str = ""
-
-    def with_generated(self, other: Outcome) -> Outcome:
-        """This outcome, with what the same query came to on generated rows: two results without rows are proven equal
-        if those of generated rows are, and have some."""
-        equal = other.status.startswith("verified")
-        generated = ("equal" if equal else other.reason) + (", no rows" if other.empty else "")
-        proven = self.empty == "result" and equal and not other.empty
-        return replace(self, generated=generated, status=other.status if proven else self.status)
 
 
 @dataclass(frozen=True)
@@ -68,14 +45,14 @@ class Engines:
 
 @contextmanager
 def both_engines(
-    schema: Schema, source: SqliteDatabase, lines: Iterable[str], running: Server, seconds: float
+    schema: Schema, source: SqliteDatabase, dumped: Iterable[str], running: Server, seconds: float
 ) -> Iterator[Engines]:
-    """Both engines, PostgreSQL's loaded from the `lines` of the dump, for the length of the block."""
+    """Both engines, PostgreSQL's loaded from the dump, for the length of the block."""
     blanked = source.with_nulls({t.source: [c.source for c in t.columns if c.blanks_are_null] for t in schema.tables})
     with (
         nullcontext() if blanked is None else closing(blanked),
         closing(connect_as_text(running.dsn())) as connection,
-        loaded_apart(connection, schema, lines),
+        loaded(connection, schema.db_id, dumped),
     ):
         limit(connection, seconds)
         yield Engines(schema, source.connection, blanked, connection, seconds)
@@ -88,21 +65,22 @@ def examine(query: str, on: Engines, generated: bool = False) -> Outcome:
         return Outcome("invalid_source", answer.message)
     try:
         conversion = convert_tree(query, on.schema)
-        proof = prove(conversion, answer, on.execute)
-        if SEVERAL_ROWS in proof.reason:
+        outcome = prove(conversion, answer, on.execute)
+        if SEVERAL_ROWS in outcome.reason:
             conversion = convert_tree(query, on.schema, RULES_FOR_FIRST_ROWS)
-            proof = prove(conversion, answer, on.execute)
+            outcome = prove(conversion, answer, on.execute)
     except Rejected as error:
         return Outcome("rejected", str(error))
-    if proof.status == "rejected" and conversion.blanks and on.blanked is not None:
+    if outcome.status == "rejected" and conversion.blanks and on.blanked is not None:
         answer = run_sqlite(on.blanked, with_blanks_as_null(query, on.schema), on.seconds)
-        again = prove(conversion, answer, on.execute) if not answer.error else proof
+        again = prove(conversion, answer, on.execute) if not answer.error else outcome
         if again.status.startswith("verified"):
             taken = f"'' in {', '.join(conversion.blanks)} taken as NULL"
-            proof = Proof(again.status, "; ".join(filter(None, (again.reason, taken))))
-    if not proof.status.startswith("verified"):
-        return Outcome(proof.status, proof.reason, conversion.sql)
-    outcome = Outcome(proof.status, proof.reason, conversion.sql, is_open(conversion.sql, on.execute))
+            outcome = replace(again, reason="; ".join(filter(None, (again.reason, taken))))
+    outcome = replace(outcome, postgres=conversion.sql)
+    if not outcome.status.startswith("verified"):
+        return outcome
+    outcome = replace(outcome, open=is_open(conversion.sql, on.execute))
     without_rows = sorted(t.source for t in on.schema.tables if t.source in conversion.tables and not t.rows)
     if without_rows and not generated:
         return replace(outcome, status="unverifiable", reason=f"no rows in {', '.join(without_rows)}", empty="table")
@@ -116,21 +94,21 @@ def examine_everywhere(
     queries: Iterable[str],
     schema: Schema,
     source: SqliteDatabase,
-    lines: Iterable[str],
+    dumped: Iterable[str],
     running: Server,
     seconds: float,
 ) -> dict[str, Outcome]:
     """The outcomes of `queries` on a database; of those that find no rows there, on generated rows as well."""
     from text2sql.conversion.synthetic import fill, without_constraints
 
-    with both_engines(schema, source, lines, running, seconds) as on:
+    with both_engines(schema, source, dumped, running, seconds) as on:
         outcomes = {query: examine(query, on) for query in queries}
     if empty := [query for query, outcome in outcomes.items() if outcome.empty]:
         schema = without_constraints(schema)
         filled = fill(source, schema, empty)
-        lines = "".join(dump(filled, schema)).splitlines(keepends=True)
+        dumped = dump(filled, schema)
         try:
-            with closing(filled.connection), both_engines(schema, filled, lines, running, seconds) as on:
+            with closing(filled.connection), both_engines(schema, filled, dumped, running, seconds) as on:
                 generated = {query: examine(query, on, generated=True) for query in empty}
         except UserError as error:  # the generated rows are too long for a table of very many columns
             generated = dict.fromkeys(empty, Outcome("rejected", error.what, empty="table"))
@@ -149,7 +127,6 @@ def convert_script(path: Path, text: str, seconds: float) -> tuple[Schema, list[
     queries = statements_of(text)
     with open_source(path) as source, server() as running:
         schema = describe(source, "source")
-        lines = "".join(dump(source, schema)).splitlines(keepends=True)
-        outcomes = examine_everywhere(queries, schema, source, lines, running, seconds)
+        outcomes = examine_everywhere(queries, schema, source, dump(source, schema), running, seconds)
         schema = replace(schema, notes=tuple(source.notes))
     return schema, [(query, outcomes[query]) for query in queries]

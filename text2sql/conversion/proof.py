@@ -8,7 +8,7 @@ bare column comes. Where the results differ, PostgreSQL is asked for all that th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlglot import exp
@@ -22,40 +22,57 @@ from text2sql.postgres.compare import Result, Rows, row_keys, same_row, same_row
 
 
 @dataclass(frozen=True)
-class Proof:
-    """`status` as in examples.jsonl; `reason` says what differs, or what the query leaves open."""
+class Outcome:
+    """What became of a query; `status`, `reason` (what differs, or what the query leaves open) and `open` as in
+    examples.jsonl.
+
+    `empty`: `table` if a table that it reads has no rows, `result` if only the results have none, else nothing.
+    `generated`: what came out on generated rows, if that was tried.
+    """
 
     status: str
     reason: str = ""
+    postgres: str | None = None
+    open: bool = False
+    empty: str = ""
+    generated: str = ""
+
+    def with_generated(self, other: Outcome) -> Outcome:
+        """This outcome, with what the same query came to on generated rows: two results without rows are proven equal
+        if those of generated rows are, and have some."""
+        equal = other.status.startswith("verified")
+        generated = ("equal" if equal else other.reason) + (", no rows" if other.empty else "")
+        proven = self.empty == "result" and equal and not other.empty
+        return replace(self, generated=generated, status=other.status if proven else self.status)
 
 
-def prove(conversion: Conversion, sqlite: Result, execute: Execute) -> Proof:
+def prove(conversion: Conversion, sqlite: Result, execute: Execute) -> Outcome:
     """Compare SQLite's result with PostgreSQL's, which `execute` gives.
 
     Returns:
         verified, verified_ties, unverifiable (a limit was reached), or rejected (it fails, or differs).
     """
     if gave_up(sqlite):
-        return Proof("unverifiable", sqlite.message)
+        return Outcome("unverifiable", sqlite.message)
     postgres = execute(conversion.sql)
     if postgres.error:
-        return Proof("unverifiable" if gave_up(postgres) else "rejected", postgres.message)
+        return Outcome("unverifiable" if gave_up(postgres) else "rejected", postgres.message)
     if len(sqlite.columns) != len(postgres.columns):
-        return Proof("rejected", f"{len(sqlite.columns)} columns in SQLite, {len(postgres.columns)} in PostgreSQL")
+        return Outcome("rejected", f"{len(sqlite.columns)} columns in SQLite, {len(postgres.columns)} in PostgreSQL")
     rows = as_stored(sqlite.rows, postgres.rows)
     ordered = bool(conversion.tree.args.get("order"))
     if same_rows(rows, postgres.rows, ordered):
-        return Proof("verified")
+        return Outcome("verified")
     if _distinct_order_fits(conversion.tree, rows, execute):
-        return Proof("verified_ties", "DISTINCT rows sorted by what is not selected")
+        return Outcome("verified_ties", "DISTINCT rows sorted by what is not selected")
     if what := explanation(conversion.sql, sqlite.rows, execute, as_stored):
         # The same rows, sorted as the query sorts them: that ties stand in another order is no difference.
         limited = conversion.tree.args.get("limit") or conversion.tree.args.get("offset")
         same = not limited and same_rows(rows, postgres.rows, ordered=False)
-        return Proof("verified") if same else Proof("verified_ties", what)
+        return Outcome("verified") if same else Outcome("verified_ties", what)
     if _fits_in_floating_point(conversion.tree, sqlite, execute):
-        return Proof("verified_ties", "sums that are equal but for SQLite's floating point")
-    return Proof("rejected", f"different result: {_difference(rows, postgres.rows)}")
+        return Outcome("verified_ties", "sums that are equal but for SQLite's floating point")
+    return Outcome("rejected", f"different result: {_difference(rows, postgres.rows)}")
 
 
 def _fits_in_floating_point(tree: exp.Expression, sqlite: Result, execute: Execute) -> bool:

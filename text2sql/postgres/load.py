@@ -6,18 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from text2sql.errors import UserError
 from text2sql.postgres.sandbox import Limits, Sandbox
+from text2sql.postgres.server import Server, server
 from text2sql.progress import track
-
-if TYPE_CHECKING:
-    from text2sql.postgres.server import Server
-    from text2sql.schema import Schema
 
 END_OF_DATA = "\\.\n"
 
@@ -30,31 +26,37 @@ def load_dump(server: Server, dump: Path, database: str) -> None:
 
 
 @contextmanager
-def loaded(connection: psycopg.Connection, schema: Schema, lines: Iterable[str]) -> Iterator[None]:
-    """The dump's tables in a schema of their own, first in the search path, for the length of the block.
+def loaded(connection: psycopg.Connection, db_id: str, dump: Iterable[str]) -> Iterator[None]:
+    """The tables of a database's dump in a schema of their own, first in the search path, for the length of the block.
 
     All within one transaction that is rolled back: much cheaper than a database for each dump, where only this
     connection has to see it.
+
+    Raises:
+        UserError: PostgreSQL cannot hold the rows.
     """
-    name = sql.Identifier(schema.db_id)
+    name = sql.Identifier(f"_{db_id}")  # a database of any name: the server's own are called public, pg_catalog
     try:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
         connection.execute(sql.SQL("SET LOCAL search_path = {}").format(name))
-        run_script(connection, lines)
+        run_script(connection, dump)
         yield
+    except psycopg.errors.ProgramLimitExceeded as error:
+        what = f"PostgreSQL cannot hold the database: {error.diag.message_primary} ({error.diag.context})"
+        raise UserError(what, "leave out that table, or some of its columns") from None
     finally:
         connection.rollback()
 
 
-def run_script(connection: psycopg.Connection, lines: Iterable[str]) -> None:
-    """Execute what `statements` yields, given line by line; the transaction is left open."""
-    lines = iter(lines)
+def run_script(connection: psycopg.Connection, dump: Iterable[str]) -> None:
+    """Execute a dump, given line by line or, apart from rows, statement by statement; the transaction is left open."""
+    lines = iter(dump)
     statement = ""
     for line in lines:
-        if not statement and (line.startswith("--") or not line.strip()):
+        if not statement and line.startswith("--"):
             continue
-        statement += line
-        if not line.endswith(";\n"):
+        statement = (statement + line).lstrip()
+        if not statement.endswith(";\n"):
             continue
         if statement.startswith("COPY "):
             with connection.cursor().copy(statement) as copy:
@@ -72,8 +74,6 @@ def loaded_sandbox(databases: Sequence[str], dumps: Path, limits: Limits, worker
     Raises:
         UserError: one has no dump.
     """
-    from text2sql.postgres.server import server
-
     with server() as running, sandbox_with(running, databases, dumps, limits, workers) as sandbox:
         yield sandbox
 

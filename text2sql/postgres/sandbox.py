@@ -41,17 +41,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from psycopg import OperationalError, pq, sql
+from psycopg.pq.abc import PGconn, PGresult
 
 from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import Server
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGconn, PGresult
 
 _LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: Volatile functions that change nothing and tell nothing.
@@ -156,8 +155,6 @@ class Sandbox:
         Raises:
             UserError: a session on it did not end in time; the database is still there.
         """
-        from psycopg import sql
-
         with self._lock:
             for key in [key for key, (name, _) in self._idle.items() if name == database]:
                 self._idle.pop(key)[1].close()
@@ -178,8 +175,6 @@ class _Session:
     """A connection of the unprivileged role to one database."""
 
     def __init__(self, server: Server, database: str, role: str, limits: Limits) -> None:
-        from psycopg import pq
-
         patience = time.perf_counter() + RECOVERY_SECONDS
         while True:
             self.connection: PGconn = pq.PGconn.connect(server.dsn(database, role).encode())
@@ -199,8 +194,6 @@ class _Session:
 
     def is_clean(self) -> bool:
         """Roll back, forget everything; False if the session must not be used again."""
-        from psycopg import pq
-
         if self._broken:
             return False
         done = [self.connection.exec_(command).status for command in (b"ROLLBACK", b"DISCARD ALL")]
@@ -208,8 +201,6 @@ class _Session:
 
     def execute(self, sql: str, limits: Limits) -> Result:
         """Run one query; `is_clean` must be asked before the next."""
-        from psycopg import OperationalError
-
         started = time.perf_counter()
         deadline = started + limits.timeout_seconds + GRACE_SECONDS
         try:
@@ -294,8 +285,6 @@ class _Session:
 
     def _is_over(self, deadline: float) -> bool:
         """Read and drop what comes until the query has ended or the deadline."""
-        from psycopg import OperationalError
-
         try:
             while time.perf_counter() < deadline:
                 if not self.connection.is_busy():
@@ -356,8 +345,6 @@ def _limit_memory(pid: int, size: int, server: Server) -> bool:
 
 def _close_down(server: Server, database: str, limits: Limits) -> str:
     """Make the role that may read the tables, and close the database to others; returns the role's name."""
-    from psycopg import sql
-
     mark = hashlib.sha256(repr((database, limits)).encode()).hexdigest()[:12]
     role = f"sandbox_{mark}"
     names = {
@@ -401,8 +388,6 @@ def _text(value: bytes) -> str:
 
 def _failure(answer: PGresult) -> Result | None:
     """The error of an answer, or None."""
-    from psycopg import pq
-
     if answer.status not in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
         return None
     state = _text(answer.error_field(pq.DiagnosticField.SQLSTATE) or b"")

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import psycopg
+import psycopg
 
 #: what may hide a semicolon: commands of psql (\connect, \restrict; one a line), strings, quoted names, dollar quotes,
 #: comments; what has no end goes on to the end of the text, which is read once

@@ -21,15 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import psycopg
 import yaml
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from text2sql.errors import UserError
 from text2sql.postgres import watchdog
-
-if TYPE_CHECKING:
-    import psycopg
 
 PREFIX = "text2sql-pg-"
 #: a socket's path is limited to 107 bytes on Linux and 103 on macOS; leave room for the directory's and socket's names
@@ -53,8 +52,6 @@ class Server:
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         """A libpq connection string."""
-        from psycopg.conninfo import make_conninfo
-
         return make_conninfo(host=str(self.root), port=watchdog.PORT, dbname=database, user=user)
 
     def connect(self, database: str = "postgres", **options: str) -> psycopg.Connection:
@@ -63,8 +60,6 @@ class Server:
         Raises:
             UserError: there is no such database.
         """
-        import psycopg
-
         try:
             return psycopg.connect(self.dsn(database), autocommit=True, **options)
         except psycopg.OperationalError as error:
@@ -72,8 +67,6 @@ class Server:
 
     def create_database(self, name: str) -> None:
         """Create an empty database called exactly `name`."""
-        from psycopg import sql
-
         with self.connect() as connection:
             # Copying files is the quicker way for a template of this size when nothing is synced.
             connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
@@ -84,12 +77,10 @@ class Server:
         Raises:
             UserError: a session on it did not end within `DROP_SECONDS`.
         """
-        from psycopg import OperationalError, sql
-
         try:
             with self.connect(options=f"-c statement_timeout={DROP_SECONDS}s") as connection:
                 connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-        except OperationalError as error:
+        except psycopg.OperationalError as error:
             raise UserError(f"database {name} cannot be dropped: {error}", "try again when nothing uses it") from None
 
 

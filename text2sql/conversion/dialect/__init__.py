@@ -1,6 +1,6 @@
 """SQLite queries as PostgreSQL queries with the same results.
 
-`convert_query` parses a query, refuses what no rule knows (`allowed`), resolves every name against the schema
+`convert_tree` parses a query, refuses what no rule knows (`allowed`), resolves every name against the schema
 (`scope`), applies `RULES` in order, and writes the tree (`writer`). A rule is a small transform of the tree: its
 docstring says which difference between the engines it stands for, and its cases are a table in
 tests/conversion/dialect_cases.py. What cannot be converted is rejected with a reason.
@@ -22,7 +22,7 @@ from text2sql.conversion.dialect.writer import postgres_text
 from text2sql.schema import Schema
 from text2sql.sql import parse
 
-__all__ = ["DEFECT", "RULES", "Conversion", "Defect", "Rejected", "convert_query", "convert_tree", "parse_query"]
+__all__ = ["DEFECT", "RULES", "Conversion", "Defect", "Rejected", "convert_tree", "parse_query"]
 
 #: how the reason of an example begins on which a rule failed
 DEFECT = "defect: "
@@ -48,7 +48,6 @@ RULES: Sequence[Rule] = (
     comparisons.affinities,
     comparisons.conditions,
     ordering.distinct_order,
-    grouping.having,
     grouping.bare_columns,
     ordering.set_operations,
     ordering.order_values,
@@ -91,7 +90,10 @@ class Conversion:
 
 
 def convert_tree(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> Conversion:
-    """As `convert_query`, with what a proof needs besides the text.
+    """The PostgreSQL query that returns what the SQLite query `sql` returns, on the database that `schema` describes.
+
+    Args:
+        rules: a part of RULES, to see what each is good for.
 
     Raises:
         Rejected: it cannot be converted; with the reason.
@@ -140,15 +142,3 @@ def with_blanks_as_null(sql: str, schema: Schema) -> str:
     before = tree.copy()
     tree = comparisons.blanks(tree)
     return sql if tree == before else tree.sql("sqlite")
-
-
-def convert_query(sql: str, schema: Schema, rules: Sequence[Rule] = RULES) -> str:
-    """The PostgreSQL query that returns what the SQLite query `sql` returns, on the database that `schema` describes.
-
-    Args:
-        rules: a part of RULES, to see what each is good for.
-
-    Raises:
-        Rejected: it cannot be converted; with the reason.
-    """
-    return convert_tree(sql, schema, rules).sql

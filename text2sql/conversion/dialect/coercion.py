@@ -23,7 +23,7 @@ from text2sql.conversion.dialect.tree import (
     with_type,
     wrap,
 )
-from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, Type, type_of
+from text2sql.conversion.dialect.types import BOOLEAN, DATE_TYPES, NUMERIC, TEXT, Type, literals_fit, type_of
 
 #: how PostgreSQL recognises a text that SQLite's numeric affinity makes a number
 NUMBER_PATTERN = r"^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$"
@@ -155,16 +155,12 @@ def common(nodes: list[exp.Expression]) -> list[exp.Expression]:
     """Branches of one expression with a type that PostgreSQL finds common to them."""
     kinds = [type_of(n) for n in nodes]
     pgs = {k.pg for k in kinds if k.classes and k.pg != "unknown"}
-    literals = [k for n, k in zip(nodes, kinds, strict=True) if k.pg == "unknown" and k.classes]
+    literals = [k for k in kinds if k.pg == "unknown" and k.classes]
     if "boolean" in pgs and len(pgs) > 1:
         nodes = [n if k.pg != "boolean" else as_number(n) or n for n, k in zip(nodes, kinds, strict=True)]
         return common(nodes)
-    if len(pgs) <= 1 and not (pgs and any(_unfit(k, next(iter(pgs))) for k in literals)):
+    if len(pgs) <= 1 and all(literals_fit(literals, pg) for pg in pgs):
         return nodes
     if not literals and all(k.numeric for k in kinds if k.classes):
         return nodes
     return [text_of(n) if type_of(n).classes else n for n in nodes]
-
-
-def _unfit(literal: Type, pg: str) -> bool:
-    return pg != "text" and literal.form != pg

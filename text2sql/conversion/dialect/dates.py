@@ -16,46 +16,38 @@ from text2sql.conversion.dialect.types import DATE, DATE_TYPES, NUMERIC, TEXT, T
 _PATTERNS = {"Y": "YYYY", "m": "MM", "d": "DD", "H": "HH24", "M": "MI", "S": "SS", "j": "DDD", "f": "SS.MS", "%": "%"}
 #: CAST(strftime(...) AS INTEGER) as a field of EXTRACT
 _FIELDS = {"%Y": "YEAR", "%m": "MONTH", "%d": "DAY", "%H": "HOUR", "%M": "MINUTE", "%j": "DOY", "%w": "DOW"}
-_FIELDS |= {"%s": "EPOCH"}
 _SHIFT = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(second|minute|hour|day|month|year)s?\Z", re.IGNORECASE)
 _COLUMNS = {"date": DATE, "timestamp": TIMESTAMP, "time": TIME}
+_PLAIN = ("date", "time", "datetime", "julianday", "unixepoch")
 
 
-@rule(exp.Sub, exp.Cast, exp.TimeToStr, exp.CurrentDate, exp.CurrentTimestamp, exp.Date, exp.Anonymous)
+@rule(exp.Sub, exp.Cast, exp.CurrentDate, exp.CurrentTimestamp, exp.Anonymous)
 def dates(node: exp.Expression) -> exp.Expression | None:
     """date, time, datetime, strftime, julianday and unixepoch read texts, with modifiers like '+1 day'; PostgreSQL has
     types, intervals, to_char and EXTRACT."""
     if isinstance(node, exp.Sub):
         return _days_between(node)
     if isinstance(node, exp.Cast):
-        return _field(node) if isinstance(node.this, exp.TimeToStr) else None
-    if isinstance(node, exp.TimeToStr) and isinstance(node.parent, exp.Cast) and _field(node.parent) is not None:
-        return None  # taken together with the cast
+        return _field(node)
     if isinstance(node, exp.CurrentDate | exp.CurrentTimestamp):
         return _now("date" if isinstance(node, exp.CurrentDate) else "timestamp")
-    parsed = _parse(node)
-    if parsed is None:
-        return None
-    name, arguments, pattern = parsed
-    if name == "julianday" and isinstance(node.parent, exp.Sub) and _both_julian(node.parent):
+    if _is_call(node, "strftime"):  # together with a cast, if that is a field
+        return None if isinstance(node.parent, exp.Cast) and _field(node.parent) is not None else _strftime(node)
+    if isinstance(node.parent, exp.Sub) and _both_julian(node.parent):
         return None  # taken together with the subtraction
-    return _strftime(pattern, arguments) if name == "strftime" else _plain(name, arguments)
+    name = node.name.lower()
+    return _plain(name, node.expressions) if name in _PLAIN else None
 
 
-def _parse(node: exp.Expression) -> tuple[str, list[exp.Expression], str] | None:
-    """The function's name, its time value and modifiers, and strftime's format."""
-    if isinstance(node, exp.Date):
-        return "date", [a for a in (node.this, *node.expressions) if a is not None], ""
-    if isinstance(node, exp.TimeToStr):
-        value = node.this.this if isinstance(node.this, exp.TsOrDsToTimestamp) else node.this
-        name, arguments = "strftime", [node.args["format"], value]
-    else:
-        name, arguments = node.name.lower(), list(node.expressions)
-    if name != "strftime":
-        return (name, arguments, "") if name in ("date", "time", "datetime", "julianday", "unixepoch") else None
-    if not arguments or not arguments[0].is_string:
+def _is_call(node: exp.Expression, name: str) -> bool:
+    return isinstance(node, exp.Anonymous) and node.name.lower() == name
+
+
+def _pattern(node: exp.Expression) -> str:
+    """The format of a call of strftime."""
+    if not node.expressions or not node.expressions[0].is_string:
         raise Rejected("strftime with a format that is computed")
-    return name, arguments[1:], arguments[0].this
+    return node.expressions[0].this
 
 
 def _now(pg: str) -> exp.Expression:
@@ -134,8 +126,8 @@ def _plain(name: str, arguments: list[exp.Expression]) -> exp.Expression:
     return cast(moment, wanted.pg, replace(wanted, nullable=nullable))
 
 
-def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
-    moment = _moment(arguments, "timestamp")
+def _strftime(node: exp.Expression) -> exp.Expression:
+    pattern, moment = _pattern(node), _moment(node.expressions[1:], "timestamp")
     type_ = type_of(moment)
     text = replace(TEXT, nullable=type_.nullable, form="number", blanks=False)
     if pattern == "%s":
@@ -160,16 +152,15 @@ def _strftime(pattern: str, arguments: list[exp.Expression]) -> exp.Expression:
 
 def _field(node: exp.Cast) -> exp.Expression | None:
     """CAST(strftime('%Y', x) AS INTEGER) as EXTRACT(YEAR FROM x)."""
-    parsed = _parse(node.this)
-    field = _FIELDS.get(parsed[2]) if parsed else None
-    if field is None or cast_type(node.to) != "integer":
+    if not _is_call(node.this, "strftime") or cast_type(node.to) != "integer":
         return None
-    moment = _moment(parsed[1], "timestamp")
+    field = _FIELDS.get(_pattern(node.this))
+    if field is None:
+        return None
+    moment = _moment(node.this.expressions[1:], "timestamp")
     if type_of(moment).pg == "time" and field not in ("HOUR", "MINUTE"):
         return None
     type_ = Type("numeric", frozenset({"integer"}), affinity="integer", nullable=type_of(moment).nullable)
-    if field == "EPOCH":
-        return with_type(_epoch(moment), type_)
     return with_type(exp.Extract(this=exp.var(field), expression=moment.copy()), type_)
 
 
@@ -181,14 +172,14 @@ def _epoch(moment: exp.Expression) -> exp.Expression:
 
 
 def _both_julian(node: exp.Sub) -> bool:
-    return all(isinstance(side, exp.Anonymous) and side.name.lower() == "julianday" for side in (node.left, node.right))
+    return _is_call(node.left, "julianday") and _is_call(node.right, "julianday")
 
 
 def _days_between(node: exp.Sub) -> exp.Expression | None:
     """julianday(a) - julianday(b): whole days between dates, or a fraction of days between timestamps."""
     if not _both_julian(node):
         return None
-    left, right = (_moment(list(side.expressions), "timestamp") for side in (node.left, node.right))
+    left, right = (_moment(side.expressions, "timestamp") for side in (node.left, node.right))
     kinds = {type_of(left).pg, type_of(right).pg}
     nullable = type_of(left).nullable or type_of(right).nullable
     days = exp.Sub(this=wrap(left), expression=wrap(right))

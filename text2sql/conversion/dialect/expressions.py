@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import INTEGER_PREFIX_PATTERN, arithmetic_value, common, lowered, text_of
+from text2sql.conversion.dialect.comparisons import COMPARISONS, comparison
 from text2sql.conversion.dialect.tree import (
     call,
     case,
@@ -33,6 +34,7 @@ from text2sql.conversion.dialect.types import (
     NUMERIC,
     TEXT,
     Type,
+    any_nullable,
     arithmetic_type,
     cast_type,
     in_group,
@@ -148,7 +150,7 @@ def concatenation(node: exp.Concat | exp.DPipe) -> exp.Expression:
     if isinstance(node, exp.Concat):
         return call("concat", *texts, type_=replace(TEXT, nullable=False))
     left, right = (text.copy() for text in texts)
-    return with_type(exp.DPipe(this=left, expression=right, safe=True), replace(TEXT, nullable=_nullable(*operands)))
+    return with_type(exp.DPipe(this=left, expression=right, safe=True), replace(TEXT, nullable=any_nullable(operands)))
 
 
 def _prints_alike(node: exp.Expression) -> bool:
@@ -217,8 +219,6 @@ def branches(node: exp.Expression) -> exp.Expression | None:
 
 
 def _nullif(node: exp.Nullif) -> exp.Expression:
-    from text2sql.conversion.dialect.comparisons import comparison
-
     # A function compares without affinity: nullif('5', 5) is '5'.
     plain = [with_type(n.copy(), replace(type_of(n), affinity="")) for n in (node.this, node.expression)]
     compared = comparison(exp.EQ, *plain)
@@ -240,16 +240,12 @@ def functions(node: exp.Func) -> exp.Expression | None:
     return _FUNCTIONS[key](node) if key in _FUNCTIONS else None
 
 
-def _nullable(*nodes: exp.Expression | None) -> bool:
-    return any(type_of(n).nullable for n in nodes if n is not None)
-
-
 def _called(name: str, read: Read, type_: Type, nullable: bool = False) -> Function:
     """A function that PostgreSQL calls `name`, with operands that `read` makes texts or numbers."""
 
     def function(node: exp.Expression) -> exp.Expression:
         operands = list(node.iter_expressions())
-        return call(name, *map(read, operands), type_=replace(type_, nullable=nullable or _nullable(*operands)))
+        return call(name, *map(read, operands), type_=replace(type_, nullable=nullable or any_nullable(operands)))
 
     return function
 
@@ -258,12 +254,12 @@ def _trim(node: exp.Trim) -> exp.Expression:
     name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or ""), "trim")
     characters = node.args.get("expression")
     arguments = [text_of(a) for a in (node.this, characters) if a is not None]
-    return call(name, *arguments, type_=replace(TEXT, nullable=_nullable(node.this, characters)))
+    return call(name, *arguments, type_=replace(TEXT, nullable=any_nullable((node.this, characters))))
 
 
 def _substr(node: exp.Substring) -> exp.Expression:
     operand = text_of(node.this)
-    type_ = replace(TEXT, nullable=_nullable(*node.iter_expressions()))
+    type_ = replace(TEXT, nullable=any_nullable(node.iter_expressions()))
     start, length = node.args["start"], node.args.get("length")
     begin, size = literal_number(start), literal_number(length) if length is not None else None
     if size is not None and size < 0:
@@ -317,14 +313,14 @@ def _extreme(name: str) -> Function:
         kinds = [type_of(a) for a in arguments]
         if len({k.textual for k in kinds if k.classes}) > 1:
             raise Rejected(f"{name} of numbers and texts")
-        target = replace(type_of(node), nullable=_nullable(*arguments), affinity="")
+        target = replace(type_of(node), nullable=any_nullable(arguments), affinity="")
         return where_known(arguments, call(name, *arguments, type_=target), target)
 
     return function
 
 
 def _typeof(node: exp.Expression) -> exp.Expression:
-    operand = node.this if isinstance(node, exp.Typeof) else node.expressions[0]
+    operand = node.expressions[0]
     type_, text = type_of(operand), replace(TEXT, nullable=False)
     if len(type_.classes) > 1:
         raise Rejected("typeof of values of several types")
@@ -335,8 +331,7 @@ def _typeof(node: exp.Expression) -> exp.Expression:
 
 
 def _format(node: exp.Expression) -> exp.Expression:
-    arguments = list(node.expressions)
-    template = node.this if isinstance(node, exp.Format) else arguments.pop(0)
+    template, *arguments = node.expressions
     if not template.is_string:
         raise Rejected("printf with a format that is computed")
     parts: list[exp.Expression] = []
@@ -445,8 +440,6 @@ _FUNCTIONS: dict[type | str, Function] = {
     exp.Abs: _abs,
     exp.Greatest: _extreme("greatest"),
     exp.Least: _extreme("least"),
-    exp.Typeof: _typeof,
-    exp.Format: _format,
     exp.Sqrt: _called("sqrt", _number, DOUBLE, nullable=True),
     exp.Pow: _called("power", _number, DOUBLE, nullable=True),
     exp.Exp: _called("exp", _number, DOUBLE, nullable=True),
@@ -461,6 +454,7 @@ _FUNCTIONS: dict[type | str, Function] = {
     exp.Unicode: _called("ascii", text_of, INTEGER, nullable=True),
     exp.Rand: _random,
     "printf": _format,
+    "format": _format,
     "typeof": _typeof,
     "likely": lambda node: node.expressions[0].copy(),
     "unlikely": lambda node: node.expressions[0].copy(),
@@ -483,7 +477,7 @@ def collations(node: exp.Column | exp.Collate) -> exp.Expression | None:
     name, type_ = node.expression.name.upper(), type_of(node.this)
     if name not in ("BINARY", "NOCASE"):
         raise Rejected(f"collation {name}")
-    compared = isinstance(node.parent, exp.EQ | exp.NEQ | exp.LT | exp.GT | exp.LTE | exp.GTE)
+    compared = isinstance(node.parent, COMPARISONS)
     compared = compared or (isinstance(node.parent, exp.In | exp.Between) and node.arg_key == "this")
     if name == "BINARY" or compared:
         return with_type(node.this.copy(), replace(type_, collation="" if name == "BINARY" else name))

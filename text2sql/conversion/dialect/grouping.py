@@ -11,12 +11,9 @@ from sqlglot.optimizer.scope import find_all_in_scope
 
 from text2sql.conversion.dialect.allowed import Rejected
 from text2sql.conversion.dialect.coercion import arithmetic_value, lowered, number_or_null, stays_text, text_of
-from text2sql.conversion.dialect.scope import Bound, Origin
+from text2sql.conversion.dialect.scope import Bound
 from text2sql.conversion.dialect.tree import cast, coalesce, identifier, number, rule, selects, string, with_type
 from text2sql.conversion.dialect.types import DOUBLE, TEXT, in_group, type_of
-
-AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat)
-MADE = "aggregate"  # marks a PostgreSQL aggregate that a rule has written
 
 
 def is_aggregate(node: exp.Expression) -> bool:
@@ -24,12 +21,7 @@ def is_aggregate(node: exp.Expression) -> bool:
     parent = node.parent
     while isinstance(parent, exp.Filter):
         parent = parent.parent
-    written = isinstance(node, AGGREGATES) or bool(node.meta.get(MADE)) or _named(node) in ("total", "group_concat")
-    return written and not isinstance(parent, exp.Window)
-
-
-def _named(node: exp.Expression) -> str:
-    return node.name.lower() if isinstance(node, exp.Anonymous) and "type" not in node.meta else ""
+    return isinstance(node, exp.AggFunc) and not isinstance(parent, exp.Window)
 
 
 def own_of_result(select: exp.Select, classes: Any = exp.Expression) -> Iterator[Any]:
@@ -59,7 +51,7 @@ def aggregates(node: exp.Expression) -> exp.Expression | None:
         return _concatenated(node)
     if isinstance(node, exp.Count):
         return exp.Count(this=exp.Star(), big_int=True) if node.this is None else None
-    return _total(node) if _named(node) == "total" else None
+    return _total(node) if node.name.lower() == "total" else None
 
 
 def distinct_without_case(tree: exp.Expression) -> exp.Expression:
@@ -126,20 +118,13 @@ def _extreme(node: exp.Expression) -> exp.Expression | None:
 
 
 def _concatenated(node: exp.GroupConcat) -> exp.Expression:
-    inner, order = node.this, None
-    if isinstance(inner, exp.Order):
-        order, inner = inner, inner.this
-    distinct = isinstance(inner, exp.Distinct)
-    value = text_of(inner.expressions[0] if distinct else inner)
-    separator = node.args.get("separator")
-    separator = string(",") if separator is None else text_of(separator)
-    first: exp.Expression = exp.Distinct(expressions=[value.copy()]) if distinct else value.copy()
-    last = separator.copy()
-    if order is not None:
-        last = exp.Order(this=last, expressions=[o.copy() for o in order.expressions])
-    joined = exp.Anonymous(this="string_agg", expressions=[first, last])
-    joined.meta[MADE] = True
-    return with_type(joined, replace(TEXT, nullable=type_of(value).nullable or not in_group(node)))
+    value = node.this.this if isinstance(node.this, exp.Order) else node.this
+    value = value.expressions[0] if isinstance(value, exp.Distinct) else value
+    text, separator = text_of(value), node.args.get("separator")
+    if text is not value:
+        value.replace(text.copy())
+    node.set("separator", string(",") if separator is None else text_of(separator).copy())
+    return with_type(node, replace(TEXT, nullable=type_of(text).nullable or not in_group(node)))
 
 
 # --- bare columns ----------------------------------------------------------------------------------------------------
@@ -232,8 +217,6 @@ def _inside(node: exp.Expression, select: exp.Select, items: list[exp.Expression
     while node is not None and node is not select:
         if is_aggregate(node) or isinstance(node, exp.Filter) or node in items:
             return True
-        if isinstance(node, exp.Window) and is_aggregate(node.this):
-            return False
         node = node.parent
     return False
 
@@ -274,7 +257,8 @@ def _equal_columns(select: exp.Select, columns: set[Bound]) -> set[Bound]:
 
 
 def _extend(select: exp.Select, group: exp.Group, bare: list[exp.Column]) -> list[exp.Column]:
-    """Add to GROUP BY the bare columns that the groups determine; returns the others."""
+    """Add to GROUP BY the bare columns that the groups determine, or the primary key if it is shorter; returns the
+    others."""
     _, columns = _group_keys(select)
     known = _equal_columns(select, columns)
     rest, added = [], []
@@ -284,28 +268,24 @@ def _extend(select: exp.Select, group: exp.Group, bare: list[exp.Column]) -> lis
         elif node not in group.expressions and node not in added:
             added.append(node)
     for origin in dict.fromkeys(node.meta["bound"].origin for node in added):
-        if not _swap_key(select, group, origin, added):
-            _by_primary_key(select, group, origin, added)
-    for node in added:
-        group.append("expressions", node.copy())
+        own = [node for node in added if node.meta["bound"].origin is origin]
+        key = origin.bounds(origin.table.primary_key) if origin.table else []
+        if len(key) == 1 and _swap_key(select, group, key[0]):
+            continue
+        for node in [_column(select, bound) for bound in key] if 0 < len(key) < len(own) else own:
+            group.append("expressions", node.copy())
     return rest
 
 
-def _swap_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[exp.Column]) -> bool:
-    """Group by the primary key of `origin` instead of a column that equals it and stands nowhere else."""
-    key = origin.table.primary_key if origin.table else ()
-    if len(key) != 1:
-        return False
-    (wanted,) = origin.bounds(key)
-    equal = _equalities(select)
+def _swap_key(select: exp.Select, group: exp.Group, key: Bound) -> bool:
+    """Group by a primary key instead of a column that equals it and stands nowhere else."""
     for item in group.expressions:
         bound = item.meta.get("bound")
-        if bound is None or not any({bound, wanted} <= pair for pair in equal):
+        if bound is None or not any({bound, key} <= pair for pair in _equalities(select)):
             continue
         if any(c.meta.get("bound") is bound for part in _result(select) for c in part.find_all(exp.Column)):
             continue
-        item.replace(_column(select, wanted))
-        added[:] = [n for n in added if n.meta["bound"].origin is not origin]
+        item.replace(_column(select, key))
         return True
     return False
 
@@ -315,15 +295,6 @@ def _column(select: exp.Select, bound: Bound) -> exp.Column:
     column = exp.Column(this=identifier(bound.name), table=identifier(bound.origin.name) if several else None)
     column.meta.update(bound=bound, own=True)
     return column
-
-
-def _by_primary_key(select: exp.Select, group: exp.Group, origin: Origin, added: list[exp.Column]) -> None:
-    """Group by the primary key of `origin` instead of several columns of it."""
-    key = origin.table.primary_key if origin.table else ()
-    if not key or len(key) >= sum(n.meta["bound"].origin is origin for n in added):
-        return
-    added[:] = [n for n in added if n.meta["bound"].origin is not origin]
-    added += [_column(select, bound) for bound in origin.bounds(key)]
 
 
 def _the_extreme(select: exp.Select) -> exp.Expression | None:
@@ -337,17 +308,12 @@ def _from_group(node: exp.Column, extreme: exp.Expression | None) -> exp.Express
     if extreme is not None and node == extreme.this:
         return extreme.copy()
     if extreme is None:
-        value = with_type(exp.Anonymous(this="any_value", expressions=[node.copy()]), type_of(node))
-    else:
-        ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
-        ordered.meta["nulls_last"] = True
-        in_order = exp.Order(this=node.copy(), expressions=[ordered])
-        array = with_type(exp.Anonymous(this="array_agg", expressions=[in_order]), TEXT)
-        array.meta[MADE] = True
-        value = exp.Bracket(this=exp.Paren(this=array), expressions=[number(1)])
-        value = with_type(value, replace(type_of(node), nullable=True))
-    value.meta[MADE] = True
-    return value
+        return with_type(exp.AnyValue(this=node.copy()), type_of(node))
+    ordered = exp.Ordered(this=_argument(extreme).copy(), desc=isinstance(extreme, exp.Max) or None)
+    ordered.meta["nulls_last"] = True
+    array = with_type(exp.ArrayAgg(this=exp.Order(this=node.copy(), expressions=[ordered])), TEXT)
+    first = exp.Bracket(this=exp.Paren(this=array), expressions=[number(0)])  # sqlglot counts from 0
+    return with_type(first, replace(type_of(node), nullable=True))
 
 
 def _as_first_row(select: exp.Select) -> bool:
@@ -370,15 +336,3 @@ def _as_first_row(select: exp.Select) -> bool:
     select.set("order", exp.Order(expressions=[order]))
     select.set("limit", exp.Limit(expression=number(1)))
     return True
-
-
-def having(tree: exp.Expression) -> exp.Expression:
-    """HAVING without GROUP BY filters the one group of all rows, and without an aggregate SQLite refuses it or not,
-    by its version; PostgreSQL takes it with aggregates only, as does this rule."""
-    for select in selects(tree):
-        clause = select.args.get("having")
-        if clause is None or select.args.get("group"):
-            continue
-        if not grouped(select):
-            raise Rejected("HAVING without GROUP BY and without an aggregate")
-    return tree

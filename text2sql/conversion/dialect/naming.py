@@ -6,10 +6,9 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
 from text2sql.conversion.dialect.allowed import Rejected
+from text2sql.conversion.dialect.comparisons import COMPARISONS
 from text2sql.conversion.dialect.scope import Bound, Origin
 from text2sql.conversion.dialect.tree import identifier, rule, selects, string, wrap
-
-COMPARISONS = exp.EQ | exp.NEQ | exp.LT | exp.LTE | exp.GT | exp.GTE
 
 
 @rule(exp.Column)
@@ -60,7 +59,7 @@ def aliases(node: exp.Column) -> exp.Expression | None:
         return None
     if isinstance(parent, exp.Ordered) and isinstance(parent.parent.parent, exp.Select):
         return None
-    plain = isinstance(parent, exp.Func | COMPARISONS | exp.Ordered) and not isinstance(alias, exp.Predicate)
+    plain = isinstance(parent, (exp.Func, *COMPARISONS, exp.Ordered)) and not isinstance(alias, exp.Predicate)
     return alias.copy() if plain else wrap(alias)
 
 
@@ -146,8 +145,6 @@ def derived_names(tree: exp.Expression) -> exp.Expression:
 @rule(exp.Paren, typed=True)
 def parentheses(node: exp.Paren) -> exp.Expression | None:
     """Parentheses around a whole condition, argument or item say nothing."""
-    if isinstance(node.this, exp.Query):
-        return None
     around = exp.Where | exp.Having | exp.Paren | exp.Select | exp.Ordered | exp.Alias | exp.Group
     whole = isinstance(node.parent, around) or (isinstance(node.parent, exp.Join) and node.arg_key == "on")
     part = isinstance(node.parent, exp.Connector) and isinstance(node.this, COMPARISONS)

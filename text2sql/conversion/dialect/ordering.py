@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from text2sql.conversion.databases.names import lower
 from text2sql.conversion.dialect.allowed import Rejected
-from text2sql.conversion.dialect.coercion import number_or_null, text_of
+from text2sql.conversion.dialect.coercion import common, number_or_null, text_of
 from text2sql.conversion.dialect.grouping import expand_star, grouped
 from text2sql.conversion.dialect.tree import (
     call,
@@ -21,7 +21,7 @@ from text2sql.conversion.dialect.tree import (
     selects,
     with_type,
 )
-from text2sql.conversion.dialect.types import DATE_TYPES, TEXT, Type, type_of
+from text2sql.conversion.dialect.types import TEXT, Type, type_of
 
 
 def distinct_order(tree: exp.Expression) -> exp.Expression:
@@ -120,60 +120,30 @@ def set_operations(tree: exp.Expression) -> exp.Expression:
     """The sides of a set operation may differ in type in SQLite, and its ORDER BY may name a column of any side;
     PostgreSQL wants one type for each column, and the names of the first side."""
     for node in reversed(list(tree.find_all(exp.SetOperation))):
-        left, right = node.meta.get("sides") or ([], [])
-        for position, (a, b) in enumerate(zip(left, right, strict=True)):
+        for position, (a, b) in enumerate(zip(*node.meta["sides"], strict=True)):
             _unify(node, position, a, b)
-        if node.args.get("order"):
-            _order_by_first_names(node)
+        for item in node.args["order"].expressions if node.args.get("order") else ():
+            if isinstance(item.this, exp.Column):
+                item.this.set("table", None)
+            elif not isinstance(item.this, exp.Literal):
+                raise Rejected("a set operation sorted by an expression")
     return tree
 
 
 def _unify(node: exp.SetOperation, position: int, a: Type, b: Type) -> None:
-    if a.pg == b.pg or (a.numeric and b.numeric) or not a.classes or not b.classes:
-        return
-    if "unknown" in (a.pg, b.pg) and {a.pg, b.pg} & {"text", *DATE_TYPES} and a.form == b.form:
-        return
-    if {a.pg, b.pg} <= {"text", "unknown"}:
+    stand_ins = [with_type(exp.column("stand_in"), side) for side in (a, b)]
+    if common(stand_ins) is stand_ins:
         return
     if not isinstance(node, exp.Union) and not (a.classes & b.classes):
         raise Rejected("INTERSECT or EXCEPT of columns of different types")
-    both_numbers = all(t.numeric or t.pg == "boolean" for t in (a, b))
-    for side in (node.left, node.right):
-        select = side.unnest() if isinstance(side, exp.Subquery) else side
-        known = isinstance(select, exp.Select) and position < len(select.expressions)
-        projection = select.expressions[position] if known else exp.Star()
-        value = projection.unalias()
-        if isinstance(value, exp.Star | exp.Column) and value.is_star:
-            raise Rejected("set operation over columns of different types")
-        if both_numbers:
-            unified = cast(value, "integer") if type_of(value).pg == "boolean" else value
-        else:
-            unified = text_of(value)
-        if unified is not value and isinstance(projection, exp.Alias):
-            projection.set("this", unified.copy())
-        elif unified is not value and isinstance(value, exp.Column):
-            projection.replace(exp.alias_(unified.copy(), identifier(lower(value.name))))
-        elif unified is not value:
-            projection.replace(unified.copy())
-
-
-def _order_by_first_names(node: exp.SetOperation) -> None:
-    names = [lower(name) for name in node.named_selects]
-    for item in node.args["order"].expressions:
-        column = item.this
-        if isinstance(column, exp.Literal):
-            continue
-        if not isinstance(column, exp.Column):
-            raise Rejected("a set operation sorted by an expression")
-        column.set("table", None)
-        if lower(column.name) not in names:
-            item.set("this", with_type(number(_position(node, lower(column.name))), type_of(column)))
-
-
-def _position(node: exp.SetOperation, name: str) -> int:
-    """The place of a column that only a later side calls `name`."""
-    sides = (enumerate(side.expressions, start=1) for side in node.find_all(exp.Select))
-    return next(place for side in sides for place, column in side if lower(column.alias_or_name) == name)
+    selects_ = [side.unnest() for side in (node.left, node.right)]
+    if any(not isinstance(s, exp.Select) or any(p.is_star for p in s.expressions) for s in selects_):
+        raise Rejected("set operation over columns of different types")
+    values = [select.expressions[position].unalias() for select in selects_]
+    for value, unified in zip(values, common(values), strict=True):
+        if unified is not value:
+            name = value.name if isinstance(value, exp.Column) and not isinstance(value.parent, exp.Alias) else ""
+            value.replace(exp.alias_(unified.copy(), identifier(lower(name))) if name else unified.copy())
 
 
 @rule(exp.Limit, exp.Offset, typed=True)

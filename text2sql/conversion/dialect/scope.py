@@ -126,7 +126,7 @@ def _set_operation(node: exp.SetOperation, parent: NameScope) -> Columns:
     # ORDER BY of a set operation sees the result's columns, by the names that any side gives them.
     result = Origin("")
     for (name, type_), (other, _) in zip(columns, right, strict=True):
-        bound = Bound(name, type_, result)
+        bound = Bound(lower(name), type_, result)
         for side in (name, other):
             result.columns.setdefault(lower(side), bound)
     order = NameScope(parent.schema, None, origins=[result])

@@ -35,9 +35,7 @@ def rule(*classes: type[exp.Expression], typed: bool = False) -> Callable[[Chang
                 if not isinstance(node, classes) or ("type" in node.meta and not typed):
                     continue
                 new = change(node)
-                if new is not None and new is not node and node is tree:
-                    tree = new
-                elif new is not None and new is not node:
+                if new is not None and new is not node:
                     node.replace(new)
             return tree
 

@@ -7,7 +7,7 @@ and the type of the PostgreSQL column that holds them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlglot import exp
@@ -102,7 +102,7 @@ def union_type(types: Sequence[Type]) -> Type:
         pg = next(iter(pgs))
     elif pgs <= {*NUMERIC_TYPES, "boolean"}:
         pg = max(pgs - {"boolean"}, key=NUMERIC_TYPES.index)
-    elif len(pgs - {"unknown"}) == 1 and _literals_fit(known, next(iter(pgs - {"unknown"}))):
+    elif len(pgs - {"unknown"}) == 1 and literals_fit(known, next(iter(pgs - {"unknown"}))):
         pg = next(iter(pgs - {"unknown"}))
     else:
         pg = "text"
@@ -116,7 +116,7 @@ def union_type(types: Sequence[Type]) -> Type:
     )
 
 
-def _literals_fit(types: Sequence[Type], pg: str) -> bool:
+def literals_fit(types: Sequence[Type], pg: str) -> bool:
     """Whether the quoted literals among `types` can be read as `pg`."""
     return all(t.pg != "unknown" or pg == "text" or t.form == pg for t in types)
 
@@ -174,8 +174,14 @@ def number_type(type_: Type) -> str:
     return type_.pg if type_.numeric else "integer" if small else "numeric"
 
 
-def _nullable(node: exp.Expression) -> bool:
-    return any(type_of(operand).nullable for operand in node.iter_expressions())
+def any_nullable(nodes: Iterable[exp.Expression | None]) -> bool:
+    """Whether one of the expressions that are there can be NULL."""
+    return any(type_of(node).nullable for node in nodes if node is not None)
+
+
+def _of_operands(type_: Type) -> Callable[[exp.Expression], Type]:
+    """`type_`, NULL where an operand is."""
+    return lambda node: replace(type_, nullable=any_nullable(node.iter_expressions()))
 
 
 def _binary(node: exp.Binary) -> Type:
@@ -252,7 +258,7 @@ def _of_first(node: exp.Expression) -> Type:
 
 
 def _window(node: exp.Window) -> Type:
-    function = node.this.this if isinstance(node.this, exp.IgnoreNulls | exp.RespectNulls) else node.this
+    function = node.this
     if isinstance(function, exp.PercentRank | exp.CumeDist):
         return replace(DOUBLE, nullable=False)
     if isinstance(function, exp.RowNumber | exp.Rank | exp.DenseRank | exp.Ntile):
@@ -276,9 +282,9 @@ _TYPES = (
     (exp.Div, _division),
     (exp.Mod, lambda node: replace(_binary(node), nullable=True)),
     (exp.Add | exp.Sub | exp.Mul, _binary),
-    (exp.BitwiseLeftShift | exp.BitwiseRightShift, lambda node: replace(BIGINT, nullable=_nullable(node))),
-    (exp.BitwiseAnd | exp.BitwiseOr | exp.BitwiseNot, lambda node: replace(INTEGER, nullable=_nullable(node))),
-    (exp.DPipe | exp.Concat, lambda node: replace(TEXT, nullable=_nullable(node))),
+    (exp.BitwiseLeftShift | exp.BitwiseRightShift, _of_operands(BIGINT)),
+    (exp.BitwiseAnd | exp.BitwiseOr | exp.BitwiseNot, _of_operands(INTEGER)),
+    (exp.DPipe | exp.Concat, _of_operands(TEXT)),
     (exp.Anonymous, lambda node: replace(DOUBLE, nullable=False) if node.name.lower() == "total" else TEXT),
     (_CONDITIONS, _condition),
     (exp.Subquery, _scalar),
@@ -293,7 +299,7 @@ _TYPES = (
     (exp.Cast, _cast),
     (exp.Distinct, lambda node: type_of(node.expressions[0])),
     (exp.Round, lambda node: replace(NUMERIC, nullable=type_of(node.this).nullable)),
-    (exp.Length | exp.StrPosition | exp.Unicode, lambda node: replace(INTEGER, nullable=_nullable(node))),
+    (exp.Length | exp.StrPosition | exp.Unicode, _of_operands(INTEGER)),
     (
         exp.Upper | exp.Lower | exp.Trim | exp.Substring | exp.Replace,
         lambda node: replace(TEXT, nullable=type_of(node.this).nullable),

@@ -40,10 +40,6 @@ class Writer(Postgres.Generator):
         """FILTER (WHERE ...)."""
         return f"{self.sql(expression, 'this')} FILTER ({self.sql(expression, 'expression').strip()})"
 
-    def bracket_sql(self, expression: exp.Bracket) -> str:
-        """An element of an array, by its number from 1."""
-        return f"{self.sql(expression, 'this')}[{self.expressions(expression, flat=True)}]"
-
 
 def postgres_text(tree: exp.Expression) -> str:
     """The PostgreSQL text of `tree`, on one line."""
