@@ -40,7 +40,7 @@ from transformers import TrainerCallback
 from text2sql.files import read_jsonl, write_json
 from text2sql.model.base import QuantizationOptions, load_model, load_tokenizer
 from text2sql.model.constraint import Constraints
-from text2sql.model.device import describe_device, peak_memory_bytes
+from text2sql.model.device import describe_device, peak_memory_bytes, pick_device, pick_dtype
 from text2sql.model.generation import GenerationOptions
 from text2sql.model.inference import load_for_inference
 from text2sql.model.lora import LoraOptions, add_adapter, save_adapter
@@ -219,7 +219,8 @@ def equality(setting: Setting) -> Row:
 
     # Before the trainer is built: Liger's kernels are then in all models of this process.
     exact, expected = plainly("float32")
-    rounded, plain = plainly("bfloat16" if torch.cuda.is_available() else "float32")
+    dtype = pick_dtype(PLAIN, pick_device())
+    rounded, plain = plainly(str(dtype).removeprefix("torch."))
     trainer = build_trainer(recipe(PLAIN), base, planned, [], setting.scratch / "equality")
     model = with_answers(trainer.model)
     cut, _ = passes(Plan(groups, packs), tokens=4096 if torch.cuda.is_available() else 0)
@@ -229,7 +230,7 @@ def equality(setting: Setting) -> Row:
             return answer_loss(model, trainer._prepare_inputs(collate(list(map(pack, part)))))
 
     loss, own = gradients(model, [functools.partial(packed, part) for part in cut])
-    besides = 0.02 if torch.cuda.is_available() else 1e-3
+    besides = 1e-3 if dtype == torch.float32 else 0.02
     error, allowed = ((x - expected).norm().item() / expected.norm().item() for x in (own, plain))
     return {
         "attention": trainer.attention, "loss": loss, "loss_float32": exact, "loss_plain": rounded,

@@ -7,6 +7,9 @@ import sys
 import pytest
 import torch
 
+from text2sql.model.base import QuantizationOptions
+from text2sql.model.device import pick_device, pick_dtype
+
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
@@ -19,7 +22,8 @@ def test_measures_the_small_model_on_any_device(monkeypatch, capsys, tmp_path):
     parts = ["equality", "steps", "speed-7b", "predict"]
     run(monkeypatch, "--small", "--out", tmp_path / "gpu.json", "--only", *parts)
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
-    assert parts["equality"]["gradient_error"] < 1e-4 or torch.cuda.is_available()
+    in_float32 = pick_dtype(QuantizationOptions(None, None, False, "auto"), pick_device()) == torch.float32
+    assert parts["equality"]["gradient_error"] < (1e-4 if in_float32 else 0.05)
     assert parts["steps"]["steps"] == 4
     assert parts["steps"]["band"] == 0 or torch.cuda.is_available()
     losses = [figures["loss"] for figures in parts["speed-7b"].values()]
