@@ -5,10 +5,13 @@ Answers go to the output, everything else to the error stream, so that both `--j
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +24,7 @@ from text2sql.ask import Answer, Engine
 from text2sql.ask.models import Located, locate_model
 from text2sql.ask.place import PlaceType, open_place, row_count
 from text2sql.errors import UserError
+from text2sql.model.process import prepare
 from text2sql.postgres.compare import Result
 
 #: rows of a result shown on a terminal; JSON has them all
@@ -54,6 +58,7 @@ def converse(question: str | None, options: AskOptions) -> None:
         UserError: the database or the model is not to be had, or the one question cannot be answered.
     """
     said = Console(stderr=True, soft_wrap=True)
+    import_libraries()
     with said.status(verbatim(f"finding {options.model}")):
         located = locate_model(options.model)
     if options.min_confidence and located.calibration is None:
@@ -80,6 +85,18 @@ def converse(question: str | None, options: AskOptions) -> None:
                 print_answer(engine.ask(line, place, **asking), options)
             except UserError as error:
                 said.print(verbatim(str(error), "red"))
+
+
+def import_libraries() -> None:
+    """Begin to import what the model is loaded with, in a thread: it takes seconds of one core, in which the other one
+    hashes the base model and starts PostgreSQL."""
+    prepare()
+
+    def importing() -> None:
+        with contextlib.suppress(ImportError):  # the thread that needs it says so
+            importlib.import_module("peft")
+
+    threading.Thread(target=importing).start()
 
 
 def load_engine_of(located: Located, said: Console) -> Engine:
