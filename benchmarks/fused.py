@@ -22,12 +22,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from text2sql.model.process import prepare
+from text2sql.workspace import BASE, PROMPTS
 
 #: whether layers, norms and loss are one operation each, and whether malloc keeps memory
 VARIANTS = {"stock": (False, False), "fused": (True, False), "fused, malloc keeps memory": (True, True)}
 #: mallopt's options (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD) as they are without text2sql/model/__init__.py
 USUAL = ((-4, 65536), (-1, 128 * 1024), (-2, 0))
-BASE = Path("models/base")
 
 
 def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
@@ -58,7 +58,7 @@ def measure(fused: bool, keeps: bool, steps: int) -> dict[str, float]:
     recipe = read_recipe(read_params())
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, save_every=10**9))
     t = recipe.train
-    examples = training.read_examples(Path("data/prompts/train.jsonl"), load_tokenizer(BASE))
+    examples = training.read_examples(PROMPTS / "train.jsonl", load_tokenizer(BASE))
     tokens = training.memory_budget(recipe, BASE, pick_device()).tokens
     whole = plan(examples, t.pack_size, tokens, t.batch_size, 1.0, recipe.seed)
     planned = Plan(whole.groups[: steps * whole.per_step], whole.per_step)

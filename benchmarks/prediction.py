@@ -15,7 +15,6 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +28,7 @@ from text2sql.model.inference import load_for_inference
 from text2sql.model.prediction import Decoding, Predictor, constrain_to
 from text2sql.model.prompt import encode_prompt
 from text2sql.schema import read_index
+from text2sql.workspace import ADAPTER, BASE, INDEX
 
 Row = dict[str, Any]
 
@@ -99,7 +99,7 @@ def compare_decoding(
     """Accuracy and cost of the ways of decoding: greedy, constrained to the schema, execution-guided, both."""
     predictor = Predictor(model, tokenizer, dataclasses.replace(options, temperature=guided.temperature))
     recipe = predict.read_options(read_params())
-    constrained = constrain_to(read_index(predict.INDEX), tokenizer, recipe.kept)
+    constrained = constrain_to(read_index(INDEX), tokenizer, recipe.kept)
     title = f"{len(rows)} questions, {described(model, options)}; "
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
@@ -145,9 +145,9 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7)
     arguments = parser.parse_args()
     quantization = predict.read_options(read_params()).quantization
-    adapter = None if arguments.zero_shot else Path("models/adapter")
-    model = load_for_inference(Path("models/base"), quantization, adapter, arguments.dtype)
-    tokenizer = load_tokenizer(Path("models/base"))
+    adapter = None if arguments.zero_shot else ADAPTER
+    model = load_for_inference(BASE, quantization, adapter, arguments.dtype)
+    tokenizer = load_tokenizer(BASE)
     rows = drawn(predict.read_questions(), arguments.questions)
     rows = [{**row, "tokens": encode_prompt(tokenizer, row["prompt"])} for row in rows]
     options = generation.GenerationOptions(arguments.batch_size, arguments.max_new_tokens)

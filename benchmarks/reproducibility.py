@@ -24,15 +24,17 @@ from pathlib import Path
 from scratch import run, start, workspace
 
 from text2sql.files import sha256
+from text2sql.model.adapter import WEIGHTS
+from text2sql.workspace import ADAPTER, METRICS
 
-ADAPTER = Path("models/adapter/adapter_model.safetensors")
+WEIGHTS_FILE = ADAPTER / WEIGHTS
 INPUTS = ("data/prompts", "models/base", "metrics/preflight.json")
 
 
 def finish(folder: Path) -> str:
     """Train to the end; the adapter's sha256."""
     run(folder, "train")
-    return sha256(folder / ADAPTER)
+    return sha256(folder / WEIGHTS_FILE)
 
 
 def main() -> None:
@@ -42,8 +44,8 @@ def main() -> None:
     chance = random.Random()
     with tempfile.TemporaryDirectory() as scratch:
         if options.killed:
-            adapters = [sha256(ADAPTER)]
-            seconds = json.loads(Path("metrics/train.json").read_text())["seconds"]
+            adapters = [sha256(WEIGHTS_FILE)]
+            seconds = json.loads((METRICS / "train.json").read_text())["seconds"]
             print(f"there     {adapters[0]}  ({seconds:.0f} s)", flush=True)
         else:
             started = time.perf_counter()

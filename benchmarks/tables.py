@@ -32,6 +32,7 @@ from text2sql.progress import track
 from text2sql.release.export import compare_answers
 from text2sql.schema import Column, Schema, Table, read_index
 from text2sql.sql import parse_one, table_names
+from text2sql.workspace import BASE
 
 DATA = Path("data/postgres")
 #: questions that are answered together
@@ -82,7 +83,7 @@ def main() -> None:
 def read_cases(split: str) -> list[Case]:
     """The questions of a split with a PostgreSQL query, on schemas of two tables and more."""
     schemas, form = read_index(DATA / "schema_index.json"), PromptOptions("ddl", 0, comments=True)
-    tokenizer = load_tokenizer(Path("models/base"))
+    tokenizer = load_tokenizer(BASE)
     sizes = {
         db_id: {table.name: len(tokenizer(ddl(table, form))["input_ids"]) for table in schema.tables}
         for db_id, schema in schemas.items()

@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from text2sql.config import read_params
-from text2sql.track import ADAPTER, CURVES, training_run
+from text2sql.track import CURVES, training_run
+from text2sql.workspace import ADAPTER, METRICS
 
 NAMES = (*CURVES.values(), "training/examples_per_second", "training/memory_gib")
 
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of each run")
     parser.add_argument("--pairs", type=int, default=3, help="runs with tracking off and on")
     chosen = parser.parse_args()
-    seconds = chosen.seconds or json.loads(Path("metrics/train.json").read_text())["seconds"]
+    seconds = chosen.seconds or json.loads((METRICS / "train.json").read_text())["seconds"]
     params, times = read_params(), {"none": [], "mlflow": []}
     params["tracking"] |= {"uri": None, "system_seconds": 10.0}
     with scratch(chosen.adapter_mb):

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from text2sql.files import read_jsonl
 from text2sql.model.process import prepare
+from text2sql.workspace import BASE, PROMPTS
 
 if TYPE_CHECKING:
     from text2sql.model.base import QuantizationOptions
     from text2sql.model.lora import LoraOptions
     from text2sql.model.packing import TrainingExample
 
-BASE = Path("models/base")
 STANDING = 1e-12  # a learning rate that changes nothing: all see the same weights, and the loss must be the same
 BATCH = 16  # examples of an optimizer step, the same for all
 CONFIGURATIONS = {
@@ -167,7 +167,7 @@ def stock(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=Path, default=Path("data/prompts/train.jsonl"))
+    parser.add_argument("--prompts", type=Path, default=PROMPTS / "train.jsonl")
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--bits", type=int, choices=[4], help="NF4; default: not quantized")

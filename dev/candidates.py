@@ -31,6 +31,7 @@ from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Sandbox
 from text2sql.progress import track
 from text2sql.scoring.judge import judge
+from text2sql.workspace import DUMPS
 
 Row = dict[str, Any]
 #: questions whose candidates are generated together
@@ -126,7 +127,7 @@ def main() -> None:
     rows = sorted(rows[:: arguments.every], key=lambda row: row["db_id"])
     questions: list[list[Candidate]] = []
     databases, limits = sorted({row["db_id"] for row in rows}), score_options(params).limits()
-    with loaded_sandbox(databases, predict.DUMPS, limits, 2) as sandbox:
+    with loaded_sandbox(databases, DUMPS, limits, 2) as sandbox:
         for first in track(range(0, len(rows), TOGETHER), "candidates"):
             part = [row for row in rows[first : first + TOGETHER] for _ in range(count)]
             tokens = [encode_prompt(predictor.tokenizer, prompts[row["id"]]) for row in part]

@@ -19,11 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scratch import run, workspace
-from stages.convert import INDEX, SOURCE, TARGET
-from stages.predict import PROMPTS, SPLITS
-from stages.predict import TARGET as PREDICTIONS
 from stages.prompts import read_options as prompt_options
-from stages.score import VERDICTS
 from stages.score import read_options as score_options
 from stages.split import is_from
 from text2sql.config import read_params
@@ -37,6 +33,7 @@ from text2sql.postgres.load import loaded_sandbox
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.figures import score_figures
 from text2sql.scoring.predictions import judge_predictions
+from text2sql.workspace import EXAMPLES, INDEX, PREDICTIONS, PROMPTS, SOURCE, SPLITS, VERDICTS
 
 Row = dict[str, Any]
 INPUTS = ("data/postgres", "models")
@@ -64,7 +61,7 @@ def line(label: str, verdicts: Iterable[Row]) -> None:
 def main() -> None:
     params = read_params()
     options, schemas = score_options(params), read_index(INDEX)
-    examples = [row for row in read_jsonl(TARGET) if is_from(row, TEST_FILE) and row["postgres"]]
+    examples = [row for row in read_jsonl(EXAMPLES) if is_from(row, TEST_FILE) and row["postgres"]]
     queries: dict[str, list[str]] = defaultdict(list)
     for row in examples:
         queries[row["db_id"]].append(row["sqlite"])

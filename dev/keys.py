@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.schema import Schema, read_index
+from text2sql.workspace import INDEX
 
-INDEX = Path("data/postgres/schema_index.json")
 Key = tuple[str, str, str]
 
 

@@ -19,6 +19,7 @@ from text2sql.files import read_jsonl, write_jsonl
 from text2sql.model.prompt import PromptOptions, render
 from text2sql.schema import Schema, read_index
 from text2sql.sql import parse_one, table_names
+from text2sql.workspace import INDEX, PROMPTS, SPLITS
 
 INPUTS = ("data/postgres", "data/splits", "models")
 
@@ -36,9 +37,9 @@ def narrowed(schema: Schema, names: set[str]) -> Schema:
 def main() -> None:
     params = read_params()
     options, template = section(PromptOptions, "prompt", params), params["model"]["template"]
-    schemas = read_index(Path("data/postgres/schema_index.json"))
+    schemas = read_index(INDEX)
     rows, fewer = [], 0
-    for row in read_jsonl(Path("data/splits/test.jsonl")):
+    for row in read_jsonl(SPLITS / "test.jsonl"):
         schema = schemas[row["db_id"]]
         tables = table_names(parse_one(row["sql"]))
         shown = narrowed(schema, tables)
@@ -46,7 +47,7 @@ def main() -> None:
         prompt = render(shown, row["question"], options, template)
         rows.append({"id": row["id"], "db_id": row["db_id"], "prompt": prompt})
     print(f"{len(rows)} questions, {fewer} of which see fewer tables than there are")
-    prompts = {"whole schemas": list(read_jsonl(Path("data/prompts/test.jsonl"))), "gold's tables only": rows}
+    prompts = {"whole schemas": list(read_jsonl(PROMPTS / "test.jsonl")), "gold's tables only": rows}
     for what, shown_prompts in prompts.items():
         with tempfile.TemporaryDirectory() as scratch:
             folder = workspace(Path(scratch), INPUTS)

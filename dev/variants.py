@@ -32,9 +32,8 @@ from text2sql.model.packing import Plan, TrainingExample, plan
 from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.model.training import PackedTrainer, build_trainer, memory_budget, read_examples
+from text2sql.workspace import BASE, PROMPTS, SPLITS
 
-BASE = Path("models/base")
-PROMPTS = Path("data/prompts")
 LEVELS = ("easy", "medium", "hard", "extra")
 Row = dict[str, Any]
 
@@ -50,7 +49,7 @@ class Setting:
 
     def hardness(self) -> list[str]:
         """Of each training example."""
-        levels = {row["id"]: row["hardness"] for row in read_jsonl(Path("data/splits/train.jsonl"))}
+        levels = {row["id"]: row["hardness"] for row in read_jsonl(SPLITS / "train.jsonl")}
         return [levels[row["id"]] for row in read_jsonl(PROMPTS / "train.jsonl")]
 
     def plan(self, examples: Sequence[TrainingExample], recipe: Recipe | None = None) -> Plan:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from text2sql.config import Seconds, read_params, section
@@ -32,13 +31,10 @@ from text2sql.progress import in_parallel
 from text2sql.schema import Schema, read_index
 from text2sql.scoring.hardness import hardness
 from text2sql.stage import run
+from text2sql.workspace import DUMPS, EXAMPLES, INDEX, METRICS, PLOTS, SOURCE
 
-SOURCE = Path("data/source")
-DUMPS = Path("data/postgres/databases")
-INDEX = Path("data/postgres/schema_index.json")
-TARGET = Path("data/postgres/examples.jsonl")
-METRICS = Path("metrics/convert.json")
-PLOT = Path("metrics/plots/conversion.csv")
+REPORT = METRICS / "convert.json"
+PLOT = PLOTS / "conversion.csv"
 STATUSES = ("verified", "verified_ties", "unverifiable", "rejected", "invalid_source", "missing_database")
 KEYS = ("id", "db_id", "question", "sqlite", "postgres", "status", "reason", "hardness", "open")
 SHOWN = 5  # examples named in a message
@@ -146,15 +142,15 @@ def main() -> str:
     lines = custom.own_examples(SOURCE)
     if not lines or (SOURCE / "tables.json").exists():  # one's own need no conversion; others may lie beside them
         lines += converted(options)
-    write_jsonl(TARGET, lines)
+    write_jsonl(EXAMPLES, lines)
     figures = summary(lines)
     write_text(PLOT, plot(figures))
-    write_json(METRICS, {**figures, "seconds": round(time.perf_counter() - started, 1)})
+    write_json(REPORT, {**figures, "seconds": round(time.perf_counter() - started, 1)})
     if defects := [line["id"] for line in lines if line["reason"].startswith(DEFECT)]:
         named = ", ".join(defects[:SHOWN]) + (f" and {len(defects) - SHOWN} more" if len(defects) > SHOWN else "")
         raise UserError(
             f"a rule of the conversion failed on {named}",
-            f"the tracebacks above and `reason` in {TARGET} say where: mend the rule, or report the query",
+            f"the tracebacks above and `reason` in {EXAMPLES} say where: mend the rule, or report the query",
         )
     counts = ", ".join(f"{n} {status}" for status, n in figures["status"].items() if n)
     return f"{len(lines)} examples: {counts}"

@@ -26,10 +26,7 @@ from text2sql.postgres.server import Server, server
 from text2sql.progress import in_parallel
 from text2sql.schema import Schema, write_index
 from text2sql.stage import run
-
-SOURCE = Path("data/source/database")
-DUMPS = Path("data/postgres/databases")
-INDEX = Path("data/postgres/schema_index.json")
+from text2sql.workspace import DUMPS, INDEX, SOURCE
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,15 @@ def main() -> str:
     params = read_options(read_params())
     shutil.rmtree(DUMPS, ignore_errors=True)
     DUMPS.mkdir(parents=True)
-    schemas = custom.own_databases(SOURCE.parent, DUMPS, params.samples)
-    files = sorted(path for path in SOURCE.glob("*/*.sqlite") if path.stem == path.parent.name)
+    schemas = custom.own_databases(SOURCE, DUMPS, params.samples)
+    files = sorted(path for path in (SOURCE / "database").glob("*/*.sqlite") if path.stem == path.parent.name)
     if schemas and not files:
         write_index(INDEX, schemas)
         return "one's own database, passed on"
     if not files:
-        raise UserError(f"{SOURCE} holds no <db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source")
+        raise UserError(
+            f"{SOURCE} holds no database/<db_id>/<db_id>.sqlite", "run the stage source first: dvc repro source"
+        )
     # The largest first, so that no worker is left alone with one at the end.
     files.sort(key=lambda path: -path.stat().st_size)
     with server() as running:

@@ -33,23 +33,28 @@ from text2sql.files import digest, repository_root, write_json, write_jsonl
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.checkpoint import fingerprint
 from text2sql.model.process import prepare
-from text2sql.model.prompt import PROMPTS, SPLITS, encode_prompt, read_questions
+from text2sql.model.prompt import encode_prompt, read_questions
 from text2sql.schema import read_index
 from text2sql.stage import run
 from text2sql.track import adapter_sha256
+from text2sql.workspace import (
+    ADAPTER,
+    BASE,
+    DUMPS,
+    INDEX,
+    METRICS,
+    PREDICTIONS,
+    PROMPTS,
+    SPLITS,
+    VALIDATION_PREDICTIONS,
+)
 
 if TYPE_CHECKING:
     from text2sql.model.generation import GenerationOptions
     from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
-INDEX = Path("data/postgres/schema_index.json")
-DUMPS = Path("data/postgres/databases")
-BASE = Path("models/base")
-ADAPTER = Path("models/adapter")
-TARGET = Path("data/predictions/test.jsonl")
-VALIDATION = Path("data/predictions/val.jsonl")
-METRICS = Path("metrics/predict.json")
+REPORT = METRICS / "predict.json"
 Row = dict[str, Any]
 
 
@@ -189,15 +194,15 @@ def main() -> str:
         complete(partial, predictor, questions, constrain, decoding)
         seconds = time.perf_counter() - started
         predictions = [partial.done[row["id"]] for row in questions]
-        write_jsonl(TARGET, map(output_row, tested, predictions))
-        write_jsonl(VALIDATION, map(output_row, validation, predictions[len(tested) :]))
+        write_jsonl(PREDICTIONS, map(output_row, tested, predictions))
+        write_jsonl(VALIDATION_PREDICTIONS, map(output_row, validation, predictions[len(tested) :]))
         partial.path.unlink()
     figures = figures_of(predictions, resumed, seconds)
     method = {"method": options.predict.method, "zero_shot": options.predict.zero_shot}
     device = {"device": predictor.device, "dtype": predictor.dtype}
     # By it text2sql/track.py finds the MLflow run that these predictions belong to.
     adapter = {"adapter_sha256": None if options.predict.zero_shot else adapter_sha256(ADAPTER)}
-    write_json(METRICS, {**figures, **method, **device, **adapter})
+    write_json(REPORT, {**figures, **method, **device, **adapter})
     if figures["unchecked"]:
         print(
             f"warning: {figures['unchecked']} answers came to a word after which no name could be right; "
@@ -206,7 +211,7 @@ def main() -> str:
         )
     speed = f", {figures['questions_per_second']:.2f} questions/s" if figures["questions_per_second"] else ""
     cut = len(questions) - figures["finished"]
-    return f"{len(tested):,} predictions in {TARGET} ({resumed:,} from before){speed}; {cut:,} cut"
+    return f"{len(tested):,} predictions in {PREDICTIONS} ({resumed:,} from before){speed}; {cut:,} cut"
 
 
 def figures_of(predictions: Sequence[Row], resumed: int, seconds: float) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from text2sql.model.process import prepare
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.model.sources import ModelOptions
 from text2sql.stage import run
+from text2sql.workspace import BASE, METRICS, PROMPTS
 
-PROMPTS = Path("data/prompts/train.jsonl")
-BASE = Path("models/base")
-METRICS = Path("metrics/preflight.json")
+REPORT = METRICS / "preflight.json"
 
 
 def read_options(params: dict[str, Any]) -> tuple[Recipe, str]:
@@ -38,7 +37,7 @@ def main() -> str:
     from text2sql.model.preflight import Preflight, report
     from text2sql.model.training import read_examples
 
-    examples = read_examples(PROMPTS, load_tokenizer(BASE))
+    examples = read_examples(PROMPTS / "train.jsonl", load_tokenizer(BASE))
     checks = []
     folder = repository_root() / "checkpoints"  # on the disk that training needs
     folder.mkdir(exist_ok=True)
@@ -48,7 +47,7 @@ def main() -> str:
             print(f"preflight: {check.name}: {'passed' if check.passed else 'FAILED'}: {check.found}", flush=True)
             checks.append(check)
     verdicts = {check.name: "passed" if check.passed else "failed" for check in checks}
-    write_json(METRICS, verdicts | ({"packs": "plain"} if preflight.plain else {}))
+    write_json(REPORT, verdicts | ({"packs": "plain"} if preflight.plain else {}))
     report(checks)
     return f"{len(checks)} checks passed"
 

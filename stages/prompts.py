@@ -15,7 +15,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +28,12 @@ from text2sql.progress import track
 from text2sql.schema import Schema, read_index
 from text2sql.sql import parse_one, table_names
 from text2sql.stage import run
+from text2sql.workspace import BASE, INDEX, METRICS, PROMPTS, SPLITS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SPLITS = Path("data/splits")
-INDEX = Path("data/postgres/schema_index.json")
-BASE = Path("models/base")
-TARGET = Path("data/prompts")
-METRICS = Path("metrics/prompts.json")
+REPORT = METRICS / "prompts.json"
 
 
 @dataclass(frozen=True)
@@ -111,17 +107,17 @@ def _distribution(lengths: list[int]) -> dict[str, float]:
 def main() -> str:
     options = read_options(read_params())
     schemas, tokenizer = read_index(INDEX), load_tokenizer(BASE)
-    shutil.rmtree(TARGET, ignore_errors=True)
+    shutil.rmtree(PROMPTS, ignore_errors=True)
     figures = {}
     for split in ("train", "val", "test"):
         rows, figures[split] = prompts_of_split(split, schemas, tokenizer, options)
-        write_jsonl(TARGET / f"{split}.jsonl", rows)
-    write_json(METRICS, figures)
+        write_jsonl(PROMPTS / f"{split}.jsonl", rows)
+    write_json(REPORT, figures)
     counts = ", ".join(f"{figures[split]['examples']:,} {split}" for split in figures)
     parts = sum(counted["parts_of_schemas"] for counted in figures.values())
     left_out = sum(counted["too_long"] for split, counted in figures.items() if split != "test")
     return (
-        f"{counts} prompts in {TARGET}/"
+        f"{counts} prompts in {PROMPTS}/"
         + (f"; {parts:,} show only a part of their schema" if parts else "")
         + (f"; {left_out} examples left out as too long" if left_out else "")
     )

@@ -14,22 +14,19 @@ Reads models/adapter/, the metrics and the data folders. Writes models/release/.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 from text2sql.config import read_params
 from text2sql.files import read_json, repository_root, write_json, write_text
-from text2sql.release.before import ADAPTER, BASE, against_initial
+from text2sql.release.before import against_initial
 from text2sql.release.card import render_card
 from text2sql.release.manifest import describe_release, keep_better, make_manifest
 from text2sql.stage import run
 from text2sql.track import SCORING_SECTIONS, TRAINING_SECTIONS, record
+from text2sql.workspace import ADAPTER, BASE, KEPT, METRICS, RELEASE
 
 #: the base model's tokenizer goes along, so that the folder can be asked without looking for it
 TOKENIZER = "tokenizer*"
-TARGET = Path("models/release")
-KEPT = Path("models/kept")
-METRICS = Path("metrics")
 
 
 def read_options(params: dict[str, Any]) -> dict[str, Any]:
@@ -41,24 +38,24 @@ def main() -> str:
     params = read_options(read_params())
     change = against_initial(params)
     compared = "" if change is None else f"; {change.in_words('the adapter that it went on from')}"
-    if change is not None and change.change < 0 and (TARGET / "manifest.json").exists():
+    if change is not None and change.change < 0 and (RELEASE / "manifest.json").exists():
         record()
-        return f"{TARGET}/ stays as it was: the new adapter, in {ADAPTER}/, answers worse{compared}"
+        return f"{RELEASE}/ stays as it was: the new adapter, in {ADAPTER}/, answers worse{compared}"
     # Only metrics that are the same every time may shape the release: dvc.lock pins its bytes.
     metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
-    replaced = keep_better(TARGET, params, metrics["score"], repository_root() / KEPT)
-    shutil.rmtree(TARGET, ignore_errors=True)
-    shutil.copytree(ADAPTER, TARGET)
+    replaced = keep_better(RELEASE, params, metrics["score"], repository_root() / KEPT)
+    shutil.rmtree(RELEASE, ignore_errors=True)
+    shutil.copytree(ADAPTER, RELEASE)
     for path in sorted(BASE.glob(TOKENIZER)):
-        shutil.copy(path, TARGET)
-    write_text(TARGET / "README.md", render_card(metrics, params))
-    manifest = make_manifest(TARGET, params, metrics["score"])
-    write_json(TARGET / "manifest.json", manifest)
+        shutil.copy(path, RELEASE)
+    write_text(RELEASE / "README.md", render_card(metrics, params))
+    manifest = make_manifest(RELEASE, params, metrics["score"])
+    write_json(RELEASE / "manifest.json", manifest)
     record()
-    size = sum(path.stat().st_size for path in TARGET.rglob("*"))
+    size = sum(path.stat().st_size for path in RELEASE.rglob("*"))
     if replaced:
         print(f"notice: {replaced}", flush=True)
-    return f"{describe_release(manifest)}: {TARGET}/ ({size / 1e6:.1f} MB){compared}"
+    return f"{describe_release(manifest)}: {RELEASE}/ ({size / 1e6:.1f} MB){compared}"
 
 
 if __name__ == "__main__":

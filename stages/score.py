@@ -22,7 +22,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
@@ -37,21 +36,24 @@ from text2sql.scoring.figures import accuracy_csv, score_figures
 from text2sql.scoring.predictions import judge_predictions, read_predictions
 from text2sql.scoring.report import render_report
 from text2sql.scoring.shuffled import judge_on_shuffled
-from text2sql.scoring.versus import PREDICTIONS, VERDICTS_CSV, against, to_csv
+from text2sql.scoring.versus import against, to_csv
 from text2sql.stage import run
 from text2sql.track import record
+from text2sql.workspace import (
+    BRIEF,
+    DUMPS,
+    PLOTS,
+    PREDICTIONS,
+    SCORE,
+    SPLITS,
+    VALIDATION_PREDICTIONS,
+    VERDICTS,
+    VERDICTS_CSV,
+)
 
-SPLIT = Path("data/splits/test.jsonl")
-VALIDATION = Path("data/predictions/val.jsonl")
-VALIDATION_SPLIT = Path("data/splits/val.jsonl")
-DUMPS = Path("data/postgres/databases")
-VERDICTS = Path("data/predictions/verdicts.jsonl")
-PLOTS = Path("metrics/plots")
 ACCURACY_CSV = PLOTS / "accuracy.csv"
 CONFIDENCE_CSV = PLOTS / "confidence.csv"
 REPORT = PLOTS / "report.html"
-METRICS = Path("metrics/score.json")
-BRIEF = Path("metrics/brief/score.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +88,9 @@ def calibrated(verdicts: Sequence[dict[str, Any]], validation: Sequence[dict[str
 
 def score_predictions(options: ScoreOptions) -> str:
     """Execute, compare, count, write, record."""
-    rows = read_predictions(PREDICTIONS, SPLIT)
-    known = read_predictions(VALIDATION, VALIDATION_SPLIT) if VALIDATION.exists() else []
+    rows = read_predictions(PREDICTIONS, SPLITS / "test.jsonl")
+    validation = VALIDATION_PREDICTIONS.exists()
+    known = read_predictions(VALIDATION_PREDICTIONS, SPLITS / "val.jsonl") if validation else []
     databases = sorted({row["db_id"] for row in rows + known})
     with loaded_sandbox(databases, DUMPS, options.limits(), options.workers) as sandbox:
         verdicts, previews = judge_predictions(sandbox, rows, options.workers)
@@ -105,9 +108,9 @@ def score_predictions(options: ScoreOptions) -> str:
     write_text(VERDICTS_CSV, to_csv(verdicts))
     write_text(ACCURACY_CSV, accuracy_csv(score))
     write_text(REPORT, render_report(score, verdicts, previews, options.examples))
-    write_json(METRICS, score)
+    write_json(SCORE, score)
     brief = {"accuracy": "execution_accuracy", "strict": "execution_accuracy_strict", "valid_sql": "valid_sql"}
-    write_json(BRIEF, {short: score[name] for short, name in brief.items()})
+    write_json(BRIEF / "score.json", {short: score[name] for short, name in brief.items()})
     record()
     low, high = score["ci95"]
     return (

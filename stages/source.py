@@ -28,11 +28,9 @@ from text2sql.files import repository_root, require_apart, write_json
 from text2sql.model.prompt import completion
 from text2sql.schema import read_index
 from text2sql.stage import run
+from text2sql.workspace import CUSTOM, METRICS, SOURCE
 
-TARGET = Path("data/source")
-REPORT = Path("metrics/source.json")
-#: the folder of one's own data, a dependency of this stage in dvc.yaml
-WATCHED = Path("data/custom")
+REPORT = METRICS / "source.json"
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Mini:
         """Generate the data; returns what the report says of their origin."""
         from text2sql.data.mini import generate_dataset
 
-        shutil.rmtree(TARGET, ignore_errors=True)
-        generate_dataset(TARGET, seed, self.questions_per_domain)
+        shutil.rmtree(SOURCE, ignore_errors=True)
+        generate_dataset(SOURCE, seed, self.questions_per_domain)
         return {"kind": self.kind, "seed": seed}
 
 
@@ -65,11 +63,11 @@ class Spider:
         """Unpack the archive; returns what the report says of its origin."""
         path = Path(self.archive)
         actual = archive.obtain_archive(path, self.url, self.sha256)
-        archive.extract(path, TARGET)
+        archive.extract(path, SOURCE)
         if self.embedded:
             from text2sql.data.mini import add_embedded
 
-            add_embedded(TARGET, seed, self.embedded)
+            add_embedded(SOURCE, seed, self.embedded)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 
@@ -85,7 +83,7 @@ def read_options(params: dict[str, Any]) -> tuple[Source, int]:
     source = section(KINDS[kind], "data.source", params)
     for key in ("archive", "folder", "database", "pairs"):
         if (given := getattr(source, key, None)) is not None:
-            require_apart(f"data.source.{key}", given, TARGET)
+            require_apart(f"data.source.{key}", given, SOURCE)
     return source, read_seed(params)
 
 
@@ -113,9 +111,9 @@ def check_watched(source: Custom) -> None:
     for key in ("database", "pairs"):
         if (name := getattr(source, key)) is None:
             continue
-        if os.path.relpath(name, WATCHED).startswith(".."):  # as written: what a link leads to is watched too
-            what = f"data.source.{key}={name} lies outside {WATCHED}, where DVC would not see that it has changed"
-            raise UserError(what, f"copy it to {WATCHED}, or link it there: ln -s {name} {WATCHED}/")
+        if os.path.relpath(name, CUSTOM).startswith(".."):  # as written: what a link leads to is watched too
+            what = f"data.source.{key}={name} lies outside {CUSTOM}, where DVC would not see that it has changed"
+            raise UserError(what, f"copy it to {CUSTOM}, or link it there: ln -s {name} {CUSTOM}/")
         if not Path(name).exists() and (repository_root() / name).exists():
             what = f"{name} is not in this experiment's copy of the repository, which has only what git has"
             raise UserError(what, f"`git add -f {name}` (no commit is needed), or leave out --temp and --queue")
@@ -125,11 +123,11 @@ def unwritable_pairs(source: Custom) -> list[str]:
     """The pairs (by their lines) whose answers constrained decoding never writes, said on the terminal."""
     from text2sql.model.constraint import Constraints
 
-    schemas, constraints = read_index(TARGET / FOLDER / "schema_index.json"), Constraints()
+    schemas, constraints = read_index(SOURCE / FOLDER / "schema_index.json"), Constraints()
     try:
         lines = [
             row["id"].replace(PAIRS + "-", "line ")
-            for row in own_examples(TARGET)
+            for row in own_examples(SOURCE)
             if row["postgres"] and row["id"].startswith(PAIRS)
             and not constraints.of(schemas[row["db_id"]]).accepts(completion(row["postgres"], schemas[row["db_id"]]))
         ]  # fmt: skip
@@ -152,11 +150,11 @@ def main() -> str:
     if isinstance(options, Custom):
         report["unwritable"] = unwritable_pairs(options)
     if isinstance(options, Mini | Spider):  # the others are not in Spider's layout, and are checked query by query
-        report |= layout.verify_layout(TARGET)
+        report |= layout.verify_layout(SOURCE)
         for gap in layout_gaps(report):
             print(f"notice: {gap}")
     write_json(REPORT, report)
-    return f"{sum(report['examples'].values()):,} examples on {report['databases']} databases in {TARGET}/"
+    return f"{sum(report['examples'].values()):,} examples on {report['databases']} databases in {SOURCE}/"
 
 
 if __name__ == "__main__":

@@ -27,10 +27,9 @@ from text2sql.data.spider.examples import EMBEDDED_FILE, GENERATED, PAIRS, TEST_
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
 from text2sql.stage import run
+from text2sql.workspace import EXAMPLES, METRICS, SPLITS
 
-EXAMPLES = Path("data/postgres/examples.jsonl")
-TARGET = Path("data/splits")
-REPORT = Path("metrics/split.json")
+REPORT = METRICS / "split.json"
 #: each split, and the option that limits it
 LIMITS = {"train": "train_limit", "val": "validation_limit", "test": "test_limit"}
 #: the fields of data/splits/*.jsonl, and those of data/postgres/examples.jsonl that they are
@@ -192,14 +191,14 @@ def main() -> str:
     options, seed = read_options(read_params())
     rows = list(read_jsonl(EXAMPLES))
     parts = split(rows, options, seed) if isinstance(options, SplitOptions) else split_by_question(rows, options, seed)
-    shutil.rmtree(TARGET, ignore_errors=True)
+    shutil.rmtree(SPLITS, ignore_errors=True)
     for name, part in parts.items():
         # Pairs of one's own are not looked at for what they leave open.
         written = ({name: row.get(key, False) for name, key in FIELDS.items()} for row in part)
-        write_jsonl(TARGET / f"{name}.jsonl", written)
+        write_jsonl(SPLITS / f"{name}.jsonl", written)
     write_json(REPORT, split_report(rows, parts))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
-    return f"{sizes} of {len(rows):,} examples in {TARGET}/"
+    return f"{sizes} of {len(rows):,} examples in {SPLITS}/"
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.launch import is_first, launch
 from text2sql.model.process import prepare
-from text2sql.model.prompt import PROMPTS, SPLITS, encode_prompt, evenly_taken, read_questions
-from text2sql.model.recipe import TARGET as ADAPTER
+from text2sql.model.prompt import encode_prompt, evenly_taken, read_questions
 from text2sql.model.recipe import Recipe, read_recipe
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
@@ -37,6 +36,7 @@ from text2sql.schema import read_index
 from text2sql.scoring.judge import judge
 from text2sql.stage import run
 from text2sql.track import training_run
+from text2sql.workspace import ADAPTER, BASE, BRIEF, DUMPS, INDEX, LOSS_CSV, METRICS, PROMPTS, SPLITS
 
 if TYPE_CHECKING:
     import torch
@@ -44,13 +44,8 @@ if TYPE_CHECKING:
 
     from text2sql.model.training import PackedTrainer
 
-BASE = Path("models/base")
-METRICS = Path("metrics/train.json")
-PREFLIGHT = Path("metrics/preflight.json")
-BRIEF = Path("metrics/brief/train.json")
-CURVES = Path("metrics/plots/loss.csv")
-INDEX = Path("data/postgres/schema_index.json")
-DUMPS = Path("data/postgres/databases")
+REPORT = METRICS / "train.json"
+PREFLIGHT = METRICS / "preflight.json"
 #: the trainer's names of the curves, and the columns of loss.csv; the last one is there if it was measured
 COLUMNS = {"loss": "train_loss", "eval_loss": "val_loss", "eval_execution_accuracy": "val_execution_accuracy"}
 #: queries executed at a time, to choose the best checkpoint
@@ -205,7 +200,7 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
         if not is_first():
             return f"process {os.environ['RANK']} is done"
         metrics = save(trainer, weights, val_loss, dtype) | {"fingerprint": fingerprint}
-        write_json(METRICS, metrics | ({"initial_adapter": begun} if begun else {}))
+        write_json(REPORT, metrics | ({"initial_adapter": begun} if begun else {}))
     shutil.rmtree(checkpoints, ignore_errors=True)
     if recipe.train.checkpoint_copy:
         checkpoint.forget_copies(checkpoints, recipe.train.checkpoint_copy)
@@ -230,9 +225,12 @@ def save(
         val_loss = chooser.val_loss
     else:
         save_adapter(trainer.model, ADAPTER, weights)
-    write_text(CURVES, curves(trainer.state.log_history))
+    write_text(LOSS_CSV, curves(trainer.state.log_history))
     metrics = figures(trainer, val_loss, dtype)
-    write_json(BRIEF, {"val_loss": val_loss and round(val_loss, 4), "minutes": round(metrics["seconds"] / 60, 2)})
+    write_json(
+        BRIEF / "train.json",
+        {"val_loss": val_loss and round(val_loss, 4), "minutes": round(metrics["seconds"] / 60, 2)},
+    )
     return metrics
 
 

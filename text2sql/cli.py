@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from text2sql.errors import UserError, exits
+from text2sql.workspace import MODELS, RELEASE
 
 if TYPE_CHECKING:
     from text2sql.ask.place import PlaceType
@@ -32,7 +33,7 @@ def ask(
     dsn: Annotated[str | None, typer.Option(help="A PostgreSQL server; it is only read.")] = None,
     model: Annotated[
         str, typer.Option(help="Folder, base model (qwen2.5-coder-0.5b), git revision, models:/NAME@ALIAS, hub name.")
-    ] = "models/release",
+    ] = str(RELEASE),
     run: Annotated[bool, typer.Option("--run", help="Run the query, show its rows.")] = False,
     candidates: Annotated[int, typer.Option(min=1, max=32, help="Answers to choose from.")] = 1,
     tables: Annotated[str, typer.Option(help="Only these tables of a large schema: a,b,c.")] = "",
@@ -56,7 +57,7 @@ def serve(
     schema: Annotated[list[str] | None, typer.Option(help="A schema file, or NAME=FILE; may be repeated.")] = None,
     sqlite: Annotated[list[str] | None, typer.Option(help="An SQLite database, or NAME=FILE.")] = None,
     dsn: Annotated[list[str] | None, typer.Option(help="A PostgreSQL server, or NAME=DSN.")] = None,
-    model: Annotated[str, typer.Option(help="As for ask.")] = "models/release",
+    model: Annotated[str, typer.Option(help="As for ask.")] = str(RELEASE),
     run: Annotated[bool, typer.Option("--run", help="Run the queries; answers have their rows too.")] = False,
     mcp: Annotated[bool, typer.Option("--mcp", help="Speak MCP on the standard input and output instead.")] = False,
     host: Annotated[str, typer.Option(help="Beyond loopback only with TEXT2SQL_TOKEN set.")] = "127.0.0.1",
@@ -137,7 +138,7 @@ def params(
 @app.command()
 def publish(
     repo: Annotated[str, typer.Option(help="Where to: user/name on the HuggingFace hub.")],
-    release: Annotated[Path, typer.Option(help="The release's folder.")] = Path("models/release"),
+    release: Annotated[Path, typer.Option(help="The release's folder.")] = RELEASE,
     space: Annotated[bool, typer.Option(help="Upload the demo, as the Space of that name.")] = False,
     private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
     dry_run: Annotated[bool, typer.Option(help="List what would be uploaded, and stop.")] = False,
@@ -157,7 +158,7 @@ def publish(
 
 @app.command()
 def export(
-    release: Annotated[Path, typer.Option(help="The release's folder.")] = Path("models/release"),
+    release: Annotated[Path, typer.Option(help="The release's folder.")] = RELEASE,
     merged: Annotated[bool, typer.Option("--merged", help="One model in safetensors, bfloat16.")] = False,
     gguf: Annotated[str | None, typer.Option(help="One GGUF file: F16, Q8_0 or Q4_K_M.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make; default: models/export/FORM.")] = None,
@@ -174,7 +175,7 @@ def export(
     if merged == bool(gguf) or (gguf and gguf not in QUANTIZATIONS):
         raise UserError("which form?", f"give --merged, or --gguf and one of {', '.join(QUANTIZATIONS)}")
     form = gguf or MERGED
-    typer.echo(write_export(release, out or Path("models/export") / form, form, questions, anyway))
+    typer.echo(write_export(release, out or MODELS / "export" / form, form, questions, anyway))
 
 
 @app.command()
@@ -235,7 +236,7 @@ def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repo
 def verify(local: Annotated[bool, typer.Option(help="Leave the remote out.")] = False) -> None:
     """Hold every file of dvc.lock against its hash in workspace, cache and remote, the release against its manifest."""
     from text2sql.bucket import verify_clone
-    from text2sql.release.versions import MANIFEST, RELEASE, check_release
+    from text2sql.release.versions import MANIFEST, check_release
 
     lines, findings = verify_clone(remote_too=not local)
     manifest = RELEASE / MANIFEST

@@ -20,7 +20,8 @@ from rich.text import Text
 from text2sql.config import PARAMS, read_params
 from text2sql.errors import UserError, as_made, exits
 from text2sql.files import read_json
-from text2sql.track import ADAPTER, METRICS, PLOTS, RELEASE, accuracy_in_words, flat, is_released, record
+from text2sql.track import accuracy_in_words, flat, is_released, record
+from text2sql.workspace import ADAPTER, PLOTS, RELEASE, SCORE
 
 #: columns of the table: metrics/brief/ has these
 FIGURES = {"accuracy": "accuracy", "strict": "strict", "valid_sql": "valid", "val_loss": "val loss", "minutes": "min"}
@@ -34,10 +35,10 @@ def workspace_summary() -> str:
     Raises:
         UserError: it has not been run.
     """
-    params, score = read_params(), read_json(METRICS / "score.json")
+    params, score = read_params(), read_json(SCORE)
     same = not ADAPTER.is_dir() or is_released()
     parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
-    with as_made(f"{METRICS / 'score.json'} or {PARAMS}", "`dvc repro score`, `make params`"):
+    with as_made(f"{SCORE} or {PARAMS}", "`dvc repro score`, `make params`"):
         trained = f"{params['model']['name']} trained on {params['data']['name']}"
         right = f"{accuracy_in_words(score)}, {100 * score['valid_sql']:.1f} % valid SQL"
     return "\n".join(

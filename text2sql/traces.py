@@ -8,13 +8,10 @@ Not a part of `sync` by itself: a trace takes MLflow a tenth of a second, a run 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from text2sql.files import read_csv, read_jsonl, sha256
 from text2sql.progress import track
-
-PROMPTS, PREDICTIONS = Path("data/prompts/test.jsonl"), Path("data/predictions/test.jsonl")
-VERDICTS = Path("metrics/plots/verdicts.csv")
+from text2sql.workspace import PREDICTIONS, PROMPTS, VERDICTS_CSV
 
 
 def log_traces(experiment: str, run_id: str) -> int:
@@ -33,8 +30,9 @@ def log_traces(experiment: str, run_id: str) -> int:
         locations=[experiment], filter_string=query, run_id=run_id, include_spans=False, return_type="list"
     )
     logged = {trace.info.tags["id"] for trace in there}
-    prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS)} if PROMPTS.exists() else {}
-    verdicts = {row["id"]: row for row in read_csv(VERDICTS)}
+    prompted = PROMPTS / "test.jsonl"
+    prompts = {row["id"]: row["prompt"] for row in read_jsonl(prompted)} if prompted.exists() else {}
+    verdicts = {row["id"]: row for row in read_csv(VERDICTS_CSV)}
     rows = [row for row in read_jsonl(PREDICTIONS) if row["id"] not in logged]
     for row in track(rows, "tracing"):
         verdict = verdicts[row["id"]]

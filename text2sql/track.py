@@ -52,6 +52,19 @@ from text2sql.files import (
     sha256_tree,
     write_json,
 )
+from text2sql.workspace import (
+    ADAPTER,
+    BASE,
+    LOSS_CSV,
+    METRICS,
+    PLOTS,
+    PREDICTIONS,
+    PROMPTS,
+    RELEASE,
+    SCORE,
+    SPLITS,
+    VERDICTS_CSV,
+)
 
 if typing.TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,10 +72,6 @@ if typing.TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from transformers import TrainerCallback
 
-ADAPTER, RELEASE, BASE = Path("models/adapter"), Path("models/release"), Path("models/base")
-PROMPTS, SPLIT, PREDICTIONS = Path("data/prompts"), Path("data/splits/test.jsonl"), Path("data/predictions/test.jsonl")
-METRICS = Path("metrics")
-PLOTS = METRICS / "plots"
 #: files of a release that are not the adapter's: the adapter's hash leaves them out
 BESIDE = {"README.md", "manifest.json"}
 #: sections of params.yaml that decide the adapter, and those that decide its score
@@ -277,7 +286,7 @@ def log_workspace(params: dict[str, Any]) -> str:
 def is_scored(adapter: str) -> bool:
     """Whether predictions and score in the workspace are those of this adapter, which metrics/predict.json names."""
     predicted = METRICS / "predict.json"
-    needed = (predicted, SPLIT, PREDICTIONS, METRICS / "score.json", PLOTS / "verdicts.csv")
+    needed = (predicted, SPLITS / "test.jsonl", PREDICTIONS, SCORE, VERDICTS_CSV)
     with as_made(predicted):
         return all(path.exists() for path in needed) and read_json(predicted).get("adapter_sha256") == adapter
 
@@ -413,9 +422,9 @@ class Recorder:
         """Parameters, losses, figures and data sets of the training, and the adapter as a registered version."""
         from mlflow.entities import Metric
 
-        with as_made(f"{METRICS / 'train.json'} or {PLOTS / 'loss.csv'}"):
+        with as_made(f"{METRICS / 'train.json'} or {LOSS_CSV}"):
             figures = {"training/minutes": self.trained["seconds"] / 60} if "seconds" in self.trained else {}
-            rows, now = read_csv(PLOTS / "loss.csv"), int(time.time() * 1000)
+            rows, now = read_csv(LOSS_CSV), int(time.time() * 1000)
             curves = {
                 curve: {int(row["step"]): float(row[column]) for row in rows if row.get(column)}
                 for column, curve in COLUMNS.items()
@@ -437,13 +446,13 @@ class Recorder:
         import pandas
 
         with as_made(f"a file of {METRICS}, or {PREDICTIONS}"):
-            score = read_json(METRICS / "score.json")
+            score = read_json(SCORE)
             said, figures = accuracy_in_words(score), {shown: score[name] for name, shown in SCORES.items()}
             figures |= {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
             predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
-            verdicts = pandas.DataFrame(read_csv(PLOTS / "verdicts.csv")).drop(columns="db_id")
+            verdicts = pandas.DataFrame(read_csv(VERDICTS_CSV)).drop(columns="db_id")
             table = predictions.merge(verdicts, on="id").to_dict("split", index=False)
-        data = self.log_dataset(run_id, "test", SPLIT, "test")
+        data = self.log_dataset(run_id, "test", SPLITS / "test.jsonl", "test")
         of: tuple[str, ...] = ()
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
@@ -644,7 +653,7 @@ def main(arguments: list[str] | None = None) -> None:
             remedy = "type this again when that is mended, or name a server: --uri"
             raise UserError(_not_taken(error), remedy) from error
         if not scored:
-            _say(f"{METRICS / 'score.json'} is not of this adapter and is left out: `dvc repro score`")
+            _say(f"{SCORE} is not of this adapter and is left out: `dvc repro score`")
         print(f"the run of {ADAPTER}: {address}")
         if given.traces:
             if not scored:

@@ -14,10 +14,11 @@ from tests.model.tiny_training import LORA, TRAIN, VALIDATION, recipe
 from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.files import digest, write_json
-from text2sql.model.initial import BASE, KEPT, RELEASE, checksums, initial_adapter
+from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.lora import save_adapter
 from text2sql.model.training import train
 from text2sql.stage import validate
+from text2sql.workspace import BASE, KEPT, RELEASE
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def adapter(whole_training):
 
 def manifest(base_sha256, kind="mini", accuracy=0.5):
     params = {"data": {"source": {"kind": kind}}, "prompt": {"style": "ddl", "qualifiers": "tables"}}
-    return {"made_of": {BASE: base_sha256}, "params": params, "score": {"execution_accuracy": accuracy}}
+    return {"made_of": {BASE.as_posix(): base_sha256}, "params": params, "score": {"execution_accuracy": accuracy}}
 
 
 def put(adapter, target, *about):

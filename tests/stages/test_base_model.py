@@ -3,7 +3,7 @@
 import pytest
 
 from stages import base_model, source
-from stages.base_model import TARGET
+from stages.base_model import BASE
 from text2sql.config import compose, parse_yaml
 from text2sql.errors import UserError
 from text2sql.model.recipe import read_recipe
@@ -12,7 +12,7 @@ from text2sql.model.recipe import read_recipe
 @pytest.mark.parametrize("place", ["models/base", "models", "models/base/inner", "models/linked"])
 def test_a_source_that_is_its_own_target_is_refused_and_kept(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
-    TARGET.mkdir(parents=True)
+    BASE.mkdir(parents=True)
     (tmp_path / "models/linked").symlink_to("base")
     config = tmp_path / place / "config.json"
     config.parent.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from text2sql.model.prompt import PromptOptions, render
 from text2sql.model.sources import ModelOptions, obtain
 from text2sql.postgres.sandbox import Sandbox
 from text2sql.schema import Column, Schema, Table
+from text2sql.workspace import ADAPTER, PREDICTIONS, PROMPTS, SPLITS, VALIDATION_PREDICTIONS
 
 GREEDY = {
     "method": "greedy", "zero_shot": False, "dtype": "float32",
@@ -89,12 +90,12 @@ def configure(quantization=NF4, **changes):
 
 def test_every_question_is_predicted_in_the_order_of_the_split(folder):
     said = predict.main()
-    rows, split = list(read_jsonl(predict.TARGET)), list(read_jsonl(predict.SPLITS / "test.jsonl"))
+    rows, split = list(read_jsonl(PREDICTIONS)), list(read_jsonl(SPLITS / "test.jsonl"))
     assert [list(row) for row in rows] == [KEYS] * 20
     assert [(r["id"], r["db_id"], r["question"], r["gold"]) for r in rows] == [
         (r["id"], r["db_id"], r["question"], r["sql"]) for r in split
     ]
-    figures = read_json(predict.METRICS)
+    figures = read_json(predict.REPORT)
     assert figures["questions"] == 20
     assert figures["resumed"] == 0
     assert figures["questions_per_second"] > 0
@@ -105,12 +106,12 @@ def test_every_question_is_predicted_in_the_order_of_the_split(folder):
 
 def test_zero_shot_is_the_model_without_the_adapter(folder):
     predict.main()
-    tuned = predict.TARGET.read_bytes()
-    shutil.rmtree(predict.ADAPTER)
+    tuned = PREDICTIONS.read_bytes()
+    shutil.rmtree(ADAPTER)
     configure(zero_shot=True)
     predict.main()
-    assert predict.TARGET.read_bytes() != tuned
-    assert read_json(predict.METRICS)["zero_shot"]
+    assert PREDICTIONS.read_bytes() != tuned
+    assert read_json(predict.REPORT)["zero_shot"]
     configure()
     with pytest.raises(UserError, match="no adapter in models/adapter"):
         predict.main()
@@ -120,8 +121,8 @@ def test_zero_shot_is_the_model_without_the_adapter(folder):
 def test_an_interrupted_prediction_goes_on_where_it_was(folder, monkeypatch, dtype):
     configure(dtype=dtype, batch_size=2)
     predict.main()
-    whole = predict.TARGET.read_bytes()
-    predict.TARGET.unlink()
+    whole = PREDICTIONS.read_bytes()
+    PREDICTIONS.unlink()
     add, added = prediction.Partial.add, []
 
     def interrupted(self, rows):
@@ -134,15 +135,15 @@ def test_an_interrupted_prediction_goes_on_where_it_was(folder, monkeypatch, dty
         patch.setattr(prediction.Partial, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predict.main()
-    assert not predict.TARGET.exists()
+    assert not PREDICTIONS.exists()
     (left,) = Path("checkpoints").iterdir()
     with left.open("a") as file:
         file.write('{"id": "dev-3", "predic')  # a kill in the middle of a line
     said = predict.main()
-    assert predict.TARGET.read_bytes() == whole
+    assert PREDICTIONS.read_bytes() == whole
     assert f"{len(added)} from before" in said
     assert len(added) == (11 if dtype == "float32" else 8)
-    assert read_json(predict.METRICS)["resumed"] == len(added)
+    assert read_json(predict.REPORT)["resumed"] == len(added)
 
 
 def test_another_configuration_does_not_go_on_from_it(folder, monkeypatch):
@@ -176,11 +177,11 @@ def test_a_killed_prediction_goes_on_where_it_was(folder):
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = subprocess.run(command, check=True, **run)
-    resumed = read_json(predict.METRICS)["resumed"]
+    resumed = read_json(predict.REPORT)["resumed"]
     assert 0 < resumed < 20, done.stdout
-    made = predict.TARGET.read_bytes()
+    made = PREDICTIONS.read_bytes()
     assert "(0 from before)" in predict.main()
-    assert predict.TARGET.read_bytes() == made
+    assert PREDICTIONS.read_bytes() == made
 
 
 def test_one_process_at_a_time(folder):
@@ -199,17 +200,17 @@ def test_a_prediction_may_have_any_character(tmp_path):
 
 
 def test_a_prompt_beyond_the_model_is_marked(folder):
-    rows = list(read_jsonl(predict.PROMPTS / "test.jsonl"))
+    rows = list(read_jsonl(PROMPTS / "test.jsonl"))
     rows[4]["prompt"] = rows[4]["prompt"].replace("all", "all " * 5000)
-    write_jsonl(predict.PROMPTS / "test.jsonl", rows)
+    write_jsonl(PROMPTS / "test.jsonl", rows)
     predict.main()
-    made = list(read_jsonl(predict.TARGET))
+    made = list(read_jsonl(PREDICTIONS))
     assert (made[4]["predicted"], made[4]["finished"]) == ("", False)
     assert made[5]["predicted"]
 
 
 def test_prompts_of_another_split_are_refused(folder):
-    write_jsonl(predict.PROMPTS / "test.jsonl", list(read_jsonl(predict.PROMPTS / "test.jsonl"))[1:])
+    write_jsonl(PROMPTS / "test.jsonl", list(read_jsonl(PROMPTS / "test.jsonl"))[1:])
     with pytest.raises(UserError, match="not of the same questions"):
         predict.main()
 
@@ -250,7 +251,7 @@ def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
     monkeypatch.setattr(prediction, "Decoder", stream)
     configure(method="execution_guided", guided=GUIDED)
     predict.main()
-    rows = list(read_jsonl(predict.TARGET))
+    rows = list(read_jsonl(PREDICTIONS))
     assert {row["predicted"] for row in rows} == {"SELECT 2"}
     drawn = [{"predicted": g.text, "finished": True, "tokens": 2, "log_probability": g.score} for g in scripted]
     assert [list(row) for row in rows] == [[*KEYS, "candidates"]] * 20
@@ -276,7 +277,7 @@ def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
     monkeypatch.setattr(prediction, "Decoder", stream)
     configure(method="second_try", guided={**GUIDED, "workers": 1})
     predict.main()
-    rows = list(read_jsonl(predict.TARGET))
+    rows = list(read_jsonl(PREDICTIONS))
     again = [row for row in rows if "candidates" in row]
     assert {row["db_id"] for row in again} == {"band"}
     assert {row["db_id"] for row in rows if "candidates" not in row} == {"shop"}
@@ -284,30 +285,30 @@ def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
     assert asked == [20, 2 * len(again)]  # the greedy answer is there
     assert [candidate["predicted"] for candidate in again[0]["candidates"]] == ["SELECT nosuch", "SELECT 1", "SELECT 1"]
     assert executed.count(("band", "SELECT nosuch")) == 1
-    assert read_json(predict.METRICS)["method"] == "second_try"
+    assert read_json(predict.REPORT)["method"] == "second_try"
 
 
 def test_execution_guided_is_the_same_every_time(folder):
     configure(method="execution_guided", guided=GUIDED)
     predict.main()
-    made = predict.TARGET.read_bytes()
+    made = PREDICTIONS.read_bytes()
     assert len(made.splitlines()) == 20
     configure(method="execution_guided", guided=GUIDED, batch_size=7)
     predict.main()
     assert [json.loads(line)["predicted"] for line in made.splitlines()] == [
-        row["predicted"] for row in read_jsonl(predict.TARGET)
+        row["predicted"] for row in read_jsonl(PREDICTIONS)
     ]
 
 
 def test_the_first_validation_questions_are_answered_too(folder):
-    for path in (predict.SPLITS, predict.PROMPTS):
+    for path in (SPLITS, PROMPTS):
         rows = [{**row, "id": f"val-{row['id']}"} for row in read_jsonl(path / "test.jsonl")]
         write_jsonl(path / "val.jsonl", rows)
     rows.insert(1, {**rows[0], "id": "val-dev-long"})  # too long for a prompt: the stage prompts leaves it out
-    write_jsonl(predict.SPLITS / "val.jsonl", [{**row, "question": "?", "sql": "SELECT 1"} for row in rows])
+    write_jsonl(SPLITS / "val.jsonl", [{**row, "question": "?", "sql": "SELECT 1"} for row in rows])
     configure(validation=3)
     predict.main()
-    rows, known = (list(read_jsonl(path)) for path in (predict.TARGET, predict.VALIDATION))
+    rows, known = (list(read_jsonl(path)) for path in (PREDICTIONS, VALIDATION_PREDICTIONS))
     assert [row["id"] for row in known] == ["val-dev-0", "val-dev-1", "val-dev-2"]
     assert [list(row) for row in rows + known] == [KEYS] * 23
     for row, same in zip(rows, known, strict=False):

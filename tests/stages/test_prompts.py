@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from stages import prompts
-from stages.prompts import METRICS, TARGET, Options, prompts_of_split
+from stages.prompts import PROMPTS, REPORT, Options, prompts_of_split
 from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.prompt import PromptOptions, render
 from text2sql.schema import Column, Schema, Table, write_index
+from text2sql.workspace import INDEX, SPLITS
 
 FORM = PromptOptions("ddl", 0)
 LONGEST = 400
@@ -33,7 +34,7 @@ def rows_of(tiny_release, tmp_path, monkeypatch):
 
     def rows_of(split, schema, *examples, max_left_out=0.0, tables=None):
         rows = [{"id": str(n), "db_id": "shop", "question": q, "sql": sql} for n, (q, sql) in enumerate(examples)]
-        write_jsonl(prompts.SPLITS / f"{split}.jsonl", rows)
+        write_jsonl(SPLITS / f"{split}.jsonl", rows)
         return prompts_of_split(
             split, {"shop": schema}, tokenizer, Options(replace(FORM, tables=tables), "chatml", LONGEST, max_left_out)
         )
@@ -100,11 +101,11 @@ def test_a_table_that_alone_is_too_long(rows_of):
 def test_the_stage_says_how_many(rows_of, tiny_release, monkeypatch):
     for split in ("train", "val", "test"):
         rows_of(split, schema(60), BERLIN, OTHER)
-    write_index(prompts.INDEX, {"shop": schema(60)})
+    write_index(INDEX, {"shop": schema(60)})
     monkeypatch.setattr(prompts, "BASE", tiny_release.parent / "base")
     params = {"model": {"template": "chatml"}, "train": {"max_length": LONGEST, "max_left_out": 0.0}}
     params["prompt"] = {"style": "ddl", "samples": 0, "qualifiers": "tables"}
     monkeypatch.setattr(prompts, "read_params", lambda: params)
     assert "6 show only a part of their schema" in prompts.main()
-    assert read_json(METRICS)["val"]["parts_of_schemas"] == 2
-    assert len(list(read_jsonl(TARGET / "test.jsonl"))) == 2
+    assert read_json(REPORT)["val"]["parts_of_schemas"] == 2
+    assert len(list(read_jsonl(PROMPTS / "test.jsonl"))) == 2

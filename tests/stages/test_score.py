@@ -9,6 +9,7 @@ from text2sql.errors import UserError
 from text2sql.files import read_json, read_jsonl, write_jsonl, write_text
 from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.scoring.predictions import read_predictions
+from text2sql.workspace import DUMPS, PREDICTIONS, SCORE, SPLITS, VALIDATION_PREDICTIONS, VERDICTS, VERDICTS_CSV
 
 DUMP = """
 CREATE TABLE singer (id integer PRIMARY KEY, name text, age integer, country text);
@@ -64,26 +65,29 @@ CASES = [
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path / "params.yaml", PARAMS)
-    write_text(score.DUMPS / "concert.sql", DUMP)
+    write_text(DUMPS / "concert.sql", DUMP)
     rows = [
         {"id": f"q-{n}", "db_id": "concert", "question": f"question {n}", "gold": gold, "predicted": predicted}
         for n, (gold, predicted, *_) in enumerate(CASES)
     ]
-    write_jsonl(score.PREDICTIONS, rows)
-    write_jsonl(score.SPLIT, [{"id": row["id"], "hardness": "hard" if row["id"] == "q-0" else "easy"} for row in rows])
+    write_jsonl(PREDICTIONS, rows)
+    write_jsonl(
+        (SPLITS / "test.jsonl"),
+        [{"id": row["id"], "hardness": "hard" if row["id"] == "q-0" else "easy"} for row in rows],
+    )
     return tmp_path
 
 
 def test_verdicts_and_figures(folder):
     said = score.main()
-    rows = list(read_jsonl(score.VERDICTS))
+    rows = list(read_jsonl(VERDICTS))
     assert [r["id"] for r in rows] == [f"q-{n}" for n in range(len(CASES))]
     for row, (_, _, *expected) in zip(rows, CASES, strict=True):
         assert [row["verdict_suite"], row["verdict_strict"], row["reason"], row["error"]] == expected, row
     assert {"id", "db_id", "question", "gold", "predicted", "milliseconds"} <= set(rows[0])
     assert all(row["milliseconds"] < 3000 for row in rows)
 
-    figures = read_json(score.METRICS)
+    figures = read_json(SCORE)
     assert figures["n"] == 11
     assert figures["excluded"] == 1
     assert figures["execution_accuracy"] == round(5 / 11, 6)
@@ -101,13 +105,13 @@ def test_verdicts_and_figures(folder):
     assert "45.5% of 11 correct" in said
     assert not (folder / "mlruns").exists(), "there is no adapter, so there is no run to record in"
 
-    first = [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV, score.REPORT)]
+    first = [path.read_bytes() for path in (SCORE, VERDICTS_CSV, score.REPORT)]
     score.main()
-    assert [path.read_bytes() for path in (score.METRICS, score.VERDICTS_CSV, score.REPORT)] == first
+    assert [path.read_bytes() for path in (SCORE, VERDICTS_CSV, score.REPORT)] == first
 
 
 def test_bad_input_is_said(folder):
-    rows = list(read_jsonl(score.PREDICTIONS))
+    rows = list(read_jsonl(PREDICTIONS))
     for change, message in [
         ([{**rows[0], "predicted": None}], "line 1: no text under predicted"),
         ([rows[0], rows[0]], "an id occurs twice"),
@@ -115,26 +119,28 @@ def test_bad_input_is_said(folder):
         ([{**rows[0], "db_id": "nowhere"}], "nowhere.sql is missing"),
         ([{**rows[0], "gold": "SELECT"[:3]}], "none of 1 gold queries"),
     ]:
-        score.PREDICTIONS.write_text("".join(json.dumps(row) + "\n" for row in change))
+        PREDICTIONS.write_text("".join(json.dumps(row) + "\n" for row in change))
         with pytest.raises(UserError, match=message):
             score.main()
 
 
 def test_hardness_comes_from_the_split_or_else_from_the_gold(folder):
-    score.SPLIT.write_text(json.dumps({"id": "q-1", "hardness": "extra"}) + "\n" + json.dumps({"id": "q-2"}) + "\n")
-    levels = [row["hardness"] for row in read_predictions(score.PREDICTIONS, score.SPLIT)]
+    (SPLITS / "test.jsonl").write_text(
+        json.dumps({"id": "q-1", "hardness": "extra"}) + "\n" + json.dumps({"id": "q-2"}) + "\n"
+    )
+    levels = [row["hardness"] for row in read_predictions(PREDICTIONS, SPLITS / "test.jsonl")]
     assert levels[:3] == ["easy", "extra", "easy"]
     assert hardness_of_gold("SELECT 1 FROM (") is None
 
 
 def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(folder):
-    rows = list(read_jsonl(score.PREDICTIONS))
+    rows = list(read_jsonl(PREDICTIONS))
     rows[6]["predicted"] = "SELECT now()"
     rows[5]["predicted"] = "SELECT '<script>alert(1)</script>' AS \"<b>\" FROM singer"
-    write_jsonl(score.PREDICTIONS, rows)
+    write_jsonl(PREDICTIONS, rows)
     score.main()
     text = score.REPORT.read_text()
-    for name in read_json(score.METRICS)["errors"]:
+    for name in read_json(SCORE)["errors"]:
         assert f"<b>{name}</b>" in text
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -144,7 +150,7 @@ def test_the_report_shows_every_class_of_error_and_runs_nothing_of_the_model(fol
 
 def test_confidence_is_learned_on_validation_questions_and_measured_on_the_test(folder):
     right, wrong = ("SELECT name FROM singer", -0.5), ("SELECT age FROM singer", -9.0)
-    rows = list(read_jsonl(score.PREDICTIONS))
+    rows = list(read_jsonl(PREDICTIONS))
 
     def answers(name, n):
         for i in range(n):
@@ -152,20 +158,20 @@ def test_confidence_is_learned_on_validation_questions_and_measured_on_the_test(
             query = {"gold": right[0], "predicted": sql, "log_probability": log_probability, "tokens": 8}
             yield {**rows[0], "id": f"{name}-{i}", **query}
 
-    write_jsonl(score.PREDICTIONS, answers("q", 10))
-    write_jsonl(score.VALIDATION, answers("v", 40))
-    write_jsonl(score.VALIDATION_SPLIT, [])
+    write_jsonl(PREDICTIONS, answers("q", 10))
+    write_jsonl(VALIDATION_PREDICTIONS, answers("v", 40))
+    write_jsonl(SPLITS / "val.jsonl", [])
     score.main()
-    found = read_json(score.METRICS)["confidence"]
+    found = read_json(SCORE)["confidence"]
     assert found["auroc"] == 1.0
     assert found["error_at_coverage"] == {"25%": 0.0, "50%": 0.0, "75%": 0.5, "100%": 0.5}
     assert found["expected_calibration_error"] < 0.1
-    confidences = [row["confidence"] for row in read_jsonl(score.VERDICTS)]
+    confidences = [row["confidence"] for row in read_jsonl(VERDICTS)]
     assert confidences[0] > 0.9 > 0.1 > confidences[1]
     assert "Knowing when not to answer" in score.REPORT.read_text()
     assert score.CONFIDENCE_CSV.read_text().count("\n") == 3
 
-    write_jsonl(score.VALIDATION, [])
+    write_jsonl(VALIDATION_PREDICTIONS, [])
     score.main()
-    assert "confidence" not in read_json(score.METRICS)
+    assert "confidence" not in read_json(SCORE)
     assert "Knowing when not to answer" not in score.REPORT.read_text()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.source import TARGET, check_watched, unwritable_pairs
+from stages.source import SOURCE, check_watched, unwritable_pairs
 from text2sql.data.custom import Custom, example, write_own
 from text2sql.errors import UserError
 from text2sql.schema import Column, Schema, Table
@@ -53,7 +53,7 @@ def test_pairs_that_decoding_never_writes_are_said(
     rows = [example(f"custom-{n}", "pets", f"{n}?", sql, None, "") for n, sql in enumerate(queries, start=7)]
     rejected = example("custom-1", "pets", "?", "", "line 1: no sql", "")
     made = example("generated-1", "pets", "?", "SELECT now()", None, "")
-    write_own(TARGET, {"pets": pets}, [*rows, rejected, made], 1, 0)
+    write_own(SOURCE, {"pets": pets}, [*rows, rejected, made], 1, 0)
     assert unwritable_pairs(own(pairs="data/custom/p.csv")) == ["line 8", "line 9"]
     assert "notice: data/custom/p.csv: 2 queries are trained on" in capsys.readouterr().out
     monkeypatch.setattr("text2sql.model.constraint.grammar", lambda _: "start: nothing")

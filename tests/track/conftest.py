@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import made_once
 from tests.track.workspace import copy_database, make_adapter
 from text2sql import track
+from text2sql.workspace import PROMPTS
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +34,8 @@ def clone(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", "-b", "trunk"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
     make_adapter("one")
-    track.PROMPTS.mkdir(parents=True)
-    (track.PROMPTS / "val.jsonl").write_text('{"id": "a", "completion": "SELECT 1"}\n')
+    PROMPTS.mkdir(parents=True)
+    (PROMPTS / "val.jsonl").write_text('{"id": "a", "completion": "SELECT 1"}\n')
     return tmp_path
 
 

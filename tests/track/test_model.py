@@ -10,6 +10,7 @@ from text2sql.files import read_json
 from text2sql.model.initial import checksums, initial_adapter
 from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Limits
+from text2sql.workspace import ADAPTER, BASE
 
 SHOP = "CREATE TABLE customers (id integer PRIMARY KEY, name text)"
 
@@ -18,8 +19,8 @@ SHOP = "CREATE TABLE customers (id integer PRIMARY KEY, name text)"
 def registered(tiny_release, store):
     """The address of its version in MLflow."""
     shutil.rmtree("models")
-    shutil.copytree(tiny_release.parent / "base", track.BASE)
-    shutil.copytree(tiny_release, track.ADAPTER, ignore=shutil.ignore_patterns("manifest.json", "README.md"))
+    shutil.copytree(tiny_release.parent / "base", BASE)
+    shutil.copytree(tiny_release, ADAPTER, ignore=shutil.ignore_patterns("manifest.json", "README.md"))
     track.log_workspace(read_json(tiny_release.parent.parent / "params.yaml"))
     return "models:/text2sql-mini-tiny/1"
 
@@ -33,7 +34,7 @@ def test_a_registered_adapter_answers_and_is_trained_further(registered, tiny_re
     one, two = model.predict(question), model.predict([question, question])
     assert len(one) == 1
     assert two == [*one, *one]
-    with initial_adapter(registered, track.BASE) as initial:
+    with initial_adapter(registered, BASE) as initial:
         assert checksums(initial) == checksums(tiny_release)
 
 

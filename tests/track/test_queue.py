@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.track.workspace import runs
-from text2sql.track import ADAPTER, adapter_sha256
+from text2sql.track import adapter_sha256
+from text2sql.workspace import ADAPTER
 
 PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = """

@@ -17,6 +17,7 @@ from text2sql import track
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_jsonl, write_text
 from text2sql.track import adapter_sha256, fetch, flat, log_workspace, main, training_run
+from text2sql.workspace import ADAPTER, METRICS, PLOTS, PREDICTIONS, PROMPTS, RELEASE
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL = "text2sql-mini-tiny"
@@ -131,7 +132,7 @@ def test_models_rank_by_accuracy_and_versions_say_what_they_are(store):
 
 def test_losses_on_other_validation_answers_do_not_compete(store):
     train("f1", val_loss=0.3)
-    (track.PROMPTS / "val.jsonl").write_text('{"id": "b", "completion": "SELECT 2"}\n')
+    (PROMPTS / "val.jsonl").write_text('{"id": "b", "completion": "SELECT 2"}\n')
     train("f2", val_loss=0.5, content="two")
     assert store.get_model_version_by_alias(MODEL, "best").version == 2
 
@@ -146,13 +147,13 @@ def test_an_adapter_whose_stored_files_changed_is_refused(store, clone):
 
 def test_a_release_is_logged_with_its_adapter_and_no_other(store):
     digest = train()
-    write_text(track.RELEASE / "README.md", "the card")
-    write_json(track.RELEASE / "manifest.json", {"files": {"adapter_model.safetensors": "of another"}})
+    write_text(RELEASE / "README.md", "the card")
+    write_json(RELEASE / "manifest.json", {"files": {"adapter_model.safetensors": "of another"}})
     score(digest)
     (run,) = runs(store)
     names = {a.path for a in store.list_artifacts(run.info.run_id)}
     assert not {"README.md", "manifest.json"} & names
-    write_json(track.RELEASE / "manifest.json", {"files": track.sha256_tree(track.ADAPTER)})
+    write_json(RELEASE / "manifest.json", {"files": track.sha256_tree(ADAPTER)})
     track.record(params())
     assert {"README.md", "manifest.json"} <= {a.path for a in store.list_artifacts(run.info.run_id)}
 
@@ -259,7 +260,7 @@ def test_sync_logs_a_finished_run_once(store, capsys):
 def test_scored_questions_as_traces(store, capsys):
     score(train())
     write_json(Path("params.yaml"), params())
-    write_jsonl(track.PROMPTS / "test.jsonl", [{"id": "q", "prompt": "Question: How many?"}])
+    write_jsonl(PROMPTS / "test.jsonl", [{"id": "q", "prompt": "Question: How many?"}])
     main(["sync", "--traces"])
     main(["sync", "--traces"])
     assert [line for line in capsys.readouterr().out.splitlines() if "traced" in line] == [
@@ -273,7 +274,7 @@ def test_scored_questions_as_traces(store, capsys):
     assert {a.name: a.value for a in trace.info.assessments} == {
         "sql": "SELECT 1", "verdict_suite": True, "verdict_strict": True,
     }  # fmt: skip
-    write_json(track.METRICS / "predict.json", {"adapter_sha256": "another"})
+    write_json(METRICS / "predict.json", {"adapter_sha256": "another"})
     with pytest.raises(SystemExit, match="no score of this adapter to trace"):
         main(["sync", "--traces"])
 
@@ -449,13 +450,13 @@ def test_mlflows_experiment_has_any_name(store, clone, name):
 
 
 BROKEN = {
-    track.METRICS / "train.json": "{",
-    track.METRICS / "score.json": "[]",
-    track.METRICS / "predict.json": "[]",
-    track.PLOTS / "loss.csv": "step,train_loss\nx,y\n",
-    track.PLOTS / "verdicts.csv": "id\nq\n",
-    track.PREDICTIONS: '{"id": "q"}\n',
-    track.RELEASE / "manifest.json": "{}",
+    METRICS / "train.json": "{",
+    METRICS / "score.json": "[]",
+    METRICS / "predict.json": "[]",
+    PLOTS / "loss.csv": "step,train_loss\nx,y\n",
+    PLOTS / "verdicts.csv": "id\nq\n",
+    PREDICTIONS: '{"id": "q"}\n',
+    RELEASE / "manifest.json": "{}",
 }
 
 

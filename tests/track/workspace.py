@@ -4,7 +4,8 @@ import shutil
 import time
 
 from text2sql.files import read_json, write_json, write_jsonl, write_text
-from text2sql.track import ADAPTER, METRICS, PLOTS, PREDICTIONS, SPLIT, adapter_sha256, record, training_run
+from text2sql.track import adapter_sha256, record, training_run
+from text2sql.workspace import ADAPTER, METRICS, PLOTS, PREDICTIONS, SCORE, SPLITS, VERDICTS_CSV
 
 
 def params(**changes):
@@ -77,7 +78,7 @@ def predict(adapter):
     """What stages/predict.py writes."""
     row = {"id": "q", "db_id": "shop", "question": "How many?", "gold": "SELECT 1", "predicted": "SELECT 1"}
     write_jsonl(PREDICTIONS, [row])
-    write_jsonl(SPLIT, [{name: row[name] for name in ("id", "db_id", "question")}])
+    write_jsonl(SPLITS / "test.jsonl", [{name: row[name] for name in ("id", "db_id", "question")}])
     write_json(METRICS / "predict.json", {"adapter_sha256": adapter})
 
 
@@ -86,14 +87,10 @@ def score(adapter, accuracy=0.4, **changes):
     predict(adapter)
     level = {"n": 1, "execution_accuracy": accuracy, "ci95": [0.1, 0.7]}
     figures = {"n": 1, "excluded": 0, "execution_accuracy": accuracy, "execution_accuracy_strict": accuracy}
-    write_json(
-        METRICS / "score.json", {**figures, "valid_sql": 1.0, "ci95": [0.1, 0.7], "by_hardness": {"easy": level}}
-    )
-    write_text(
-        PLOTS / "verdicts.csv", "id,db_id,hardness,verdict_suite,verdict_strict,reason\nq,shop,easy,True,True,\n"
-    )
+    write_json(SCORE, {**figures, "valid_sql": 1.0, "ci95": [0.1, 0.7], "by_hardness": {"easy": level}})
+    write_text(VERDICTS_CSV, "id,db_id,hardness,verdict_suite,verdict_strict,reason\nq,shop,easy,True,True,\n")
     record(params(**changes))
-    return read_json(METRICS / "score.json")
+    return read_json(SCORE)
 
 
 def until(condition, seconds=600):

@@ -28,11 +28,11 @@ from text2sql.model.wheels import cache
 from text2sql.release.manifest import describe_release, read_manifest
 from text2sql.release.versions import commit_of, pull
 from text2sql.scoring.confidence import Calibration
+from text2sql.workspace import BASE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BASE = Path("models/base")
 #: the configuration of the clone that this package is installed from
 CLONE_CONF = Path(__file__).resolve().parents[2] / CONF
 #: how base models without an adapter are asked: as experiment=spider trains, under constraints

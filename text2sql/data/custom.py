@@ -53,6 +53,7 @@ from text2sql.progress import track
 from text2sql.schema import OTHER_SAMPLES, Column, Schema, Table, kind_of, quote, read_index, write_index
 from text2sql.scoring.hardness import hardness_of_gold
 from text2sql.sql import parse, table_names
+from text2sql.workspace import EXAMPLES, INDEX, SOURCE
 
 if TYPE_CHECKING:
     from text2sql.ask.catalog import Relations
@@ -97,7 +98,7 @@ class Custom:
         require(self.embedded >= 0, "embedded must not be negative")
         require(self.rows > 0, "rows must be positive")
 
-    def make(self, seed: int, target: Path = Path("data/source")) -> dict[str, Any]:
+    def make(self, seed: int, target: Path = SOURCE) -> dict[str, Any]:
         """Write dump, index and examples to `FOLDER` of `target`; returns the report.
 
         Raises:
@@ -423,8 +424,8 @@ def custom_report(rows: list[Row], schema: Schema, options: Custom) -> dict[str,
         UserError: hardly any question is left.
     """
     bad = [row["reason"] for row in rows if row["status"] == "rejected"]
-    show_notices([f"{options.pairs}, {reason}" for reason in bad], "data/postgres/examples.jsonl")
-    show_notices(schema.notes, "data/postgres/schema_index.json")
+    show_notices([f"{options.pairs}, {reason}" for reason in bad], EXAMPLES)
+    show_notices(schema.notes, INDEX)
     usable = [row for row in rows if row["status"] != "rejected"]
     unverifiable = Counter(row["reason"] for row in usable if row["status"] == "unverifiable")
     show_notices([f"{n} examples are unverifiable: {reason}" for reason, n in unverifiable.items()], "the same file")
@@ -449,7 +450,7 @@ def custom_report(rows: list[Row], schema: Schema, options: Custom) -> dict[str,
     }
 
 
-def show_notices(lines: Sequence[str], where: str) -> None:
+def show_notices(lines: Sequence[str], where: str | Path) -> None:
     """Print the first notices, and where the rest is."""
     for line in lines[:SHOWN]:
         print(f"notice: {line}")

@@ -40,6 +40,7 @@ from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema
 from text2sql.sql import parse_one
+from text2sql.workspace import SOURCE
 
 QUESTIONS = "questions_gen_postgres.csv"
 #: sha256 of the questions, and of each database's script
@@ -64,7 +65,7 @@ class SqlEval:
         )
         require(self.embedded > 0, "embedded must be positive: something must be trained on")
 
-    def make(self, seed: int, target: Path = Path("data/source")) -> dict[str, Any]:
+    def make(self, seed: int, target: Path = SOURCE) -> dict[str, Any]:
         """Fetch the files, and write dumps, index and examples; returns the report.
 
         Raises:

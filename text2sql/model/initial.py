@@ -18,14 +18,11 @@ from typing import TYPE_CHECKING, Any
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, repository_root, sha256
 from text2sql.model.adapter import CONFIG, WEIGHTS, check_adapter, check_form
+from text2sql.workspace import BASE, KEPT, RELEASE
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-RELEASE = Path("models/release")
-#: where the stage release keeps the better ones of those that it replaces (stages/release.py)
-KEPT = Path("models/kept")
-BASE = "models/base"
 FORMS = re.compile(r"auto|models:/[^/@]+(@|/)[^/@]+|git:[^\s-]\S*")
 #: keys of conf/lora that decide the shape of an adapter, and what its weights mean
 SHAPE = ("r", "lora_alpha", "use_rslora", "use_dora", "init_lora_weights", "layers_to_transform", "target_modules")
@@ -54,7 +51,7 @@ def initial_adapter(name: str | None, base: Path) -> Iterator[Path | None]:
             check_adapter(adapter)
             manifest = _manifest(adapter)
             check_form(adapter, manifest)
-            expected = manifest.get("made_of", {}).get(BASE)
+            expected = manifest.get("made_of", {}).get(BASE.as_posix())
             if expected not in (None, digest(base)):
                 what = f"train.init={name}: the adapter was trained on another base model than the one in {base}"
                 raise UserError(what, "choose that one with -S model=..., or start afresh: -S train.init=null")
@@ -104,7 +101,10 @@ def _best_trained(base: str) -> Path | None:
             manifest = _manifest(folder)
             check_form(folder, manifest)
             accuracy = manifest["score"]["execution_accuracy"]
-            if manifest["made_of"][BASE] == base and manifest["params"]["data"]["source"]["kind"] != "custom":
+            if (
+                manifest["made_of"][BASE.as_posix()] == base
+                and manifest["params"]["data"]["source"]["kind"] != "custom"
+            ):
                 scores[folder] = accuracy
     return RELEASE if RELEASE in scores else max(scores, key=scores.__getitem__, default=None)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
@@ -22,12 +21,12 @@ from text2sql.files import read_jsonl
 from text2sql.model.qualifiers import by_table
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Column, Schema, Table, quote
+from text2sql.workspace import PROMPTS, SPLITS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: what the stages prompts and split write: a file for each of train, val and test
-PROMPTS, SPLITS = Path("data/prompts"), Path("data/splits")
 #: a sample value longer than this many characters is cut: it is there to show the form, not the content
 SAMPLE_LENGTH = 40
 #: characters shown of a comment, and values of an enum or a CHECK, at most

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -16,9 +15,9 @@ from text2sql.model.adapter import CONFIG
 from text2sql.model.base import QuantizationOptions
 from text2sql.model.initial import check_shape, folder_of, is_folder
 from text2sql.model.lora import LoraOptions
+from text2sql.workspace import ADAPTER
 
 #: where the stage train writes the adapter
-TARGET = Path("models/adapter")
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,6 @@ def read_recipe(params: dict[str, Any]) -> Recipe:
     """
     lora, train = section(LoraOptions, "lora", params), section(TrainOptions, "train", params)
     if train.init and is_folder(train.init):
-        require_apart("train.init", folder_of(train.init), TARGET)
+        require_apart("train.init", folder_of(train.init), ADAPTER)
         check_shape(folder_of(train.init), asdict(lora), f"train.init={train.init}")
     return Recipe(read_seed(params), section(QuantizationOptions, "quantization", params), lora, train)

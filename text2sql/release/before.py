@@ -19,11 +19,11 @@ from text2sql.files import repository_root, sha256, write_json
 from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import initial_adapter
 from text2sql.release.manifest import ROOT
-from text2sql.scoring.versus import VERDICTS_CSV, Difference, difference, from_csv
+from text2sql.scoring.versus import Difference, difference, from_csv
+from text2sql.workspace import ADAPTER, BASE, DUMPS, INDEX, PROMPTS, SPLITS, VERDICTS_CSV
 
-ADAPTER, BASE = Path("models/adapter"), Path("models/base")
 #: what the two stages read, beside the adapter
-SHARED = ("data/prompts", "data/splits", "data/postgres", BASE.as_posix())
+SHARED = (PROMPTS, SPLITS, DUMPS, INDEX, BASE)
 #: as conf/tracking/none.yaml
 UNTRACKED = {"tracking": {"kind": "none", "uri": None, "experiment": "none", "system_seconds": 0}}
 
@@ -53,7 +53,7 @@ def verdicts_of(adapter: Path, params: dict[str, Any]) -> list[dict[str, Any]]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name, place in (*((name, Path(name)) for name in SHARED), (ADAPTER, adapter)):
+        for name, place in (*((path, path) for path in SHARED), (ADAPTER, adapter)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(place.resolve())
         # JSON is YAML; validation questions are for the confidence of the new adapter only.

@@ -18,6 +18,7 @@ import yaml
 from text2sql.errors import UserError
 from text2sql.files import read_json
 from text2sql.schema import from_dict
+from text2sql.workspace import METRICS
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 
@@ -67,7 +68,7 @@ def example_prompt(params: Mapping[str, Any]) -> str:
     return prompt.render(EXAMPLE, QUESTION, options, params["model"]["template"])
 
 
-def read_metrics(folder: Path = Path("metrics")) -> dict[str, Any]:
+def read_metrics(folder: Path = METRICS) -> dict[str, Any]:
     """Every `metrics/<stage>.json` by the stage's name."""
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 

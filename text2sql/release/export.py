@@ -24,10 +24,8 @@ from text2sql.files import digest, sha256_tree, write_json, write_text
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.prompt import (
     FRAMES,
-    PROMPTS,
     QUESTION,
     SCHEMA,
-    SPLITS,
     Frame,
     encode_prompt,
     evenly_taken,
@@ -38,10 +36,9 @@ from text2sql.release.gguf_file import LlamaCpp, llama_cpp, quantize, write_gguf
 from text2sql.release.manifest import read_manifest
 from text2sql.scoring.predictions import judge_predictions
 from text2sql.scoring.versus import Difference, difference
+from text2sql.workspace import BASE, DUMPS, PROMPTS, SPLITS
 
 MERGED = "merged"
-BASE = Path("models/base")
-DUMPS = Path("data/postgres/databases")
 #: what has to be as it was when the release was made, for the comparison to mean something
 SAME = (BASE, PROMPTS)
 MANIFEST = "export.json"

@@ -10,9 +10,10 @@ from typing import Any
 
 from text2sql.errors import UserError, as_made
 from text2sql.files import digest, read_json, sha256_tree
+from text2sql.workspace import BASE, EXAMPLES, PROMPTS, SOURCE, SPLITS
 
 #: what the adapter was made of, in the order of the pipeline
-INPUTS = ("data/source", "data/postgres/examples.jsonl", "data/splits", "data/prompts", "models/base")
+INPUTS = (SOURCE, EXAMPLES, SPLITS, PROMPTS, BASE)
 CODE = ("stages", "text2sql")
 #: the code that runs; the data lie in the working directory
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def make_manifest(release: Path, params: Mapping[str, Any], score: Mapping[str, 
     """
     return {
         "files": sha256_tree(release),
-        "made_of": {name: digest(Path(name)) for name in INPUTS},
+        "made_of": {path.as_posix(): digest(path) for path in INPUTS},
         "code": {name: digest(ROOT / name) for name in code_paths()},
         "params": params,
         "score": {key: score[key] for key in SCORE},

@@ -17,6 +17,7 @@ from text2sql.files import read_json
 from text2sql.release.card import read_metrics, render_card
 from text2sql.release.manifest import ROOT
 from text2sql.release.versions import CARD, check_release
+from text2sql.workspace import METRICS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelCardData
@@ -28,7 +29,7 @@ UPLOADED = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model", ".csv", 
 Files = dict[str, bytes | Path]
 
 
-def model_files(release: Path, repo: str, metrics: Path = Path("metrics")) -> Files:
+def model_files(release: Path, repo: str, metrics: Path = METRICS) -> Files:
     """What is uploaded of a release folder, by its name on the hub.
 
     `adapter_config.json` names the base model by its place on this machine; on the hub it names the card's base model.

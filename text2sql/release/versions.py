@@ -15,13 +15,12 @@ from pathlib import Path
 from text2sql.bucket import Finding, run_dvc
 from text2sql.errors import UserError, as_made
 from text2sql.files import digest, read_json, sha256_tree
+from text2sql.workspace import ADAPTER, RELEASE, SCORE
 
-RELEASE, ADAPTER = Path("models/release"), Path("models/adapter")
 MANIFEST = "manifest.json"
 #: written by the release stage over the adapter's own
 CARD = "README.md"
 ARTIFACT = "text2sql-adapter"
-SCORE = "metrics/score.json"
 TAG = re.compile(rf"refs/tags/({ARTIFACT}@v(\d+)\.(\d+)\.(\d+))$")
 
 
@@ -49,7 +48,7 @@ def list_releases(repo: str = ".") -> list[tuple[str, float | None, int | None]]
     releases = []
     for tag in tags(repo):
         try:
-            score = json.loads(dvc.api.read(SCORE, repo=repo, rev=tag))
+            score = json.loads(dvc.api.read(SCORE.as_posix(), repo=repo, rev=tag))
         except FileNotFoundError:
             score = {}
         releases.append((tag, score.get("execution_accuracy"), score.get("n")))

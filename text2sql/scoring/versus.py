@@ -20,9 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from text2sql.errors import UserError
-
-VERDICTS_CSV = Path("metrics/plots/verdicts.csv")
-PREDICTIONS = Path("data/predictions/test.jsonl")
+from text2sql.workspace import PREDICTIONS, VERDICTS_CSV
 
 #: what verdicts.csv keeps of each row of verdicts.jsonl
 COLUMNS = ("id", "db_id", "hardness", "verdict_suite", "verdict_strict", "reason", "error")
