@@ -96,7 +96,7 @@ def main() -> None:
     params, times = read_params(), {"none": [], "mlflow": []}
     params["tracking"] |= {"uri": None, "system_seconds": 10.0}
     with scratch(chosen.adapter_mb):
-        subprocess.run([sys.executable, "-c", "from text2sql.track import connect; connect()"], check=True)
+        subprocess.run([sys.executable, "-c", "from text2sql.registry import connect; connect()"], check=True)
         size = size_for(chosen.step_seconds)
         for pair in range(-1, chosen.pairs):
             for kind in times:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from text2sql import track
+from text2sql import registry
 
 #: seconds for the server to answer, and for the charts to be drawn
 PATIENCE = 180
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--experiment", default="text2sql", help="of MLflow (tracking.experiment)")
     options = parser.parse_args()
-    group = track.connect().get_experiment_by_name(options.experiment).experiment_id
+    group = registry.connect().get_experiment_by_name(options.experiment).experiment_id
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

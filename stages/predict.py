@@ -36,7 +36,6 @@ from text2sql.model.process import prepare
 from text2sql.model.prompt import encode_prompt, read_questions
 from text2sql.schema import read_index
 from text2sql.stage import run
-from text2sql.track import adapter_sha256
 from text2sql.workspace import (
     ADAPTER,
     BASE,
@@ -47,6 +46,7 @@ from text2sql.workspace import (
     PROMPTS,
     SPLITS,
     VALIDATION_PREDICTIONS,
+    adapter_sha256,
 )
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from text2sql.config import read_params
+from text2sql.config import SCORING_SECTIONS, TRAINING_SECTIONS, read_params
 from text2sql.files import read_json, repository_root, write_json, write_text
 from text2sql.release.before import against_initial
 from text2sql.release.card import render_card
 from text2sql.release.manifest import describe_release, keep_better, make_manifest
 from text2sql.stage import run
-from text2sql.track import SCORING_SECTIONS, TRAINING_SECTIONS, record
+from text2sql.track import record
 from text2sql.workspace import ADAPTER, BASE, KEPT, METRICS, RELEASE
 
 #: the base model's tokenizer goes along, so that the folder can be asked without looking for it

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
+#: sections of params.yaml that decide an adapter, and those that decide its score
+TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
+SCORING_SECTIONS = ("predict", "score")
 MARK = "# Composed by hand, with: "  # and the overrides as a JSON list: the first line of such a params.yaml
 T = TypeVar("T")
 #: a timeout of PostgreSQL, which counts milliseconds in 32 bits: a day at most

@@ -20,8 +20,8 @@ from rich.text import Text
 from text2sql.config import PARAMS, read_params
 from text2sql.errors import UserError, as_made, exits
 from text2sql.files import read_json
-from text2sql.track import accuracy_in_words, flat, is_released, record
-from text2sql.workspace import ADAPTER, PLOTS, RELEASE, SCORE
+from text2sql.track import flat, record
+from text2sql.workspace import ADAPTER, PLOTS, RELEASE, SCORE, accuracy_in_words, is_released
 
 #: columns of the table: metrics/brief/ has these
 FIGURES = {"accuracy": "accuracy", "strict": "strict", "valid_sql": "valid", "val_loss": "val loss", "minutes": "min"}

@@ -16,45 +16,37 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import io
 import json
 import logging
 import math
 import os
-import re
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge
 
-from text2sql.config import PARAMS, flatten, read_params, require, section
+from text2sql.config import PARAMS, SCORING_SECTIONS, TRAINING_SECTIONS, flatten, read_params, require, section
 from text2sql.errors import UserError, as_made, exits
 from text2sql.files import (
     alone_in,
-    digest,
     read_csv,
     read_json,
     read_jsonl,
     repository_root,
     sha256,
-    sha256_tree,
-    write_json,
 )
+from text2sql.registry import Registry, connect
 from text2sql.workspace import (
     ADAPTER,
-    BASE,
+    BESIDE,
     LOSS_CSV,
     METRICS,
     PLOTS,
@@ -64,30 +56,21 @@ from text2sql.workspace import (
     SCORE,
     SPLITS,
     VERDICTS_CSV,
+    accuracy_in_words,
+    adapter_sha256,
+    is_released,
+    is_scored,
 )
 
 if typing.TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
     from transformers import TrainerCallback
 
-#: files of a release that are not the adapter's: the adapter's hash leaves them out
-BESIDE = {"README.md", "manifest.json"}
-#: sections of params.yaml that decide the adapter, and those that decide its score
-TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
-SCORING_SECTIONS = ("predict", "score")
 #: names in MLflow of the contexts of data sets, of the columns of metrics/plots/loss.csv, of the trainer's figures and
-#: of those of metrics/score.json; and MLflow's settings
+#: of those of metrics/score.json
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CONTEXTS, COLUMNS, CURVES, SCORES, MLFLOW_SETTINGS = (
-    _FILE[part] for part in ("contexts", "columns", "curves", "scores", "settings")
-)
+CONTEXTS, COLUMNS, CURVES, SCORES = (_FILE[part] for part in ("contexts", "columns", "curves", "scores"))
 REFUSING = ("mlflow", "sqlalchemy", "alembic")  # whose errors, beside the system's, say that the record is away
-LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
-#: the measures by which versions are compared, and the tag with the number of questions behind an accuracy
-BY_ANSWERS, QUESTIONS = "val_execution_accuracy", "val_questions"
-MEASURES = {BY_ANSWERS: 1, "val_loss": -1}  # the sign: 1 where more is better
 TABLE = "predictions.json"
 Named = Mapping[str, Any]
 
@@ -104,12 +87,6 @@ class Tracking:
     def __post_init__(self) -> None:
         require(self.uri is None or "://" in self.uri, f"uri must be like http://host:5000, or null, not {self.uri!r}")
         require(bool(self.experiment.strip()), "experiment must not be empty")
-
-
-def adapter_sha256(adapter: Path) -> str:
-    """One hash of an adapter's files, by which its run is found."""
-    files = {name: sum_ for name, sum_ in sha256_tree(adapter).items() if name not in BESIDE}
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def flat(values: Named) -> dict[str, str]:
@@ -283,28 +260,6 @@ def log_workspace(params: dict[str, Any]) -> str:
     return f"{server}/#/experiments/{recorder.group}/runs/{run_id}"
 
 
-def is_scored(adapter: str) -> bool:
-    """Whether predictions and score in the workspace are those of this adapter, which metrics/predict.json names."""
-    predicted = METRICS / "predict.json"
-    needed = (predicted, SPLITS / "test.jsonl", PREDICTIONS, SCORE, VERDICTS_CSV)
-    with as_made(predicted):
-        return all(path.exists() for path in needed) and read_json(predicted).get("adapter_sha256") == adapter
-
-
-def is_released() -> bool:
-    """Whether models/release is the release of the workspace's adapter."""
-    manifest, weights = RELEASE / "manifest.json", ADAPTER / "adapter_model.safetensors"
-    there = manifest.exists() and weights.exists()
-    with as_made(manifest, "`dvc repro release` makes it again"):
-        return there and read_json(manifest)["files"].get(weights.name) == sha256(weights)
-
-
-def accuracy_in_words(score: Named) -> str:
-    """`62.0 % of 50 test questions right (95 %: 48.2 to 74.1)`, from metrics/score.json."""
-    low, high = (f"{100 * bound:.1f}" for bound in score["ci95"])
-    return f"{100 * score['execution_accuracy']:.1f} % of {score['n']} test questions right (95 %: {low} to {high})"
-
-
 class Recorder:
     """The workspace's files, as runs and registered models of MLflow's experiment have them.
 
@@ -314,17 +269,17 @@ class Recorder:
         settings: of params.yaml.
         group: the id of the experiment.
         trained: metrics/train.json, if it is there.
-        model: the registry's name of what was trained.
+        registry: the registered adapters of this data set and base model.
     """
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.settings = section(Tracking, "tracking", params)
         with as_made(METRICS / "train.json"):
             self.trained = {**read_json(METRICS / "train.json")} if (METRICS / "train.json").exists() else {}
-        with as_made(PARAMS, "`make params` composes it again"):
-            self.params, self.model = params, registered_name(params)
         self.client = connect(self.settings.uri, self.settings.experiment)
         self.group = self.client.get_experiment_by_name(self.settings.experiment).experiment_id
+        with as_made(PARAMS, "`make params` composes it again"):
+            self.params, self.registry = params, Registry(self.client, params, self.trained)
 
     # Runs
 
@@ -439,7 +394,7 @@ class Recorder:
         for split, context in CONTEXTS.items():
             if (path := PROMPTS / f"{split}.jsonl").exists():
                 self.log_dataset(run_id, split, path, context)
-        self.register(run_id, adapter)
+        self.registry.register(run_id, adapter)
 
     def log_score(self, run_id: str) -> None:
         """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
@@ -456,88 +411,14 @@ class Recorder:
         of: tuple[str, ...] = ()
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
-        for version in self.versions(run_id):
-            self.client.update_model_version(self.model, version.version, self.describe(said, version.version))
+        for version in self.registry.versions(run_id):
+            self.registry.describe_version(version.version, said)
             of = (version.source.removeprefix("models:/"), *data)
         self.client.log_dict(run_id, table, TABLE)
         # By the first of these tags the user interface shows the file as a table.
         shown = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
-        self.log(run_id, {}, figures, *of, **shown, **{"mlflow.note.content": self.describe(said)})
+        self.log(run_id, {}, figures, *of, **shown, **{"mlflow.note.content": self.registry.describe(said)})
         self.client.log_artifact(run_id, str(PLOTS))
-
-    # Registered versions
-
-    def describe(self, score: str, version: str = "") -> str:
-        """What the adapter is, how good it is, and, of a registered version, what to type, in Markdown."""
-        facts = {"score": score, "model": self.params["model"]["name"]}
-        text = _FILE["described"] + (_FILE["loaded"] if version else "")
-        return text.format(**facts, data=self.params["data"]["name"], address=f"models:/{self.model}/{version}").strip()
-
-    def versions(self, run_id: str = "") -> list[ModelVersion]:
-        """The registered adapters of this data and model; of one run only."""
-        found = self.client.search_model_versions(f"name = '{self.model}'")
-        return [version for version in found if run_id in ("", version.run_id)]
-
-    def register(self, run_id: str, adapter: str) -> None:
-        """The adapter as a version of `text2sql-DATA-MODEL`, once; and the alias `best`."""
-        validation = _validation_sha256()
-        if not self.versions(run_id):
-            tags = {name: repr(self.trained[name]) for name in MEASURES if self.trained.get(name) is not None}
-            if BY_ANSWERS in tags:
-                tags[QUESTIONS] = str(self.params["train"].get("choose_questions"))
-            self.log_model(run_id, tags | {"adapter_sha256": adapter, "validation": validation})
-        # Figures compare only where the validation answers are the same.
-        if best := _best([version for version in self.versions() if version.tags.get("validation") == validation]):
-            version, measure = best
-            self.client.set_model_version_tag(self.model, version, "best_by", measure)
-            self.client.set_registered_model_alias(self.model, "best", version)
-
-    def log_model(self, run_id: str, tags: dict[str, str]) -> None:
-        """The adapter as `mlflow.pyfunc` loads it: with its recipe, signature and the code that asks it."""
-        import mlflow
-
-        # MLflow asks for type hints, with which one dict could not stand for a row, and overrides filters of warnings.
-        quiet = contextlib.redirect_stderr(io.StringIO())
-        with tempfile.TemporaryDirectory() as folder, quiet, mlflow.start_run(run_id):
-            adapter = shutil.copytree(ADAPTER, Path(folder, "adapter"))
-            # As in a release: what the adapter was trained on and how it is to be asked (text2sql/ask/models.py).
-            base = {BASE.as_posix(): digest(BASE)} if BASE.is_dir() else {}
-            recipe = {key: self.params[key] for key in (*TRAINING_SECTIONS, *SCORING_SECTIONS) if key in self.params}
-            write_json(adapter / "manifest.json", {"made_of": base, "params": recipe})
-            mlflow.pyfunc.log_model(
-                name=self.model,
-                python_model=str(Path(__file__).parent / "ask" / "mlflow_model.py"),
-                artifacts={"adapter": str(adapter)},
-                signature=mlflow.models.infer_signature({"question": "", "schema": ""}, [""]),
-                pip_requirements=[f"{library}=={version_of(library)}" for library in LIBRARIES],
-                registered_model_name=self.model,
-                metadata={"adapter_sha256": tags["adapter_sha256"]},
-                tags=tags,
-                model_type="text-to-sql",
-            )
-
-
-def registered_name(params: dict[str, Any]) -> str:
-    """The registry's name of what was trained: it takes no dot (qwen2.5), slash, colon, per cent or quote."""
-    return re.sub(r"[./:%\"']", "-", f"text2sql-{params['data']['name']}-{params['model']['name']}")
-
-
-def _best(versions: Sequence[ModelVersion]) -> tuple[str, str] | None:
-    """The best of versions with the same validation answers, and by which measure: execution accuracy, among those that
-    answered as many questions as the latest of them; where no version has it, the least validation loss."""
-    for measure, sign in MEASURES.items():
-        if rated := [version for version in versions if measure in version.tags]:
-            questions = max(rated, key=lambda v: int(v.version)).tags.get(QUESTIONS)
-            comparable = [version for version in rated if version.tags.get(QUESTIONS) == questions]
-            return max(comparable, key=lambda v: (sign * float(v.tags[measure]), -int(v.version))).version, measure
-    return None
-
-
-def _validation_sha256() -> str:
-    """A hash of the validation answers, whatever the prompt; empty where there are none."""
-    path = PROMPTS / "val.jsonl"
-    answers = [(row["id"], row.get("completion")) for row in read_jsonl(path)] if path.exists() else []
-    return hashlib.sha256(json.dumps(answers).encode()).hexdigest() if answers else ""
 
 
 # --- Where this is ---------------------------------------------------------------------------------------------------
@@ -566,64 +447,6 @@ def _inputs() -> dict[str, str]:
     )
     hashes = {out["path"]: out["md5"] for entry in locked.values() for out in entry.get("outs", [])}
     return {f"input.{dep}": hashes[dep] for dep in stages[os.environ["DVC_STAGE"]]["deps"] if dep in hashes}
-
-
-def connect(uri: str | None = None, experiment: str | None = None) -> MlflowClient:
-    """A client of the server `uri`, or of the database that `mlflow ui` opens in the repository's root.
-
-    Args:
-        experiment: MLflow's experiment that runs are logged to from now on; it is created if it is new.
-
-    Raises:
-        MlflowException: the server does not answer, or the database is of another MLflow (the message names
-            `mlflow db upgrade`).
-    """
-    for name, value in MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
-    root = repository_root()
-    mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
-    # Processes that create the same database (a client does) or experiment at the same time fail: they take turns.
-    with alone_in(root / "mlruns"):
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-        if experiment and client.get_experiment_by_name(experiment) is None:
-            # the root's, also from a copy that DVC runs
-            location = None if uri else str(root / "mlruns" / experiment.replace("..", "-"))
-            client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
-    return client
-
-
-# --- Getting an adapter back -----------------------------------------------------------------------------------------
-
-
-def fetch(name: str, target: Path) -> str:
-    """Download the adapter registered as `name` (`text2sql-mini-tiny@best`, or `.../3` for a version) into `target`.
-
-    Returns:
-        Its hash, which has been compared with the files.
-
-    Raises:
-        UserError: there is no such version, or its files have changed.
-        MlflowException: MLflow is away.
-    """
-    client = connect()
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            folder = download_artifacts(f"models:/{name}", dst_path=scratch)
-        except MlflowException as error:
-            known = ", ".join(model.name for model in client.search_registered_models()) or "none"
-            raise UserError(f"no registered adapter {name}: {error.message}", f"registered: {known}") from None
-        shutil.copytree(Path(folder, "artifacts", "adapter"), target, dirs_exist_ok=True)
-        actual, expected = adapter_sha256(target), Model.load(folder).metadata["adapter_sha256"]
-    if actual != expected:
-        raise UserError(f"the files of {name} hash to {actual}, not {expected}", "they were changed: train again")
-    return actual
 
 
 def main(arguments: list[str] | None = None) -> None:

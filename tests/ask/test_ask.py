@@ -565,7 +565,7 @@ def test_an_mlflow_alias_moves(tiny, tmp_path, monkeypatch):
         shutil.copytree(release, target)
         return f"{len(fetched)}" * 64
 
-    monkeypatch.setattr("text2sql.track.fetch", fetch)
+    monkeypatch.setattr("text2sql.registry.fetch", fetch)
     first, second = (Engine.load("models:/shop@best").located.adapter for _ in range(2))
     assert fetched == ["shop@best", "shop@best"]
     assert first != second, "the alias names another version now"

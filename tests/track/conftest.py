@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import made_once
 from tests.track.workspace import copy_database, make_adapter
-from text2sql import track
+from text2sql import registry
 from text2sql.workspace import PROMPTS
 
 
@@ -20,7 +20,7 @@ def make_database(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.chdir(folder)
-        track.connect()
+        registry.connect()
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def clone(tmp_path, monkeypatch):
     """A clone's root on branch `trunk`, outside of DVC, with an adapter and validation answers."""
     for name in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_STAGE", "RANK", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    for name in track.MLFLOW_SETTINGS:  # `connect` sets them for the process
-        monkeypatch.setenv(name, track.MLFLOW_SETTINGS[name])
+    for name in registry.MLFLOW_SETTINGS:  # `connect` sets them for the process
+        monkeypatch.setenv(name, registry.MLFLOW_SETTINGS[name])
     (tmp_path / ".dvc").mkdir()
     subprocess.run(["git", "init", "-q", "-b", "trunk"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
@@ -43,4 +43,4 @@ def clone(tmp_path, monkeypatch):
 def store(clone, database):
     """`clone` with a database, and its client."""
     copy_database(database, clone)
-    return track.connect()
+    return registry.connect()

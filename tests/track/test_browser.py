@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from tests.track.workspace import copy_database, curve, finish, loss, params, runs, score, train, until
-from text2sql import track
+from text2sql import registry
 from text2sql.track import log_workspace, training_run
 
 # One font that has everything: Chromium otherwise takes digits and spaces from whatever else there is.
@@ -79,7 +79,7 @@ def visit(page, address):
 def test_two_experiments_compared(recording, browser, monkeypatch):
     experiment("sweep-1", 0.001, 0.31, monkeypatch)
     experiment("sweep-2", 0.0005, 0.27, monkeypatch)
-    address, client = recording[1], track.connect()
+    address, client = recording[1], registry.connect()
     group = client.get_experiment_by_name("text2sql").experiment_id
     page = browser.new_page(viewport={"width": 1700, "height": 950})
     page.set_default_timeout(60_000)
@@ -151,7 +151,7 @@ def test_a_server_that_hangs_in_the_middle_of_a_training(recording, capsys, monk
     assert said.count("python -m text2sql.track sync") == 2, "at the end of the training and of the score"
     gate.is_closed.clear()
     log_workspace(params(**there))
-    client = track.connect(recording[1])
+    client = registry.connect(recording[1])
     (whole,) = runs(client, "gate")
     assert (whole.info.status, whole.data.metrics["execution_accuracy"]) == ("FINISHED", 0.4)
     assert [step for step, _ in curve(client, whole)] == list(range(6))

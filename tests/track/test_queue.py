@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.track.workspace import runs
-from text2sql.track import adapter_sha256
-from text2sql.workspace import ADAPTER
+from text2sql.workspace import ADAPTER, adapter_sha256
 
 PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = """

@@ -13,11 +13,12 @@ import pytest
 
 from tests import processes
 from tests.track.workspace import copy_database, curve, loss, params, runs, score, train, until
-from text2sql import track
+from text2sql import registry, track
 from text2sql.errors import UserError
-from text2sql.files import write_json, write_jsonl, write_text
-from text2sql.track import adapter_sha256, fetch, flat, log_workspace, main, training_run
-from text2sql.workspace import ADAPTER, METRICS, PLOTS, PREDICTIONS, PROMPTS, RELEASE
+from text2sql.files import sha256_tree, write_json, write_jsonl, write_text
+from text2sql.registry import fetch
+from text2sql.track import flat, log_workspace, main, training_run
+from text2sql.workspace import ADAPTER, METRICS, PLOTS, PREDICTIONS, PROMPTS, RELEASE, adapter_sha256
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL = "text2sql-mini-tiny"
@@ -28,7 +29,7 @@ def test_the_registry_takes_the_name_of_each_model(model):
     from mlflow.utils.validation import _validate_model_name
 
     names = {"data": {"name": "mini"}, "model": {"name": model}}
-    _validate_model_name(track.registered_name(names))
+    _validate_model_name(registry.registered_name(names))
 
 
 def test_flat_names_nested_parameters():
@@ -153,7 +154,7 @@ def test_a_release_is_logged_with_its_adapter_and_no_other(store):
     (run,) = runs(store)
     names = {a.path for a in store.list_artifacts(run.info.run_id)}
     assert not {"README.md", "manifest.json"} & names
-    write_json(RELEASE / "manifest.json", {"files": track.sha256_tree(ADAPTER)})
+    write_json(RELEASE / "manifest.json", {"files": sha256_tree(ADAPTER)})
     track.record(params())
     assert {"README.md", "manifest.json"} <= {a.path for a in store.list_artifacts(run.info.run_id)}
 
@@ -362,7 +363,7 @@ def test_losses_that_a_locked_database_refused_are_in_the_run(clone, database, m
     monkeypatch.setattr(backend.SqlAlchemyStore, "log_batch", locked)
     train(steps=range(5))
     assert sum(refused) == 5
-    client = track.connect()
+    client = registry.connect()
     (run,) = runs(client)
     assert [step for step, _ in curve(client, run)] == list(range(5))
 
@@ -474,14 +475,16 @@ def test_a_broken_file_is_a_warning_for_stages_and_a_sentence_for_sync(store, ca
     main(["sync"])
 
 
-@pytest.mark.parametrize("where", ["log", "log_dataset", "register"])
-def test_a_defect_keeps_its_traceback_in_sync(store, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("of", "where"), [(track.Recorder, "log"), (track.Recorder, "log_dataset"), (registry.Registry, "register")]
+)
+def test_a_defect_keeps_its_traceback_in_sync(store, monkeypatch, of, where):
     def defect(*_, **__):
         raise TypeError("of ours")
 
     score(train())
     write_json(Path("params.yaml"), params())
-    monkeypatch.setattr(track.Recorder, where, defect)
+    monkeypatch.setattr(of, where, defect)
     with pytest.raises(TypeError, match="of ours"):
         main(["sync"])
 
@@ -517,7 +520,7 @@ def test_two_workers_on_a_fresh_database(clone):
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0], [log.read_text() for log in clone.glob("*.log")]
-    client = track.connect()
+    client = registry.connect()
     recorded = runs(client)
     assert sorted(r.data.tags["fingerprint"] for r in recorded) == ["left", "right"]
     assert {r.info.status for r in recorded} == {"FINISHED"}

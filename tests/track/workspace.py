@@ -4,8 +4,8 @@ import shutil
 import time
 
 from text2sql.files import read_json, write_json, write_jsonl, write_text
-from text2sql.track import adapter_sha256, record, training_run
-from text2sql.workspace import ADAPTER, METRICS, PLOTS, PREDICTIONS, SCORE, SPLITS, VERDICTS_CSV
+from text2sql.track import record, training_run
+from text2sql.workspace import ADAPTER, METRICS, PLOTS, PREDICTIONS, SCORE, SPLITS, VERDICTS_CSV, adapter_sha256
 
 
 def params(**changes):

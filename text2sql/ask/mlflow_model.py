@@ -23,7 +23,7 @@ class TextToSql(PythonModel):
 
         self.engine = Engine.load(context.artifacts["adapter"])
 
-    # Without types: the signature is in track.py, and lets one dict stand for a row.
+    # Without types: the signature is in registry.py, and lets one dict stand for a row.
     def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201
         """The SQL for each row's `question` on its `schema` (CREATE TABLE statements).
 

@@ -191,7 +191,7 @@ def cached(name: str, make: Callable[[Path], object]) -> Path:
 
 def from_mlflow(name: str) -> Path:
     """The adapter that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names, downloaded."""
-    from text2sql.track import fetch
+    from text2sql.registry import fetch
 
     # An alias moves from version to version: what it names is fetched each time.
     registered = name.removeprefix("models:/")

@@ -62,7 +62,7 @@ def _locate(name: str, base: Path, target: Path) -> Path | None:
     if name == "auto":
         return _best_trained(digest(base))
     if name.startswith("models:/"):
-        from text2sql.track import fetch
+        from text2sql.registry import fetch
 
         fetch(name.removeprefix("models:/"), target)
         return target
