@@ -50,7 +50,7 @@ from text2sql.workspace import (
 )
 
 if TYPE_CHECKING:
-    from text2sql.model.generation import GenerationOptions
+    from text2sql.model.generation import Generation, GenerationOptions
     from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
 
@@ -136,12 +136,12 @@ def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator
         return
     with open_sandbox(guided, questions) as sandbox:
         runs = runs_in(sandbox)
-        decoding = Decoding(guided.candidates, options.seed, candidate_chooser(runs), guided.workers)
-        if options.predict.method == "second_try":
-            decoding = dataclasses.replace(
-                decoding, suffices=lambda row, answer: answer.finished and runs(row["db_id"], answer.text)
-            )
-        yield decoding
+
+        def suffices(row: Row, answer: Generation) -> bool:
+            return answer.finished and runs(row["db_id"], answer.text)
+
+        greedy_first = suffices if options.predict.method == "second_try" else None
+        yield Decoding(guided.candidates, options.seed, candidate_chooser(runs), guided.workers, greedy_first)
 
 
 def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractContextManager[Sandbox]:

@@ -89,6 +89,16 @@ def test_a_sampled_answer_has_no_confidence(capsys, candidates):
         print_answer(answer, least_of(0.1))
 
 
+def test_a_query_that_the_server_refuses_is_surely_wrong(capsys):
+    refused, late = Result(error="syntax", sqlstate="42703"), Result(error="timeout", sqlstate="57014")
+    question, engine = "How many items are there?", Scripted({})
+    answer = engine.ask(question, SCHEMA, execute=lambda sql: refused, run=True)
+    assert (answer.confidence, answer.result) == (0.0, refused)
+    with pytest.raises(UserError, match="its confidence is 0%, and 10% is asked for"):
+        print_answer(answer, least_of(0.1))
+    assert round(engine.ask(question, SCHEMA, execute=lambda sql: late, run=True).confidence, 2) == 0.88
+
+
 def test_a_model_without_calibration_is_not_asked_for_confidence(monkeypatch):
     located = SimpleNamespace(title="a script", notice="", calibration=None)
     monkeypatch.setattr("text2sql.ask.terminal.locate_model", lambda name: located)

@@ -57,8 +57,8 @@ UNSURE = 0.5
 class Answer:
     """A formatted query for a question. `result` is there if it was executed; `seconds` are those of the model.
 
-    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated. A sampled query,
-    as after a second try, has none: the calibration is of greedy answers.
+    `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated: 0 if the server
+    refused it. A sampled query, as after a second try, has none: the calibration is of greedy answers.
     """
 
     question: str
@@ -235,7 +235,7 @@ class Engine:
 
         `answer`'s candidates are among them: they are not drawn again, nor is its query executed again.
         """
-        if (refusal.sqlstate or "")[:2] not in REFUSALS or answer.candidates >= SECOND_TRY:
+        if not is_refused(refusal) or answer.candidates >= SECOND_TRY:
             return answer
         started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
         others = self.generate_batch([prompt], SECOND_TRY, answer.candidates)[0]
@@ -274,6 +274,8 @@ class Engine:
             result = execute(sql)
         calibration = self.located.calibration if chosen.text == generations[0].text else None
         confidence = calibration and calibration.confidence(chosen.score, written_tokens(chosen))
+        if calibration is not None and result is not None and is_refused(result):
+            confidence = 0.0
         if confidence is not None and confidence < UNSURE:
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
         return Answer(
@@ -373,6 +375,11 @@ def choose_generation(candidates: Sequence[Generation], execute: Execute | None)
 def runs(result: Result) -> bool:
     """Whether a query ran; one with more rows than are shown did."""
     return result.error in (None, "too_many_rows")
+
+
+def is_refused(result: Result) -> bool:
+    """Whether the server refused the query itself; it may also be away, or take too long."""
+    return (result.sqlstate or "")[:2] in REFUSALS
 
 
 def written_tokens(generation: Generation) -> int:

@@ -74,12 +74,13 @@ def open_place(place: str, trusted: Sequence[str] = (), expected: PlaceType | No
         UserError: it cannot be read or reached, or is not what was expected.
     """
     from text2sql.ask.schema_file import parse_schema, schema_text
-    from text2sql.ask.servers import Remote
     from text2sql.postgres.sandbox import Limits, Sandbox
     from text2sql.postgres.server import server
 
     with ExitStack() as stack:
         if expected == "dsn" or (expected is None and is_dsn(place)):
+            from text2sql.ask.servers import Remote
+
             remote = stack.enter_context(Remote(place, seconds=SECONDS, max_rows=MAX_ROWS, trusted=trusted))
             catalog, execute, has_rows = remote.catalog(VALUES_KEPT), remote.execute, True
         else:
