@@ -28,6 +28,7 @@ from text2sql.ask.engine import (
 from text2sql.ask.place import open_place
 from text2sql.cli import app
 from text2sql.errors import UserError
+from text2sql.files import digest
 from text2sql.model.generation import Generation
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import server
@@ -472,7 +473,14 @@ def copy_of(tiny, tmp_path):
 
 
 def test_another_base_model_is_told(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     release = copy_of(tiny, tmp_path)
+    (tmp_path / "cache").touch()  # cannot be written
+    Engine.load(str(release))
+    (tmp_path / "cache").unlink()
+    Engine.load(str(release))
+    (note,) = (tmp_path / "cache/sql-codegen-slm/digests").iterdir()
+    assert note.read_text() == digest(tmp_path / "models/base")
     config = tmp_path / "models/base/config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     monkeypatch.chdir(tmp_path)

@@ -276,7 +276,7 @@ class Engine:
         confidence = calibration and calibration.confidence(chosen.score, written_tokens(chosen))
         if calibration is not None and result is not None and is_refused(result):
             confidence = 0.0
-        if confidence is not None and confidence < UNSURE:
+        if confidence is not None and 0.0 < confidence < UNSURE:  # that the server refused it is said
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
         return Answer(
             prompt.question,

@@ -6,7 +6,9 @@ release can be asked anywhere; the base model is taken from models/base if it is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,7 +19,7 @@ import yaml
 
 from text2sql.config import CONF, PARAMS, compose, read_params, typed
 from text2sql.errors import UserError
-from text2sql.files import alone_in, digest, repository_root
+from text2sql.files import alone_in, digest, repository_root, write_text
 from text2sql.model.adapter import CONFIG, WEIGHTS, check_form
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.inference import load_for_inference
@@ -39,8 +41,6 @@ CLONE_CONF = Path(__file__).resolve().parents[2] / CONF
 UNTRAINED = ("quantization=none", "predict=constrained", "prompt.values=6")
 #: how many of 972 questions of Spider dev they then get right (execution accuracy)
 UNTRAINED_ACCURACY = {"qwen2.5-coder-0.5b": 0.524, "qwen2.5-coder-1.5b": 0.671}
-#: larger base models are not hashed each time: 14 GB take longer than an answer
-HASHED_BYTES = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +167,28 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) 
     expected = manifest.get("made_of", {}).get(BASE.as_posix())
     nearby = [p for p in (adapter.parent / "base", BASE) if (p / "config.json").exists()]
     for folder in nearby:
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if expected is None or size > HASHED_BYTES or digest(folder) == expected:
+        if expected is None or remembered_digest(folder) == expected:
             return folder
     if nearby:
         remedy = f"`dvc checkout {BASE}` brings its own back, or move {nearby[0]} away and it is obtained again"
         raise UserError(f"the adapter in {adapter} was not trained on the base model in {nearby[0]}", remedy)
     return cached(f"{options.model.name}-{(expected or 'unpinned')[:16]}", lambda target: obtain(options.model, target))
+
+
+def remembered_digest(folder: Path) -> str:
+    """`digest` of a base model, computed once: as long as its files keep their names, sizes and times.
+
+    A gigabyte takes a second; the user's cache remembers.
+    """
+    stats = {path: path.stat() for path in sorted(folder.resolve().rglob("*")) if path.is_file()}
+    state = [(path.as_posix(), stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
+    note = cache() / "digests" / hashlib.sha256(repr(state).encode()).hexdigest()
+    with contextlib.suppress(OSError):
+        return note.read_text(encoding="utf-8")
+    value = digest(folder)
+    with contextlib.suppress(OSError):  # a cache that cannot be written: hashed again next time
+        write_text(note, value)
+    return value
 
 
 def cached(name: str, make: Callable[[Path], object]) -> Path:

@@ -58,13 +58,15 @@ def converse(question: str | None, options: AskOptions) -> None:
         UserError: the database or the model is not to be had, or the one question cannot be answered.
     """
     said = Console(stderr=True, soft_wrap=True)
-    import_libraries()
     with said.status(verbatim(f"finding {options.model}")):
         located = locate_model(options.model)
     if options.min_confidence and located.calibration is None:
         raise UserError("this model has no confidence", "ask a release whose answers were calibrated (`make repro`)")
     if located.notice:
         said.print(verbatim(f"notice: {located.notice}", "yellow"))
+    # Seconds of one core, in which PostgreSQL starts on another one.
+    importing = threading.Thread(target=import_libraries)
+    importing.start()
     opened = open_place(options.place, trusted=options.trusted, expected=options.place_type)
     with opened as place:
         place = place.only(options.tables) if options.tables else place
@@ -72,6 +74,7 @@ def converse(question: str | None, options: AskOptions) -> None:
             said.print(verbatim(f"notice: {note}", "yellow"))
         if options.run and not place.rows:
             said.print("notice: a schema has no rows: queries are only tried out", style="yellow")
+        importing.join()  # two threads that import a package at once can see it half imported
         engine = load_engine_of(located, said)
         # the database is touched only if it has to be
         execute = place.execute if options.run or (options.candidates > 1 and place.rows) else None
@@ -88,15 +91,10 @@ def converse(question: str | None, options: AskOptions) -> None:
 
 
 def import_libraries() -> None:
-    """Begin to import what the model is loaded with, in a thread: it takes seconds of one core, in which the other one
-    hashes the base model and starts PostgreSQL."""
+    """Import what a model is loaded with."""
     prepare()
-
-    def importing() -> None:
-        with contextlib.suppress(ImportError):  # the thread that needs it says so
-            importlib.import_module("peft")
-
-    threading.Thread(target=importing).start()
+    with contextlib.suppress(ImportError):  # loading the model says so
+        importlib.import_module("peft")
 
 
 def load_engine_of(located: Located, said: Console) -> Engine:
