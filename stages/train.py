@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from text2sql.config import read_params
 from text2sql.errors import UserError
 from text2sql.files import digest, read_json, repository_root, write_json, write_text
-from text2sql.model import checkpoint
+from text2sql.model import checkpoint, checkpoint_copies
 from text2sql.model.adapter import WEIGHTS
 from text2sql.model.initial import checksums, initial_adapter
 from text2sql.model.launch import is_first, launch
@@ -203,7 +203,7 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
         write_json(REPORT, metrics | ({"initial_adapter": begun} if begun else {}))
     shutil.rmtree(checkpoints, ignore_errors=True)
     if recipe.train.checkpoint_copy:
-        checkpoint.forget_copies(checkpoints, recipe.train.checkpoint_copy)
+        checkpoint_copies.forget_copies(checkpoints, recipe.train.checkpoint_copy)
     return (
         f"{metrics['examples']:,} examples in {metrics['steps']} steps, "
         f"{metrics['examples_per_second']:.2f} examples/s, "

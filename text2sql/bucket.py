@@ -1,4 +1,4 @@
-"""Data and models in a bucket: pointing a clone at one, push, pull, verification, copies of checkpoints.
+"""Data and models in a bucket: pointing a clone at one, push, pull, verification.
 
 DVC moves the bytes, by its own commands: `dvc push` and `dvc pull` work as they are. The functions here stand around
 these commands. They ask the bucket once before the work begins and say in two lines what is missing or refused, where
@@ -443,61 +443,6 @@ def pull_outputs() -> str:
     url = open_remote(dvc_settings()).url
     # fresh: a pull that was killed while it read the listings has noted some of them; DVC takes them for all.
     return f"{run_dvc('pull', url=url, fresh=True)} (from {url})"
-
-
-# ---------------------------------------------------------------------------------------- folders: training checkpoints
-
-
-def put_folder(source: Path, url: str, last: str) -> None:
-    """Copy the files of `source` to `url` (gs://bucket/folder, or the folder of a mounted bucket), `last` last.
-
-    An object appears in a bucket whole or not at all, so a copy that has `last` is complete. A complete copy is kept as
-    it is, and not sent again.
-
-    Raises:
-        UserError: the bucket cannot be reached, is missing, or refuses.
-    """
-    place = open_store(url)
-    with explained(url):
-        if place.fs.exists(f"{place.root}/{last}"):
-            return
-        files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path == source / last)
-        for path in files:
-            target = f"{place.root}/{path.relative_to(source).as_posix()}"
-            place.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            place.fs.put_file(str(path), target)
-
-
-def folders(url: str, last: str) -> list[str]:
-    """Names of the complete copies below `url`."""
-    place = open_store(url)
-    with explained(url):
-        return sorted(path.split("/")[-2] for path in place.fs.glob(f"{place.root}/*/{last}"))
-
-
-def get_folder(url: str, target: Path) -> None:
-    """Fetch the files at `url` into the folder `target`.
-
-    Raises:
-        UserError: a name leads out of `target`, the disk is full, or the bucket cannot be reached or refuses.
-    """
-    place = open_store(url)
-    with explained(url):
-        for path in place.fs.find(place.root):
-            local = target / path.removeprefix(f"{place.root}/")
-            if not local.resolve().is_relative_to(target.resolve()):  # the bucket may be anyone's
-                raise UserError(f"{url}: {path!r} lies outside the folder", "do not use this copy")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            place.fs.get_file(path, str(local))
-
-
-def remove_folder(url: str, last: str) -> None:
-    """Remove what is at `url`, the file `last` first, so that it never looks complete; nothing there is no error."""
-    place = open_store(url)
-    with explained(url), suppress(FileNotFoundError):
-        with suppress(FileNotFoundError):
-            place.fs.rm_file(f"{place.root}/{last}")
-        place.fs.rm(place.root, recursive=True)
 
 
 if __name__ == "__main__":

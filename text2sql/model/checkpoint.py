@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from text2sql.errors import UserError
 from text2sql.files import read_json, sha256_tree, write_json
 
 SEAL = "seal.json"
@@ -59,7 +58,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 def last_whole(folder: Path) -> Path | None:
     """The latest whole checkpoint of `folder`; halves are deleted, so that they cannot be taken for one."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if is_whole(checkpoint):
             return checkpoint
         shutil.rmtree(checkpoint, ignore_errors=True)  # with several processes, each of them sees it and deletes
@@ -73,53 +72,12 @@ def facts(checkpoint: Path) -> dict[str, Any]:
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the latest `keep` checkpoints."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)[keep:]:
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)[keep:]:
         shutil.rmtree(checkpoint)
 
 
-def copy_out(checkpoint: Path, url: str) -> None:
-    """Copy a sealed checkpoint to `url`/<fingerprint>/, and remove the older copies there.
-
-    Raises:
-        UserError: the bucket cannot be reached or refuses.
-    """
-    from text2sql.bucket import folders, put_folder, remove_folder
-
-    place = f"{url.rstrip('/')}/{checkpoint.parent.name}"
-    put_folder(checkpoint, f"{place}/{checkpoint.name}", last=SEAL)
-    for name in folders(place, last=SEAL):
-        if _step(Path(name)) < _step(checkpoint):
-            remove_folder(f"{place}/{name}", last=SEAL)
-
-
-def fetch_newest(folder: Path, url: str) -> None:
-    """Fetch the latest copy from `url`/<fingerprint>/ into `folder`, if it is later than what is there.
-
-    Raises:
-        UserError: the bucket cannot be reached, or a copy is damaged.
-    """
-    from text2sql.bucket import folders, get_folder
-
-    here, place = last_whole(folder), f"{url.rstrip('/')}/{folder.name}"
-    newest = max(folders(place, last=SEAL), key=lambda name: _step(Path(name)), default="")
-    if newest and (here is None or _step(Path(newest)) > _step(here)):
-        get_folder(f"{place}/{newest}", folder / newest)
-        if not is_whole(folder / newest):
-            shutil.rmtree(folder / newest)
-            raise UserError(f"{place}/{newest} is damaged", "remove it there: the training goes on without it")
-
-
-def forget_copies(folder: Path, url: str) -> None:
-    """Remove the copies of a training that has ended."""
-    from text2sql.bucket import folders, remove_folder
-
-    place = f"{url.rstrip('/')}/{folder.name}"
-    for name in folders(place, last=SEAL):
-        remove_folder(f"{place}/{name}", last=SEAL)
-    remove_folder(place, last=SEAL)  # what copies that were cut off left there
-
-
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The step after which it was written, by its name; -1 where that tells none."""
     suffix = checkpoint.name.rpartition("-")[2]
     return int(suffix) if suffix.isdigit() else -1
 

@@ -126,13 +126,13 @@ class Preflight:
         free = shutil.disk_usage(self.scratch).free
         found = f"{size / 1e6:.0f} MB a checkpoint, {free / 1e9:.1f} GB free"
         if self.copy:
-            from text2sql.bucket import put_folder, remove_folder
+            from text2sql.model.checkpoint_copies import put_copy, remove_copy
 
             place = f"{self.copy.rstrip('/')}/preflight"
             try:
-                remove_folder(place, last=checkpoint.SEAL)  # what a preflight that was killed left there
-                put_folder(saved, place, last=checkpoint.SEAL)
-                remove_folder(place, last=checkpoint.SEAL)
+                remove_copy(place)  # what a preflight that was killed left there
+                put_copy(saved, place)
+                remove_copy(place)
             except (UserError, OSError) as error:
                 remedy = getattr(error, "remedy", "check train.checkpoint_copy and the rights on it")
                 return Check("saves", False, f"no copy to {self.copy}: {error}", remedy)

@@ -29,7 +29,7 @@ from trl import SFTConfig, SFTTrainer
 
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
-from text2sql.model import checkpoint
+from text2sql.model import checkpoint, checkpoint_copies
 from text2sql.model.base import load_model, load_tokenizer
 from text2sql.model.choosing import Chooser, Measure
 from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype, same_random_state, total_memory_bytes
@@ -131,7 +131,7 @@ class PackedTrainer(SFTTrainer):
             checkpoint.seal(target, seconds=self.seconds())
             checkpoint.prune(target.parent, keep=2)
             if self.recipe.train.checkpoint_copy:
-                checkpoint.copy_out(target, self.recipe.train.checkpoint_copy)
+                checkpoint_copies.copy_out(target, self.recipe.train.checkpoint_copy)
 
     def adapter_weights(self) -> dict[str, torch.Tensor]:
         """The trained weights by their names, whole; where they are sharded, all processes take part."""
@@ -339,7 +339,7 @@ def train(
             chooser.trainer, trainer.chooser = trainer, chooser
             trainer.add_callback(chooser)
         if options.checkpoint_copy and trainer.is_local_process_zero():
-            checkpoint.fetch_newest(checkpoints, options.checkpoint_copy)
+            checkpoint_copies.fetch_newest(checkpoints, options.checkpoint_copy)
         trainer.accelerator.wait_for_everyone()
         last = checkpoint.last_whole(checkpoints)
         if last:

@@ -16,7 +16,9 @@ from tests.bucket.emulators import KINDS, Emulator
 from text2sql import bucket
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
-from text2sql.model.checkpoint import SEAL, copy_out, fetch_newest, forget_copies, is_whole, seal
+from text2sql.model import checkpoint_copies
+from text2sql.model.checkpoint import is_whole, seal
+from text2sql.model.checkpoint_copies import copy_out, fetch_newest, forget_copies
 
 #: where copies go: to a bucket of either emulator, or to a folder where one is mounted
 ANYWHERE = pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def url(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> s
 
 
 def names(url: str) -> list[str]:
-    return bucket.folders(f"{url}/fingerprint", last=SEAL)
+    return checkpoint_copies.copies_at(f"{url}/fingerprint")
 
 
 @ANYWHERE
@@ -112,9 +114,9 @@ def test_damage_is_found(checkpoint: Path, url: str, tmp_path: Path, damage: str
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Google's service takes any name; the emulators do not take this one."""
     stranger = SimpleNamespace(find=lambda root: [f"{root}/../../evil"])
-    monkeypatch.setattr(bucket, "open_store", lambda url: bucket.Store(stranger, "name/copies/x", url))
+    monkeypatch.setattr(checkpoint_copies, "open_store", lambda url: bucket.Store(stranger, "name/copies/x", url))
     with pytest.raises(UserError, match="outside the folder"):
-        bucket.get_folder("gs://name/copies/x", tmp_path / "back")
+        checkpoint_copies.get_copy("gs://name/copies/x", tmp_path / "back")
 
 
 @pytest.mark.parametrize(
