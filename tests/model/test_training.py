@@ -21,6 +21,7 @@ from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, recipe
 from text2sql.errors import UserError
 from text2sql.files import sha256_tree
 from text2sql.model import checkpoint
+from text2sql.model.checkpoint_copies import forget_copies
 from text2sql.model.lora import save_adapter
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import TrainingExample, collate, pack
@@ -100,7 +101,7 @@ def test_goes_on_from_a_copy_on_another_machine(run, whole_training, tmp_path):
     resumed, trainer = run(copies, "cut")
     assert trainer.earlier_seconds > 0
     assert resumed == sha256_tree(whole_training.adapter)
-    checkpoint.forget_copies(tmp_path / "cut", str(tmp_path / "bucket"))
+    forget_copies(tmp_path / "cut", str(tmp_path / "bucket"))
     assert not list((tmp_path / "bucket").rglob("*.safetensors"))
 
 
