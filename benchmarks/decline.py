@@ -29,8 +29,8 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.relevant_tables import nearness, stems, words_of
 from text2sql.schema import Schema, read_index
+from text2sql.workspace import EXAMPLES, INDEX
 
-DATA = Path("data/postgres")
 #: training questions of a database that the limit is fitted to, at most: none should decide alone
 FITTED = 40
 #: at most this share of the questions that can be answered may be declined
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="fit words and limit to the training questions")
     parser.add_argument("--folder", help="where the files of sql-eval are (default: as in conf/data/sql_eval.yaml)")
     options = parser.parse_args()
-    if not (DATA / "examples.jsonl").is_file():
+    if not EXAMPLES.is_file():
         raise UserError("there are no examples", "run `dvc exp run convert -S data=spider` first")
     if options.fit:
         fit(spider("train"))
@@ -71,10 +71,10 @@ def main() -> None:
 
 def spider(split: str) -> list[Asked]:
     """The questions of a split with the schemas of their databases."""
-    schemas = read_index(DATA / "schema_index.json")
+    schemas = read_index(INDEX)
     return [
         (example["question"], schemas[example["db_id"]])
-        for example in read_jsonl(DATA / "examples.jsonl")
+        for example in read_jsonl(EXAMPLES)
         if example["id"].startswith(split) and example["postgres"]
     ]
 

@@ -18,7 +18,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from text2sql.ask import Engine
@@ -32,9 +31,8 @@ from text2sql.progress import track
 from text2sql.release.export import compare_answers
 from text2sql.schema import Column, Schema, Table, read_index
 from text2sql.sql import parse_one, table_names
-from text2sql.workspace import BASE
+from text2sql.workspace import BASE, EXAMPLES, INDEX
 
-DATA = Path("data/postgres")
 #: questions that are answered together
 BATCH = 16
 #: questions of a database to which the weights are fitted, at most: none should decide alone
@@ -58,7 +56,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=160, help="so many of them, evenly taken")
     parser.add_argument("--fit", action="store_true", help="fit the weights to the training questions")
     options = parser.parse_args()
-    if not (DATA / "examples.jsonl").is_file():
+    if not EXAMPLES.is_file():
         raise UserError("there are no examples", "run `dvc exp run convert -S data=spider` first")
     cases = read_cases("train" if options.fit else options.split)
     if options.fit:
@@ -82,14 +80,14 @@ def main() -> None:
 
 def read_cases(split: str) -> list[Case]:
     """The questions of a split with a PostgreSQL query, on schemas of two tables and more."""
-    schemas, form = read_index(DATA / "schema_index.json"), PromptOptions("ddl", 0, comments=True)
+    schemas, form = read_index(INDEX), PromptOptions("ddl", 0, comments=True)
     tokenizer = load_tokenizer(BASE)
     sizes = {
         db_id: {table.name: len(tokenizer(ddl(table, form))["input_ids"]) for table in schema.tables}
         for db_id, schema in schemas.items()
     }
     cases = []
-    for example in read_jsonl(DATA / "examples.jsonl"):
+    for example in read_jsonl(EXAMPLES):
         size = sizes.get(example["db_id"], {})
         if example["id"].startswith(split) and example["postgres"] and len(size) > 1:
             gold = table_names(parse_one(example["postgres"])) & size.keys()
@@ -119,7 +117,7 @@ def compare(release: str, count: int, cases: Sequence[Case], least: float) -> st
     sizes = {case.schema.db_id: case.sizes for case in cases}
     questions = evenly_taken(read_questions(), count)
     rows = [{**row, "gold": row["sql"]} for row in questions if row["db_id"] in sizes]
-    engine, schemas = Engine.load(release), read_index(DATA / "schema_index.json")
+    engine, schemas = Engine.load(release), read_index(INDEX)
     texts: dict[bool, list[str]] = {}
     for whole in (True, False):
         prompts = []

@@ -13,7 +13,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -31,7 +30,7 @@ from text2sql.postgres.load import loaded_sandbox
 from text2sql.postgres.sandbox import Sandbox
 from text2sql.progress import track
 from text2sql.scoring.judge import judge
-from text2sql.workspace import DUMPS
+from text2sql.workspace import DUMPS, PROMPTS, SPLITS
 
 Row = dict[str, Any]
 #: questions whose candidates are generated together
@@ -122,8 +121,8 @@ def main() -> None:
         options = replace(options, predict=replace(options.predict, constrained=False))
     predictor, constrain = predict.load_predictor(options)
     sampling = replace(predictor.options, temperature=arguments.temperature)
-    prompts = {row["id"]: row["prompt"] for row in read_jsonl(Path(f"data/prompts/{arguments.split}.jsonl"))}
-    rows = [row for row in read_jsonl(Path(f"data/splits/{arguments.split}.jsonl")) if row["id"] in prompts]
+    prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS / f"{arguments.split}.jsonl")}
+    rows = [row for row in read_jsonl(SPLITS / f"{arguments.split}.jsonl") if row["id"] in prompts]
     rows = sorted(rows[:: arguments.every], key=lambda row: row["db_id"])
     questions: list[list[Candidate]] = []
     databases, limits = sorted({row["db_id"] for row in rows}), score_options(params).limits()

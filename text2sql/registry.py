@@ -1,7 +1,7 @@
 """MLflow's registry: each adapter is a version of `text2sql-DATA-MODEL`, the best of them has the alias `best`.
 
-python -m text2sql.track sync                                     # registers the workspace's adapter, if it is new
-text2sql ask --model models:/text2sql-mini-qwen2-5-coder-0-5b@best     # `fetch` brings it back
+`python -m text2sql.track sync` registers the workspace's adapter if it is new; `fetch` brings one back, for
+`text2sql ask --model models:/NAME@best` and `train.init`.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ class Registry:
                 tags[QUESTIONS] = str(self.params["train"].get("choose_questions"))
             self.log_model(run_id, tags | {"adapter_sha256": adapter, "validation": validation})
         # Figures compare only where the validation answers are the same.
-        if best := best_version(
-            [version for version in self.versions() if version.tags.get("validation") == validation]
-        ):
+        comparable = [version for version in self.versions() if version.tags.get("validation") == validation]
+        if best := best_version(comparable):
             version, measure = best
             self.client.set_model_version_tag(self.name, version, "best_by", measure)
             self.client.set_registered_model_alias(self.name, "best", version)
