@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dev import results_table
 from text2sql.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -96,3 +97,20 @@ def test_links_between_documents_lead_somewhere():
         named = re.findall(r"\b((?:tests|notebooks)/[\w/]+\.(?:py|ipynb))\b", text)
         for target in [*re.findall(r"\]\((?!http)([^)#]+)", text), *named]:
             assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), f"{page}: {target}"
+
+
+def test_table_of_recipes_is_as_recorded():
+    assert f"<!-- recipes -->\n{results_table.table()}<!-- /recipes -->" in results_table.DOCUMENT.read_text()
+
+
+def test_readme_has_the_recorded_accuracies():
+    lines = [line.strip("| \n").split(" | ") for line in (ROOT / "README.md").read_text().splitlines()]
+    claimed = {cells[-1]: cells[-2].replace(" %", "").replace("*", "") for cells in lines if len(cells) > 2}
+    recorded = {cells[-1]: cells[3].replace("*", "") for cells in map(results_table.cells, results_table.ROWS)}
+    both = claimed.keys() & recorded.keys()
+    assert {"`make repro`", "`dvc exp run -S experiment=spider`"} <= both
+    assert {command: claimed[command] for command in both} == {command: recorded[command] for command in both}
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) < 1200
