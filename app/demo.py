@@ -90,10 +90,9 @@ class Handlers:
             sql = answer.sql
             yield [sql, answer_html(answer, 0), "", history, history_html(history)]
             result = self.databases.execute(database, sql)
-            if result.error:
-                execute = functools.partial(self.databases.execute, database)
-                answer = self.engine.second_try(answer, result, database.schema, execute, database.target)
-                result = answer.result or result
+            execute = functools.partial(self.databases.execute, database)
+            answer = self.engine.second_try(answer, result, database.schema, execute, database.target)
+            result = answer.result or result
         except UserError as error:
             yield [sql, notice_html(error), "", history, history_html(history)]
             return

@@ -2,8 +2,8 @@
 
 Apart from scoring, so that scoring again needs no model. `predict=greedy` takes the likeliest token at each step;
 `predict=execution_guided` samples several queries and takes the likeliest one that runs in the sandbox;
-`predict=second_try` does so where the greedy query does not run. With `constrained` the model can write nothing but
-queries on the schema's own names.
+`predict=second_try` does so where the greedy query does not run or is improbable. With `constrained` the model can
+write nothing but queries on the schema's own names.
 
 Reads data/prompts/, data/splits/, models/base, models/adapter (to execute candidates also
 data/postgres/databases, to constrain data/postgres/schema_index.json). Writes data/predictions/test.jsonl, a line for
@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 from text2sql.config import Seconds, read_params, read_seed, require, section
 from text2sql.files import digest, repository_root, write_json, write_jsonl
@@ -67,6 +68,7 @@ class GuidedOptions:
     timeout_seconds: Seconds
     max_rows: Annotated[int, Gt(0)]
     workers: Annotated[int, Gt(0)]
+    least_probability: Annotated[float, Ge(0), Lt(1)] = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,8 @@ def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator
         runs = runs_in(sandbox)
 
         def suffices(row: Row, answer: Generation) -> bool:
-            return answer.finished and runs(row["db_id"], answer.text)
+            sure = math.exp(answer.score) >= guided.least_probability
+            return sure and answer.finished and runs(row["db_id"], answer.text)
 
         greedy_first = suffices if options.predict.method == "second_try" else None
         yield Decoding(guided.candidates, options.seed, candidate_chooser(runs), guided.workers, greedy_first)

@@ -272,6 +272,44 @@ def test_a_second_try_neither_writes_nor_executes_the_refused_query_again():
     assert [g.text for g in answer.generations[:3]] == ANSWERS["Mended?"]
 
 
+@pytest.mark.parametrize(
+    ("score", "candidates", "error", "question", "drawn"),
+    [
+        (-2.0, 1, None, "Who?", 8),  # e^-2 is 0.14
+        (-1.0, 1, None, "Who?", 1),
+        (-2.0, 2, None, "Who?", 2),  # so many were asked for
+        (-2.0, 1, "unavailable", "Who?", 1),
+        (-2.0, 1, None, "Which unicorns like violins?", 1),  # nothing of it is in the schema
+    ],
+)
+def test_an_answer_that_the_model_was_not_sure_of_gets_a_second_try(score, candidates, error, question, drawn):
+    texts = ["select id from customers", "select name from customers", "select nme from customers"]
+
+    class Unsure(Scripted):
+        def written(self, question, candidates):
+            scores = [score, -0.5, -0.1, -3, -4, -5, -6, -7]
+            written = zip(texts + [texts[0]] * 5, scores, strict=True)
+            return [Generation((), text, True, score) for text, score in written][:candidates]
+
+    def execute(sql):
+        refused = Result(error="syntax", sqlstate="42703")
+        return refused if "nme" in sql else Result(("x",), [(1,)], error=error)
+
+    answer = Unsure({}).ask(question, parse(SHOP), candidates=candidates, execute=execute, run=True)
+    assert answer.candidates == drawn
+    assert ("name" in answer.sql) == (drawn > 1)
+    assert ("the model was not sure; this is the likeliest of 8 that runs" in answer.warnings) == (drawn == 8)
+
+
+def test_a_first_answer_that_stays_the_likeliest_is_no_news():
+    class Unsure(Scripted):
+        def written(self, question, candidates):
+            return [Generation((), "select id from customers", True, -2.0)] * candidates
+
+    answer = Unsure({}).ask("Who?", parse(SHOP), execute=lambda sql: Result(("id",), [(1,)]), run=True)
+    assert (answer.candidates, answer.warnings, answer.result.rows) == (8, (), [(1,)])
+
+
 def test_where_no_candidate_runs_it_is_said(ask, dsn):
     warnings = json.loads(ask("None?", "--dsn", dsn, "--candidates", "2", "--json").stdout)["warnings"]
     assert warnings == [

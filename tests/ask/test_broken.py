@@ -73,20 +73,19 @@ def test_an_answer_below_the_least_confidence_is_declined(capsys, least, answere
 
 
 @pytest.mark.parametrize("candidates", [1, 3])
-def test_a_sampled_answer_has_no_confidence(capsys, candidates):
-    """Neither that of a second try nor one of several candidates: the calibration is of greedy answers."""
+def test_a_sampled_answer_has_its_own_confidence(capsys, candidates):
+    """That of a second try, and one of several candidates."""
 
     def execute(sql):
         return Result(error="syntax", sqlstate="42703") if "nme" in sql else Result(("id",), [(1,)])
 
     engine = Scripted({"Which items are there?": ["select nme from item", "select id from item"]})
     answer = engine.ask("Which items are there?", SCHEMA, candidates=candidates, execute=execute, run=True)
-    assert (answer.sql.split(), answer.confidence) == (["SELECT", "id", "FROM", "item"], None)
-    assert "confidence" not in answer.to_dict()
-    print_answer(answer, least_of(0.0))
-    assert "confidence" not in capsys.readouterr().err
-    with pytest.raises(UserError, match="its confidence is not known: it was sampled, and 10% is asked for"):
-        print_answer(answer, least_of(0.1))
+    assert (answer.sql.split(), round(answer.confidence, 2)) == (["SELECT", "id", "FROM", "item"], 0.73)
+    print_answer(answer, least_of(0.7))
+    assert "confidence 73%" in capsys.readouterr().err
+    with pytest.raises(UserError, match="its confidence is 73%, and 80% is asked for"):
+        print_answer(answer, least_of(0.8))
 
 
 def test_a_query_that_the_server_refuses_is_surely_wrong(capsys):

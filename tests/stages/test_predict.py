@@ -258,15 +258,18 @@ def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
     assert all(row["candidates"] == drawn for row in rows)
 
 
-def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
-    """Three candidates for the bands' questions only; the greedy one is drawn and executed once."""
+@pytest.mark.parametrize(("greedy", "score", "executions"), [("SELECT nosuch", -1.0, 1), ("SELECT 0", -1.5, 0)])
+def test_a_second_try_where_the_greedy_query_does_not_run_or_is_improbable(
+    folder, monkeypatch, greedy, score, executions
+):
+    """Three candidates for the bands' questions only; the greedy one is drawn and executed once at most."""
     asked = []
 
     def stream(model, tokenizer, prompts, options, seeds, constraints):
         asked.append(len(prompts))
         for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             fails = seed is None and "band" in tokenizer.decode(prompt)
-            yield i, Generation((1,), "SELECT nosuch" if fails else "SELECT 1", True, -1.0)
+            yield i, Generation((1,), greedy if fails else "SELECT 1", True, score if fails else -1.0)
 
     def execute(sandbox, db_id, sql):
         executed.append((db_id, sql))
@@ -275,7 +278,7 @@ def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
     run, executed = Sandbox.execute, []
     monkeypatch.setattr(Sandbox, "execute", execute)
     monkeypatch.setattr(prediction, "Decoder", stream)
-    configure(method="second_try", guided={**GUIDED, "workers": 1})
+    configure(method="second_try", guided={**GUIDED, "workers": 1, "least_probability": 0.3})
     predict.main()
     rows = list(read_jsonl(PREDICTIONS))
     again = [row for row in rows if "candidates" in row]
@@ -283,8 +286,8 @@ def test_a_second_try_where_the_greedy_query_does_not_run(folder, monkeypatch):
     assert {row["db_id"] for row in rows if "candidates" not in row} == {"shop"}
     assert {row["predicted"] for row in rows} == {"SELECT 1"}
     assert asked == [20, 2 * len(again)]  # the greedy answer is there
-    assert [candidate["predicted"] for candidate in again[0]["candidates"]] == ["SELECT nosuch", "SELECT 1", "SELECT 1"]
-    assert executed.count(("band", "SELECT nosuch")) == 1
+    assert [candidate["predicted"] for candidate in again[0]["candidates"]] == [greedy, "SELECT 1", "SELECT 1"]
+    assert executed.count(("band", greedy)) == executions
     assert read_json(predict.REPORT)["method"] == "second_try"
 
 

@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
 #: of sampled candidates, as in conf/predict/execution_guided.yaml
 TEMPERATURE = 1.0
-#: candidates where the server refuses a query, as in conf/predict/second_try.yaml
-SECOND_TRY = 8
+#: candidates where the server refuses a query, or the model gives it less than this probability, as in
+#: conf/predict/second_try.yaml
+SECOND_TRY, LEAST_PROBABILITY = 8, 0.3
 #: classes of SQLSTATE in which the server refuses the query itself: names and types, values, rows of a subquery
 REFUSALS = ("42", "22", "21")
 #: answers of less confidence are more probably wrong than right
@@ -58,7 +59,7 @@ class Answer:
     """A formatted query for a question. `result` is there if it was executed; `seconds` are those of the model.
 
     `confidence` is the probability (0 to 1) that the query is right, where the release was calibrated: 0 if the server
-    refused it. A sampled query, as after a second try, has none: the calibration is of greedy answers.
+    refused it. It is calibrated on greedy answers, and near enough for the queries of a second try.
     """
 
     question: str
@@ -177,7 +178,8 @@ class Engine:
             schema: what `ask.schema` or `ask.place.open_place` gives: it knows its `target`.
             candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
                 where `execute` can tell.
-            execute: runs a query safely, see `text2sql.postgres.sandbox`; one that it refuses gets a second try.
+            execute: runs a query safely, see `text2sql.postgres.sandbox`; one that it refuses, or that the model is not
+                sure of, gets a second try.
             run: attach the result of the answer.
             target: the server that the SQL is for, if `schema` does not say; texts are held to the values of the tables
                 that it says were read.
@@ -211,14 +213,14 @@ class Engine:
     ) -> Answer:
         """The answer out of what the model wrote: chosen, made to fit the server, formatted, and run if it is to be.
 
-        Where the server refuses it, there is a second try.
+        There may be a second try.
 
         Args:
             started: when the question came, by `time.perf_counter`.
         """
         unanswerable = cannot_answer(prompt.question, prompt.schema)
         answer = self._choose(prompt, generations, execute, run, unanswerable)
-        if execute is not None and answer.result is not None and answer.result.error:
+        if execute is not None and answer.result is not None:
             answer = self.second_try(answer, answer.result, prompt.schema, execute, prompt.target)
         return dataclasses.replace(
             answer,
@@ -229,29 +231,31 @@ class Engine:
         )
 
     def second_try(
-        self, answer: Answer, refusal: Result, schema: Schema, execute: Execute, target: Target | None = None
+        self, answer: Answer, result: Result, schema: Schema, execute: Execute, target: Target | None = None
     ) -> Answer:
-        """The likeliest of several candidates that runs, in place of a query that the server refuses; or `answer`.
+        """The likeliest of several candidates that runs, in place of an answer that needs it; or `answer`.
 
         `answer`'s candidates are among them: they are not drawn again, nor is its query executed again.
+
+        Args:
+            result: of `answer`'s query.
         """
-        if not is_refused(refusal) or answer.candidates >= SECOND_TRY:
+        if not needs_second_try(answer, result):
             return answer
         started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
         others = self.generate_batch([prompt], SECOND_TRY, answer.candidates)[0]
 
         def execute_others(sql: str) -> Result:
-            return refusal if format_sql(sql) == answer.sql else execute(sql)
+            return result if format_sql(sql) == answer.sql else execute(sql)
 
         second = self._choose(prompt, [*answer.generations, *others], execute_others, True, answer.unanswerable)
-        if second.result is None or not runs(second.result):
-            return answer
-        said = f"the server refused a first query ({refusal.message}); this is the likeliest of {SECOND_TRY} that runs"
-        return dataclasses.replace(
-            second,
-            warnings=(said, *second.warnings),
-            seconds=answer.seconds + time.perf_counter() - started,
-        )
+        better = second.result is not None and runs(second.result) and second.sql != answer.sql
+        seconds = answer.seconds + time.perf_counter() - started
+        if not better:
+            return dataclasses.replace(answer, generations=second.generations, seconds=seconds)
+        why = "the model was not sure" if runs(result) else f"the server refused a first query ({result.message})"
+        said = f"{why}; this is the likeliest of {SECOND_TRY} that runs"
+        return dataclasses.replace(second, warnings=(said, *second.warnings), seconds=seconds)
 
     def _choose(
         self,
@@ -272,10 +276,11 @@ class Engine:
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
         if run and execute is not None and result is None:
             result = execute(sql)
-        calibration = self.located.calibration if chosen.text == generations[0].text else None
-        confidence = calibration and calibration.confidence(chosen.score, written_tokens(chosen))
-        if calibration is not None and result is not None and is_refused(result):
-            confidence = 0.0
+        calibration = self.located.calibration
+        confidence = None
+        if calibration is not None:
+            confidence = calibration.confidence(chosen.score, written_tokens(chosen))
+            confidence = 0.0 if result is not None and is_refused(result) else confidence
         if confidence is not None and 0.0 < confidence < UNSURE:  # that the server refused it is said
             warnings.append(f"the query is more probably wrong than right: confidence {confidence:.0%}")
         return Answer(
@@ -380,6 +385,14 @@ def runs(result: Result) -> bool:
 def is_refused(result: Result) -> bool:
     """Whether the server refused the query itself; it may also be away, or take too long."""
     return (result.sqlstate or "")[:2] in REFUSALS
+
+
+def needs_second_try(answer: Answer, result: Result) -> bool:
+    """Whether the server refuses the answer's query, or the model was not sure of the only one that it wrote."""
+    unsure = answer.candidates == 1 and math.exp(answer.generations[0].score) < LEAST_PROBABILITY
+    return answer.candidates < SECOND_TRY and (
+        is_refused(result) or (unsure and runs(result) and answer.unanswerable is None)
+    )
 
 
 def written_tokens(generation: Generation) -> int:

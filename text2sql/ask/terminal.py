@@ -157,11 +157,11 @@ def check_confidence(answer: Answer, least: float) -> None:
     """Decline an answer.
 
     Raises:
-        UserError: its confidence is below `least` or not known, or the database hardly has the answer.
+        UserError: its confidence is below `least`, or the database hardly has the answer.
     """
-    known = "not known: it was sampled" if answer.confidence is None else f"{answer.confidence:.0%}"
-    low = f"its confidence is {known}, and {least:.0%} is asked for"
-    if reason := low if (answer.confidence or 0.0) < least else answer.unanswerable:
+    confidence = answer.confidence or 0.0
+    low = f"its confidence is {confidence:.0%}, and {least:.0%} is asked for"
+    if reason := low if confidence < least else answer.unanswerable:
         remedy = "name tables or columns as the schema does, or lower or leave out --min-confidence"
         raise UserError(f"no answer: {reason}", remedy)
 
