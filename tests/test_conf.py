@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from text2sql import config, stage
+from text2sql.ask import engine
 from text2sql.errors import UserError
 from text2sql.release.card import base_provenance
 
@@ -114,6 +115,12 @@ def test_default_recipe_changes_nothing():
 def test_ones_own_pairs_are_all_learned_from(overrides, epochs, init):
     train = composed(*overrides)["train"]
     assert (train["epochs"], train["init"]) == (epochs, init)
+
+
+def test_ask_tries_again_as_predictions_do():
+    guided = composed("predict=second_try")["predict"]["guided"]
+    asked = engine.SECOND_TRY, engine.TEMPERATURE, engine.LEAST_PROBABILITY
+    assert (guided["candidates"], guided["temperature"], guided["least_probability"]) == asked
 
 
 DOCUMENTS = ["README.md", "docs/EXPERIMENTS.md", *sorted(str(p) for p in (CONF / "experiment").glob("*.yaml"))]
