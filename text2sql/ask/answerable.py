@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from text2sql.ask.question import NUMBERS, WISHES
+from text2sql.ask.question import BETWEEN, NUMBERS, WISHES
 from text2sql.model.relevant_tables import VALUES, nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema, kind_of
@@ -53,7 +53,7 @@ def unknown_words(question: str, schema: Schema) -> tuple[float, list[str]]:
         weight = WEIGHTS.get(parts[0], 1.0)
         if named.intersection(parts) or any(nearness(part, words) for part in parts):
             known += weight
-        elif match.start() == 0 or not word[0].isupper():
+        elif word.lower() not in BETWEEN and (match.start() == 0 or not word[0].isupper()):
             unknown += weight
             spoken.append(word)
     share = unknown / (known + unknown) if known + unknown else 0.0

@@ -15,8 +15,8 @@ from text2sql.schema import Schema
 
 LONGEST_QUESTION = 1000
 _WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-WISHES, NUMBERS, ENGLISH, FOREIGN = (
-    frozenset(_WORDS[name].split()) for name in ("wishes", "numbers", "english", "foreign")
+WISHES, NUMBERS, BETWEEN, ENGLISH, FOREIGN = (
+    frozenset(_WORDS[name].split()) for name in ("wishes", "numbers", "between", "english", "foreign")
 )
 _NAME = r'(?:[\w.]|"[^"]+")+'
 #: statements that are no query; English sentences may begin with the same words ("Insert into my report the ten best")
