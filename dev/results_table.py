@@ -5,15 +5,16 @@ python dev/results_table.py    # writes it between the comments `recipes` and `/
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from text2sql.files import read_json
+
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "RESULTS.md"
 SECOND = "predict=second_try"
-BATCHES = "predict.batch_size=256"
+BATCHES = "predict.batch_size=256 -S predict.validation=0"
 GUIDED = "predict=execution_guided -S predict.constrained=true"
 HEAD = (
     "recipe", "answers", "questions", "suite, %", "strict", "valid SQL", "shuffled rows", "ties open", "training",
@@ -55,13 +56,13 @@ def percent(share: float | None) -> str:
 def cells(row: Row) -> list[str]:
     """The row's cells, in the order of HEAD."""
     path = ROOT / f"{row.file}.json"
-    score = json.loads(path.read_text())
+    score = read_json(path)
     shares = [score.get(f"execution_accuracy{kind}") for kind in ("", "_strict", "_shuffled", "_open")]
     suite, strict, shuffled, opened = map(percent, shares)
     low, high = map(percent, score["ci95"])
     training = ""
     if path.stem == "score":
-        made = json.loads((path.parent / "train.json").read_text())
+        made = read_json(path.parent / "train.json")
         memory = f"{made['peak_memory_bytes'] / 1e9:.1f} GB"
         training = f"{made['seconds'] / 60:.0f} min, {memory}, {made['device']}, {made['dtype']}"
     command = f"dvc exp run -S {row.options}" if row.options else "make repro"
