@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -130,6 +129,7 @@ def load_predictor(options: PredictionRecipe) -> tuple[Predictor, Constrain]:
 @contextmanager
 def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator[Decoding]:
     """Greedy, or execution-guided with a sandbox for the questions' databases."""
+    from text2sql.model.candidates import is_sure
     from text2sql.model.prediction import GREEDY, Decoding
 
     guided = options.predict.guided
@@ -140,7 +140,7 @@ def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator
         runs = runs_in(sandbox)
 
         def suffices(row: Row, answer: Generation) -> bool:
-            sure = math.exp(answer.score) >= guided.least_probability
+            sure = is_sure(answer, guided.least_probability)
             return sure and answer.finished and runs(row["db_id"], answer.text)
 
         greedy_first = suffices if options.predict.method == "second_try" else None

@@ -389,7 +389,9 @@ def is_refused(result: Result) -> bool:
 
 def needs_second_try(answer: Answer, result: Result) -> bool:
     """Whether the server refuses the answer's query, or the model was not sure of the only one that it wrote."""
-    unsure = answer.candidates == 1 and math.exp(answer.generations[0].score) < LEAST_PROBABILITY
+    from text2sql.model.candidates import is_sure
+
+    unsure = answer.candidates == 1 and not is_sure(answer.generations[0], LEAST_PROBABILITY)
     return answer.candidates < SECOND_TRY and (
         is_refused(result) or (unsure and runs(result) and answer.unanswerable is None)
     )

@@ -9,6 +9,7 @@ executing is the caller's, so that this module, like all of text2sql.model, know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from text2sql.model.generation import Generation
@@ -36,3 +37,8 @@ def likeliest_that_runs(candidates: Sequence[Generation], runs: Callable[[str], 
 def likelihood(candidate: Generation) -> float:
     """The mean log probability of its tokens, the end included."""
     return candidate.score / (len(candidate.token_ids) + 1)
+
+
+def is_sure(greedy: Generation, least_probability: float) -> bool:
+    """Whether the model gives a greedy query, all its tokens together, at least that probability."""
+    return math.exp(greedy.score) >= least_probability

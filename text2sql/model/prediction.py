@@ -193,7 +193,9 @@ def complete(
     nothing = {"predicted": "", "finished": False, "tokens": 0, "log_probability": None, "checked": True}
     partial.add([{"id": row["id"], **nothing} for row in too_long])
     fitting = [row for row in questions if len(row["tokens"]) <= predictor.longest]
-    batches = max(1, BATCHES_SAVED * predictor.options.batch_size // decoding.candidates)
+    # Where a greedy answer may do, few questions get more: those of a larger part are drawn together.
+    drawn = 1 if decoding.suffices else decoding.candidates
+    batches = max(1, BATCHES_SAVED * predictor.options.batch_size // drawn)
     size = len(questions) if predictor.exact else batches
     with progress("predicting", len(questions)) as advance:
         advance(len(questions) - len(fitting))
