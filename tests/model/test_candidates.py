@@ -2,7 +2,7 @@
 
 import pytest
 
-from text2sql.model.candidates import likeliest_that_runs
+from text2sql.model.candidates import is_sure, likeliest_that_runs
 from text2sql.model.generation import Generation
 
 #: what the queries of the cases give; None: an error
@@ -37,3 +37,10 @@ def test_choice(candidates, chosen):
 
     assert likeliest_that_runs(generations, runs) == chosen
     assert len(executed) == len(set(executed))
+
+
+@pytest.mark.parametrize(
+    ("score", "least", "sure"), [(-0.1, 0.3, True), (-1.2, 0.3, True), (-1.3, 0.3, False), (-99, 0.0, True)]
+)
+def test_sure(score, least, sure):
+    assert is_sure(Generation((1,), "a", True, score=score), least) is sure
