@@ -40,7 +40,7 @@ from transformers import TrainerCallback
 from text2sql.files import read_jsonl, write_json
 from text2sql.model.base import QuantizationOptions, load_model, load_tokenizer
 from text2sql.model.constraint import Constraints
-from text2sql.model.device import describe_device, peak_memory_bytes, pick_device, pick_dtype
+from text2sql.model.device import describe_device, peak_memory_bytes, pick_device, pick_dtype, reset_peak_memory
 from text2sql.model.generation import GenerationOptions
 from text2sql.model.inference import load_for_inference
 from text2sql.model.lora import LoraOptions, add_adapter, save_adapter
@@ -158,7 +158,7 @@ def fresh_memory() -> None:
     gc.collect()  # a trainer refers to itself
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory()
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """The preflight passes where training would, and says what is wrong where it would not."""
 
 import dataclasses
+import platform
 import shutil
 
 import pytest
@@ -13,7 +14,7 @@ from tests.model.tiny_training import examples, recipe
 from text2sql.errors import UserError
 from text2sql.files import write_text
 from text2sql.model import packing
-from text2sql.model.device import cgroup_limits, peak_memory_bytes
+from text2sql.model.device import cgroup_limits, peak_memory_bytes, reset_peak_memory
 from text2sql.model.preflight import Preflight, report
 
 
@@ -51,6 +52,15 @@ def test_processes_share_the_memory_of_a_machine_without_gpus(tiny_base, tmp_pat
     shared = checks(tiny_base, tmp_path, recipe(processes=4))[-1]
     assert (alone.name, alone.passed, shared.name, shared.passed) == ("memory", True, "memory", False)
     assert "pack_tokens" in shared.remedy
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere counted from the start of the process")
+def test_memory_that_was_given_back_is_not_counted():
+    taken = bytes(bytearray(400_000_000))
+    before = peak_memory_bytes()
+    del taken
+    reset_peak_memory()
+    assert peak_memory_bytes() < before - 300_000_000
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
@@ -73,6 +74,17 @@ def peak_memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory() -> None:
+    """Count the most memory taken from now on; without glibc, only a GPU's."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif platform.libc_ver()[0] == "glibc":  # of Linux
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps: text2sql/model/process.py
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def total_memory_bytes() -> int:

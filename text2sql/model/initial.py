@@ -46,21 +46,21 @@ def initial_adapter(name: str | None, base: Path) -> Iterator[Path | None]:
         UserError: it cannot be had, is broken, or was trained on another base model or in another form.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        adapter = _locate(name, base, Path(scratch) / "adapter") if name else None
+        base_digest = digest(base) if name else ""
+        adapter = _locate(name, base_digest, Path(scratch) / "adapter") if name else None
         if adapter is not None:
             check_adapter(adapter)
             manifest = _manifest(adapter)
             check_form(adapter, manifest)
-            expected = manifest.get("made_of", {}).get(BASE.as_posix())
-            if expected not in (None, digest(base)):
+            if manifest.get("made_of", {}).get(BASE.as_posix(), base_digest) != base_digest:
                 what = f"train.init={name}: the adapter was trained on another base model than the one in {base}"
                 raise UserError(what, "choose that one with -S model=..., or start afresh: -S train.init=null")
         yield adapter
 
 
-def _locate(name: str, base: Path, target: Path) -> Path | None:
+def _locate(name: str, base_digest: str, target: Path) -> Path | None:
     if name == "auto":
-        return _best_trained(digest(base))
+        return _best_trained(base_digest)
     if name.startswith("models:/"):
         from text2sql.registry import fetch
 
@@ -88,7 +88,7 @@ def _commit(revision: str) -> str:
     return done.stdout.strip()
 
 
-def _best_trained(base: str) -> Path | None:
+def _best_trained(base_digest: str) -> Path | None:
     """models/release, or else the best of models/kept: on the base model with this checksum, and of general data.
 
     An adapter of one's own database (`data.source.kind: custom`) is none to go on from: the questions that it learned
@@ -102,7 +102,7 @@ def _best_trained(base: str) -> Path | None:
             check_form(folder, manifest)
             accuracy = manifest["score"]["execution_accuracy"]
             if (
-                manifest["made_of"][BASE.as_posix()] == base
+                manifest["made_of"][BASE.as_posix()] == base_digest
                 and manifest["params"]["data"]["source"]["kind"] != "custom"
             ):
                 scores[folder] = accuracy

@@ -23,7 +23,14 @@ import torch
 from text2sql.errors import UserError
 from text2sql.model import checkpoint
 from text2sql.model.base import load_model, load_tokenizer
-from text2sql.model.device import describe_device, peak_memory_bytes, pick_device, pick_dtype, total_memory_bytes
+from text2sql.model.device import (
+    describe_device,
+    peak_memory_bytes,
+    pick_device,
+    pick_dtype,
+    reset_peak_memory,
+    total_memory_bytes,
+)
 from text2sql.model.lora import add_adapter
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, Group, Pack, Plan, TrainingExample, collate, pack, passes, plan
@@ -239,16 +246,15 @@ class Preflight:
 
     def memory(self) -> Check:
         """The largest pack of the whole training, forward and backward."""
-        options, on_gpu = self.full.train, torch.cuda.is_available()
+        options = self.full.train
         cut, _ = passes(self._plan(), options.processes, self.budget.pass_tokens)
         largest = max(([pack(group) for group in groups] for groups in cut), key=_tokens)
         self.trainer.model.set_attn_implementation(self.trainer.attention)
         self.trainer.model.train()
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()  # the model was built more than once
+        reset_peak_memory()  # the model was built more than once, and copied in float32
         self.trainer.training_step(self.trainer.model, collate(largest), torch.tensor(1))
         peak, limit = peak_memory_bytes(), MEMORY_SHARE * total_memory_bytes()
-        if not on_gpu:
+        if not torch.cuda.is_available():
             limit /= options.processes  # which share the machine's memory
         found = f"{peak / 1e9:.1f} GB at most (a pass of {_tokens(largest):,} tokens) of {limit / 1e9:.1f} GB allowed"
         fits = int(_tokens(largest) * limit / peak * 0.8)
