@@ -403,7 +403,8 @@ class Recorder:
         with as_made(f"a file of {METRICS}, or {PREDICTIONS}"):
             score = read_json(SCORE)
             said, figures = accuracy_in_words(score), {shown: score[name] for name, shown in SCORES.items()}
-            figures |= {f"score/accuracy_{k}": part["execution_accuracy"] for k, part in score["by_hardness"].items()}
+            parts = {"": score} | {f"_{hardness}": part for hardness, part in score["by_hardness"].items()}
+            figures |= {f"score/accuracy{name}": part["execution_accuracy"] for name, part in parts.items()}
             predictions = pandas.DataFrame(read_jsonl(PREDICTIONS))[["id", "db_id", "question", "gold", "predicted"]]
             verdicts = pandas.DataFrame(read_csv(VERDICTS_CSV)).drop(columns="db_id")
             table = predictions.merge(verdicts, on="id").to_dict("split", index=False)

@@ -168,7 +168,7 @@ def check_charts(page, address):
     assert all(len(lines.nth(n).get_attribute("d")) > 20 for n in range(lines.count()))
     page.get_by_text("execution_accuracy").first.wait_for()
     titles = page.inner_text("body")
-    assert titles.index("loss/train_nats") < titles.index("score/accuracy_easy")
+    assert titles.index("loss/train_nats") < titles.index("score/accuracy\n") < titles.index("score/accuracy_easy")
 
 
 def check_comparison(page, address):

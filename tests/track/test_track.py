@@ -50,7 +50,8 @@ def test_one_run_holds_training_and_score(store, clone):
     assert curve(store, run) == [(0, 1.0), (1, 0.5), (2, 0.3333)]
     assert run.data.metrics == {
         "loss/train_nats": 0.3333, "loss/val_nats": 0.5, "training/minutes": 0.1, "execution_accuracy": 0.4,
-        "score/execution_accuracy_strict": 0.4, "score/valid_sql": 1.0, "score/accuracy_easy": 0.4,
+        "score/execution_accuracy_strict": 0.4, "score/valid_sql": 1.0, "score/accuracy": 0.4,
+        "score/accuracy_easy": 0.4,
     }  # fmt: skip
     tags = run.data.tags
     assert (tags["adapter_sha256"], tags["dataset"], tags["model"], tags["experiment"]) == (
