@@ -104,7 +104,9 @@ def compare_decoding(
     title += f"guided: {guided.candidates} candidates at temperature {guided.temperature}"
     table = Table("", "suite", "strict", "valid SQL", "seconds", "questions/s", title=title)
     with predict.open_sandbox(guided, rows) as sandbox:
-        decoding = Decoding(guided.candidates, 42, predict.candidate_chooser(predict.runs_in(sandbox)), guided.workers)
+        decoding = Decoding(
+            guided.candidates, 42, predict.candidate_chooser(predict.outcomes_in(sandbox)), guided.workers
+        )
         ways = {
             "greedy": lambda: predictor.answers(rows),
             "constrained": lambda: predictor.answers(rows, constrained),

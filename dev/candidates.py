@@ -22,7 +22,7 @@ from stages import predict
 from stages.score import read_options as score_options
 from text2sql.config import read_params
 from text2sql.files import read_jsonl
-from text2sql.model.candidates import likeliest_that_runs
+from text2sql.model.candidates import Outcome, likeliest_that_runs
 from text2sql.model.generation import Generation, generate
 from text2sql.model.prompt import encode_prompt
 from text2sql.postgres.compare import suite
@@ -44,6 +44,7 @@ class Candidate:
     generation: Generation
     group: int | None
     right: bool
+    outcome: Outcome
 
 
 def mass(members: Sequence[Candidate]) -> float:
@@ -70,9 +71,8 @@ def likeliest(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def ours(candidates: Sequence[Candidate]) -> Candidate:
-    runs = {" ".join(c.generation.text.split()): c.group is not None for c in candidates}
-    generations = [c.generation for c in candidates]
-    return candidates[likeliest_that_runs(generations, lambda text: runs[" ".join(text.split())])]
+    outcomes = {c.generation.text: c.outcome for c in candidates}
+    return candidates[likeliest_that_runs([c.generation for c in candidates], outcomes.__getitem__)]
 
 
 RULES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
@@ -88,21 +88,21 @@ RULES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
 
 def examined(sandbox: Sandbox, row: Row, generations: Sequence[Generation]) -> list[Candidate]:
     """Execute a question's candidates, the same text once."""
-    known: dict[str, tuple[int | None, bool]] = {}
+    known: dict[str, tuple[int | None, bool, Outcome]] = {}
     leaders: list[tuple[str, Any]] = []
     examined_ones = []
     for candidate in generations:
         if candidate.text not in known:
             result = sandbox.execute(row["db_id"], candidate.text) if candidate.finished else None
             if result is None or result.error:
-                known[candidate.text] = None, False
+                known[candidate.text] = None, False, "fails"
             else:
                 same = (i for i, (text, other) in enumerate(leaders) if suite(other, result, text).correct)
                 group = next(same, len(leaders))
                 if group == len(leaders):
                     leaders.append((candidate.text, result))
                 verdict = judge(sandbox, row["db_id"], row["sql"], candidate.text).suite
-                known[candidate.text] = group, verdict.correct
+                known[candidate.text] = group, verdict.correct, "nothing" if result.finds_nothing else "rows"
         examined_ones.append(Candidate(candidate, *known[candidate.text]))
     return examined_ones
 

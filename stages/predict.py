@@ -50,6 +50,7 @@ from text2sql.workspace import (
 )
 
 if TYPE_CHECKING:
+    from text2sql.model.candidates import Outcome
     from text2sql.model.generation import Generation, GenerationOptions
     from text2sql.model.prediction import Choose, Constrain, Decoding, Predictor
     from text2sql.postgres.sandbox import Sandbox
@@ -137,14 +138,14 @@ def decoding_of(options: PredictionRecipe, questions: Sequence[Row]) -> Iterator
         yield GREEDY
         return
     with open_sandbox(guided, questions) as sandbox:
-        runs = runs_in(sandbox)
+        outcome = outcomes_in(sandbox)
 
         def suffices(row: Row, answer: Generation) -> bool:
             sure = is_sure(answer, guided.least_probability)
-            return sure and answer.finished and runs(row["db_id"], answer.text)
+            return sure and answer.finished and outcome(row["db_id"], answer.text) == "rows"
 
         greedy_first = suffices if options.predict.method == "second_try" else None
-        yield Decoding(guided.candidates, options.seed, candidate_chooser(runs), guided.workers, greedy_first)
+        yield Decoding(guided.candidates, options.seed, candidate_chooser(outcome), guided.workers, greedy_first)
 
 
 def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractContextManager[Sandbox]:
@@ -156,16 +157,21 @@ def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractCon
     return loaded_sandbox(sorted({row["db_id"] for row in questions}), DUMPS, limits, guided.workers)
 
 
-def runs_in(sandbox: Sandbox) -> Callable[[str, str], bool]:
-    """Whether a query runs on a database (`db_id`, SQL): a query is executed once, also where it is drawn again."""
-    return functools.cache(lambda db_id, sql: sandbox.execute(db_id, sql).error is None)
+def outcomes_in(sandbox: Sandbox) -> Callable[[str, str], Outcome]:
+    """What a query shows on a database (`db_id`, SQL): a query is executed once, also where it is drawn again."""
+
+    def outcome(db_id: str, sql: str) -> Outcome:
+        result = sandbox.execute(db_id, sql)
+        return "fails" if result.error else "nothing" if result.finds_nothing else "rows"
+
+    return functools.cache(outcome)
 
 
-def candidate_chooser(runs: Callable[[str, str], bool]) -> Choose:
-    """Takes the likeliest of a question's candidates that runs on its database."""
+def candidate_chooser(outcome: Callable[[str, str], Outcome]) -> Choose:
+    """Takes the likeliest of a question's candidates that finds rows on its database, or at least runs."""
     from text2sql.model.candidates import likeliest_that_runs
 
-    return lambda row, candidates: candidates[likeliest_that_runs(candidates, functools.partial(runs, row["db_id"]))]
+    return lambda row, candidates: candidates[likeliest_that_runs(candidates, functools.partial(outcome, row["db_id"]))]
 
 
 def prediction_fingerprint(predictor: Predictor, options: PredictionRecipe) -> str:

@@ -301,6 +301,32 @@ def test_an_answer_that_the_model_was_not_sure_of_gets_a_second_try(score, candi
     assert ("the model was not sure; this is the likeliest of 8 that runs" in answer.warnings) == (drawn == 8)
 
 
+@pytest.mark.parametrize(
+    ("rows", "score", "drawn", "chosen"),
+    [
+        ([], -0.1, 8, "name"),
+        ([(0,), (None,)], -0.1, 8, "name"),
+        ([(False,)], -0.1, 1, "id"),  # "no" is an answer
+        ([], -0.02, 8, "id"),  # the one that finds rows is a hundred times less probable
+    ],
+)
+def test_an_answer_that_finds_nothing_gets_a_second_try(rows, score, drawn, chosen):
+    class Scored(Scripted):
+        def written(self, question, candidates):
+            texts = ["select id from customers", "select name from customers"]
+            return [Generation((), text, True, s) for text, s in zip(texts * 4, [score, -4.65] * 4, strict=True)][
+                :candidates
+            ]
+
+    def execute(sql):
+        return Result(("x",), [("Ann",)] if "name" in sql else rows)
+
+    answer = Scored({}).ask("Who?", parse(SHOP), execute=execute, run=True)
+    assert (answer.candidates, chosen in answer.sql) == (drawn, True)
+    said = "a first query finds nothing; this is the likeliest of 8 that finds rows"
+    assert (said in answer.warnings) == (chosen == "name")
+
+
 def test_a_first_answer_that_stays_the_likeliest_is_no_news():
     class Unsure(Scripted):
         def written(self, question, candidates):

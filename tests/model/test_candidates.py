@@ -5,8 +5,9 @@ import pytest
 from text2sql.model.candidates import is_sure, likeliest_that_runs
 from text2sql.model.generation import Generation
 
-#: what the queries of the cases give; None: an error
-RESULTS = {"a": 1, "b": 2, "b b b": 2, "c": 3, "bad": None, "worse": None}
+#: what the queries of the cases find
+OUTCOMES = dict.fromkeys(("a", "b", "b b b", "c"), "rows")
+OUTCOMES |= {"bad": "fails", "worse": "fails", "none": "nothing", "zero": "nothing"}
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,11 @@ RESULTS = {"a": 1, "b": 2, "b b b": 2, "c": 3, "bad": None, "worse": None}
         ([("bad", -1), ("b", -3), (" bad ", -1.5)], 1),  # what failed is not executed again
         ([("a", -1, False), ("b", -9)], 1),  # a query that was cut is not executed
         ([("a", -1, False)], 0),
+        ([("none", -1), ("a", -5)], 1),  # rows before none,
+        ([("none", -1), ("a", -5.7)], 0),  # unless that is a hundred times less probable
+        ([("none", -1), ("a", -5.7), ("bad", -1.1), ("b", -4)], 3),
+        ([("bad", -1), ("none", -2), ("zero", -3)], 1),  # nothing anywhere: the likeliest that runs
+        ([("a", -1), ("none", -0.9), ("b", -3)], 0),
     ],
 )
 def test_choice(candidates, chosen):
@@ -31,11 +37,11 @@ def test_choice(candidates, chosen):
     ]
     executed = []
 
-    def runs(sql):
+    def outcome(sql):
         executed.append(sql.strip())
-        return RESULTS[sql.strip()] is not None
+        return OUTCOMES[sql.strip()]
 
-    assert likeliest_that_runs(generations, runs) == chosen
+    assert likeliest_that_runs(generations, outcome) == chosen
     assert len(executed) == len(set(executed))
 
 

@@ -258,8 +258,11 @@ def test_execution_guided_takes_the_likeliest_that_runs(folder, monkeypatch):
     assert all(row["candidates"] == drawn for row in rows)
 
 
-@pytest.mark.parametrize(("greedy", "score", "executions"), [("SELECT nosuch", -1.0, 1), ("SELECT 0", -1.5, 0)])
-def test_a_second_try_where_the_greedy_query_does_not_run_or_is_improbable(
+@pytest.mark.parametrize(
+    ("greedy", "score", "executions"),
+    [("SELECT nosuch", -1.0, 1), ("SELECT 7", -1.5, 0), ("SELECT 0", -1.0, 1), ("SELECT 1 WHERE 1 > 2", -0.1, 1)],
+)
+def test_a_second_try_where_the_greedy_query_does_not_run_finds_nothing_or_is_improbable(
     folder, monkeypatch, greedy, score, executions
 ):
     """Three candidates for the bands' questions only; the greedy one is drawn and executed once at most."""

@@ -39,6 +39,7 @@ from text2sql.sql import parse, shallow
 if TYPE_CHECKING:
     from text2sql.ask.models import Located
     from text2sql.ask.place import Place
+    from text2sql.model.candidates import Outcome
     from text2sql.model.constraint import Constraint
     from text2sql.model.generation import Generation
     from text2sql.model.shared_prefix import KeptPrefixes
@@ -178,8 +179,8 @@ class Engine:
             schema: what `ask.schema` or `ask.place.open_place` gives: it knows its `target`.
             candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
                 where `execute` can tell.
-            execute: runs a query safely, see `text2sql.postgres.sandbox`; one that it refuses, or that the model is not
-                sure of, gets a second try.
+            execute: runs a query safely, see `text2sql.postgres.sandbox`; one that it refuses, that finds nothing, or
+                that the model is not sure of, gets a second try.
             run: attach the result of the answer.
             target: the server that the SQL is for, if `schema` does not say; texts are held to the values of the tables
                 that it says were read.
@@ -255,6 +256,8 @@ class Engine:
             return dataclasses.replace(answer, generations=second.generations, seconds=seconds)
         why = "the model was not sure" if runs(result) else f"the server refused a first query ({result.message})"
         said = f"{why}; this is the likeliest of {SECOND_TRY} that runs"
+        if result.finds_nothing and not second.result.finds_nothing:
+            said = f"a first query finds nothing; this is the likeliest of {SECOND_TRY} that finds rows"
         return dataclasses.replace(second, warnings=(said, *second.warnings), seconds=seconds)
 
     def _choose(
@@ -371,9 +374,9 @@ def choose_generation(candidates: Sequence[Generation], execute: Execute | None)
     from text2sql.model.candidates import likeliest_that_runs
 
     if execute is None:
-        return candidates[likeliest_that_runs(candidates, lambda sql: not query_problems(sql))], None
+        return candidates[likeliest_that_runs(candidates, lambda sql: "fails" if query_problems(sql) else "rows")], None
     run = functools.cache(execute)
-    chosen = candidates[likeliest_that_runs(candidates, lambda sql: runs(run(sql)))]
+    chosen = candidates[likeliest_that_runs(candidates, lambda sql: outcome(run(sql)))]
     return chosen, run(chosen.text)
 
 
@@ -382,16 +385,22 @@ def runs(result: Result) -> bool:
     return result.error in (None, "too_many_rows")
 
 
+def outcome(result: Result) -> Outcome:
+    """What a query showed."""
+    return "fails" if not runs(result) else "nothing" if result.finds_nothing else "rows"
+
+
 def is_refused(result: Result) -> bool:
     """Whether the server refused the query itself; it may also be away, or take too long."""
     return (result.sqlstate or "")[:2] in REFUSALS
 
 
 def needs_second_try(answer: Answer, result: Result) -> bool:
-    """Whether the server refuses the answer's query, or the model was not sure of the only one that it wrote."""
+    """Whether the server refuses the answer's query, or the only one written finds nothing or is improbable."""
     from text2sql.model.candidates import is_sure
 
-    unsure = answer.candidates == 1 and not is_sure(answer.generations[0], LEAST_PROBABILITY)
+    sure = is_sure(answer.generations[0], LEAST_PROBABILITY) and not result.finds_nothing
+    unsure = answer.candidates == 1 and not sure
     return answer.candidates < SECOND_TRY and (
         is_refused(result) or (unsure and runs(result) and answer.unanswerable is None)
     )

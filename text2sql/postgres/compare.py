@@ -70,6 +70,13 @@ class Result:
     milliseconds: float = 0.0
     sqlstate: str | None = None
 
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether it ran and has no rows, or only NULLs and zeros, as counts and sums of nothing are."""
+        return self.error is None and all(
+            cell is None or (cell == 0 and not isinstance(cell, bool)) for row in self.rows for cell in row
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
