@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,15 +77,14 @@ def peak_memory_bytes() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Count the most memory taken from now on; a system that cannot forget its peak counts on from its start."""
+    """Count the most memory taken from now on; without glibc, only a GPU's."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     elif platform.libc_ver()[0] == "glibc":  # of Linux
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps: text2sql/model/process.py
-        with suppress(OSError):  # not every container has it
-            Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def total_memory_bytes() -> int:
