@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Len
+from annotated_types import Ge, Gt, Len, Lt
 
 from text2sql.config import read_params, read_seed, section, value_at
 from text2sql.data.custom import FOLDER, SHOWN, Custom, own_examples
@@ -58,6 +58,7 @@ class Spider:
     url: str
     sha256: Annotated[str, Len(64, 64)]
     embedded: Annotated[int, Ge(0)]
+    ratios: Annotated[float, Ge(0), Lt(1)]
 
     def make(self, seed: int) -> dict[str, Any]:
         """Unpack the archive; returns what the report says of its origin."""
@@ -67,7 +68,7 @@ class Spider:
         if self.embedded:
             from text2sql.data.mini import add_embedded
 
-            add_embedded(SOURCE, seed, self.embedded)
+            add_embedded(SOURCE, seed, self.embedded, self.ratios)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 
 

@@ -47,7 +47,7 @@ def generate_dataset(target: Path, seed: int, questions_per_domain: int) -> None
 
 
 def write_training_part(
-    target: Path, seed: int, questions_per_domain: int, others: Collection[str] = ()
+    target: Path, seed: int, questions_per_domain: int, others: Collection[str] = (), ratios: float = 0.0
 ) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
     """Write the databases of the training domains; returns their examples, and their entries of tables.json.
 
@@ -65,7 +65,7 @@ def write_training_part(
         rng = random.Random(f"{seed}/{domain.db_id}/questions")
         graph = from_domain(domain, rows)
         asked = generate_questions(
-            graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain
+            graph, lambda sql, c=connection: c.execute(sql).fetchall(), rng, questions_per_domain, ratios
         )
         examples += [{"db_id": domain.db_id, "query": one.sql, "question": one.question} for one in asked]
         connection.close()
@@ -73,15 +73,18 @@ def write_training_part(
     return examples, tables
 
 
-def add_embedded(target: Path, seed: int, questions_per_domain: int) -> None:
+def add_embedded(target: Path, seed: int, questions_per_domain: int, ratios: float) -> None:
     """Write the training domains, and generated examples on them as embedded.json, into a data set in Spider's layout.
+
+    Args:
+        ratios: the share of questions on ratios and on days between two dates.
 
     Raises:
         UserError: the data set has a database of the name of a domain.
     """
     described = read_json(target / "tables.json")
     others = {entry["db_id"] for entry in described} | {path.name for path in (target / "database").iterdir()}
-    examples, tables = write_training_part(target, seed, questions_per_domain, others)
+    examples, tables = write_training_part(target, seed, questions_per_domain, others, ratios)
     write_json(target / "tables.json", [*described, *tables])
     write_json(target / EMBEDDED_FILE, examples)
 

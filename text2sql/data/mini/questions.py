@@ -16,7 +16,7 @@ from text2sql.data.mini.english import tidy_sentence
 from text2sql.data.mini.graph import Graph
 from text2sql.data.mini.pick import Picker, Unsuitable
 from text2sql.data.mini.rows import shuffled_list
-from text2sql.data.mini.shapes import SHAPES, Shape
+from text2sql.data.mini.shapes import RATIOS, SHAPES, Shape
 from text2sql.data.mini.sql_parts import Compound, Query, SelectParts
 
 Run = Callable[[str], Sequence[Sequence[Any]]]
@@ -35,12 +35,23 @@ class Question:
     shape: str
 
 
-def generate_questions(graph: Graph, run: Run, rng: random.Random, count: int) -> list[Question]:
-    """Up to `count` different questions; fewer if the graph does not yield as many."""
+def generate_questions(
+    graph: Graph, run: Run, rng: random.Random, count: int, ratios: float = 0.0
+) -> list[Question]:
+    """Up to `count` different questions; fewer if the graph does not yield as many.
+
+    Args:
+        ratios: the share of questions on ratios, proportions and days between two dates; less than 1.
+    """
     picker = Picker(graph, rng)
     asked: dict[str, Question] = {}
     texts: set[str] = set()
-    for shape in _schedule(list(SHAPES.values()), rng, count):
+    weighted = [(shape, shape.weight) for shape in SHAPES.values()]
+    if ratios:
+        total, of_ratios = (sum(shape.weight for shape in shapes.values()) for shapes in (SHAPES, RATIOS))
+        scale = ratios / (1 - ratios) * total / of_ratios
+        weighted += [(shape, scale * shape.weight) for shape in RATIOS.values()]
+    for shape in _schedule(weighted, rng, count):
         question = _draw(shape, picker, run)
         if question and question.sql not in asked and question.question.lower() not in texts:
             asked[question.sql] = question
@@ -50,15 +61,15 @@ def generate_questions(graph: Graph, run: Run, rng: random.Random, count: int) -
     return list(asked.values())
 
 
-def _schedule(shapes: Sequence[Shape], rng: random.Random, count: int) -> list[Shape]:
+def _schedule(weighted: Sequence[tuple[Shape, float]], rng: random.Random, count: int) -> list[Shape]:
     """Shapes in proportion to their weights, spread evenly (systematic sampling), more than enough of them."""
-    total = sum(s.weight for s in shapes)
+    total = sum(weight for _, weight in weighted)
     order: list[Shape] = []
     for _ in range(MAX_ROUNDS):
         step, position, bound = total / max(count, 1), 0.0, rng.random() * total / max(count, 1)
         round_: list[Shape] = []
-        for shape in shapes:
-            position += shape.weight
+        for shape, weight in weighted:
+            position += weight
             while bound < position:
                 round_.append(shape)
                 bound += step

@@ -78,6 +78,15 @@ class Direction(NamedTuple):
 
 
 UP, DOWN = Direction(True, ">", "DESC"), Direction(False, "<", "")
+#: kinds of two conditions on one column that no row meets both
+OPPOSED = (
+    ("equal", "equal"),
+    ("greater", "less"),
+    ("less", "greater"),
+    ("flag", "flag"),
+    ("after", "before"),
+    ("in_year", "in_year"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +283,22 @@ class Sketch:
         self.words |= {"part": part, "of_date": "" if alone else f" of the {c.words}"}
         return Columns(entity, (c,), self.p.date_part(part))
 
+    def called(self, word: str, entity: Entity, role: str, *rest: Any) -> Columns:
+        """A column in this role, with its words as {word}: `called first t number`; `total`: a number that adds up."""
+        _, besides = _besides(rest)
+        columns = [c for c in entity.of("number") if c.additive] if role == "total" else entity.of(role)
+        c = self.p.any([c for c in columns if c not in besides and not c.nulls])
+        self.words[word] = measure(c)
+        return Columns(entity, (c,))
+
+    def two_dates(self, entity: Entity) -> Columns:
+        """The later of two dates, the slot x for the earlier one, with the words {early} and {late}."""
+        early, late = sorted(self.p.some(entity.of("date"), 2), key=lambda c: (min(c.values), max(c.values)))
+        form = self.p.date_part("day")
+        self.slots["x"] = Columns(entity, (early,), form.replace("{}", f"{{}}{early.cast}"))
+        self.words |= {"early": early.words, "late": late.words}
+        return Columns(entity, (late,), form.replace("{}", f"{{}}{late.cast}"))
+
     def date_span(self, entity: Entity) -> Columns:
         """The days between the first and the last date of a column, with the words {col}."""
         c = self.p.any([c for c in entity.of("date") if len(c.values) > 1])
@@ -302,6 +327,16 @@ class Sketch:
         kinds, besides = _besides(rest)
         kinds = tuple(k for kind in kinds for k in (SIMPLE if kind == "SIMPLE" else (kind,))) or SIMPLE
         return self.p.condition(entity, kinds, besides)
+
+    def opposed(self, entity: Entity, *rest: Any) -> Condition:
+        """A condition, and the slot second for one on the same column that no row meets as well: Asia and Africa."""
+        one, other = self.p.any(OPPOSED)
+        first = self.p.condition(entity, (one,), _besides(rest)[1])
+        second = self.p.condition(entity, (other,), [c for c in entity.columns if c != first.attribute])
+        if first.sql == second.sql or _overlap(first, second):
+            raise Unsuitable
+        self.slots["second"], self.words["second"] = second, second.text
+        return first
 
     def name_of(self, entity: Entity) -> Condition:
         """A row by its name, as a condition on it, with the word {name}, as which every shape draws it."""
@@ -434,6 +469,16 @@ class Sketch:
             raise Unsuitable
         inner = SelectParts(("COUNT(*) AS n",), quoted(self.slots["kid"].name), group=quoted(link.column))
         return SelectParts(("AVG(n)",), f"({inner}) AS counts")
+
+    def ratio_by_count(self, n: int) -> Query:
+        """Parents with `n` children or more to those with fewer, of those that have some."""
+        link = self.links[0]
+        if link.nullable:
+            raise Unsuitable
+        inner = SelectParts(("COUNT(*) AS n",), quoted(self.slots["kid"].name), group=quoted(link.column))
+        many, few = (f"SUM(CASE WHEN n {sign} {n} THEN 1 ELSE 0 END)" for sign in (">=", "<"))
+        self.words["n"] = self.spell(n)
+        return SelectParts((f"1.0 * {many} / NULLIF({few}, 0)",), f"({inner}) AS counts")
 
     def self_join(self) -> Query:
         """Rows of an entity with the row of the same entity that they refer to."""
@@ -587,6 +632,15 @@ def _in_scope(slot: Any, scope: Scope) -> Any:
     return slot.within(scope) if isinstance(slot, Columns | Condition) else slot
 
 
+def _overlap(first: Condition, second: Condition) -> bool:
+    """Whether the conditions are a lower and an upper bound with room for values between them."""
+    bounds = {operator: bound for _, operator, bound in (c.sql.split(maxsplit=2) for c in (first, second))}
+    if bounds.keys() != {"<", ">"}:
+        return False
+    low, high = bounds[">"], bounds["<"]
+    return low < high if low.startswith("'") else float(low) < float(high)
+
+
 def _among(operator: str, link: Link, kid: Entity, condition: Condition | None) -> str:
     """A parent's key IN or NOT IN its children's foreign keys; these without NULLs, as NOT IN a NULL is never true."""
     where = (condition.within(Scope((kid,))),) if condition else ()
@@ -601,7 +655,11 @@ def _spell_out(text: str) -> str:
     return text
 
 
-SHAPES = {
-    name: Shape(name, spec["hardness"], tuple(map(_spell_out, spec["phrasings"])), spec.get("weight", 1.0), spec)
-    for name, spec in _FILE["shapes"].items()
-}
+#: the shapes of all data sets, and those of ratios and of days between dates, for data sets that want them
+SHAPES, RATIOS = (
+    {
+        name: Shape(name, spec["hardness"], tuple(map(_spell_out, spec["phrasings"])), spec.get("weight", 1.0), spec)
+        for name, spec in _FILE[part].items()
+    }
+    for part in ("shapes", "ratios")
+)
