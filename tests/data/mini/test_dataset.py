@@ -63,7 +63,7 @@ def test_a_seed_decides_every_byte(tmp_path):
 
 def test_embedded_examples_beside_another_data_set(layout, made):
     before = sha256_tree(layout)
-    add_embedded(layout, seed=42, questions_per_domain=60)
+    add_embedded(layout, seed=42, questions_per_domain=60, ratios=0.0)
     after = sha256_tree(layout)
     assert {name for name in before if after[name] != before[name]} == {"tables.json"}
     assert read(layout, "embedded.json") == read(made, "train_spider.json")
@@ -77,7 +77,7 @@ def test_an_embedded_database_that_is_there_already_is_refused(layout):
     (layout / "database" / "chess_club").mkdir()
     before = sha256_tree(layout)
     with pytest.raises(UserError, match="chess_club"):
-        add_embedded(layout, seed=42, questions_per_domain=1)
+        add_embedded(layout, seed=42, questions_per_domain=1, ratios=0.5)
     assert sha256_tree(layout) == before
 
 

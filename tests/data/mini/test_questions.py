@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from contextlib import suppress
@@ -16,7 +17,7 @@ from text2sql.data.mini.graph import from_domain, from_schema
 from text2sql.data.mini.pick import Picker, Unsuitable
 from text2sql.data.mini.questions import generate_questions, worth_asking
 from text2sql.data.mini.rows import make_rows
-from text2sql.data.mini.shapes import SHAPES
+from text2sql.data.mini.shapes import RATIOS, SHAPES
 from text2sql.data.mini.sql_parts import SelectParts
 from text2sql.postgres.server import server
 from text2sql.schema import Column, ForeignKey, Schema, Table
@@ -37,11 +38,12 @@ def memory(domain, rows):
 
 @pytest.fixture(scope="module")
 def asked():
+    """Half of the questions are on ratios."""
     out = []
     for domain in DOMAINS:
         rows = make_rows(domain, 42)
         graph = from_domain(domain, rows)
-        out += generate_questions(graph, memory(domain, rows), random.Random(domain.db_id), 60)
+        out += generate_questions(graph, memory(domain, rows), random.Random(domain.db_id), 90, ratios=0.5)
     return out
 
 
@@ -54,15 +56,44 @@ def test_every_shape_occurs_and_is_as_hard_as_it_says(asked):
     by_shape = defaultdict(list)
     for question in asked:
         by_shape[question.shape].append(question.sql)
-    assert set(by_shape) == set(SHAPES)
+    assert set(by_shape) == {*SHAPES, *RATIOS}
     assert len(SHAPES) >= 40
     for name, queries in by_shape.items():
         levels = Counter(hardness(sql, "sqlite") for sql in queries)
-        assert levels.most_common(1)[0][0] == SHAPES[name].hardness, (name, levels, queries[0])
+        assert levels.most_common(1)[0][0] == (SHAPES | RATIOS)[name].hardness, (name, levels, queries[0])
+
+
+@pytest.mark.parametrize("ratios", [0.0, 0.1, 0.5, 0.9])
+def test_the_share_of_questions_on_ratios(ratios):
+    shapes = []
+    for domain in DOMAINS[:6]:
+        rows = make_rows(domain, 42)
+        graph, run = from_domain(domain, rows), memory(domain, rows)
+        shapes += [q.shape for q in generate_questions(graph, run, random.Random(domain.db_id), 60, ratios)]
+    assert not set(SHAPES) & set(RATIOS)
+    # a shape that suits no table of a domain leaves its turn to the others
+    assert sum(shape in RATIOS for shape in shapes) / len(shapes) == pytest.approx(ratios, abs=0.15)
+    assert ratios or not set(shapes) & set(RATIOS)
+
+
+def test_no_row_is_on_both_sides_of_a_ratio(asked):
+    """Of two bounds on one column the lower one is not below the upper one, nor are two values the same."""
+    compared = 0
+    for question in asked:
+        if question.shape in ("ratio_of_opposites", "ratio_by_group", "ratio_where", "ratio_by_parent"):
+            first, second = re.findall(r"CASE WHEN (.*?) THEN 1", question.sql)
+            assert first != second
+            bounds = dict(
+                re.match(r"\S+ ([<>]) (\S+)$", side).groups() for side in (first, second) if re.search("[<>] ", side)
+            )
+            if bounds.keys() == {"<", ">"} and not any(bound.startswith("'") for bound in bounds.values()):
+                assert float(bounds[">"]) >= float(bounds["<"]), question
+                compared += 1
+    assert compared > 10
 
 
 def test_every_shape_has_several_phrasings():
-    assert all(len(s.phrasings) >= 2 for s in SHAPES.values())
+    assert all(len(s.phrasings) >= 2 for s in (SHAPES | RATIOS).values())
 
 
 def test_questions_read_as_sentences(asked):
@@ -185,13 +216,13 @@ def test_parts_of_dates_are_the_same_in_both_dialects():
                 for row in rows[table.name]:
                     copy.write_row(row)
         compared = Counter()
-        for name in ("group_date", "group_date_ordered", "filter_any_month", "date_span", "percentage"):
+        for name in ("group_date", "group_date_ordered", "filter_any_month", "date_span", "percentage", "average_days"):
             for seed in range(12):
                 queries = []
                 for dialect in ("sqlite", "postgres"):
                     picker = Picker(dataclasses.replace(graph, dialect=dialect), random.Random(seed))
                     with suppress(Unsuitable):
-                        queries.append(str(SHAPES[name].make(picker)[0]))
+                        queries.append(str((SHAPES | RATIOS)[name].make(picker)[0]))
                 if queries:
                     ours, theirs = on_sqlite(queries[0]), connection.execute(queries[1]).fetchall()
                     assert sorted(map(plain, theirs)) == sorted(map(plain, ours)), queries

@@ -35,9 +35,7 @@ class Question:
     shape: str
 
 
-def generate_questions(
-    graph: Graph, run: Run, rng: random.Random, count: int, ratios: float = 0.0
-) -> list[Question]:
+def generate_questions(graph: Graph, run: Run, rng: random.Random, count: int, ratios: float = 0.0) -> list[Question]:
     """Up to `count` different questions; fewer if the graph does not yield as many.
 
     Args:
