@@ -135,3 +135,15 @@ def test_a_query_that_fails_is_executed_once_and_said_as_it_is(sql, sandbox, mon
     assert (result.error, result.message, result.rows) == (expected.error, expected.message, expected.rows)
     assert (result.error is None) == (sql not in FAILING)
     assert len(executed) == 1 or result.error in ("syntax", "forbidden", None), "what was refused has not run"
+
+
+def test_only_where_there_are_rows_a_query_finds_nothing(tmp_path):
+    """The copy of a schema file has none: a count of zero says nothing about the query."""
+    (tmp_path / "shop.sql").write_text("CREATE TABLE customers (name text);")
+    database = sqlite3.connect(tmp_path / "shop.sqlite")
+    database.executescript("CREATE TABLE customers (name TEXT); INSERT INTO customers VALUES ('Ann')")
+    database.close()
+    for name, nothing in (("shop.sql", False), ("shop.sqlite", True)):
+        with open_place(str(tmp_path / name)) as place:
+            found = place.execute("SELECT count(*) FROM customers WHERE name = 'Bob'")
+            assert (found.rows, found.finds_nothing) == ([(0,)], nothing)
