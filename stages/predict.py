@@ -159,10 +159,12 @@ def open_sandbox(guided: GuidedOptions, questions: Sequence[Row]) -> AbstractCon
 
 def outcomes_in(sandbox: Sandbox) -> Callable[[str, str], Outcome]:
     """What a query shows on a database (`db_id`, SQL): a query is executed once, also where it is drawn again."""
+    from text2sql.postgres.outcome import finds_nothing
 
     def outcome(db_id: str, sql: str) -> Outcome:
-        result = sandbox.execute(db_id, sql)
-        return "fails" if result.error else "nothing" if result.finds_nothing else "rows"
+        execute = functools.partial(sandbox.execute, db_id)
+        result = execute(sql)
+        return "fails" if result.error else "nothing" if finds_nothing(result, sql, execute) else "rows"
 
     return functools.cache(outcome)
 

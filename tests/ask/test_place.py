@@ -7,6 +7,7 @@ import pytest
 from tests.schemas import running
 from text2sql.ask.place import execute_first, open_place
 from text2sql.errors import UserError
+from text2sql.postgres.outcome import finds_nothing
 from text2sql.postgres.sandbox import Sandbox
 
 SCRIPT = "create table customers (id integer primary key, name text); insert into customers values (1, 'Ann');"
@@ -137,13 +138,11 @@ def test_a_query_that_fails_is_executed_once_and_said_as_it_is(sql, sandbox, mon
     assert len(executed) == 1 or result.error in ("syntax", "forbidden", None), "what was refused has not run"
 
 
-def test_only_where_there_are_rows_a_query_finds_nothing(tmp_path):
+def test_a_query_finds_nothing_only_where_there_are_rows(tmp_path):
     """The copy of a schema file has none: a count of zero says nothing about the query."""
-    (tmp_path / "shop.sql").write_text("CREATE TABLE customers (name text);")
-    database = sqlite3.connect(tmp_path / "shop.sqlite")
-    database.executescript("CREATE TABLE customers (name TEXT); INSERT INTO customers VALUES ('Ann')")
-    database.close()
+    (tmp_path / "shop.sql").write_text("CREATE TABLE customers (id integer primary key, name text);")
+    database(tmp_path / "shop.sqlite")
     for name, nothing in (("shop.sql", False), ("shop.sqlite", True)):
         with open_place(str(tmp_path / name)) as place:
-            found = place.execute("SELECT count(*) FROM customers WHERE name = 'Bob'")
-            assert (found.rows, found.finds_nothing) == ([(0,)], nothing)
+            sql = "SELECT count(*) FROM customers WHERE name = 'Bob'"
+            assert finds_nothing(place.execute(sql), sql, place.execute) is nothing

@@ -280,20 +280,3 @@ def test_many_columns_alike(width):
     swapped = [*latin[:-2], (latin[-1][0], *latin[-2][1:]), (latin[-2][0], *latin[-1][1:])]
     assert seconds(lambda: suite(result(latin), result(swapped), PLAIN)) < 5
     assert suite(result(latin), result(swapped), PLAIN).reason == "row_values"
-
-
-@pytest.mark.parametrize(
-    ("found", "nothing"),
-    [
-        (result([]), True),
-        (result([(None,), (0,)]), True),
-        (result([(Decimal("0.00"), 0.0)]), True),
-        (result([(0,), (1,)]), False),
-        (result([("",)]), False),
-        (result([(False,)]), False),
-        (Result(error="timeout"), False),
-        (Result(("a",), [], on_empty_tables=True), False),
-    ],
-)
-def test_what_finds_nothing(found, nothing):
-    assert found.finds_nothing is nothing

@@ -33,6 +33,7 @@ from text2sql.model.fitted_prompt import PromptWriter
 from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result
+from text2sql.postgres.outcome import finds_nothing
 from text2sql.schema import Schema, Table
 from text2sql.sql import parse, shallow
 
@@ -241,7 +242,7 @@ class Engine:
         Args:
             result: of `answer`'s query.
         """
-        if not needs_second_try(answer, result):
+        if not needs_second_try(answer, result, execute):
             return answer
         started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
         others = self.generate_batch([prompt], SECOND_TRY, answer.candidates)[0]
@@ -256,7 +257,7 @@ class Engine:
             return dataclasses.replace(answer, generations=second.generations, seconds=seconds)
         why = "the model was not sure" if runs(result) else f"the server refused a first query ({result.message})"
         said = f"{why}; this is the likeliest of {SECOND_TRY} that runs"
-        if result.finds_nothing and not second.result.finds_nothing:
+        if outcome(result, answer.sql, execute) == "nothing" != outcome(second.result, second.sql, execute):
             said = f"a first query finds nothing; this is the likeliest of {SECOND_TRY} that finds rows"
         return dataclasses.replace(second, warnings=(said, *second.warnings), seconds=seconds)
 
@@ -270,8 +271,7 @@ class Engine:
     ) -> Answer:
         """`finish` without a second round; the result is there whenever the query was executed."""
         fitted = {g.text: fit_query(g.text, prompt.schema, prompt.target) for g in generations}
-        execute_fitted = None if execute is None else lambda text: execute(fitted[text][0])
-        chosen, result = choose_generation(generations, execute_fitted)
+        chosen, result = choose_generation(generations, execute, lambda text: fitted[text][0])
         sql, changes = fitted[chosen.text]
         warnings = [unanswerable] if unanswerable else []
         warnings += [*query_warnings(chosen.text, prompt.question, prompt.schema), *changes]
@@ -364,10 +364,15 @@ def schema(place: str | Path) -> PlacedSchema:
         return PlacedSchema(**vars(opened.schema), target=opened.target)
 
 
-def choose_generation(candidates: Sequence[Generation], execute: Execute | None) -> tuple[Generation, Result | None]:
-    """The likeliest candidate that runs and, if it was executed to find that out, its result.
+def choose_generation(
+    candidates: Sequence[Generation], execute: Execute | None, fit: Callable[[str], str] = str
+) -> tuple[Generation, Result | None]:
+    """The likeliest candidate that finds rows, or at least runs, and, if it was executed to find that out, its result.
 
     Without a database to execute them on, of those that are queries.
+
+    Args:
+        fit: turns a candidate's text into the query that is executed.
     """
     if len(candidates) == 1:
         return candidates[0], None
@@ -375,8 +380,8 @@ def choose_generation(candidates: Sequence[Generation], execute: Execute | None)
 
     if execute is None:
         return candidates[likeliest_that_runs(candidates, lambda sql: "fails" if query_problems(sql) else "rows")], None
-    run = functools.cache(execute)
-    chosen = candidates[likeliest_that_runs(candidates, lambda sql: outcome(run(sql)))]
+    run = functools.cache(lambda text: execute(fit(text)))
+    chosen = candidates[likeliest_that_runs(candidates, lambda text: outcome(run(text), fit(text), execute))]
     return chosen, run(chosen.text)
 
 
@@ -385,9 +390,9 @@ def runs(result: Result) -> bool:
     return result.error in (None, "too_many_rows")
 
 
-def outcome(result: Result) -> Outcome:
-    """What a query showed."""
-    return "fails" if not runs(result) else "nothing" if result.finds_nothing else "rows"
+def outcome(result: Result, sql: str, execute: Execute) -> Outcome:
+    """What the query `sql` showed with its result."""
+    return "fails" if not runs(result) else "nothing" if finds_nothing(result, sql, execute) else "rows"
 
 
 def is_refused(result: Result) -> bool:
@@ -395,12 +400,14 @@ def is_refused(result: Result) -> bool:
     return (result.sqlstate or "")[:2] in REFUSALS
 
 
-def needs_second_try(answer: Answer, result: Result) -> bool:
+def needs_second_try(answer: Answer, result: Result, execute: Execute) -> bool:
     """Whether the server refuses the answer's query, or the only one written finds nothing or is improbable."""
     from text2sql.model.candidates import is_sure
 
-    sure = is_sure(answer.generations[0], LEAST_PROBABILITY) and not result.finds_nothing
-    unsure = answer.candidates == 1 and not sure
+    first = answer.generations[0]
+    unsure = answer.candidates == 1 and (
+        not is_sure(first, LEAST_PROBABILITY) or outcome(result, answer.sql, execute) == "nothing"
+    )
     return answer.candidates < SECOND_TRY and (
         is_refused(result) or (unsure and runs(result) and answer.unanswerable is None)
     )

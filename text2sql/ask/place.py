@@ -97,7 +97,6 @@ def open_place(place: str, trusted: Sequence[str] = (), expected: PlaceType | No
                     lambda connection: load_definitions(connection, definitions_of(catalog.schema)),
                     lambda: stack.enter_context(Sandbox(running, limits)),
                     catalog.target.relations,
-                    on_empty_tables=True,
                 )
             execute = copy.execute
         yield Place(with_inferred_keys(catalog.schema), execute, has_rows, catalog.target)
@@ -196,14 +195,10 @@ class Copy:
 
     Args:
         relations: tables that queries name with their schema, and the copy without.
-        on_empty_tables: nothing is loaded into the tables.
     """
 
-    def __init__(
-        self, load: Load, sandbox: Callable[[], Sandbox], relations: Relations, on_empty_tables: bool = False
-    ) -> None:
+    def __init__(self, load: Load, sandbox: Callable[[], Sandbox], relations: Relations) -> None:
         self._load, self._new_sandbox, self._relations = load, sandbox, relations
-        self._on_empty_tables = on_empty_tables
         self._lock = threading.Lock()
         self._sandbox: Sandbox | None = None
         self._left_out: list[str] = []
@@ -230,7 +225,6 @@ class Copy:
                     raise self._failure from None
                 self._sandbox = sandbox
         result = execute_first(self._sandbox, DATABASE, with_shown_names(sql, self._relations), MAX_ROWS)
-        result = dataclasses.replace(result, on_empty_tables=self._on_empty_tables)
         if result.error and self._left_out:
             message = f"{result.message} (left out of the copy: {'; '.join(self._left_out)})"
             return dataclasses.replace(result, message=message)

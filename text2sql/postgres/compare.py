@@ -61,7 +61,6 @@ class Result:
     """What became of a query: rows, or why there are none.
 
     `error` is None or a code such as `unknown_column` or `timeout` (sandbox.py lists them); `sqlstate` is PostgreSQL's.
-    `on_empty_tables`: the database is a schema alone.
     """
 
     columns: tuple[str, ...] = ()
@@ -70,14 +69,6 @@ class Result:
     message: str = ""
     milliseconds: float = 0.0
     sqlstate: str | None = None
-    on_empty_tables: bool = False
-
-    @property
-    def finds_nothing(self) -> bool:
-        """Whether it ran on rows and has none, or only NULLs and zeros, as counts and sums of nothing are."""
-        if self.error or self.on_empty_tables:
-            return False
-        return all(cell is None or (cell == 0 and not isinstance(cell, bool)) for row in self.rows for cell in row)
 
 
 @dataclasses.dataclass(frozen=True)
