@@ -9,6 +9,7 @@ test. Each rule sees the first two, four, eight ... candidates; the first candid
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from text2sql.model.generation import Generation, generate
 from text2sql.model.prompt import encode_prompt
 from text2sql.postgres.compare import suite
 from text2sql.postgres.load import loaded_sandbox
+from text2sql.postgres.outcome import finds_nothing
 from text2sql.postgres.sandbox import Sandbox
 from text2sql.progress import track
 from text2sql.scoring.judge import judge
@@ -102,7 +104,8 @@ def examined(sandbox: Sandbox, row: Row, generations: Sequence[Generation]) -> l
                 if group == len(leaders):
                     leaders.append((candidate.text, result))
                 verdict = judge(sandbox, row["db_id"], row["sql"], candidate.text).suite
-                known[candidate.text] = group, verdict.correct, "nothing" if result.finds_nothing else "rows"
+                empty = finds_nothing(result, candidate.text, functools.partial(sandbox.execute, row["db_id"]))
+                known[candidate.text] = group, verdict.correct, "nothing" if empty else "rows"
         examined_ones.append(Candidate(candidate, *known[candidate.text]))
     return examined_ones
 

@@ -242,7 +242,8 @@ class Engine:
         Args:
             result: of `answer`'s query.
         """
-        if not needs_second_try(answer, result, execute):
+        first = outcome(result, answer.sql, execute)
+        if not needs_second_try(answer, result, first):
             return answer
         started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
         others = self.generate_batch([prompt], SECOND_TRY, answer.candidates)[0]
@@ -257,7 +258,7 @@ class Engine:
             return dataclasses.replace(answer, generations=second.generations, seconds=seconds)
         why = "the model was not sure" if runs(result) else f"the server refused a first query ({result.message})"
         said = f"{why}; this is the likeliest of {SECOND_TRY} that runs"
-        if outcome(result, answer.sql, execute) == "nothing" != outcome(second.result, second.sql, execute):
+        if first == "nothing" != outcome(second.result, second.sql, execute):
             said = f"a first query finds nothing; this is the likeliest of {SECOND_TRY} that finds rows"
         return dataclasses.replace(second, warnings=(said, *second.warnings), seconds=seconds)
 
@@ -400,14 +401,11 @@ def is_refused(result: Result) -> bool:
     return (result.sqlstate or "")[:2] in REFUSALS
 
 
-def needs_second_try(answer: Answer, result: Result, execute: Execute) -> bool:
+def needs_second_try(answer: Answer, result: Result, shown: Outcome) -> bool:
     """Whether the server refuses the answer's query, or the only one written finds nothing or is improbable."""
     from text2sql.model.candidates import is_sure
 
-    first = answer.generations[0]
-    unsure = answer.candidates == 1 and (
-        not is_sure(first, LEAST_PROBABILITY) or outcome(result, answer.sql, execute) == "nothing"
-    )
+    unsure = answer.candidates == 1 and not (shown == "rows" and is_sure(answer.generations[0], LEAST_PROBABILITY))
     return answer.candidates < SECOND_TRY and (
         is_refused(result) or (unsure and runs(result) and answer.unanswerable is None)
     )
