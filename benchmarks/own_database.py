@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sql_eval import configured, judge_sql_eval
+from benchmarks.sql_eval import configured, judge_sql_eval, read_whole
 from text2sql.config import compose
 from text2sql.data.custom import FOLDER
 from text2sql.errors import UserError
@@ -74,7 +74,7 @@ def answer(release: Path, schema: Schema, rows: Sequence[Row]) -> dict[str, str]
     engine, given = Engine.load(str(release)), {}
     for row in rows:
         try:
-            given[row["id"]] = engine.ask(row["question"], schema).sql
+            given[row["id"]] = engine.ask(row["question"], read_whole(schema)).sql
         except UserError as error:
             print(f"{row['id']}: {error.what}", file=sys.stderr)
             given[row["id"]] = ""

@@ -1,6 +1,7 @@
 """A release on sql-eval: 190 questions in PostgreSQL as people write it, none of them trained on.
 
-    python -m benchmarks.sql_eval --model models/release          answers and scores
+    python -m benchmarks.sql_eval --model models/release          answers, as `text2sql ask` does, and scores
+    python -m benchmarks.sql_eval --model models/release --run    the same as `text2sql ask --run`: with second tries
     python -m benchmarks.sql_eval --predictions data/predictions/test.jsonl      scores what `data=sql_eval` predicted
 
 Prints accuracy by category: as the authors of sql-eval count, and by the suite verdict of this project against any of
@@ -14,10 +15,14 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from text2sql.ask.catalog import Target
+from text2sql.ask.engine import Engine, PlacedSchema
 from text2sql.config import compose, parse_yaml, section
 from text2sql.data.custom import FOLDER, Row
 from text2sql.data.sql_eval import SqlEval, pinned
@@ -25,9 +30,9 @@ from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.postgres.compare import Result, suite
 from text2sql.postgres.load import loaded_sandbox
-from text2sql.postgres.sandbox import Limits
+from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.progress import track
-from text2sql.schema import read_index
+from text2sql.schema import Schema, read_index
 from text2sql.scoring.figures import wilson
 
 
@@ -46,7 +51,7 @@ def judge_sql_eval(folder: Path, predictions: Mapping[str, str], today: str) -> 
     judged = []
     with loaded_sandbox(databases, folder, Limits(), 1) as sandbox:
         for row in track(examples, "verdicts", len(examples)):
-            predicted = sandbox.execute(row["db_id"], pinned(predictions[row["id"]], today))
+            predicted = executed(sandbox, row["db_id"], today, predictions[row["id"]])
             golds = [(sql, sandbox.execute(row["db_id"], sql)) for sql in row["golds"]]
             verdicts = {
                 "authors": any(authors_verdict(g, predicted, row["category"], row["question"]) for _, g in golds),
@@ -130,21 +135,36 @@ def _key(value: Any) -> tuple[bool, str, Any]:
 # --- Answers and figures --------------------------------------------------------------------------------------------
 
 
-def answers(model: str, folder: Path, limit: int | None, candidates: int) -> dict[str, str]:
+def answers(folder: Path, today: str, options: argparse.Namespace) -> dict[str, str]:
     """The model's SQL for each question; none where the schema is too large for it."""
-    from text2sql.ask import Engine
-
-    engine = Engine.load(model, print)
-    schemas = read_index(folder / "schema_index.json")
+    engine = Engine.load(options.model, print)
+    schemas = {db_id: read_whole(schema) for db_id, schema in read_index(folder / "schema_index.json").items()}
     given = {}
-    rows = list(read_jsonl(folder / "examples.jsonl"))[:limit]
-    for row in track(rows, "questions", len(rows)):
-        try:
-            given[row["id"]] = engine.ask(row["question"], schemas[row["db_id"]], candidates=candidates).sql
-        except UserError as error:
-            print(f"{row['id']}: {error.what}")
-            given[row["id"]] = ""
+    rows = list(read_jsonl(folder / "examples.jsonl"))[: options.limit]
+    databases = sorted({row["db_id"] for row in rows})
+    with loaded_sandbox(databases, folder, Limits(), 1) if options.run else nullcontext() as sandbox:
+        for row in track(rows, "questions", len(rows)):
+            question, db_id = row["question"], row["db_id"]
+            execute = partial(executed, sandbox, db_id, today) if sandbox else None
+            try:
+                answer = engine.ask(
+                    question, schemas[db_id], candidates=options.candidates, execute=execute, run=options.run
+                )
+                given[row["id"]] = answer.sql
+            except UserError as error:
+                print(f"{row['id']}: {error.what}")
+                given[row["id"]] = ""
     return given
+
+
+def read_whole(schema: Schema) -> PlacedSchema:
+    """The schema as `text2sql ask` reads it off a server: with all values of its columns, to which texts are held."""
+    return PlacedSchema(**vars(schema), target=Target(read=frozenset(table.name for table in schema.tables)))
+
+
+def executed(sandbox: Sandbox, db_id: str, today: str, sql: str) -> Result:
+    """The result of a query on the day `today`."""
+    return sandbox.execute(db_id, pinned(sql, today))
 
 
 def configured(folder: str | None) -> SqlEval:
@@ -159,6 +179,7 @@ def main() -> None:
     source.add_argument("--model", help="a release, as text2sql ask takes it")
     source.add_argument("--predictions", type=Path, help="predictions of the stage predict")
     parser.add_argument("--candidates", type=int, default=1, help="answers of which the likeliest is taken")
+    parser.add_argument("--run", action="store_true", help="execute answers, with second tries")
     parser.add_argument("--limit", type=int, help="so many questions only")
     parser.add_argument("--folder", help="where the files of sql-eval are (default: as in conf/data/sql_eval.yaml)")
     parser.add_argument("--out", type=Path, default=Path("sql_eval.jsonl"), help="the verdicts")
@@ -168,7 +189,7 @@ def main() -> None:
         data.make(1, Path(temporary))
         folder = Path(temporary) / FOLDER
         if options.model:
-            given = answers(options.model, folder, options.limit, options.candidates)
+            given = answers(folder, data.today, options)
         else:
             given = {row["id"]: row["predicted"] for row in read_jsonl(options.predictions)}
         judged = judge_sql_eval(folder, given, data.today)

@@ -1,5 +1,6 @@
 """sql-eval: its notation of golds, a pinned clock, and the verdict of its authors; on a small set of the same form."""
 
+import argparse
 import dataclasses
 import datetime
 from decimal import Decimal
@@ -7,7 +8,9 @@ from decimal import Decimal
 import pytest
 import yaml
 
-from benchmarks.sql_eval import authors_verdict, judge_sql_eval
+from benchmarks.sql_eval import answers, authors_verdict, judge_sql_eval
+from tests.scripted import Scripted
+from text2sql.ask.engine import Engine
 from text2sql.config import compose, section
 from text2sql.data import sql_eval
 from text2sql.data.sql_eval import SqlEval, fetch_files, golds_of, pinned
@@ -94,7 +97,9 @@ How old is the eldest?,SELECT CURRENT_DATE - min(born) FROM author,shop,date_fun
 """
 
 
-def test_from_files_to_verdicts(tmp_path, monkeypatch):
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """The set's files, and its options."""
     root = tmp_path / "raw"
     (root / "databases").mkdir(parents=True)
     (root / "databases/shop.sql").write_text(SHOP)
@@ -102,9 +107,12 @@ def test_from_files_to_verdicts(tmp_path, monkeypatch):
     names = (sql_eval.QUESTIONS, "databases/shop.sql")
     monkeypatch.setattr(sql_eval, "HASHES", {name: sha256(root / name) for name in names})
     chosen = section(SqlEval, "data.source", yaml.safe_load(compose(["data=sql_eval"])))
-    target = tmp_path / "source"
-    report = dataclasses.replace(chosen, folder=str(root), embedded=1).make(1, target)
-    assert report["examples"] == {"dev.json": 2}
+    return root, dataclasses.replace(chosen, folder=str(root), embedded=1)
+
+
+def test_from_files_to_verdicts(shop, tmp_path):
+    (root, chosen), target = shop, tmp_path / "source"
+    assert chosen.make(1, target)["examples"] == {"dev.json": 2}
     first, _ = read_jsonl(target / "postgres/examples.jsonl")
     assert (first["id"], first["question"], first["status"]) == ("dev-0", "Who is there? Use no", "verified")
     assert len(first["golds"]) == 3
@@ -117,6 +125,19 @@ def test_from_files_to_verdicts(tmp_path, monkeypatch):
     (root / "databases/shop.sql").write_text("")
     with pytest.raises(UserError, match="not the pinned"):
         fetch_files(root, "", "")
+
+
+@pytest.mark.parametrize(
+    ("run", "given"),
+    [(False, "SELECT nobody FROM author"), (True, "SELECT name FROM author")],  # which the second try finds
+)
+def test_answers_are_those_of_ask(shop, tmp_path, monkeypatch, run, given):
+    (_, chosen), target = shop, tmp_path / "source"
+    chosen.make(1, target)
+    script = Scripted({"Who is there? Use no": ["select nobody from author", "select name from author"]})
+    monkeypatch.setattr(Engine, "load", lambda *_: script)
+    answered = answers(target / "postgres", chosen.today, argparse.Namespace(model="", limit=1, candidates=1, run=run))
+    assert {name: " ".join(sql.split()) for name, sql in answered.items()} == {"dev-0": given}
 
 
 def test_what_is_missing_is_downloaded(tmp_path, monkeypatch):
