@@ -44,6 +44,7 @@ ROWS = [
     Row("docs/results/spider-quick/score", "`spider-quick`: 0.5B, two fifths", "greedy", "experiment=spider-quick"),
     Row("docs/results/spider-1.5b/score", "`spider-1.5b`: 1.5B, one pass", "greedy", "experiment=spider-1.5b"),
     Row("docs/results/spider-1.5b/second_try", "", "second try", f"experiment=spider-1.5b -S {SECOND}"),
+    Row("docs/results/everyday-1.5b/score", "`everyday-1.5b`: from there on", "greedy", "experiment=everyday-1.5b"),
     Row("docs/results/spider-1.5b-gpu/score", "1.5B, one pass, by earlier code", "greedy", FLOAT32),
     Row("docs/results/spider-1.5b-gpu/second_try", "", "second try", LARGER_SECOND),
     Row("docs/results/spider-135m/score", "`spider-135m`: SmolLM2-135M", "greedy", "experiment=spider-135m"),
