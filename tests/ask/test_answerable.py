@@ -25,6 +25,7 @@ comment on column orders.total is 'price of all articles with taxes';
         ("How many articles were ordered?", None),  # a comment's word
         ("What share of orders since 2019?", None),  # words that name nothing
         ("How many orders were placed in 1999?", None),
+        ("Who is gone? Always filter names using ILIKE with exact wildcards", None),  # how the query is to be written
         ("Which customers never ordered anything?", None),
         ("Which customers are gone?", None),  # a value that CHECK allows
         ("What is the purpose of life?", "purpose, life"),

@@ -279,7 +279,7 @@ def test_a_second_try_neither_writes_nor_executes_the_refused_query_again():
         (-1.0, 1, None, "Who?", 1),
         (-2.0, 2, None, "Who?", 2),  # so many were asked for
         (-2.0, 1, "unavailable", "Who?", 1),
-        (-2.0, 1, None, "Which unicorns like violins?", 1),  # nothing of it is in the schema
+        (-2.0, 1, None, "Which unicorns like violins?", 8),  # a doubt of its words is no reason against one
     ],
 )
 def test_an_answer_that_the_model_was_not_sure_of_gets_a_second_try(score, candidates, error, question, drawn):

@@ -406,9 +406,7 @@ def needs_second_try(answer: Answer, result: Result, shown: Outcome) -> bool:
     from text2sql.model.candidates import is_sure
 
     unsure = answer.candidates == 1 and not (shown == "rows" and is_sure(answer.generations[0], LEAST_PROBABILITY))
-    return answer.candidates < SECOND_TRY and (
-        is_refused(result) or (unsure and runs(result) and answer.unanswerable is None)
-    )
+    return answer.candidates < SECOND_TRY and (is_refused(result) or (unsure and runs(result)))
 
 
 def written_tokens(generation: Generation) -> int:
