@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 import yaml
 
-from benchmarks.sql_eval import answers, authors_verdict, judge_sql_eval
+from benchmarks.sql_eval import answers, authors_verdict, judge_sql_eval, read_whole
 from tests.scripted import Scripted
 from text2sql.ask.engine import Engine
 from text2sql.config import compose, section
@@ -17,6 +17,7 @@ from text2sql.data.sql_eval import SqlEval, fetch_files, golds_of, pinned
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, sha256
 from text2sql.postgres.compare import Result
+from text2sql.schema import read_index
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,9 @@ def test_from_files_to_verdicts(shop, tmp_path):
     assert (first["id"], first["question"], first["status"]) == ("dev-0", "Who is there? Use no", "verified")
     assert len(first["golds"]) == 3
     assert (target / "train_spider.json").exists()
+    placed = read_whole(read_index(target / "postgres/schema_index.json")["shop"])
+    assert placed.target.read == {"author"}  # so that texts are held to its values
+    assert placed.tables[0].columns[1].samples == ("Ann", "Bo")
     given = {"dev-0": "SELECT aid, 7 AS x FROM author", "dev-1": "SELECT date '2024-06-01' - date '1990-05-31'"}
     verdicts = {
         row["id"]: (row["authors"], row["suite"]) for row in judge_sql_eval(target / "postgres", given, chosen.today)
