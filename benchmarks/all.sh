@@ -84,6 +84,7 @@ own() { # fourteen trainings
 }
 
 serve() {
+    release
     figure serve '.' python benchmarks/serve.py
 }
 

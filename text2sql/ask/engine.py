@@ -180,9 +180,9 @@ class Engine:
             schema: what `ask.schema` or `ask.place.open_place` gives: it knows its `target`.
             candidates: with more than one, the others are sampled and the likeliest wins; those that fail are dropped
                 where `execute` can tell.
-            execute: runs a query safely, see `text2sql.postgres.sandbox`.
-            run: execute the answer and attach its result; a query that is refused, that finds nothing, or that the
-                model is not sure of, gets a second try.
+            execute: runs a query safely, see `text2sql.postgres.sandbox`. An answer that was executed and is refused,
+                finds nothing, or is improbable gets a second try.
+            run: execute the answer in any case, and attach its result.
             target: the server that the SQL is for, if `schema` does not say; texts are held to the values of the tables
                 that it says were read.
 
