@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,14 +77,15 @@ def peak_memory_bytes() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Count the most memory taken from now on; without glibc, only a GPU's."""
+    """Count the most memory taken from now on; on a CPU only with glibc and a /proc that may be written to."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     elif platform.libc_ver()[0] == "glibc":  # of Linux
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps: text2sql/model/process.py
-        Path("/proc/self/clear_refs").write_text("5")
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def total_memory_bytes() -> int:

@@ -14,7 +14,6 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,8 +251,7 @@ class Preflight:
         largest = max(([pack(group) for group in groups] for groups in cut), key=_tokens)
         self.trainer.model.set_attn_implementation(self.trainer.attention)
         self.trainer.model.train()
-        with suppress(OSError):  # of a system without /proc/self/clear_refs: counted from the start
-            reset_peak_memory()  # the model was built more than once, and copied in float32
+        reset_peak_memory()  # the model was built more than once, and copied in float32
         self.trainer.training_step(self.trainer.model, collate(largest), torch.tensor(1))
         peak, limit = peak_memory_bytes(), MEMORY_SHARE * total_memory_bytes()
         if not torch.cuda.is_available():

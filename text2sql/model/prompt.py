@@ -26,7 +26,6 @@ from text2sql.workspace import PROMPTS, SPLITS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: what the stages prompts and split write: a file for each of train, val and test
 #: a sample value longer than this many characters is cut: it is there to show the form, not the content
 SAMPLE_LENGTH = 40
 #: characters shown of a comment, and values of an enum or a CHECK, at most

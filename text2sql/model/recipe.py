@@ -17,8 +17,6 @@ from text2sql.model.initial import check_shape, folder_of, is_folder
 from text2sql.model.lora import LoraOptions
 from text2sql.workspace import ADAPTER
 
-#: where the stage train writes the adapter
-
 
 @dataclass(frozen=True)
 class TrainOptions:

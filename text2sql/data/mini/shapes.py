@@ -464,21 +464,22 @@ class Sketch:
 
     def average_count(self) -> Query:
         """The average number of children of those parents that have some."""
-        link = self.links[0]
-        if link.nullable:
-            raise Unsuitable
-        inner = SelectParts(("COUNT(*) AS n",), quoted(self.slots["kid"].name), group=quoted(link.column))
-        return SelectParts(("AVG(n)",), f"({inner}) AS counts")
+        return self.over_counts("AVG(n)")
 
     def ratio_by_count(self, n: int) -> Query:
         """Parents with `n` children or more to those with fewer, of those that have some."""
+        many, few = (f"SUM(CASE WHEN n {sign} {n} THEN 1 ELSE 0 END)" for sign in (">=", "<"))
+        query = self.over_counts(f"1.0 * {many} / NULLIF({few}, 0)")
+        self.words["n"] = self.spell(n)
+        return query
+
+    def over_counts(self, figure: str) -> Query:
+        """A figure over `n`, the number of children of each parent that has some."""
         link = self.links[0]
         if link.nullable:
             raise Unsuitable
         inner = SelectParts(("COUNT(*) AS n",), quoted(self.slots["kid"].name), group=quoted(link.column))
-        many, few = (f"SUM(CASE WHEN n {sign} {n} THEN 1 ELSE 0 END)" for sign in (">=", "<"))
-        self.words["n"] = self.spell(n)
-        return SelectParts((f"1.0 * {many} / NULLIF({few}, 0)",), f"({inner}) AS counts")
+        return SelectParts((figure,), f"({inner}) AS counts")
 
     def self_join(self) -> Query:
         """Rows of an entity with the row of the same entity that they refer to."""
