@@ -159,7 +159,7 @@ def answers(folder: Path, today: str, options: argparse.Namespace) -> dict[str, 
 
 def read_whole(schema: Schema) -> PlacedSchema:
     """The schema as `text2sql ask` reads it off a server: with all values of its columns, to which texts are held."""
-    return PlacedSchema(**vars(schema), target=Target(read=frozenset(table.name for table in schema.tables)))
+    return PlacedSchema(**vars(schema), target=Target.of_whole(schema))
 
 
 def executed(sandbox: Sandbox, db_id: str, today: str, sql: str) -> Result:

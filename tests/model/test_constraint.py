@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from tests.model.held import accepts
 from text2sql.errors import UserError
@@ -199,7 +201,7 @@ def walk(constraint, tokenizer, draw):
         allowed = allowed_next(constraint, len(tokenizer)).nonzero().flatten().tolist()
         end = tokenizer.eos_token_id
         if end in allowed and constraint.refers(end) and draw.random() < 0.5:
-            return constraint._reading.text
+            return constraint.text
         few = [t for t in draw.sample(allowed, min(64, len(allowed))) if t != end]
         if draw.random() < 0.8:  # on with the query rather than with this expression
             few.sort(key=lambda t: not tokenizer.decode([t]).startswith((" F", " W", " G", " O", " J", " =")))
@@ -243,7 +245,7 @@ def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype)
     import sqlglot
 
     from text2sql.model.base import QuantizationOptions
-    from text2sql.model.generation import GenerationOptions, generate, plain
+    from text2sql.model.generation import GenerationOptions, generate
     from text2sql.model.inference import load_for_inference
 
     model = load_for_inference(tiny_base, QuantizationOptions(None, None, False, "float32"), None, dtype, "cpu")
@@ -257,8 +259,62 @@ def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype)
             sqlglot.parse_one(made.text, read="postgres")
     if dtype == "float32":
         for prompt, made in zip(prompts[:2], held, strict=False):
-            alone = plain(model, tiny_tokenizer, [prompt], options, constraints.of(SHOP))[0]
+            (alone,) = generate(model, tiny_tokenizer, [prompt], options, None, [constraints.of(SHOP)])
             assert alone.token_ids == made.token_ids
+
+
+@pytest.mark.parametrize("unlikely", [-6.4, -6.2, -6.0])
+def test_a_row_that_went_back_goes_on_from_there(constraints, tiny_base, tiny_tokenizer, monkeypatch, unlikely):
+    """Keys, values and readings are those of the beginning: its probability is that of one pass over the answer."""
+    from text2sql.model import generation, sampling
+    from text2sql.model.base import QuantizationOptions
+    from text2sql.model.inference import load_for_inference
+
+    model = load_for_inference(tiny_base, QuantizationOptions(None, None, False, "float32"), None, "float32", "cpu")
+    prompts = [tiny_tokenizer(f"shop {i}", add_special_tokens=False)["input_ids"] for i in range(6)]
+    options = generation.GenerationOptions(batch_size=4, max_new_tokens=24)
+    for module in (generation, sampling):
+        monkeypatch.setattr(module, "UNLIKELY", unlikely)
+    rows, back = [], generation.Decoder._goes_back
+    monkeypatch.setattr(
+        generation.Decoder, "_goes_back", lambda self, row, choice: rows.append(row) or back(self, row, choice)
+    )
+    made = generation.generate(model, tiny_tokenizer, prompts, options, None, [constraints.of(SHOP) for _ in prompts])
+    assert any(row.returns for row in rows)
+    for prompt, answer in zip(prompts, made, strict=True):
+        tokens = [*answer.token_ids, *([tiny_tokenizer.eos_token_id] if answer.finished else [])]
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1)[range(len(tokens)), tokens].sum()
+        assert answer.score == pytest.approx(float(expected), abs=1e-3)
+        assert not answer.checked or accepts(constraints.of(SHOP), tokens) == answer.finished
+
+
+@given(st.data())
+def test_going_back_leaves_no_trace(constraints, tiny_tokenizer, data):
+    """After some tokens, others and a dead end: what may follow is as if they had not been."""
+    first, second = (
+        tiny_tokenizer(data.draw(st.sampled_from(ACCEPTED)), add_special_tokens=False)["input_ids"] for _ in "12"
+    )
+    assume(all(accepts(constraints.of(SHOP), tokens) for tokens in (first, second)))
+    count = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(map(len, (first, second)))
+    )
+    held, fresh = constraints.of(SHOP), constraints.of(SHOP)
+    for token in first:
+        held.accept(token)
+    if data.draw(st.booleans()):
+        held.release()
+    held.back_to(count)
+    assert not held.released
+    for token in second[:count]:
+        fresh.accept(token)
+    assert held.text == fresh.text
+    for token in second[count:]:
+        assert held.refers(token)
+        held.accept(token)
+    assert held.refers(tiny_tokenizer.eos_token_id)
+    assert held.matcher.is_accepting()
 
 
 @pytest.mark.spider

@@ -5,7 +5,9 @@ import random
 import pytest
 
 from text2sql.errors import UserError
+from text2sql.model import generation
 from text2sql.model.generation import Decoder, Generation, GenerationOptions, generate, plain
+from text2sql.model.sampling import UNLIKELY, Choice
 from text2sql.model.shared_prefix import KeptPrefixes, group_by_prefix
 
 VOCABULARY, END = 97, 2
@@ -204,3 +206,78 @@ def test_candidates_read_their_question_once(computed, batch):
     groups = group_by_prefix(prompts)
     once = sum(length + sum(len(prompts[i]) - length for i in members[::4]) for length, members in groups)
     assert sum(map(len, computed)) == once + decoded
+
+
+class Tree:
+    """A constraint that knows which tokens may follow which: {beginning: {token: log probability}}."""
+
+    def __init__(self, tree):
+        self.tree, self.tokens, self.released = tree, [], False
+
+    def accept(self, token):
+        self.tokens.append(token)
+
+    def back_to(self, count):
+        self.tokens, self.released = self.tokens[:count], False
+
+    def again(self):
+        return Tree(self.tree)
+
+    def choice(self):
+        tokens = self.tree.get(tuple(self.tokens), {})
+        if not tokens:
+            self.released = True
+            return Choice(END, -1.0, 1.0, dead_end=True)
+        (token, score), *others = sorted(tokens.items(), key=lambda item: -item[1])
+        return Choice(token, score, 1.0, tuple(other for other in others if other[1] >= UNLIKELY))
+
+
+A, B, C = 11, 12, 13
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("tree", "tokens", "score", "checked"),
+    [
+        # The likeliest token at each step, as long as none is unlikely: whatever another beginning would have come to.
+        ({(): {A: -0.5, B: -1.0}, (A,): {C: -2.9}, (A, C): {END: 0.0}, (B,): {END: 0.0}}, [A, C], -3.4, True),
+        # An unlikely one: back to the beginning that is likelier than this one ...
+        ({(): {A: -0.5, B: -1.0}, (A,): {C: -3.1}, (A, C): {END: 0.0}, (B,): {END: 0.0}}, [B], -1.0, True),
+        ({(): {A: -0.5, B: -1.0}, (A,): {END: -3.1}, (B,): {C: -0.1}, (B, C): {END: 0.0}}, [B, C], -1.1, True),
+        # ... if there is one; an unlikely token itself is none.
+        ({(): {A: 0.0}, (A,): {C: -3.1, B: -3.2}, (A, C): {END: 0.0}}, [A, C], -3.1, True),
+        # Further back, and there and back again, where that one comes to something still less likely.
+        ({(): {A: -0.5, B: -1.0}, (A,): {C: -0.1}, (A, C): {A: -9.0}, (B,): {END: 0.0}}, [B], -1.0, True),
+        (
+            {(): {A: -0.5, B: -1.0}, (A,): {C: -0.1}, (A, C): {A: -4.0}, (A, C, A): {END: 0.0}, (B,): {C: -9.0}},
+            [A, C, A], -4.6, True,
+        ),
+        # From a dead end to any beginning; where there is none, names are not checked any more.
+        ({(): {A: 0.0, B: -2.9}, (A,): {C: 0.0}, (A, C): {}, (B,): {END: 0.0}}, [B], -2.9, True),
+        ({(): {A: 0.0}, (A,): {}}, [A], -1.0, False),
+    ],
+)  # fmt: skip
+def test_where_only_unlikely_tokens_are_left_the_row_goes_back(monkeypatch, dtype, tree, tokens, score, checked):
+    import torch
+
+    choose = lambda logits, constraints, *_: [constraint.choice() for constraint in constraints]  # noqa: E731
+    monkeypatch.setattr(generation, "choose_tokens", choose)
+    model, prompts = tiny("llama").to(getattr(torch, dtype)), prompts_of((20,), 3)
+    made = generate(
+        model, Tokenizer(), prompts, GenerationOptions(max_new_tokens=24), None, [Tree(tree) for _ in prompts]
+    )
+    assert {g.token_ids for g in made} == {tuple(tokens)}
+    assert [g.score for g in made] == pytest.approx([score] * 3)
+    assert {(g.checked, g.finished) for g in made} == {(checked, True)}
+
+
+def test_a_row_goes_back_a_few_times_only(monkeypatch):
+    """Each beginning comes to something unlikely: after the last return the row goes on where it is."""
+    tree = {(): {t: -0.1 * t for t in range(3, 23)}} | {(t,): {C: -9.0} for t in range(3, 23)}
+    tree |= {(t, C): {END: 0.0} for t in range(3, 23)}
+    choose = lambda logits, constraints, *_: [constraint.choice() for constraint in constraints]  # noqa: E731
+    monkeypatch.setattr(generation, "choose_tokens", choose)
+    (made,) = generate(
+        tiny("llama"), Tokenizer(), prompts_of((20,), 1), GenerationOptions(max_new_tokens=24), None, [Tree(tree)]
+    )
+    assert made.token_ids == (3 + generation.RETURNS, C)

@@ -48,6 +48,11 @@ class Target:
     #: tables all of whose rows were read, so that their columns have no values but those in the schema
     read: frozenset[str] = frozenset()
 
+    @classmethod
+    def of_whole(cls, schema: Schema) -> Target:
+        """Today's PostgreSQL, where `schema` was made of all rows of all its tables."""
+        return cls(read=frozenset(table.name for table in schema.tables))
+
 
 @dataclasses.dataclass(frozen=True)
 class Catalog:

@@ -154,7 +154,7 @@ def sqlite_copy(path: Path) -> tuple[Catalog, Load]:
             run_script(connection, (line for text in dump(source, schema) for line in text.splitlines(keepends=True)))
         return []
 
-    return Catalog(schema, Target(read=frozenset(table.name for table in schema.tables))), load
+    return Catalog(schema, Target.of_whole(schema)), load
 
 
 def execute_first(sandbox: Sandbox, database: str, sql: str, most: int) -> Result:

@@ -147,17 +147,24 @@ class Constraint:
         """`letters`: those that names, values and question have, but for ASCII."""
         self.matcher, self._constraints, self._start, self._letters = matcher, constraints, start, letters
         self._tokenizer = constraints.tokenizer
-        #: what the row's text has been read as; None: only the grammar holds it
-        self._reading: Reading | None = start
-        #: bytes of the text that are no whole character yet
-        self._rest = b""
-        #: the reading after a token that has been asked about, so that it is not read again once it is accepted
+        #: before the first token and after each: what the text has been read as, and those of its bytes that are no
+        #: whole character yet
+        self._read: list[tuple[Any, bytes]] = [(start, b"")]
+        #: tokens before the dead end after which names are not checked
+        self._released_at: int | None = None
+        #: the same after a token that has been asked about (None: no name can follow it), so that it is not read again
+        #: once it is accepted
         self._asked: dict[int, tuple[Reading | None, bytes]] = {}
 
     @property
     def words(self) -> int:
         """The 32-bit words of a mask over the tokenizer's vocabulary."""
         return (int(self._tokenizer.vocab_size) + 31) // 32
+
+    @property
+    def text(self) -> str:
+        """The accepted tokens, as far as names were checked."""
+        return str(self._read[-1][0].text)
 
     @property
     def bytes(self) -> list[int]:
@@ -167,17 +174,18 @@ class Constraint:
     @property
     def released(self) -> bool:
         """Whether the names are no longer checked: after a token that none could follow."""
-        return self._reading is None
+        return self._released_at is not None
 
     def refers(self, token: int) -> bool:
         """Whether all names can be what they must be once `token`, which the grammar allows, has been written."""
-        if self._reading is None:
+        if self.released:
             return True
+        before, rest = self._read[-1]
         if token == self._tokenizer.eos_token:
-            return self._reading.complete()
+            return before.complete()
         if token not in self._asked:
-            text, rest = _characters(self._rest + self._tokenizer.decode_bytes([token]))
-            reading = self._reading.after(text)
+            text, rest = _characters(rest + self._tokenizer.decode_bytes([token]))
+            reading = before.after(text)
             if reading is not None and rest and not any(map(reading.after, _ended(rest, self._letters))):
                 reading = None  # the byte would begin a character that nothing can go on with
             self._asked[token] = reading, rest
@@ -185,16 +193,23 @@ class Constraint:
 
     def release(self) -> None:
         """Check names no more: the row has come to a dead end."""
-        self._reading = None
+        self._released_at = len(self._read) - 1
+
+    def back_to(self, count: int) -> None:
+        """Go back to the step after the first `count` tokens; after a dead end, the names are checked again."""
+        self.matcher.rollback(len(self._read) - 1 - count)
+        del self._read[count + 1 :]
+        if self._released_at is not None and self._released_at >= count:
+            self._released_at = None
+        self._asked = {}
 
     def accept(self, token: int) -> None:
         """Go on to the step after `token`."""
         if not self.matcher.consume_token(token):
             raise ValueError(f"token {token} was not allowed: {self.matcher.get_error()}")
-        if self._reading is not None and token != self._tokenizer.eos_token:
-            if not self.refers(token):
-                raise ValueError(f"token {token} was not allowed: no name can follow it")
-            self._reading, self._rest = self._asked[token]
+        if not self.refers(token):
+            raise ValueError(f"token {token} was not allowed: no name can follow it")
+        self._read.append(self._asked.get(token, self._read[-1]))
         self._asked = {}
 
     def accepts(self, text: str) -> bool:

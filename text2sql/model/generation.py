@@ -4,6 +4,11 @@ Plain batched generation runs the model over a database's schema once for each q
 longest, and carries finished rows along until the last one ends. Here the schema's keys and values are computed once
 (`shared_prefix`), a batch is a list of tokens without padding, and a finished row makes room for the next question.
 
+A constraint looks one token ahead: it may allow a beginning after which nothing likely can follow. `SELECT theme, date`
+needs one table with both columns; where there is none, the model is left with what it would never have written. So a
+row whose next token is unlikely goes back to the likeliest of all beginnings of the answer that it has seen. That is
+best-first search, begun only where the greedy answer goes astray.
+
 In float32 the tokens are those of one-at-a-time `generate`. Sums taken in another order differ in the sixth digit,
 which decides a token only where two are as good as tied; such a row is generated again, alone, the plain way (`TIE`).
 So a text depends neither on what is generated beside it nor on the batch size. In bfloat16 that does not hold.
@@ -13,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +26,7 @@ import torch
 from text2sql.config import require
 from text2sql.errors import UserError
 from text2sql.model.reordered import reorder_weights, reordered_weights
-from text2sql.model.sampling import choose_tokens
+from text2sql.model.sampling import NEVER, UNLIKELY, Choice, choose_tokens
 from text2sql.model.shared_prefix import Cache, KeptPrefixes, Row, Segment, Step, group_by_prefix, shared_attention
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 TIE = 2e-4
 #: Tokens of new prompts computed in one forward pass at most (one prompt at least): bounds the activations.
 PREFILL_TOKENS = 4096
+#: how often a row goes back to an earlier beginning at most
+RETURNS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +194,33 @@ class Decoder:
         rows = self.cache.rows
         constraints, draws = [row.constraint for row in rows], [row.draw for row in rows]
         for row, choice in zip(rows, choose_tokens(logits, constraints, draws, self.options.temperature), strict=True):
-            row.tokens.append(choice.token)
-            row.score += choice.score
             row.margin = min(row.margin, choice.margin)
-            if row.constraint is not None:
-                row.constraint.accept(choice.token)
+            if row.ahead:
+                row.constraint.back_to(len(row.tokens))  # where this is a dead end, its token was found before
+                row.append(row.ahead.pop(0))
+            elif row.draw is not None or row.constraint is None or not self._goes_back(row, choice):
+                row.score += choice.score
+                row.append(choice.token)
+
+    def _goes_back(self, row: Row, choice: Choice) -> bool:
+        """Whether the row goes on with an earlier beginning that is likelier than the one with an unlikely choice."""
+        row.beginnings += [(row.score + score, (*row.tokens, token)) for token, score in choice.others]
+        if choice.score >= UNLIKELY and not choice.dead_end:
+            return False
+        row.margin = 0.0  # sums over tokens differ by more than single logits
+        likeliest = max(row.beginnings, default=(NEVER, ()))
+        here = NEVER if choice.dead_end else row.score + choice.score
+        if likeliest[0] <= here or row.returns == RETURNS:
+            return False
+        row.beginnings.remove(likeliest)
+        row.beginnings.append((here, (*row.tokens, choice.token)))
+        row.score, tokens = likeliest
+        common = next(i for i, token in enumerate(tokens) if row.tokens[i : i + 1] != [token])
+        row.constraint.back_to(common)
+        row.tokens, row.ahead, row.cached = row.tokens[:common], list(tokens[common:]), len(row.prompt.tokens) + common
+        row.returns += 1
+        row.append(row.ahead.pop(0))
+        return True
 
     def _release(self) -> Iterator[tuple[int, Generation]]:
         """Take out and yield the rows that ended."""
@@ -204,11 +233,14 @@ class Decoder:
 
     def _result(self, row: Row, finished: bool) -> Generation:
         checked = row.constraint is None or not row.constraint.released
-        if self.exact and row.draw is None and row.margin < TIE:
-            constraint = None if row.constraint is None else row.constraint.again()
-            alone = plain(self.model, self.tokenizer, [self.prompts[row.index]], self.options, constraint)[0]
-            return dataclasses.replace(alone, score=row.score, checked=checked)
-        return generation_of(self.tokenizer, row.tokens, finished, row.score, checked)
+        if not self.exact or row.draw is not None or row.margin >= TIE:
+            return generation_of(self.tokenizer, row.tokens, finished, row.score, checked)
+        prompts = [self.prompts[row.index]]
+        if row.constraint is None:
+            return dataclasses.replace(plain(self.model, self.tokenizer, prompts, self.options)[0], score=row.score)
+        alone = Decoder(self.model, self.tokenizer, prompts, self.options, None, [row.constraint.again()])
+        alone.exact = False
+        return dict(alone)[0]
 
 
 def _tokens(segments: Iterable[Segment]) -> int:
@@ -241,18 +273,8 @@ def check_lengths(model: Any, prompts: Sequence[Sequence[int]], options: Generat
             )
 
 
-def plain(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    options: GenerationOptions,
-    constraint: Constraint | None = None,
-) -> list[Generation]:
-    """The same by transformers' own greedy `generate`: batches of padded prompts, in the order given.
-
-    Args:
-        constraint: what may follow the prompt, where there is only one.
-    """
+def plain(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> list[Generation]:
+    """The same by transformers' own greedy `generate`: batches of padded prompts, in the order given."""
     from transformers import GenerationConfig
 
     check_lengths(model, prompts, options)
@@ -270,23 +292,8 @@ def plain(
         ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in batch], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch], device=device)
         with torch.inference_mode():
-            steer = [] if constraint is None else [_steered(constraint, width)]
-            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=steer)
+            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         for row in out[:, width:].tolist():
             tokens = row[: row.index(end) + 1] if end in row else row
             generations.append(generation_of(tokenizer, tokens, end in row))
     return generations
-
-
-def _steered(constraint: Constraint, width: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A logits processor for transformers' `generate` of one prompt of `width` tokens."""
-
-    def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        if ids.shape[1] > width:
-            constraint.accept(int(ids[0, -1]))
-        (choice,) = choose_tokens(logits, [constraint], [None])
-        chosen = torch.full_like(logits, float("-inf"))
-        chosen[0, choice.token] = 0.0
-        return chosen
-
-    return process

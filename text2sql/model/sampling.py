@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PROPOSED = 8
 #: tokens that are asked about at most where none of the proposed ones will do, the likeliest first
 TRIED = 1024
+#: the log probability below which a token is unlikely
+UNLIKELY = math.log(0.05)
 
 
 #: the logit of what is not allowed
@@ -36,6 +38,10 @@ class Choice(NamedTuple):
     token: int
     score: float
     margin: float
+    #: of the likeliest token under a constraint: the other allowed ones that are not unlikely, with their log
+    #: probabilities; and whether names were not checked, as none could be right
+    others: tuple[tuple[int, float], ...] = ()
+    dead_end: bool = False
 
 
 def choose_tokens(
@@ -82,13 +88,17 @@ def _choose(
 ) -> Choice:
     """The first of a row's proposed tokens that will do, or else of all that are allowed."""
     for tokens, values in _in_turn(logits, constraint, greedy, *proposed):
-        for token, value, following in zip(map(int, tokens), values, values[1:], strict=False):
+        numbered = list(zip(map(int, tokens), values, values[1:], strict=False))
+        for place, (token, value, following) in enumerate(numbered):
             if value > NEVER and (constraint is None or constraint.refers(token)):
-                return Choice(token, value - norm, value - following)
+                others = numbered[place + 1 :] if constraint is not None and greedy else ()
+                likely = ((other, logit - norm) for other, logit, _ in others if logit - norm >= UNLIKELY)
+                kept = tuple(other for other in likely if constraint.refers(other[0]))
+                return Choice(token, value - norm, value - following, kept)
     if constraint is None or constraint.released:
         raise UserError("the model computes no numbers", "its weights or its adapter's are not finite: train again")
     constraint.release()
-    return _choose(logits, constraint, greedy, norm, proposed)
+    return _choose(logits, constraint, greedy, norm, proposed)._replace(dead_end=True)
 
 
 def _in_turn(

@@ -139,6 +139,17 @@ class Row:
     score: float = 0.0
     #: least distance between the best two logits so far
     margin: float = float("inf")
+    #: beginnings of the answer that were left, each with its log probability
+    beginnings: list[tuple[float, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    #: how often the row has gone back to one of them, and the tokens of the last one that are still to be computed
+    returns: int = 0
+    ahead: list[int] = dataclasses.field(default_factory=list)
+
+    def append(self, token: int) -> None:
+        """Take a token as the next one."""
+        self.tokens.append(token)
+        if self.constraint is not None:
+            self.constraint.accept(token)
 
 
 class Cache:
