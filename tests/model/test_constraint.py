@@ -240,6 +240,21 @@ def test_what_is_let_through_runs_on_postgresql(constraints, tiny_tokenizer, tmp
     assert not failed, "\n".join(map(str, failed))
 
 
+def steered(constraint, width):
+    """A logits processor for transformers' `generate` of one prompt of `width` tokens."""
+    from text2sql.model.sampling import choose_tokens
+
+    def process(ids, logits):
+        if ids.shape[1] > width:
+            constraint.accept(int(ids[0, -1]))
+        (choice,) = choose_tokens(logits, [constraint], [None])
+        chosen = torch.full_like(logits, float("-inf"))
+        chosen[0, choice.token] = 0.0
+        return chosen
+
+    return process
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype):
     import sqlglot
@@ -261,6 +276,11 @@ def test_random_weights_write_sql(constraints, tiny_base, tiny_tokenizer, dtype)
         for prompt, made in zip(prompts[:2], held, strict=False):
             (alone,) = generate(model, tiny_tokenizer, [prompt], options, None, [constraints.of(SHOP)])
             assert alone.token_ids == made.token_ids
+            by_transformers = model.generate(
+                torch.tensor([prompt]), do_sample=False, max_new_tokens=40, pad_token_id=0,
+                logits_processor=[steered(constraints.of(SHOP), len(prompt))],
+            )[0, len(prompt) :]  # fmt: skip
+            assert by_transformers[: len(made.token_ids)].tolist() == list(made.token_ids)
 
 
 @pytest.mark.parametrize("unlikely", [-6.4, -6.2, -6.0])
