@@ -162,11 +162,6 @@ class Constraint:
         return (int(self._tokenizer.vocab_size) + 31) // 32
 
     @property
-    def text(self) -> str:
-        """The accepted tokens, as far as names were checked."""
-        return str(self._read[-1][0].text)
-
-    @property
     def bytes(self) -> list[int]:
         """The tokens of a single byte."""
         return self._constraints.bytes

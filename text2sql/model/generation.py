@@ -10,8 +10,9 @@ row whose next token is unlikely goes back to the likeliest of all beginnings of
 best-first search, begun only where the greedy answer goes astray.
 
 In float32 the tokens are those of one-at-a-time `generate`. Sums taken in another order differ in the sixth digit,
-which decides a token only where two are as good as tied; such a row is generated again, alone, the plain way (`TIE`).
-So a text depends neither on what is generated beside it nor on the batch size. In bfloat16 that does not hold.
+which decides a token only where two are as good as tied; such a row is generated again, alone (`TIE`): without a
+constraint by transformers' own `generate`, with one by a batch of this row only. So a text depends neither on what is
+generated beside it nor on the batch size. In bfloat16 that does not hold.
 """
 
 from __future__ import annotations
@@ -205,6 +206,7 @@ class Decoder:
     def _goes_back(self, row: Row, choice: Choice) -> bool:
         """Whether the row goes on with an earlier beginning that is likelier than the one with an unlikely choice."""
         row.beginnings += [(row.score + score, (*row.tokens, token)) for token, score in choice.others]
+        row.margin = min(row.margin, abs(choice.score - UNLIKELY))
         if choice.score >= UNLIKELY and not choice.dead_end:
             return False
         row.margin = 0.0  # sums over tokens differ by more than single logits
@@ -213,7 +215,8 @@ class Decoder:
         if likeliest[0] <= here or row.returns == RETURNS:
             return False
         row.beginnings.remove(likeliest)
-        row.beginnings.append((here, (*row.tokens, choice.token)))
+        if not choice.dead_end:
+            row.beginnings.append((here, (*row.tokens, choice.token)))
         row.score, tokens = likeliest
         common = next(i for i, token in enumerate(tokens) if row.tokens[i : i + 1] != [token])
         row.constraint.back_to(common)
