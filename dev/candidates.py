@@ -1,6 +1,6 @@
 """Which of several candidates to take: rules compared on the same candidates, executed and judged.
 
-    python dev/candidates.py [--split val] [--candidates 12] [--temperature 1.0] [--free]
+    python -m dev.candidates [--split val] [--candidates 12] [--temperature 1.0] [--free]
 
 Run it where the pipeline has run. Rules are to be chosen on the validation questions (the default), not on those of the
 test. Each rule sees the first two, four, eight ... candidates; the first candidate of a question is the greedy one.
@@ -22,9 +22,9 @@ from rich.table import Table
 from stages import predict
 from stages.score import read_options as score_options
 from text2sql.config import read_params
-from text2sql.files import read_jsonl
 from text2sql.model.candidates import Outcome, likeliest_that_runs
-from text2sql.model.generation import Generation, generate
+from text2sql.model.generation import Generation
+from text2sql.model.prediction import Decoding
 from text2sql.model.prompt import encode_prompt
 from text2sql.postgres.compare import suite
 from text2sql.postgres.load import loaded_sandbox
@@ -32,11 +32,9 @@ from text2sql.postgres.outcome import finds_nothing
 from text2sql.postgres.sandbox import Sandbox
 from text2sql.progress import track
 from text2sql.scoring.judge import judge
-from text2sql.workspace import DUMPS, PROMPTS, SPLITS
+from text2sql.workspace import DUMPS
 
 Row = dict[str, Any]
-#: questions whose candidates are generated together
-TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -123,20 +121,20 @@ def main() -> None:
     if arguments.free:
         options = replace(options, predict=replace(options.predict, constrained=False))
     predictor, constrain = predict.load_predictor(options)
-    sampling = replace(predictor.options, temperature=arguments.temperature)
-    prompts = {row["id"]: row["prompt"] for row in read_jsonl(PROMPTS / f"{arguments.split}.jsonl")}
-    rows = [row for row in read_jsonl(SPLITS / f"{arguments.split}.jsonl") if row["id"] in prompts]
-    rows = sorted(rows[:: arguments.every], key=lambda row: row["db_id"])
+    predictor.options = replace(predictor.options, temperature=arguments.temperature)
+    rows = predict.read_questions(arguments.split)[:: arguments.every]
+    rows = [{**row, "tokens": encode_prompt(predictor.tokenizer, row["prompt"])} for row in rows]
     questions: list[list[Candidate]] = []
     databases, limits = sorted({row["db_id"] for row in rows}), score_options(params).limits()
-    with loaded_sandbox(databases, DUMPS, limits, 2) as sandbox:
-        for first in track(range(0, len(rows), TOGETHER), "candidates"):
-            part = [row for row in rows[first : first + TOGETHER] for _ in range(count)]
-            tokens = [encode_prompt(predictor.tokenizer, prompts[row["id"]]) for row in part]
-            seeds = [f"{options.seed}/{row['id']}/{i % count}" if i % count else None for i, row in enumerate(part)]
-            constraints = [constrain(row) for row in part]
-            texts = generate(predictor.model, predictor.tokenizer, tokens, sampling, seeds, constraints)
-            questions += [examined(sandbox, part[i], texts[i : i + count]) for i in range(0, len(part), count)]
+    with loaded_sandbox(databases, DUMPS, limits, 1) as sandbox:
+
+        def examine(row: Row, generations: Sequence[Generation]) -> Generation:
+            questions.append(examined(sandbox, row, generations))
+            return generations[0]
+
+        decoding = Decoding(count, options.seed, examine)
+        for _ in track(predictor.answers(rows, constrain, decoding), "candidates", len(rows)):
+            pass
     counts = sorted({2**i for i in range(1, 10) if 2**i < count} | {count})
     table = Table(
         "of the candidates that run", *map(str, counts), title=f"{len(questions)} {arguments.split} questions"
