@@ -14,8 +14,6 @@ from text2sql.files import read_json
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "RESULTS.md"
 SECOND = "predict=second_try"
-LARGER_SECOND = f"experiment=spider-1.5b -S {SECOND} -S predict.batch_size=256 -S predict.validation=0"
-FLOAT32 = "experiment=spider-1.5b -S predict.dtype=float32"
 GUIDED = "predict=execution_guided -S predict.constrained=true"
 HEAD = (
     "recipe", "answers", "questions", "suite, %", "strict", "valid SQL", "shuffled rows", "ties open", "training",
@@ -45,8 +43,6 @@ ROWS = [
     Row("docs/results/spider-1.5b/score", "`spider-1.5b`: 1.5B, one pass", "greedy", "experiment=spider-1.5b"),
     Row("docs/results/spider-1.5b/second_try", "", "second try", f"experiment=spider-1.5b -S {SECOND}"),
     Row("docs/results/everyday-1.5b/score", "`everyday-1.5b`: from there on", "greedy", "experiment=everyday-1.5b"),
-    Row("docs/results/spider-1.5b-gpu/score", "1.5B, one pass, by earlier code", "greedy", FLOAT32),
-    Row("docs/results/spider-1.5b-gpu/second_try", "", "second try", LARGER_SECOND),
     Row("docs/results/spider-135m/score", "`spider-135m`: SmolLM2-135M", "greedy", "experiment=spider-135m"),
     Row("docs/results/spider-135m/guided", "", "of 8", f"experiment=spider-135m -S {GUIDED}"),
 ]
