@@ -351,3 +351,18 @@ print([name for name in sys.modules if name.split(".")[0] in ("torch", "transfor
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_a_column_of_numbers_and_texts_in_arithmetic(tmp_path):
+    script = "CREATE TABLE w (d TEXT, heat REAL); INSERT INTO w VALUES ('a', -3.5), ('b', 12.9), ('c', 'n/a'), ('e', 7)"
+    queries = "SELECT d FROM w ORDER BY heat + 0; SELECT sum(heat) FROM w; SELECT d FROM w WHERE heat + 0 > 12.5"
+    _, outcomes = convert_script(make(tmp_path / "w.sqlite", script), queries, 10)
+    assert [outcome.status for _, outcome in outcomes] == ["verified"] * 3
+
+
+def test_texts_in_a_query_of_numbers(tmp_path):
+    script = "CREATE TABLE a (c TEXT); CREATE TABLE b (n INT);"
+    script += "INSERT INTO a VALUES ('1'), ('07'), ('x'); INSERT INTO b VALUES (1)"
+    queries = "SELECT c FROM a WHERE c IN (SELECT n FROM b)"
+    _, outcomes = convert_script(make(tmp_path / "a.sqlite", script), queries, 10)
+    assert outcomes[0][1].status == "verified"

@@ -477,3 +477,24 @@ def test_the_same_source_gives_the_same_bytes(tmp_path):
         dumps.append((tmp_path / f"{number}.sql").read_bytes())
     assert dumps[0] == dumps[1]
     assert b"0.1\n1e+22\n5\n" in dumps[0]
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "(name TEXT PRIMARY KEY COLLATE NOCASE) WITHOUT ROWID",
+        "(name TEXT COLLATE NOCASE) STRICT",
+        "(name TEXT COLLATE NOCASE UNIQUE ON CONFLICT REPLACE)",
+        "(name TEXT COLLATE NOCASE, n UNSIGNED BIG INT)",
+        "(name TEXT COLLATE NOCASE, n INT CHECK (missing(n)))",
+    ],
+)
+def test_a_collation_is_found_however_the_table_is_declared(tmp_path, definition):
+    path = make(tmp_path / "a.sqlite", "PRAGMA user_version = 1")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("missing", 1, lambda n: 1, deterministic=True)
+        connection.execute(f"CREATE TABLE t {definition}")
+        connection.commit()
+    with open_source(path) as source:
+        (table,) = describe(source, "a").tables
+    assert table.columns[0].collation == "NOCASE"

@@ -176,6 +176,20 @@ def test_sqlite_columns_are_hidden_too(tmp_path, sqlite_file):
     assert "Vet 3" in text
 
 
+def test_notes_do_not_speak_of_what_is_hidden(tmp_path, sqlite_file):
+    with closing(sqlite3.connect(sqlite_file)) as connection:
+        connection.executescript(
+            "create table staff (id integer primary key, Salary integer, code unique);"
+            "insert into staff values (1, 'secret', 5), (2, 70, '5')"
+        )
+    pairs = pairs_file(tmp_path, map(json.dumps, GOOD))
+    hidden = ["staff.salary", "staff.code"]
+    found = options(database=str(sqlite_file), pairs=pairs, hidden=hidden).make(1, tmp_path / "source")
+    text = "".join(path.read_text() for path in (tmp_path / "source").rglob("*") if path.is_file())
+    assert "Salary" not in text + str(found["notes"])
+    assert "code" not in text + str(found["notes"])
+
+
 def test_samples_only_if_asked_for(tmp_path, sqlite_file):
     options(database=str(sqlite_file), pairs=pairs_file(tmp_path, map(json.dumps, GOOD))).make(1, tmp_path / "source")
     for asked in (0, 2):

@@ -140,7 +140,7 @@ def _table(
                 affinity=affinity(column.declared),
                 storage=fact.storage,
                 form=fact.form if fact.stored["text"] else "text",
-                prefix=fact.prefixes[0] if fact.stored["text"] else "",
+                prefix=fact.prefix,
                 has_nulls=bool(fact.nulls) or not fact.rows,
                 has_blanks=bool(fact.blank or fact.blanks_as_null) or not fact.rows,
                 has_zeros=bool(fact.zeros) or not fact.rows,

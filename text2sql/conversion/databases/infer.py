@@ -156,6 +156,13 @@ class Facts:
         return tuple(name for name in STORAGE if self.stored[name])
 
     @property
+    def prefix(self) -> str:
+        """The shortest pattern that finds the number at the start of each value, all of them as texts; empty if none is
+        a text."""
+        plain = self.lowest >= 0 and not self.stored["real"] and not self.stored["blob"]
+        return "" if not self.stored["text"] else self.prefixes[0] if plain else NUMBER_PREFIX
+
+    @property
     def form(self) -> str:
         """The one form that all texts share, `blank` if they are all empty, `integer or text` (each number among them
         is written as PostgreSQL would), or `text`."""

@@ -176,9 +176,10 @@ class SqliteDatabase:
         return self.connection.execute(call).fetchall()
 
     def _table(self, name: str, kind: str) -> SourceTable:
-        collations = self._collations(name)
+        described = self._pragma("table_xinfo", name)
+        collations = self._collations(name, [row[1] for row in described]) if kind == "table" else {}
         columns, key, computed = [], [], kind != "table"
-        for _, column, declared, not_null, _, place, hidden in self._pragma("table_xinfo", name):
+        for _, column, declared, not_null, _, place, hidden in described:
             computed = computed or hidden in (2, 3)
             if hidden == 1 or (hidden in (2, 3) and not self._generated(name, column)):
                 continue  # 1: of a virtual table, a command channel, not data
@@ -207,13 +208,19 @@ class SqliteDatabase:
         self.note(f"column {table}.{column}: generated in SQLite, carried over as values")
         return True
 
-    def _collations(self, table: str) -> dict[str, str]:
-        """The collations of a table's columns other than BINARY, out of its definition: SQLite shows them only through
-        an index, which a file that is opened for reading does not get."""
+    def _collations(self, table: str, names: Sequence[str]) -> dict[str, str]:
+        """The collations of a table's columns other than BINARY.
+
+        SQLite shows them only through an index, which an empty table of the same definition gets. A definition that
+        cannot be executed here (a CHECK with an application's function) is parsed.
+        """
         row = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
         definition = row[0] or "" if row else ""
         if "COLLATE" not in definition.upper():
             return {}
+        with closing(sqlite3.connect(":memory:")) as empty, suppress(sqlite3.Error):
+            empty.execute(definition)
+            return {name: collation for name in names if (collation := _collation(empty, table, name)) != "BINARY"}
         try:
             columns = list(parse_one(definition, "sqlite").find_all(exp.ColumnDef))
         except SqlglotError:
@@ -229,6 +236,18 @@ class SqliteDatabase:
             _, _, referred, columns, referred_columns, *_ = zip(*group, strict=True)
             result.append(SourceKey(columns, referred[0], tuple(c for c in referred_columns if c is not None)))
         return tuple(result)
+
+
+def _collation(empty: sqlite3.Connection, table: str, column: str) -> str:
+    """The collation of a column, in capitals."""
+    try:
+        empty.execute(f"CREATE INDEX one ON {sqlite_name(table)} ({sqlite_name(column)})")
+        name = empty.execute("PRAGMA index_xinfo(one)").fetchone()[4]
+        empty.execute("DROP INDEX one")
+    except sqlite3.OperationalError as error:
+        missing = probe.MISSING.match(str(error))
+        name = missing[2].strip() if missing else "BINARY"
+    return name.upper()
 
 
 def sqlite_name(name: str) -> str:

@@ -262,6 +262,8 @@ def _in_query(node: exp.In, query: exp.Expression) -> exp.Expression:
     inner = query.unnest() if isinstance(query, exp.Subquery) else query
     if not isinstance(compared, exp.EQ) or not isinstance(inner, exp.Select):
         raise Rejected("IN over a query with values of another type")
+    if compared.this == stand_in:  # `comparison` has put the number first
+        compared = exp.EQ(this=compared.expression, expression=compared.this)
     if compared.expression != stand_in:
         projection = inner.expressions[0]
         if isinstance(projection, exp.Star):
