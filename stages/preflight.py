@@ -4,8 +4,9 @@ Data loads; the model initialises as configured, with LoRA; ten steps lower the 
 bucket; it loads and goes on exactly; packs give the loss and gradients of separate sequences; inference gives SQL
 that parses; memory stays under the limit.
 
-Reads data/prompts and models/base. Writes metrics/preflight.json: the verdicts only, which are the same every time;
-what was measured is printed. `packs: plain`: a GPU's kernels for packs are wrong there, and training does without.
+Reads data/prompts and models/base. Writes metrics/preflight.json: the verdicts and the device that they hold for, which
+are the same every time; what was measured is printed. `packs: plain`: a GPU's kernels for packs are wrong there, and
+training does without.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> str:
     prepare()
     recipe, source = read_options(read_params())
     from text2sql.model.base import load_tokenizer
+    from text2sql.model.device import device_name
     from text2sql.model.preflight import Preflight, report
     from text2sql.model.training import read_examples
 
@@ -47,7 +49,8 @@ def main() -> str:
             print(f"preflight: {check.name}: {'passed' if check.passed else 'FAILED'}: {check.found}", flush=True)
             checks.append(check)
     verdicts = {check.name: "passed" if check.passed else "failed" for check in checks}
-    write_json(REPORT, verdicts | ({"packs": "plain"} if preflight.plain else {}))
+    verdicts |= {"packs": "plain"} if preflight.plain else {}
+    write_json(REPORT, verdicts | {"device": device_name()})
     report(checks)
     return f"{len(checks)} checks passed"
 

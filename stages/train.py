@@ -166,6 +166,21 @@ def validation_accuracy(options: TrainStageOptions, tokenizer: PreTrainedTokeniz
     return sum(right) / len(right)
 
 
+def packs_are_plain() -> bool:
+    """Whether the preflight found a GPU's kernels for packs wrong; without a preflight it is not known, and False.
+
+    Raises:
+        UserError: the preflight's verdict is of another device.
+    """
+    from text2sql.model.device import device_name
+
+    verdict = read_json(PREFLIGHT) if PREFLIGHT.exists() else {}
+    if (tried := verdict.get("device", device_name())) != device_name():
+        what = f"{PREFLIGHT} is of another device, {tried}; this one is {device_name()}"
+        raise UserError(what, "`dvc repro --single-item --force preflight` tries this one")
+    return verdict.get("packs") == "plain"
+
+
 def main() -> str:
     prepare()
     options = read_options(read_params())
@@ -180,7 +195,7 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
     from text2sql.model.device import peak_memory_bytes, pick_device, pick_dtype
     from text2sql.model.training import read_examples, train
 
-    recipe, tokenizer = options.recipe, load_tokenizer(BASE)
+    recipe, tokenizer, plain = options.recipe, load_tokenizer(BASE), packs_are_plain()
     dtype = str(pick_dtype(recipe.quantization, pick_device())).removeprefix("torch.")
     begun = checksums(initial)
     if recipe.train.init and is_first():
@@ -191,7 +206,6 @@ def train_and_save(options: TrainStageOptions, initial: Path | None) -> str:
     with training_run(fingerprint) as record:
         examples = read_examples(PROMPTS / "train.jsonl", tokenizer)
         validation = read_examples(PROMPTS / "val.jsonl", tokenizer)
-        plain = PREFLIGHT.exists() and read_json(PREFLIGHT).get("packs") == "plain"
         callbacks = [record.callback(round(recipe.train.epochs * len(examples)), peak_memory_bytes)]
         measure = functools.partial(validation_accuracy, options, tokenizer)
         trainer = train(recipe, BASE, examples, validation, checkpoints, callbacks, initial, plain, measure)

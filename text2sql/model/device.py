@@ -57,13 +57,18 @@ def _cpu_info(key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
-def describe_device() -> str:
-    """The processor that trains, by its name and, for a CPU, its cores."""
+def device_name() -> str:
+    """The name of the GPU, or of the CPU, that trains."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+
+
+def describe_device() -> str:
+    """`device_name` and, for a CPU, its threads."""
+    import torch
+
+    return device_name() + ("" if torch.cuda.is_available() else f", {torch.get_num_threads()} threads")
 
 
 def peak_memory_bytes() -> int:
