@@ -48,8 +48,18 @@ def _is_plain(select: exp.Expression) -> bool:
     joins = select.args.get("joins") or []
     return (
         all(isinstance(source.this, exp.Table) and source.this.name for source in (select.args["from_"], *joins))
-        and all(join.side in JOINS for join in joins)
+        and all(join.side in JOINS and _links(join.args.get("on")) for join in joins)
         and all(key in TOLD for key, value in select.args.items() if value)
+    )
+
+
+def _links(on: exp.Expression | None) -> bool:
+    """Whether a join has no condition but that columns are equal, which no sentence tells."""
+    equal = list(on.flatten()) if isinstance(on, exp.And) else [on]
+    return all(
+        isinstance(one, exp.Boolean | None)
+        or (isinstance(one, exp.EQ) and isinstance(one.left, exp.Column) and isinstance(one.right, exp.Column))
+        for one in equal
     )
 
 
@@ -85,7 +95,7 @@ def _select(select: exp.Select) -> str:
     if order := select.args.get("order"):
         parts.append(_and([_order(item, select) for item in order.expressions]))
     if limit := select.args.get("limit"):
-        number = limit.expression.name
+        number = (limit.args.get("count") or limit.expression).name  # FETCH or LIMIT
         parts.append("only the first" if number == "1" else f"only the first {number}")
     return ", ".join(parts)
 
@@ -148,7 +158,7 @@ def _condition(condition: exp.Expression, negated: bool = False) -> str:
         return f"{_value(left)} {is_} among {_value(condition.args['query'])}"
     if isinstance(condition, exp.Is) and isinstance(right, exp.Null):
         return f"{_value(left)} is {'there' if negated else 'missing'}"
-    return condition.sql("postgres")
+    return (exp.not_(condition) if negated else condition).sql("postgres")
 
 
 def _order(item: exp.Expression, select: exp.Select) -> str:

@@ -602,6 +602,13 @@ def test_no_such_model(tmp_path, monkeypatch, name):
         Engine.load(name)
 
 
+@pytest.mark.parametrize("name", ["adapter/", "my adapters/v1"])
+def test_a_name_that_no_hub_can_have(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"there is no folder {name}"):
+        Engine.load(name)
+
+
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")

@@ -52,5 +52,12 @@ def test_names_are_taken_back_for_a_copy():
     assert with_shown_names(fitted, NAMES.relations) == "SELECT hr_person.id FROM hr_person AS hr_person"
 
 
+def test_no_day_follows_the_last_one():
+    """9999-12-31, an open end."""
+    visits = Schema("s", (Table("visits", "visits", (Column("at", "at", "timestamp"),)),))
+    sql = "SELECT 1 FROM visits WHERE at BETWEEN '2024-01-01' AND '9999-12-31'"
+    assert fit_query(sql, visits, Target()) == (sql, [])
+
+
 def test_doctest():
     assert doctest.testmod(fit).failed == 0

@@ -1,12 +1,14 @@
 """SQLite files as people have them: damaged, locked, empty, too wide."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from tests.schemas import running
 from text2sql.ask.place import execute_first, open_place
 from text2sql.errors import UserError
+from text2sql.postgres import server
 from text2sql.postgres.outcome import finds_nothing
 from text2sql.postgres.sandbox import Sandbox
 
@@ -146,3 +148,18 @@ def test_a_query_finds_nothing_only_where_there_are_rows(tmp_path):
         with open_place(str(tmp_path / name)) as place:
             sql = "SELECT count(*) FROM customers WHERE name = 'Bob'"
             assert finds_nothing(place.execute(sql), sql, place.execute) is nothing
+
+
+def test_a_file_that_is_locked_later_costs_one_server(tmp_path, monkeypatch):
+    started, start = [], server.server
+    monkeypatch.setattr(server, "server", lambda: started.append(1) or start())
+    with closing(sqlite3.connect(tmp_path / "shop.sqlite", isolation_level=None)) as writer:
+        writer.execute("create table t (a integer)")
+        with open_place(str(tmp_path / "shop.sqlite"), expected="sqlite") as place:
+            writer.execute("begin exclusive")
+            for _ in range(2):
+                with pytest.raises(UserError, match="locked by another process"):
+                    place.execute("select 1")
+            writer.execute("rollback")
+            assert place.execute("select count(*) from t").rows == [(0,)]
+    assert len(started) == 1

@@ -450,6 +450,21 @@ def test_mcp_on_the_standard_streams():
     assert ran["rows"] == [[10]]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_mcp_on_the_standard_streams_ends_on_a_signal(number):
+    hello = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*SERVE_COMMAND, "--mcp"], **pipes) as process:
+        first = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}
+        print(json.dumps(first), file=process.stdin, flush=True)
+        assert process.stdout.readline()
+        process.send_signal(number)
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 def test_the_queue_has_an_end():
     batcher = Batcher(Scripted({}, seconds=0.5), ServeOptions({}, "a script", queue=2))
     place = Place(parse("CREATE TABLE a (x int)"), lambda sql: Result(), False)
@@ -470,6 +485,11 @@ def test_a_port_in_use_is_said_before_the_model_is_loaded():
         done = CliRunner().invoke(app, ["serve", *words, "--port", str(taken.getsockname()[1])])
     assert isinstance(done.exception, UserError)
     assert "--port" in str(done.exception)
+
+
+@pytest.mark.parametrize("dsn", ["user=reader host=db dbname=shop", "port=5433 dbname=shop", "hostaddr=127.0.0.1"])
+def test_a_dsn_of_pairs_has_no_name(dsn):
+    assert named_places({"dsn": [dsn]}) == {"default": (dsn, "dsn")}
 
 
 def test_names():

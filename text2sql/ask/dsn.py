@@ -33,6 +33,8 @@ _URL = re.compile(
 _SCHEMES = ("postgresql", "postgres", "postgis", "pgsql")
 #: parameters of JDBC's URLs by libpq's name for them
 _RENAMED = {"applicationname": "application_name", "logintimeout": "connect_timeout"}
+#: libpq's names of parameters
+PARAMETERS = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
 _SCHEMAS = ("schema", "currentschema")
 #: values of the parameter `ssl` that are none of libpq's `sslmode`
 _SSL = {"true": "require", "": "require", "1": "require", "false": "prefer", "0": "prefer"}
@@ -83,7 +85,6 @@ def parse_dsn(dsn: str) -> Address:
     if not re.fullmatch(r"[\d,]*", parameters.get("port", "")):  # `//me:password/database`: no message may show it
         raise UserError("the DSN cannot be read", FORM)
     parameters |= {name: unquote(url[name]) for name in ("user", "password") if url[name]}
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     schemas: list[str] = []
     unknown = []
     decode = unquote_plus if url["jdbc"] else unquote
@@ -93,7 +94,7 @@ def parse_dsn(dsn: str) -> Address:
             schemas += [schema.strip() for schema in value.split(",") if schema.strip()]
         elif name.lower() == "ssl":
             parameters["sslmode"] = _SSL.get(value.lower(), value)
-        elif key in known:
+        elif key in PARAMETERS:
             parameters[key] = value
         else:
             unknown.append(name)

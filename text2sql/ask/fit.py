@@ -136,6 +136,7 @@ def _day(value: exp.Expression) -> datetime.date | None:
     if not (isinstance(value, exp.Literal) and value.is_string and _DAY.match(value.name)):
         return None
     try:
-        return datetime.date.fromisoformat(value.name)
+        day = datetime.date.fromisoformat(value.name)
     except ValueError:
         return None
+    return day if day < datetime.date.max else None  # 9999-12-31, an open end: no day follows it

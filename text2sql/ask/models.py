@@ -41,6 +41,7 @@ CLONE_CONF = Path(__file__).resolve().parents[2] / CONF
 UNTRAINED = ("quantization=none", "predict=constrained", "prompt.values=6")
 #: how many of 972 questions of Spider dev they then get right (execution accuracy)
 UNTRAINED_ACCURACY = {"qwen2.5-coder-0.5b": 0.524, "qwen2.5-coder-1.5b": 0.671}
+MAKE_ONE = f"`make repro` makes models/release; --model {next(iter(UNTRAINED_ACCURACY))} answers without training"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +114,7 @@ def locate_model(name: str) -> Located:
     if name.count("/") == 1 and not name.startswith((".", "/", "~", "models/")):
         return open_folder(from_hub(name), name)
     what = f"there is no model {name}: no folder, no git revision, no MLflow model (models:/...), no hub repository"
-    first = next(iter(UNTRAINED_ACCURACY))
-    raise UserError(what, f"`make repro` makes models/release; --model {first} answers without training")
+    raise UserError(what, MAKE_ONE)
 
 
 def untrained(name: str) -> Located:
@@ -228,10 +228,17 @@ def from_hub(name: str) -> Path:
         UserError: there is none, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(name, allow_patterns=[*WANTED, "adapter_config.json", "manifest.json"]))
+    except HFValidationError:  # `adapter/`: a folder that is not there
+        raise UserError(f"there is no folder {name}, and no hub repository can have that name", MAKE_ONE) from None
     except RepositoryNotFoundError:
         raise UserError(f"the hub has no {name} for you", "check the name, or log in with `hf auth login`") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

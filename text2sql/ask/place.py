@@ -201,6 +201,7 @@ class Copy:
         self._load, self._new_sandbox, self._relations = load, sandbox, relations
         self._lock = threading.Lock()
         self._sandbox: Sandbox | None = None
+        self._empty: Sandbox | None = None  # with a database that nothing could be copied to yet
         self._left_out: list[str] = []
         self._failure: UserError | None = None
 
@@ -214,8 +215,10 @@ class Copy:
             if self._failure is not None:
                 raise self._failure
             if self._sandbox is None:
-                sandbox = self._new_sandbox()
-                sandbox.server.create_database(DATABASE)
+                if self._empty is None:
+                    self._empty = self._new_sandbox()
+                    self._empty.server.create_database(DATABASE)
+                sandbox = self._empty
                 try:
                     with psycopg.connect(sandbox.server.dsn(DATABASE), autocommit=True) as connection:
                         self._left_out = self._load(connection)

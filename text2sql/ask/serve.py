@@ -35,6 +35,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from text2sql.ask.dsn import PARAMETERS
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
 from text2sql.ask.place import Place, PlaceType, open_place, row_count
 from text2sql.ask.question import STATEMENT
@@ -89,7 +90,7 @@ def named_places(given: Mapping[PlaceType, Sequence[str]]) -> dict[str, tuple[st
     for place_type, values in given.items():
         for value in values:
             name, _, place = value.partition("=")
-            if not re.fullmatch(r"[\w-]+=.*", value, re.DOTALL) or name in ("host", "dbname", "service"):
+            if not re.fullmatch(r"[\w-]+=.*", value, re.DOTALL) or (place_type == "dsn" and name in PARAMETERS):
                 name, place = "default", value
             if name in places:
                 raise UserError(f"two databases are called {name}", "name them: --sqlite shop=shop.sqlite")
@@ -225,6 +226,13 @@ def serve_places(options: ServeOptions, standard_streams: bool = False) -> None:
         batcher = Batcher(engine, options)
         stack.callback(batcher.close)
         if standard_streams:
+
+            def end(*_: object) -> None:
+                stack.close()
+                os._exit(0)  # MCP's thread waits for the standard input, and cannot be cancelled
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, end)
             build_mcp(batcher, places).run("stdio")
             return
         import uvicorn
