@@ -6,7 +6,8 @@ adapter cannot be asked correctly.
 Where the release before was better, or was scored on other data, a copy of it goes to models/kept/ of the repository:
 an experiment must not replace hours of training by random weights without a word. With `data=custom` the adapter that
 the training went on from (`train.init`) answers the test questions too; where the new one answers worse, the release
-that is there stays.
+that is there stays. It also stays where the base model was scored without the adapter (`predict.zero_shot`); an adapter
+that nothing is released before is then released without score and card.
 
 Reads models/adapter/, the metrics and the data folders. Writes models/release/.
 """
@@ -41,15 +42,21 @@ def main() -> str:
     if change is not None and change.change < 0 and (RELEASE / "manifest.json").exists():
         record()
         return f"{RELEASE}/ stays as it was: the new adapter, in {ADAPTER}/, answers worse{compared}"
+    scored = not params["predict"]["zero_shot"]
+    if not scored and (RELEASE / "manifest.json").exists():
+        record()
+        return f"{RELEASE}/ stays as it was: what was scored is the base model without the adapter"
     # Only metrics that are the same every time may shape the release: dvc.lock pins its bytes.
     metrics = {name: read_json(METRICS / f"{name}.json") for name in ("source", "split", "prompts", "score")}
-    replaced = keep_better(RELEASE, params, metrics["score"], repository_root() / KEPT)
+    replaced = keep_better(RELEASE, params, metrics["score"], repository_root() / KEPT) if scored else None
     shutil.rmtree(RELEASE, ignore_errors=True)
     shutil.copytree(ADAPTER, RELEASE)
     for path in sorted(BASE.glob(TOKENIZER)):
         shutil.copy(path, RELEASE)
-    write_text(RELEASE / "README.md", render_card(metrics, params))
-    manifest = make_manifest(RELEASE, params, metrics["score"])
+    (RELEASE / "README.md").unlink(missing_ok=True)  # PEFT's, of the adapter
+    if scored:
+        write_text(RELEASE / "README.md", render_card(metrics, params))
+    manifest = make_manifest(RELEASE, params, metrics["score"] if scored else {})
     write_json(RELEASE / "manifest.json", manifest)
     record()
     size = sum(path.stat().st_size for path in RELEASE.rglob("*"))

@@ -1,15 +1,19 @@
 """What one has: the end of `make repro`, and the experiments in 100 columns."""
 
+import hashlib
 import io
 import json
 import re
+import subprocess
 
 import pytest
 from rich.console import Console
 
+from text2sql.config import require_made_with
 from text2sql.errors import UserError
 from text2sql.files import write_json, write_text
-from text2sql.results import experiment_table, read_experiments, workspace_summary
+from text2sql.results import baselines, experiment_table, read_experiments, workspace_summary
+from text2sql.workspace import SCORE
 
 
 def data(rate, accuracy, **more):
@@ -104,11 +108,68 @@ def test_a_broken_file_is_named(tmp_path, monkeypatch, path, content, said):
         workspace_summary()
 
 
-def test_summary_says_how_good_it_is_and_what_comes_next(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("zero_shot", "how"), [(False, "trained on mini"), (True, "without the adapter")])
+def test_summary_says_how_good_it_is_and_what_comes_next(tmp_path, monkeypatch, zero_shot, how):
     monkeypatch.chdir(tmp_path)
-    write_json(tmp_path / "params.yaml", {"data": {"name": "mini"}, "model": {"name": "tiny"}})
+    params = {"data": {"name": "mini"}, "model": {"name": "tiny"}, "predict": {"zero_shot": zero_shot}}
+    write_json(tmp_path / "params.yaml", params)
     score = {"n": 50, "execution_accuracy": 0.66, "ci95": [0.5215, 0.7756], "valid_sql": 0.98}
     write_json(tmp_path / "metrics/score.json", score)
     said = workspace_summary()
-    assert "tiny trained on mini: 66.0 % of 50 test questions right (95 %: 52.1 to 77.6), 98.0 % valid SQL" in said
+    assert f"tiny {how}: 66.0 % of 50 test questions right (95 %: 52.1 to 77.6), 98.0 % valid SQL" in said
     assert "text2sql ask --schema examples/shop.sql" in said
+
+
+PARAMS = {"seed": 1, "lora": {"r": 16}, "train": {"learning_rate": 5e-5}, "data": {"databases": {"samples": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "by_dvc", "refused"),
+    [
+        ({}, True, None),
+        ({"tracking": {"kind": "none"}}, True, None),  # no stage was run with it
+        ({"lora": {"r": 8}}, True, "another lora .stage train"),
+        ({"data": {"databases": {"samples": 4}}}, True, "another data.databases.samples"),
+        ({"seed": 2}, True, "another seed"),
+        ({"lora": {"r": 8}}, False, None),  # the stages were run by hand since: nothing is known
+    ],
+)
+def test_figures_of_other_parameters_are_refused(tmp_path, monkeypatch, change, by_dvc, refused):
+    monkeypatch.chdir(tmp_path)
+    write_json(SCORE, {"n": 50})
+    md5 = hashlib.md5(SCORE.read_bytes() if by_dvc else b"another").hexdigest()
+    lock = f"""
+        schema: '2.0'
+        stages:
+          split: {{params: {{params.yaml: {{seed: 1}}}}, outs: [{{path: data/splits, md5: 0a.dir}}]}}
+          train:
+            params: {{params.yaml: {{lora: {{r: 16}}, train: {{learning_rate: 5e-05}}, data.databases.samples: 3}}}}
+            outs: []
+          score: {{outs: [{{path: {SCORE}, md5: {md5}}}]}}
+    """
+    write_text(tmp_path / "dvc.lock", lock)
+    if refused:
+        with pytest.raises(UserError, match=refused):
+            require_made_with(PARAMS | change)
+    else:
+        require_made_with(PARAMS | change)
+
+
+def test_without_a_lock_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require_made_with(PARAMS)
+    write_json(SCORE, {"n": 50})
+    require_made_with(PARAMS)
+
+
+def test_experiments_of_earlier_commits_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.org"]
+    assert baselines() == ["HEAD"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"]):
+        subprocess.run([*git, *command], check=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, check=True)
+    head = done.stdout.strip()
+    for name in (f"refs/exps/{head[:2]}/{head[2:]}/bold-cats", "refs/exps/exec/EXEC_HEAD"):
+        subprocess.run([*git, "update-ref", name, head], check=True)
+    assert baselines() == ["HEAD", head]

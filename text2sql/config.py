@@ -7,6 +7,7 @@ would go unseen, and what the last experiment changed would stay: every stage co
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import typing
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from annotated_types import Gt, Le
 
-from text2sql.errors import UserError
+from text2sql.errors import UserError, as_made
+from text2sql.workspace import SCORE
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 #: sections of params.yaml that decide an adapter, and those that decide its score
 TRAINING_SECTIONS = ("seed", "data", "model", "quantization", "lora", "prompt", "train")
 SCORING_SECTIONS = ("predict", "score")
@@ -76,6 +79,28 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     if not params or not isinstance(params, dict) or not all(isinstance(key, str) for key in params):
         raise UserError(f"{path} is no list of sections, as conf/ composes them", again)
     return typing.cast(dict[str, Any], params)
+
+
+def require_made_with(params: dict[str, Any]) -> None:
+    """Refuse a workspace whose score DVC made with other parameters than `params`: an experiment that failed leaves its
+    own in params.yaml, beside the adapter and the figures of the run before.
+
+    What stages made without DVC is not in dvc.lock: of it nothing is known, and nothing refused.
+
+    Raises:
+        UserError: with the parameters that differ.
+    """
+    with as_made(LOCK, "`git checkout dvc.lock`"):
+        stages = parse_yaml(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.exists() else {}
+        made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
+        if not SCORE.exists() or made.get(SCORE.as_posix()) != hashlib.md5(SCORE.read_bytes()).hexdigest():
+            return
+        for name, stage in stages.items():
+            for key, value in stage.get("params", {}).get(PARAMS.as_posix(), {}).items():
+                if value_at(params, key) != value:
+                    what = f"{SCORE} is of other parameters than {PARAMS}: of another {key} (stage {name})"
+                    remedy = "`dvc repro` makes it with these; `make params` or `dvc exp apply NAME` brings those back"
+                    raise UserError(what, remedy)
 
 
 def section(cls: type[T], dotted: str, params: dict[str, Any] | None = None) -> T:

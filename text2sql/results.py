@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2sql.config import PARAMS, read_params
+from text2sql.config import PARAMS, read_params, require_made_with
 from text2sql.errors import UserError, as_made, exits
 from text2sql.files import read_json
 from text2sql.track import flat, record
@@ -39,11 +40,12 @@ def workspace_summary() -> str:
     same = not ADAPTER.is_dir() or is_released()
     parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
     with as_made(f"{SCORE} or {PARAMS}", "`dvc repro score`, `make params`"):
-        trained = f"{params['model']['name']} trained on {params['data']['name']}"
+        how = "without the adapter" if params["predict"]["zero_shot"] else f"trained on {params['data']['name']}"
+        asked = f"{params['model']['name']} {how}"
         right = f"{accuracy_in_words(score)}, {100 * score['valid_sql']:.1f} % valid SQL"
     return "\n".join(
         (
-            f"{trained}: {right}",
+            f"{asked}: {right}",
             f"  release   {RELEASE}/ ({parts}); the adapter alone: {ADAPTER}/",
             f"  report    {PLOTS / 'report.html'}",
             "  ask       text2sql ask --schema examples/shop.sql",
@@ -61,6 +63,17 @@ class Experiment:
     state: str
     figures: Mapping[str, float]
     params: Mapping[str, str]
+
+
+def baselines() -> list[str]:
+    """HEAD, and the commits that experiments started from, without which `dvc exp show` has those of HEAD only.
+
+    DVC keeps experiment NAME on commit 123456... as the git reference refs/exps/12/3456.../NAME.
+    """
+    command = ["git", "for-each-ref", "--format=%(refname)", "refs/exps"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    matches = re.findall(r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/", found, re.MULTILINE)
+    return ["HEAD", *sorted({"".join(match) for match in matches})]
 
 
 def read_experiments(rows: list[dict[str, Any]]) -> list[Experiment]:
@@ -117,11 +130,13 @@ def main() -> None:
     parser.add_argument("--experiments", action="store_true", help="the DVC experiments instead of the workspace")
     with exits("results"):
         if parser.parse_args().experiments:
-            done = subprocess.run(["dvc", "exp", "show", "--json"], stdout=subprocess.PIPE, text=True, check=False)
+            command = ["dvc", "exp", "show", "--json", *(f"--rev={commit}" for commit in baselines())]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 raise UserError("`dvc exp show` failed", "see its message above")
             Console().print(experiment_table(read_experiments(json.loads(done.stdout))))
             return
+        require_made_with(read_params())
         link = record()
         print(workspace_summary() + (f"\n  MLflow    mlflow ui, then {link}" if link else ""))
 

@@ -33,7 +33,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from annotated_types import Ge
 
-from text2sql.config import PARAMS, SCORING_SECTIONS, TRAINING_SECTIONS, flatten, read_params, require, section
+from text2sql.config import (
+    PARAMS,
+    SCORING_SECTIONS,
+    TRAINING_SECTIONS,
+    flatten,
+    read_params,
+    require,
+    require_made_with,
+    section,
+)
 from text2sql.errors import UserError, as_made, exits
 from text2sql.files import (
     alone_in,
@@ -250,8 +259,8 @@ def log_workspace(params: dict[str, Any]) -> str:
             scored_in = recorder.scoring_run(run_id)
             recorder.log_score(scored_in)
         if is_released():
-            for name in sorted(BESIDE):
-                recorder.client.log_artifact(scored_in, str(RELEASE / name))
+            for path in filter(Path.exists, (RELEASE / name for name in sorted(BESIDE))):
+                recorder.client.log_artifact(scored_in, str(path))
         for finished in {run_id, scored_in}:
             if recorder.client.get_run(finished).info.status != "FINISHED":
                 recorder.client.set_terminated(finished)
@@ -463,6 +472,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError(
                 f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back"
             )
+        require_made_with(params)
         tracking = section(Tracking, "tracking", params)
         if given.uri is not None:
             params["tracking"] |= {"kind": "mlflow", "uri": given.uri}

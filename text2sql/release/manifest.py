@@ -27,14 +27,14 @@ def make_manifest(release: Path, params: Mapping[str, Any], score: Mapping[str, 
     Args:
         release: the folder with adapter, tokenizer and card.
         params: the sections of params.yaml that decide what the adapter is and how it is asked.
-        score: metrics/score.json.
+        score: metrics/score.json; empty for an adapter that was not scored.
     """
     return {
         "files": sha256_tree(release),
         "made_of": {path.as_posix(): digest(path) for path in INPUTS},
         "code": {name: digest(ROOT / name) for name in code_paths()},
         "params": params,
-        "score": {key: score[key] for key in SCORE},
+        "score": {key: score[key] for key in SCORE if score},
         "confidence": score["confidence"]["calibration"] if "confidence" in score else None,
     }
 
