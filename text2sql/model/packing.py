@@ -38,11 +38,12 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """One example as token ids; the answer ends in EOS."""
+    """One example as token ids; the answer ends in EOS. `text`: the prompt's, for another order of its tables."""
 
     db_id: str
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    text: str = ""
 
 
 #: attention of a pack's prefix, if it has one, and of its questions: (1, heads, tokens, width) each

@@ -47,6 +47,7 @@ class TrainOptions:
     init: str | None = None
     choose_every: Annotated[float, Ge(0)] = 0
     choose_questions: Annotated[int, Ge(1)] = 200
+    shuffle_tables: bool = False
 
     def __post_init__(self) -> None:
         require(self.pack_tokens == "auto" or self.pack_tokens >= 1, "pack_tokens must be auto, or 1 or more")

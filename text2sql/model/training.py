@@ -8,6 +8,7 @@ checkpoints.
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import shutil
 import sys
@@ -43,6 +44,7 @@ from text2sql.model.memory import Budget, training_budget
 from text2sql.model.packing import ATTENTION, FlatLayout, Group, Plan, TrainingExample, collate, pack, passes, plan
 from text2sql.model.prompt import encode_completion, encode_prompt
 from text2sql.model.recipe import Recipe, steps_between
+from text2sql.model.table_orders import shuffle_tables
 from text2sql.progress import progress
 
 
@@ -53,6 +55,7 @@ def read_examples(path: Path, tokenizer: Any) -> list[TrainingExample]:
             row["db_id"],
             tuple(encode_prompt(tokenizer, row["prompt"])),
             tuple(encode_completion(tokenizer, row["completion"])),
+            row["prompt"],
         )
         for row in read_jsonl(path)
     ]
@@ -327,6 +330,8 @@ def train(
     planned = plan(
         train_examples, batch=options.batch_size, epochs=options.epochs, processes=options.processes, **limits
     )
+    if options.shuffle_tables:
+        planned = shuffle_tables(planned, functools.partial(encode_prompt, load_tokenizer(base)), recipe.seed)
     if options.choose_every and not validation_examples:
         raise UserError("train.choose_every needs validation questions, and there are none", "train.choose_every=0")
     validation = plan(validation_examples, batch=1, epochs=1.0, **limits).groups if validation_examples else []
