@@ -160,11 +160,27 @@ def relation(table: str, relations: Relations) -> str:
 
 
 def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
-    """`schema` without the tables and columns (`table` or `table.column`) in `hidden`, the keys on them and the notes
-    that name them.
+    """`schema` without the tables and columns in `hidden`, as `leave_out`, nor the notes that name them.
 
     Raises:
         UserError: one of them does not exist: a misspelt name must not let a column out.
+    """
+    secret: set[str] = set()
+    for table in schema.tables:
+        parts = [(table.name, table), *((f"{table.name}.{column.name}", column) for column in table.columns)]
+        for name, part in parts:
+            if {table.name, name} & set(hidden):
+                secret |= {part.name, part.source}
+    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(secret)))})(?!\w)", re.IGNORECASE)
+    notes = tuple(note for note in schema.notes if not (secret and named.search(note)))
+    return dataclasses.replace(leave_out(schema, hidden), notes=notes)
+
+
+def leave_out(schema: Schema, hidden: Sequence[str]) -> Schema:
+    """`schema` without the tables and columns (`table` or `table.column`) in `hidden`, nor the keys on them.
+
+    Raises:
+        UserError: one of them does not exist.
     """
     known = {t.name for t in schema.tables} | {f"{t.name}.{c.name}" for t in schema.tables for c in t.columns}
     if unknown := sorted(set(hidden) - known):
@@ -183,10 +199,5 @@ def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
             foreign_keys=tuple(k for k in keys if stays(table.name, k.columns)),
         )
 
-    tables = tuple(table for table in map(shown, schema.tables) if table.columns)
-    gone = [table for table in schema.tables if not stays(table.name, ())]
-    gone_columns = [c for table in schema.tables for c in table.columns if not stays(table.name, [c.name])]
-    names = {name for part in (*gone, *gone_columns) for name in (part.name, part.source)}
-    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(names)))})(?!\w)", re.IGNORECASE)
-    notes = tuple(note for note in schema.notes if not (names and named.search(note)))
-    return dataclasses.replace(schema, tables=tables, notes=notes)
+    tables = map(shown, schema.tables)
+    return dataclasses.replace(schema, tables=tuple(t for t in tables if t.columns))

@@ -152,12 +152,12 @@ def open_own(options: Custom, running: Server, seed: int) -> AbstractContextMana
 @contextmanager
 def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
     """A server that is read through `dsn`; a note names each table that cannot be read, and is left out."""
-    from text2sql.ask.catalog import hide
+    from text2sql.ask.catalog import leave_out
     from text2sql.ask.servers import Remote, server_message
 
     with Remote(dsn, seconds=options.timeout_seconds) as remote, TemporaryDirectory() as folder:
         catalog = remote.catalog(hidden=options.hidden)
-        relations, tables, notes, left_out = catalog.target.relations, [], list(catalog.schema.notes), []
+        relations, tables, notes, unread = catalog.target.relations, [], list(catalog.schema.notes), []
         copies = {table.name: Path(folder) / f"{number}" for number, table in enumerate(catalog.schema.tables)}
 
         def lines(table: Table) -> Iterator[str]:
@@ -174,13 +174,13 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
             except psycopg.Error as error:
                 if error.sqlstate is None:  # nothing the server said: it is gone
                     raise
-                left_out.append(table.name)
+                unread.append(table.name)
                 notes.append(f"{table.name} is left out: it cannot be read ({server_message(error)})")
             tables += alone.tables
-        if len(left_out) == len(tables):
+        if len(unread) == len(tables):
             raise UserError(f"no table can be read: {notes[-1]}", "use a role that may read them")
         schema = replace(catalog.schema, tables=tuple(tables), notes=tuple(notes))
-        yield OwnDatabase(hide(schema, left_out), lines)
+        yield OwnDatabase(leave_out(schema, unread), lines)
 
 
 @contextmanager
