@@ -49,6 +49,20 @@ CASES = {
         "SELECT t1.name FROM singer AS t1 WHERE t1.id > (SELECT max(t2.id) FROM singer AS t2 WHERE t2.name = t1.name)",
         "SELECT name FROM singer WHERE id > (SELECT max(id) FROM singer AS t2 WHERE name = singer.name)",
     ),
+    "and calls the same table by its name": (
+        "SELECT t1.name FROM singer AS t1 WHERE t1.id > (SELECT avg(id) FROM singer WHERE name = t1.name)",
+        "SELECT name FROM singer AS t1 WHERE id > (SELECT avg(id) FROM singer WHERE name = t1.name)",
+    ),
+    "a query around the one that does so": (
+        "SELECT t1.name FROM singer AS t1 WHERE EXISTS(SELECT 1 FROM band AS t2 WHERE t2.id IN "
+        "(SELECT id FROM singer WHERE name = t1.name))",
+        "SELECT name FROM singer AS t1 WHERE EXISTS(SELECT 1 FROM band WHERE id IN "
+        "(SELECT id FROM singer WHERE name = t1.name))",
+    ),
+    "a query on the same table that does not speak of it": (
+        "SELECT t1.name FROM singer AS t1 WHERE t1.id > (SELECT avg(id) FROM singer)",
+        "SELECT name FROM singer WHERE id > (SELECT avg(id) FROM singer)",
+    ),
     "a lateral query": (
         "SELECT x.n FROM singer AS t1 CROSS JOIN LATERAL (SELECT t1.id AS n) AS x",
         "SELECT x.n FROM singer CROSS JOIN LATERAL (SELECT singer.id AS n) AS x",

@@ -74,10 +74,20 @@ def _sources(scope: Scope, schema: Schema) -> list[_Source]:
     for node in nodes:
         table = schema.table(node.name) if isinstance(node, exp.Table) else None
         free = table is not None and names.count(node.name) == 1 and node.name not in around
+        free = free and not _hidden(node, scope)
         renamed = free and bool(node.alias) and not node.args["alias"].columns
         name = node.args["alias"].this if node.alias and not renamed else node.this
         listed.append(_Source(node, node.alias_or_name, name.sql(dialect="postgres") if table else "", table, renamed))
     return listed
+
+
+def _hidden(node: exp.Expression, scope: Scope) -> bool:
+    """Whether a query within `scope` that speaks of `node` by its alias calls a source of its own as that table."""
+    return any(
+        node.name in inner.selected_sources and any(column.table == node.alias for column in inner.external_columns)
+        for inner in scope.traverse()
+        if inner is not scope
+    )
 
 
 def _outer(scope: Scope) -> Iterator[Scope]:
