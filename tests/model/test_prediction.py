@@ -39,3 +39,16 @@ def test_questions_of_a_part(tmp_path, exact, decoding, parts):
         complete(partial, predictor, QUESTIONS, decoding=decoding)
         assert partial.done.keys() == {row["id"] for row in QUESTIONS}
     assert predictor.parts == parts
+
+
+def test_a_line_that_ends_within_a_character_is_dropped(tmp_path):
+    """A full disk cuts a line anywhere."""
+    path, row = tmp_path / "partial.jsonl", {"id": "0", "predicted": "SELECT 'Zürich'"}
+    with Partial(path) as partial:
+        partial.add([row, row | {"id": "1"}])
+    path.write_bytes(path.read_bytes()[: -len("rich'\"}\n") - 1])
+    with Partial(path) as partial:
+        assert partial.done == {"0": row}
+        partial.add([row | {"id": "1"}])
+    with Partial(path) as partial:
+        assert partial.done.keys() == {"0", "1"}

@@ -160,16 +160,15 @@ class Partial:
             UserError: another process writes the same predictions.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
             raise UserError("another process makes the same predictions", "wait for it, or end it") from None
-        self._file.seek(0)
-        whole, _, _ = self._file.read().rpartition("\n")
-        self.done = {row["id"]: row for row in map(json.loads, filter(None, whole.split("\n")))}
-        self._file.truncate(len(whole.encode()) + bool(whole))
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")  # what is unfinished may end within a character
+        self.done = {row["id"]: row for row in map(json.loads, filter(None, whole.split(b"\n")))}
+        self._file.truncate(len(whole) + bool(whole))
         return self
 
     def __exit__(self, *_: object) -> None:
