@@ -12,11 +12,14 @@ lengths; `parts_of_schemas`: prompts that show chosen tables).
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
+
+from sqlglot.errors import SqlglotError
 
 from text2sql.config import read_params, section, value_at
 from text2sql.errors import UserError
@@ -87,8 +90,12 @@ def prompts_of_split(
 
 
 def tables_of(sql: str, schema: Schema) -> set[str]:
-    """The tables of `schema` that a query reads."""
-    return table_names(parse_one(sql)) & {table.name for table in schema.tables}
+    """The tables of `schema` that a query reads; of one that sqlglot cannot read, those whose names it has."""
+    tables = {table.name for table in schema.tables}
+    try:
+        return table_names(parse_one(sql)) & tables
+    except SqlglotError:
+        return tables & set(re.findall(r"\w+", sql.lower()))
 
 
 def _distribution(lengths: list[int]) -> dict[str, float]:
