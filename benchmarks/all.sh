@@ -29,7 +29,7 @@ figure() {
     local start=$SECONDS
     "$@" 2>&1 | tee "$log"
     local said
-    said=$(grep -E "$pattern" "$log" | paste -sd';' | sed 's/|/ /g')
+    said=$({ grep -E "$pattern" "$log" || true; } | paste -sd';' | sed 's/|/ /g') # pipefail: no line is no end yet
     [ -n "$said" ] || { echo "$name: no line of $log matches $pattern" >&2; exit 1; }
     echo "| $name | \`$*\` | $said | $((SECONDS - start)) |" >>figures.md
     touch "figures/$name.done"
