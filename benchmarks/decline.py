@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.sql_eval import configured
 from text2sql.ask.answerable import LIMIT, unknown_words
 from text2sql.data.custom import FOLDER
-from text2sql.errors import UserError
+from text2sql.errors import UserError, exits
 from text2sql.files import read_jsonl
 from text2sql.model.relevant_tables import nearness, stems, words_of
 from text2sql.schema import Schema, read_index
@@ -113,4 +113,5 @@ def fit(asked: list[Asked]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exits("decline"):
+        main()

@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.sql_eval import configured, judge_sql_eval, read_whole
 from text2sql.config import compose
 from text2sql.data.custom import FOLDER
-from text2sql.errors import UserError
+from text2sql.errors import UserError, exits
 from text2sql.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from text2sql.model.checkpoint import fingerprint
 from text2sql.schema import Schema, read_index
@@ -146,4 +146,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exits("own_database"):
+        main()

@@ -26,7 +26,7 @@ from text2sql.ask.engine import Engine, PlacedSchema
 from text2sql.config import compose, parse_yaml, section
 from text2sql.data.custom import FOLDER, Row
 from text2sql.data.sql_eval import SqlEval, pinned
-from text2sql.errors import UserError
+from text2sql.errors import UserError, exits
 from text2sql.files import read_jsonl, write_jsonl
 from text2sql.postgres.compare import Result, suite
 from text2sql.postgres.load import loaded_sandbox
@@ -206,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exits("sql_eval"):
+        main()

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from text2sql.ask import Engine
 from text2sql.config import compose, parse_yaml
-from text2sql.errors import UserError
+from text2sql.errors import UserError, exits
 from text2sql.files import read_jsonl
 from text2sql.model.base import load_tokenizer
 from text2sql.model.prompt import PromptOptions, ddl, evenly_taken, read_questions
@@ -162,4 +162,5 @@ def seconds_for(count: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with exits("tables"):
+        main()
