@@ -146,6 +146,7 @@ def publish(
     """Upload adapter, tokenizer and model card to the HuggingFace hub, or (--space) the demo."""
     from text2sql.release import publish as hub
 
+    hub.check_place(repo)
     files = hub.space_files(repo) if space else hub.model_files(release, repo)
     for name, size in hub.listing(files):
         typer.echo(f"{size:>12,}  {name}")

@@ -156,6 +156,14 @@ def test_dry_run_lists_and_uploads_nothing(release, hub, monkeypatch):
     assert hub.repositories == {}
 
 
+@pytest.mark.parametrize("words", [[], ["--space"]])
+@pytest.mark.parametrize("repo", ["shop", "me/sh op", "me/a/b"])
+def test_dry_run_refuses_what_is_no_name(release, repo, words):
+    shown = CliRunner().invoke(app, ["publish", "--repo", repo, "--release", str(release), "--dry-run", *words])
+    assert "give it as user/name" in str(shown.exception)
+    assert not shown.output
+
+
 def test_the_demo_goes_up_as_a_space(hub):
     files = space_files("me/shop")
     upload("me/shop", files, repo_type="space", api=HfApi(hub.url, token="hf_writer"))

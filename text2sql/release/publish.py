@@ -29,6 +29,23 @@ UPLOADED = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model", ".csv", 
 Files = dict[str, bytes | Path]
 
 
+def check_place(repo: str) -> None:
+    """Refuse what is no `user/name`, before anything is listed or asked of the hub.
+
+    Raises:
+        UserError: with the hub's rule that it breaks.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if "/" not in repo:
+        raise UserError(f"{repo} is no place on the hub", "give it as user/name")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"{repo} is no name on the hub: {error}", "give it as user/name") from None
+
+
 def model_files(release: Path, repo: str, metrics: Path = METRICS) -> Files:
     """What is uploaded of a release folder, by its name on the hub.
 
@@ -129,11 +146,10 @@ def upload(
     """
     import httpx2  # what huggingface_hub speaks HTTP with
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+    check_place(repo)
     api = api or HfApi(library_name="sql-codegen-slm")
-    if "/" not in repo:
-        raise UserError(f"{repo} is no place on the hub", "give it as user/name")
     sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
     try:
         api.whoami()
@@ -143,8 +159,6 @@ def upload(
         return str(created)
     except LocalTokenNotFoundError:
         raise UserError("no token for the HuggingFace hub", "run `hf auth login`, or set HF_TOKEN") from None
-    except HFValidationError as error:
-        raise UserError(f"{repo} is no name on the hub: {error}", "give it as user/name") from None
     except HfHubHTTPError as error:
         raise refused(error, repo) from None
     except (httpx2.TransportError, RuntimeError) as error:
