@@ -29,6 +29,7 @@ from text2sql.release.gguf_file import QUANTIZATIONS, LlamaCpp, write_gguf
 from text2sql.release.manifest import read_manifest
 from text2sql.schema import Column, Schema, Table
 from text2sql.scoring.versus import Difference
+from text2sql.workspace import DUMPS
 
 SHOP = Schema(
     "shop", (Table("customers", "customers", (Column("id", "id", "integer"), Column("name", "name", "text"))),)
@@ -220,6 +221,16 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+def test_without_databases_nothing_is_asked(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `dvc pull data/prompts data/splits models`: the comparison, minutes later, could not be made."""
+    shutil.copytree(workspace, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / DUMPS)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr(export, "write_and_answer", lambda *_: pytest.fail("questions were asked"))
+    with pytest.raises(UserError, match=r"shop\.sql is missing"):
+        write_export(Path("models/release"), Path("new"), MERGED)
 
 
 def test_without_llama_cpp_nothing_is_asked(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,8 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
     if form != MERGED:
         llama_cpp()
     rows = [{**row, "gold": row["sql"]} for row in evenly_taken(read_questions(), questions)]
+    if missing := [dump for dump in sorted({DUMPS / f"{row['db_id']}.sql" for row in rows}) if not dump.exists()]:
+        raise UserError(f"{missing[0]} is missing", "run `dvc repro databases`, which makes it")
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     from safetensors import SafetensorError
