@@ -20,6 +20,14 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
+def test_what_names_the_bytes_in_the_bucket_is_to_be_kept():
+    """The runtime's dvc.lock ends with the runtime; without it nobody finds what was pushed."""
+    *_, last = nbformat.read(ROOT / "notebooks/train_colab.ipynb", as_version=4).cells
+    pushed, said = last.source.partition('sh("text2sql push")')[1:]
+    assert pushed
+    assert said.splitlines()[1].strip().startswith('print("KEEP dvc.lock')
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A clone with this working tree's tracked files, so that what is tested is what is here."""
