@@ -157,7 +157,7 @@ def fetch(name: str, target: Path) -> str:
         Its hash, which has been compared with the files.
 
     Raises:
-        UserError: there is no such version, or its files have changed.
+        UserError: there is no such version, it is none of ours, or its files have changed.
         MlflowException: MLflow is away.
     """
     client = connect()
@@ -171,7 +171,9 @@ def fetch(name: str, target: Path) -> str:
         except MlflowException as error:
             known = ", ".join(model.name for model in client.search_registered_models()) or "none"
             raise UserError(f"no registered adapter {name}: {error.message}", f"registered: {known}") from None
-        shutil.copytree(Path(folder, "artifacts", "adapter"), target, dirs_exist_ok=True)
+        if not (adapter := Path(folder, "artifacts", "adapter")).is_dir():
+            raise UserError(f"{name} of MLflow is no adapter of this project", "name one: text2sql-DATA-MODEL@best")
+        shutil.copytree(adapter, target, dirs_exist_ok=True)
         actual, expected = adapter_sha256(target), Model.load(folder).metadata["adapter_sha256"]
     if actual != expected:
         raise UserError(f"the files of {name} hash to {actual}, not {expected}", "they were changed: train again")

@@ -147,6 +147,16 @@ def test_an_adapter_whose_stored_files_changed_is_refused(store, clone):
         fetch(f"{MODEL}/1", clone / "got")
 
 
+def test_a_registered_model_that_is_no_adapter_is_refused(store, clone):
+    import mlflow
+
+    mlflow.set_experiment("elsewhere")
+    mlflow.pyfunc.log_model(name="other", loader_module="json", registered_model_name="other", pip_requirements=[])
+    with pytest.raises(UserError, match="other/1 of MLflow is no adapter"):
+        fetch("other/1", clone / "got")
+    assert not (clone / "got").exists()
+
+
 def test_a_release_is_logged_with_its_adapter_and_no_other(store):
     digest = train()
     write_text(RELEASE / "README.md", "the card")
