@@ -44,14 +44,7 @@ from text2sql.config import (
     section,
 )
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import (
-    alone_in,
-    read_csv,
-    read_json,
-    read_jsonl,
-    repository_root,
-    sha256,
-)
+from text2sql.files import alone_in, read_csv, read_json, read_jsonl, repository_root, sha256
 from text2sql.registry import Registry, connect
 from text2sql.workspace import (
     ADAPTER,

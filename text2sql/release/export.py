@@ -22,15 +22,7 @@ from text2sql.config import typed
 from text2sql.errors import UserError
 from text2sql.files import digest, sha256_tree, write_json, write_text
 from text2sql.model.base import QuantizationOptions, load_tokenizer
-from text2sql.model.prompt import (
-    FRAMES,
-    QUESTION,
-    SCHEMA,
-    Frame,
-    encode_prompt,
-    evenly_taken,
-    read_questions,
-)
+from text2sql.model.prompt import FRAMES, QUESTION, SCHEMA, Frame, encode_prompt, evenly_taken, read_questions
 from text2sql.progress import track
 from text2sql.release.gguf_file import LlamaCpp, llama_cpp, quantize, write_gguf
 from text2sql.release.manifest import read_manifest
