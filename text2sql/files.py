@@ -1,4 +1,4 @@
-"""Reading and writing the pipeline's files: JSON, JSON lines, CSV, checksums.
+"""Reading and writing the pipeline's files: JSON, JSON lines, CSV, checksums; and what git says of them.
 
 Every write goes to a temporary name beside its target and is renamed, so a file is either whole or absent.
 Text is UTF-8 with `\\n` line ends and keys in the order given, so equal content means equal bytes on every machine.
@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +32,18 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)  # where the disk is full
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The name of a folder to make in the block, at whose end it is at `path`, where no other is."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a kill left
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -141,3 +155,16 @@ def repository_root() -> Path:
         return Path(named).resolve()
     here = Path.cwd().resolve()
     return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+
+
+def git(*words: str) -> str:
+    """What `git WORDS` prints; nothing where it fails, or there is no git."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def commit_of(rev: str, repo: str = ".") -> str | None:
+    """The commit that `rev` stands for in a repository on this machine; None where git cannot tell."""
+    return git("-C", repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}") or None

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from text2sql.config import PARAMS, read_params, require_made_with
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import read_json
+from text2sql.files import git, read_json
 from text2sql.track import flat, record
 from text2sql.workspace import ADAPTER, PLOTS, RELEASE, SCORE, accuracy_in_words, is_released
 
@@ -70,9 +70,8 @@ def baselines() -> list[str]:
 
     DVC keeps experiment NAME on commit 123456... as the git reference refs/exps/12/3456.../NAME.
     """
-    command = ["git", "for-each-ref", "--format=%(refname)", "refs/exps"]
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-    matches = re.findall(r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/", found, re.MULTILINE)
+    references = git("for-each-ref", "--format=%(refname)", "refs/exps")
+    matches = re.findall(r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/", references, re.MULTILINE)
     return ["HEAD", *sorted({"".join(match) for match in matches})]
 
 

@@ -21,7 +21,6 @@ import logging
 import math
 import os
 import socket
-import subprocess
 import sys
 import time
 import typing
@@ -44,7 +43,7 @@ from text2sql.config import (
     section,
 )
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import alone_in, read_csv, read_json, read_jsonl, repository_root, sha256
+from text2sql.files import alone_in, git, read_csv, read_json, read_jsonl, repository_root, sha256
 from text2sql.registry import Registry, connect
 from text2sql.workspace import (
     ADAPTER,
@@ -326,7 +325,7 @@ class Recorder:
 
     def create(self, **tags: str) -> str:
         """A new run under the experiment's name; its id."""
-        experiment, commit = _experiment(), _git("rev-parse", "--verify", "HEAD") or "none"
+        experiment, commit = _experiment(), git("rev-parse", "--verify", "HEAD") or "none"
         tags |= {
             "experiment": experiment,
             "base_revision": os.environ.get("DVC_EXP_BASELINE_REV") or commit,
@@ -429,11 +428,7 @@ class Recorder:
 
 def _experiment() -> str:
     """The experiment's name, as DVC tells its stages; outside of DVC the branch."""
-    return os.environ.get("DVC_EXP_NAME") or _git("symbolic-ref", "--short", "HEAD") or "workspace"
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+    return os.environ.get("DVC_EXP_NAME") or git("symbolic-ref", "--short", "HEAD") or "workspace"
 
 
 def _inputs() -> dict[str, str]:

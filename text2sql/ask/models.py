@@ -19,7 +19,7 @@ import yaml
 
 from text2sql.config import CONF, PARAMS, compose, read_params, typed
 from text2sql.errors import UserError
-from text2sql.files import alone_in, digest, repository_root, write_text
+from text2sql.files import alone_in, commit_of, digest, repository_root, whole_folder, write_text
 from text2sql.model.adapter import CONFIG, WEIGHTS, check_form
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.inference import load_for_inference
@@ -28,7 +28,7 @@ from text2sql.model.prompt import PromptOptions
 from text2sql.model.sources import WANTED, ModelOptions, obtain
 from text2sql.model.wheels import cache
 from text2sql.release.manifest import describe_release, read_manifest
-from text2sql.release.versions import commit_of, pull
+from text2sql.release.versions import pull
 from text2sql.scoring.confidence import Calibration
 from text2sql.workspace import BASE
 
@@ -197,10 +197,8 @@ def cached(name: str, make: Callable[[Path], object]) -> Path:
     if not folder.exists():
         with alone_in(cache()):
             if not folder.exists():
-                unfinished = folder.with_name(f".{name}")
-                shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
-                make(unfinished)
-                unfinished.rename(folder)
+                with whole_folder(folder) as partial:
+                    make(partial)
     return folder
 
 

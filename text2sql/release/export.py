@@ -20,7 +20,7 @@ from typing import Any
 
 from text2sql.config import typed
 from text2sql.errors import UserError
-from text2sql.files import digest, sha256_tree, write_json, write_text
+from text2sql.files import digest, sha256_tree, whole_folder, write_json, write_text
 from text2sql.model.base import QuantizationOptions, load_tokenizer
 from text2sql.model.prompt import FRAMES, QUESTION, SCHEMA, Frame, encode_prompt, evenly_taken, read_questions
 from text2sql.progress import track
@@ -72,33 +72,28 @@ def write_export(release: Path, target: Path, form: str, questions: int | None =
     rows = [{**row, "gold": row["sql"]} for row in evenly_taken(read_questions(), questions)]
     if missing := [dump for dump in sorted({DUMPS / f"{row['db_id']}.sql" for row in rows}) if not dump.exists()]:
         raise UserError(f"{missing[0]} is missing", "run `dvc repro databases`, which makes it")
-    partial = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     from safetensors import SafetensorError
 
     try:
-        partial.mkdir(parents=True)
-        before, after, alike = write_and_answer(release, manifest["params"], partial, form, rows)
-        change = compare_answers(rows, before, after, manifest["params"]["score"])
-        facts = {
-            "form": form,
-            "release": digest(release),
-            "files": sha256_tree(partial),
-            "questions": change.n,
-            "prompts_with_the_same_tokens": alike,
-            "execution_accuracy": {"adapter": change.accuracy_there, "export": change.accuracy_here},
-            "gained": change.gained,
-            "lost": change.lost,
-            "p": change.p,
-        }
-        write_json(partial / MANIFEST, facts)
-        said = verdict(target, change, alike, len(rows), anyway)
-        partial.rename(place)
+        with whole_folder(place) as partial:
+            partial.mkdir(parents=True)
+            before, after, alike = write_and_answer(release, manifest["params"], partial, form, rows)
+            change = compare_answers(rows, before, after, manifest["params"]["score"])
+            facts = {
+                "form": form,
+                "release": digest(release),
+                "files": sha256_tree(partial),
+                "questions": change.n,
+                "prompts_with_the_same_tokens": alike,
+                "execution_accuracy": {"adapter": change.accuracy_there, "export": change.accuracy_here},
+                "gained": change.gained,
+                "lost": change.lost,
+                "p": change.p,
+            }
+            write_json(partial / MANIFEST, facts)
+            return verdict(target, change, alike, len(rows), anyway)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{target} could not be written: {error}", "look for room on the disk, then again") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return said
 
 
 def write_and_answer(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 from text2sql.bucket import Finding, run_dvc
 from text2sql.errors import UserError, as_made
-from text2sql.files import digest, read_json, sha256_tree
+from text2sql.files import commit_of, digest, read_json, sha256_tree, whole_folder
 from text2sql.workspace import ADAPTER, RELEASE, SCORE
 
 MANIFEST = "manifest.json"
@@ -55,15 +54,6 @@ def list_releases(repo: str = ".") -> list[tuple[str, float | None, int | None]]
     return releases
 
 
-def commit_of(rev: str, repo: str = ".") -> str | None:
-    """The commit that `rev` stands for in a repository on this machine; None where git cannot tell."""
-    command = ["git", "-C", repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-    except FileNotFoundError:  # there is no git
-        return None
-
-
 def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -> tuple[str, Path]:
     """Fetch the released adapter of `rev` (tag, branch, commit or experiment; None: the newest release) into `out`.
 
@@ -81,18 +71,13 @@ def pull(rev: str | None = None, repo: str = ".", out: Path = Path("adapter")) -
     if rev is None and not (newest := tags(repo)):
         raise UserError(f"{repo} has no tag {ARTIFACT}@v...", "name a branch, commit or experiment: --rev main")
     rev = rev or newest[-1]
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(out) as partial:
         source = f"{RELEASE} of {repo} at {rev}"
         commit = commit_of(rev, repo) or rev  # DVC does not read main~1; it knows experiments and URLs, git does not
         run_dvc("get", repo, str(RELEASE), "--out", str(partial), "--rev", commit, url=source)
         if wrong := check_release(partial, adapter=None):
             what = f"{rev}: {wrong[0].path} is {wrong[0].state}"
             raise UserError(what, "pull it again; `text2sql verify` in its clone")
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return rev, out
 
 
