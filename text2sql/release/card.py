@@ -73,12 +73,7 @@ def read_metrics(folder: Path = METRICS) -> dict[str, Any]:
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 
 
-def render_card(
-    metrics: Mapping[str, Any],
-    params: Mapping[str, Any],
-    *,
-    repository: str = "user/name",
-) -> str:
+def render_card(metrics: Mapping[str, Any], params: Mapping[str, Any], *, repository: str = "user/name") -> str:
     """The card as Markdown with the hub's YAML header.
 
     Args:

@@ -67,10 +67,7 @@ def shares(rows: Sequence[Row]) -> dict[str, Any]:
     """n, both accuracies, valid SQL and the interval of the suite accuracy over rows none of which is excluded; and, if
     the rows have them, the accuracy with every answer that the gold queries leave open, and that on shuffled rows."""
     n = len(rows)
-    optional = {
-        "execution_accuracy_open": "verdict_open",
-        "execution_accuracy_shuffled": "verdict_shuffled",
-    }
+    optional = {"execution_accuracy_open": "verdict_open", "execution_accuracy_shuffled": "verdict_shuffled"}
     known = {figure: sum(row[key] for row in rows) for figure, key in optional.items() if all(key in r for r in rows)}
     suite = sum(row["verdict_suite"] for row in rows)
     strict = sum(row["verdict_strict"] for row in rows)

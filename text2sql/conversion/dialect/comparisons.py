@@ -18,16 +18,7 @@ from text2sql.conversion.dialect.coercion import (
     text_number,
     text_of,
 )
-from text2sql.conversion.dialect.tree import (
-    boolean,
-    is_not_null,
-    is_null,
-    number,
-    rule,
-    string,
-    with_type,
-    wrap,
-)
+from text2sql.conversion.dialect.tree import boolean, is_not_null, is_null, number, rule, string, with_type, wrap
 from text2sql.conversion.dialect.types import DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
