@@ -92,9 +92,7 @@ def explained(url: str) -> Iterator[None]:
 def explain(text: str, url: str) -> UserError | None:
     """The `UserError` for error output `text` of a command that used `url`; None if it names no known problem."""
     for problem in _FILE["problems"]:
-        pattern = re.sub(
-            r"{(.*?)}", lambda status: rf"(?<![\w/.-])(?:{status[1]})(?![\w/-]|\.\w| files)", problem["pattern"]
-        )
+        pattern = re.sub(r"{(.*?)}", r"(?<![\\w/.-])(?:\1)(?![\\w/-]|\\.\\w| files)", problem["pattern"])
         if match := re.search(f".*(?:{pattern}).*", text):
             return UserError(f"{url}: {problem['what']} ({match[0].strip()[:160]})", problem["remedy"])
     return None
@@ -418,10 +416,9 @@ def push_outputs(everywhere: bool = False) -> str:
     said = run_dvc("push", *(["--all-branches", "--all-tags"] if everywhere else []), url=remote.url)
     if wrong := check_store("remote", remote, named):
         mended += _send_again(cache, remote, here.intersection(finding.oid for finding in wrong))
-        wrong = check_store("remote", remote, named)
-    if wrong:
-        what = f"{remote.url}: {wrong[0].path} is {wrong[0].state} (and {len(wrong) - 1} more)"
-        raise UserError(what, wrong[0].remedy)
+        if wrong := check_store("remote", remote, named):
+            what = f"{remote.url}: {wrong[0].path} is {wrong[0].state} (and {len(wrong) - 1} more)"
+            raise UserError(what, wrong[0].remedy)
     return f"{said}; {mended} mended; {len(named)} objects in {remote.url}, all as dvc.lock says"
 
 

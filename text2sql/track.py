@@ -457,9 +457,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exits("tracking"):
         params = read_params()
         if not ADAPTER.is_dir():
-            raise UserError(
-                f"there is no {ADAPTER} here", "`make repro` trains it, `dvc exp apply NAME` brings it back"
-            )
+            remedy = "`make repro` trains it, `dvc exp apply NAME` brings it back"
+            raise UserError(f"there is no {ADAPTER} here", remedy)
         require_made_with(params)
         tracking = section(Tracking, "tracking", params)
         if given.uri is not None:
