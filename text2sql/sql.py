@@ -68,6 +68,14 @@ def parse_one(sql: str, dialect: str = "postgres") -> exp.Expression:
         return sqlglot.parse_one(_short(sql), read=DIALECTS.get(dialect, dialect))
 
 
+def tree_of(sql: str, dialect: str = "postgres") -> exp.Expression | None:
+    """The one statement of `sql`; None where `parse_one` cannot read it."""
+    try:
+        return parse_one(sql, dialect)
+    except sqlglot.errors.SqlglotError:
+        return None
+
+
 def write(tree: exp.Expression, pretty: bool = False) -> str:
     """The PostgreSQL text of `tree`, without comments; names of functions keep their case, which counts in quotes."""
     return tree.sql("postgres", comments=False, normalize_functions=False, pretty=pretty)

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from text2sql.ask.bare_table import bare_table
 from text2sql.ask.dialects import FOREIGN_TYPES
 from text2sql.errors import UserError
 from text2sql.postgres.sandbox import GRACE_SECONDS, Limits, _kill_late, _limit_memory, _signal
 from text2sql.postgres.script import execute_statement, script_statements
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 if TYPE_CHECKING:
     from text2sql.postgres.server import Server
@@ -294,9 +293,7 @@ def _without_keys(statement: str) -> tuple[str, list[tuple[str, str]]]:
     """
     text = re.sub(r"\bnot\s+deferrable\b", "", statement, flags=re.IGNORECASE)
     text = re.sub(r"\)\s*virtual\b", ") stored", text, flags=re.IGNORECASE)
-    try:
-        tree = parse_one(text)
-    except SqlglotError:
+    if (tree := tree_of(text)) is None:
         return statement, []
     table = tree.find(exp.Table)
     nodes = [(node, node.find_ancestor(exp.ColumnDef, exp.ForeignKey)) for node in tree.find_all(exp.Reference)]

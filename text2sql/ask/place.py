@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 
 import psycopg
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import Catalog, Relations, Target
 from text2sql.ask.dsn import is_dsn
@@ -26,7 +25,7 @@ from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 if TYPE_CHECKING:
     from text2sql.postgres.sandbox import Sandbox
@@ -163,10 +162,7 @@ def execute_first(sandbox: Sandbox, database: str, sql: str, most: int) -> Resul
     The sandbox's own limit of rows is to be larger. It would not do: PostgreSQL gives the first row of a cursor when it
     has the last one. So the query is limited, if it can be.
     """
-    try:
-        is_query = isinstance(parse_one(sql), exp.Query)
-    except SqlglotError:
-        is_query = False
+    is_query = isinstance(tree_of(sql), exp.Query)
     limited = f"SELECT * FROM (\n{sql.rstrip().rstrip(';')}\n) AS answer LIMIT {most + 1}"
     result = sandbox.execute(database, limited if is_query else sql)
     if is_query and result.error in ("syntax", "forbidden"):  # before a row was read: only there may the words differ

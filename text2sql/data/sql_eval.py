@@ -24,7 +24,6 @@ from typing import Any
 import psycopg
 import yaml
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from text2sql.ask.catalog import read_catalog
 from text2sql.ask.loading import scratch_database
@@ -39,7 +38,7 @@ from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
 from text2sql.progress import track
 from text2sql.schema import Schema
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 from text2sql.workspace import SOURCE
 
 QUESTIONS = "questions_gen_postgres.csv"
@@ -154,9 +153,7 @@ def golds_of(query: str) -> Iterator[str]:
 def pinned(sql: str, today: str) -> str:
     """`sql` with that day in place of CURRENT_DATE, now() and the like, so that its answer is the same every day."""
     moments = (exp.CurrentTimestamp, exp.CurrentDatetime, exp.Localtimestamp)
-    try:
-        tree = parse_one(sql)
-    except SqlglotError:
+    if (tree := tree_of(sql)) is None:
         return sql
     clock = list(tree.find_all(exp.CurrentDate, *moments))
     for node in clock:

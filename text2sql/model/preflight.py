@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlglot
 import torch
 
 from text2sql.errors import UserError
@@ -36,7 +35,7 @@ from text2sql.model.loss import answer_loss
 from text2sql.model.packing import ATTENTION, Group, Pack, Plan, TrainingExample, collate, pack, passes, plan
 from text2sql.model.training import PackedTrainer, Recipe, build_trainer, memory_budget
 from text2sql.progress import track
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 #: fewer examples are too few for a training
 EXAMPLES = 20
@@ -237,10 +236,7 @@ class Preflight:
         text = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True).strip()
         if not self.writes_sql:
             return Check("answers", True, "the model generates (its weights are random: no SQL is expected)")
-        try:
-            parsed = bool(text) and parse_one(text) is not None
-        except sqlglot.errors.SqlglotError:
-            parsed = False
+        parsed = bool(text) and tree_of(text) is not None
         remedy = "look at data/prompts/train.jsonl: do prompt and answer look right? Try a higher train.learning_rate"
         return Check("answers", parsed, f"generated: {text[:80]}", remedy)
 

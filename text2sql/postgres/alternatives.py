@@ -16,10 +16,9 @@ from itertools import islice
 from typing import Any
 
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from text2sql.postgres.compare import Result, Row, Rows, row_keys, same_row, same_rows, same_value
-from text2sql.sql import parse_one, write
+from text2sql.sql import tree_of, write
 
 Execute = Callable[[str], Result]
 #: how the rows to be explained are read before they are compared with rows of PostgreSQL
@@ -36,9 +35,7 @@ def explanation(sql: str, rows: Rows, execute: Execute, read: Read = lambda rows
 
     None if they are no such result, or if sqlglot cannot read `sql`.
     """
-    try:
-        tree = parse_one(sql)
-    except SqlglotError:
+    if (tree := tree_of(sql)) is None:
         return None
     opened = _open(tree)
     if opened is not None and opened.allows(rows, execute, read):
@@ -57,9 +54,7 @@ def explanation(sql: str, rows: Rows, execute: Execute, read: Read = lambda rows
 def is_open(sql: str, execute: Execute) -> bool:
     """Whether `sql` might as well give other rows than it does; another order of the same rows does not count. A query
     that sqlglot cannot read counts as one that leaves nothing open."""
-    try:
-        tree = parse_one(sql)
-    except SqlglotError:
+    if (tree := tree_of(sql)) is None:
         return False
     opened = _open(tree)
     if opened is not None and opened.has_choice(execute):

@@ -30,7 +30,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.tokens import TokenType
 
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 Reason = Literal[
     "gold_failed",  # the gold query gave no result: the example says nothing about the prediction
@@ -111,10 +111,7 @@ def is_ordered(sql: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _parse(sql: str) -> exp.Expression:
-    try:
-        return parse_one(sql)
-    except sqlglot.errors.SqlglotError:
-        return exp.Anonymous()
+    return tree_of(sql) or exp.Anonymous()
 
 
 def strip_distinct(sql: str) -> str:

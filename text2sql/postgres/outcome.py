@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from text2sql.postgres.alternatives import Execute
 from text2sql.postgres.compare import Result
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 
 def finds_nothing(result: Result, sql: str, execute: Execute) -> bool:
@@ -20,9 +19,7 @@ def finds_nothing(result: Result, sql: str, execute: Execute) -> bool:
     cells = (cell for row in result.rows for cell in row)
     if result.error or not all(cell is None or (cell == 0 and not isinstance(cell, bool)) for cell in cells):
         return False
-    try:
-        tree = parse_one(sql)
-    except SqlglotError:
+    if (tree := tree_of(sql)) is None:
         return False
     named = {table.alias for table in tree.find_all(exp.CTE)}
     read = {

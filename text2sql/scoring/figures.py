@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import sqlglot
 from sqlglot import exp
 
 from text2sql.scoring.hardness import LEVELS
 from text2sql.scoring.judge import category
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 Row = Mapping[str, Any]
 
@@ -53,9 +52,7 @@ def features(sql: str) -> list[str]:
     >>> features("SELECT a FROM t WHERE b IN (SELECT c FROM u ORDER BY d)")
     ['nesting', 'order']
     """
-    try:
-        tree = parse_one(sql)
-    except sqlglot.errors.SqlglotError:
+    if (tree := tree_of(sql)) is None:
         return ["unknown"]
     present = [name for name, nodes in FEATURES.items() if name != "nesting" and tree.find(*nodes)]
     if any(select.find_ancestor(exp.Select) for select in tree.find_all(exp.Select)):

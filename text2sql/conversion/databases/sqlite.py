@@ -13,11 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from text2sql.conversion.databases import probe
 from text2sql.errors import UserError
-from text2sql.sql import parse_one
+from text2sql.sql import tree_of
 
 #: how long to wait for another process's lock, in seconds
 LOCK_SECONDS = 2.0
@@ -221,10 +220,9 @@ class SqliteDatabase:
         with closing(sqlite3.connect(":memory:")) as empty, suppress(sqlite3.Error):
             empty.execute(definition)
             return {name: collation for name in names if (collation := _collation(empty, table, name)) != "BINARY"}
-        try:
-            columns = list(parse_one(definition, "sqlite").find_all(exp.ColumnDef))
-        except SqlglotError:
+        if (tree := tree_of(definition, "sqlite")) is None:
             return {}
+        columns = tree.find_all(exp.ColumnDef)
         constraints = [(c.name, one) for c in columns for one in c.find_all(exp.CollateColumnConstraint)]
         named = {name: constraint.this.name.upper() for name, constraint in constraints}
         return {name: collation for name, collation in named.items() if collation != "BINARY"}
