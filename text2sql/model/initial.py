@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from text2sql.errors import UserError
-from text2sql.files import digest, read_json, repository_root, sha256
+from text2sql.files import commit_of, digest, read_json, repository_root, sha256
 from text2sql.model.adapter import CONFIG, WEIGHTS, check_adapter, check_form
 from text2sql.workspace import BASE, KEPT, RELEASE
 
@@ -81,11 +80,9 @@ def _commit(revision: str) -> str:
     Raises:
         UserError: git does not know it.
     """
-    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    if (commit := commit_of(revision)) is None:
         raise UserError(f"train.init=git:{revision}: git knows no such revision", "`git log --oneline` lists them")
-    return done.stdout.strip()
+    return commit
 
 
 def _best_trained(base_digest: str) -> Path | None:

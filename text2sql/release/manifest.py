@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from text2sql.errors import UserError, as_made
-from text2sql.files import digest, read_json, sha256_tree
+from text2sql.files import digest, read_json, sha256_tree, whole_folder
 from text2sql.workspace import BASE, EXAMPLES, PROMPTS, SOURCE, SPLITS
 
 #: what the adapter was made of, in the order of the pipeline
@@ -85,11 +85,8 @@ def keep_better(release: Path, params: Mapping[str, Any], score: Mapping[str, An
     try:
         with as_made(release):
             before = read_json(release / "manifest.json")
-            accuracy, data, model = (
-                _accuracy(before),
-                before["params"]["data"]["name"],
-                before["params"]["model"]["name"],
-            )
+            accuracy, trained = _accuracy(before), before["params"]
+            data, model = trained["data"]["name"], trained["model"]["name"]
     except UserError:  # no release, or one that says nothing of its worth
         return None
     if data == params["data"]["name"] and accuracy <= score["execution_accuracy"]:
@@ -98,11 +95,9 @@ def keep_better(release: Path, params: Mapping[str, Any], score: Mapping[str, An
     with suppress(UserError), as_made(target):  # nothing is kept yet, or it is broken
         if _accuracy(read_json(target / "manifest.json")) >= accuracy:
             return f"the release that it replaces ({describe_release(before)}) is no better than the one in {target}"
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(release, partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with whole_folder(target) as partial:
+        shutil.copytree(release, partial)
+        shutil.rmtree(target, ignore_errors=True)
     return f"it replaces {describe_release(before)}, a copy of which is in {target}"
 
 
