@@ -27,9 +27,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.progress import track
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ ENVIRONMENT = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 PROBE_TIMEOUT = 5.0
 
 #: what a failure's output says -> its meaning, and what to do; what to do about each sort of damage
-_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FILE = read_beside(__file__)
 
 Place = Literal["workspace", "cache", "remote", "release"]
 State = Literal["missing", "changed", "corrupt", "unexpected"]

@@ -78,6 +78,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}", "restore or make it again") from None
 
 
+def read_beside(module: str) -> Any:
+    """The YAML file that lies beside a module under its name; `module`: the module's `__file__`."""
+    import yaml
+
+    return yaml.safe_load(Path(module).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON lines file.
 

@@ -18,11 +18,9 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from text2sql.config import SCORING_SECTIONS, TRAINING_SECTIONS
 from text2sql.errors import UserError
-from text2sql.files import alone_in, digest, repository_root, write_json
+from text2sql.files import alone_in, digest, read_beside, repository_root, write_json
 from text2sql.workspace import ADAPTER, BASE, adapter_sha256, validation_sha256
 
 if typing.TYPE_CHECKING:
@@ -30,7 +28,7 @@ if typing.TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 #: MLflow's settings, and what a run and a version say of themselves
-_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FILE = read_beside(__file__)
 MLFLOW_SETTINGS: Mapping[str, str] = _FILE["settings"]
 LIBRARIES = ("mlflow", "torch", "transformers", "peft", "sqlglot")  # that loading a registered adapter needs
 #: the measures by which versions are compared, and the tag with the number of questions behind an accuracy

@@ -11,14 +11,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from text2sql.files import read_json, write_json
+from text2sql.files import read_beside, read_json, write_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_NAMES = read_beside(__file__)
 KEYWORDS = frozenset(_NAMES["keywords"].split())
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 

@@ -43,7 +43,7 @@ from text2sql.config import (
     section,
 )
 from text2sql.errors import UserError, as_made, exits
-from text2sql.files import alone_in, git, read_csv, read_json, read_jsonl, repository_root, sha256
+from text2sql.files import alone_in, git, read_beside, read_csv, read_json, read_jsonl, repository_root, sha256
 from text2sql.registry import Registry, connect
 from text2sql.workspace import (
     ADAPTER,
@@ -69,7 +69,7 @@ if typing.TYPE_CHECKING:
 
 #: names in MLflow of the contexts of data sets, of the columns of metrics/plots/loss.csv, of the trainer's figures and
 #: of those of metrics/score.json
-_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FILE = read_beside(__file__)
 CONTEXTS, COLUMNS, CURVES, SCORES = (_FILE[part] for part in ("contexts", "columns", "curves", "scores"))
 REFUSING = ("mlflow", "sqlalchemy", "alembic")  # whose errors, beside the system's, say that the record is away
 TABLE = "predictions.json"

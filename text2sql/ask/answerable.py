@@ -10,21 +10,15 @@ nothing. Weights and limit are fitted to Spider's training questions on their ow
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-import yaml
 
 from text2sql.ask.question import BETWEEN, NUMBERS, WISHES
+from text2sql.files import read_beside
 from text2sql.model.relevant_tables import VALUES, nearness, stems, words_of
 from text2sql.model.value_linking import mentioned_values
 from text2sql.schema import Schema, kind_of
 
 #: what a word's stem counts; those that are not listed count 1
-WEIGHTS: dict[str, float] = {
-    stem: weight
-    for weight, words in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
-    for stem in words.split()
-}
+WEIGHTS: dict[str, float] = {stem: weight for weight, words in read_beside(__file__).items() for stem in words.split()}
 #: a tenth of Spider's training questions has a larger share of unknown words
 LIMIT = 0.458
 #: what can be asked of a column of dates, whatever it is called

@@ -15,12 +15,10 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.schema import Column, ForeignKey, Schema, Table, quote
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 Relations = Mapping[str, tuple[str, str]]
 
 #: the queries by name, and `shown_types`
-_SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_SQL = read_beside(__file__)
 
 #: stands for bytes that are no UTF-8, which a database of encoding SQL_ASCII may hold
 NO_TEXT = "\N{REPLACEMENT CHARACTER}"

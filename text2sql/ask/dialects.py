@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import sqlglot
-import yaml
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
 from text2sql.ask.bare_table import bare_table
+from text2sql.files import read_beside
 from text2sql.schema import Column, ForeignKey, Schema, Table
 from text2sql.sql import parse_one
 
@@ -25,7 +24,7 @@ DIALECTS = {"mysql": "MySQL", "tsql": "SQL Server or SQLite", "sqlite": "SQLite"
 #: SQL Server's tools end a batch with GO on a line of its own
 _GO = re.compile(r"^[ \t]*GO[ \t]*\d*[ \t]*;?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 Type = exp.DataType.Type
-_TYPES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_TYPES = read_beside(__file__)
 POSTGRES_TYPES = {Type[name]: type_ for type_, names in _TYPES["types"].items() for name in names.split()}
 #: types of other databases: a table that needs one is no PostgreSQL table
 FOREIGN_TYPES = frozenset(_TYPES["foreign"].split())

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
 
-import yaml
 from sqlglot import exp
 
 from text2sql.ask.unknown import query_scopes, unknown_names
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.schema import Schema
 
 LONGEST_QUESTION = 1000
-_WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_WORDS = read_beside(__file__)
 WISHES, NUMBERS, BETWEEN, ENGLISH, FOREIGN = (
     frozenset(_WORDS[name].split()) for name in ("wishes", "numbers", "between", "english", "foreign")
 )

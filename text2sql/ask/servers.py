@@ -32,10 +32,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import psycopg
-import yaml
 from psycopg import pq
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
@@ -45,6 +43,7 @@ from psycopg.pq.abc import PGresult
 from text2sql.ask.catalog import NO_TEXT, Catalog, Relations, hide, read_catalog, relation
 from text2sql.ask.dsn import CONNECT_SECONDS, connect_server, parse_dsn
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import ALLOWED, Limits, _failure, _Session
 from text2sql.schema import OTHER_SAMPLES, Table, kind_of, quote
@@ -73,7 +72,7 @@ SELECT_COMMAND = "1"
 LOCKS_ROWS = ":hasForUpdate true"
 
 #: the queries by name
-_SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_SQL = read_beside(__file__)
 
 
 class Remote:

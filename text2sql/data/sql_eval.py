@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import yaml
 from sqlglot import exp
 
 from text2sql.ask.catalog import read_catalog
@@ -32,7 +31,7 @@ from text2sql.data.custom import FOLDER, Row, copied, copied_lines, example, wit
 from text2sql.data.spider.archive import download
 from text2sql.data.spider.examples import TEST_FILE
 from text2sql.errors import UserError
-from text2sql.files import sha256
+from text2sql.files import read_beside, sha256
 from text2sql.postgres.sandbox import Limits, Sandbox
 from text2sql.postgres.script import execute_statement, script_statements
 from text2sql.postgres.server import Server, server
@@ -43,7 +42,7 @@ from text2sql.workspace import SOURCE
 
 QUESTIONS = "questions_gen_postgres.csv"
 #: sha256 of the questions, and of each database's script
-HASHES: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+HASHES: dict[str, str] = read_beside(__file__)
 
 
 @dataclass(frozen=True)

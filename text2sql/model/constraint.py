@@ -19,20 +19,19 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.nn import functional
 
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.model.literals import Literals
 from text2sql.model.references import COUNTED, Reading, References
 from text2sql.schema import KINDS, Schema, kind_of, quote
 
 #: templates of rules, types and parts of dates
-_GRAMMAR = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_GRAMMAR = read_beside(__file__)
 #: schemas whose grammars are kept
 SCHEMAS = 64
 

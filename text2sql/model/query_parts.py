@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
+from text2sql.files import read_beside
 from text2sql.schema import Table
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 WIDEST = 6
 #: conditions of one WHERE, HAVING or ON; Spider's longest WHERE has 4
 MOST_CONDITIONS = 8
-_NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_NAMES = read_beside(__file__)
 #: functions
 AGGREGATES, FUNCTIONS = (frozenset(_NAMES[name].split()) for name in ("aggregates", "functions"))
 #: CROSS JOIN is none of them: a join is along a key

@@ -14,15 +14,13 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from text2sql.files import read_beside
 from text2sql.model.value_linking import COMMON, mentioned_values
 from text2sql.schema import Schema, Table
 
-_FITTED = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FITTED = read_beside(__file__)
 #: what speaks for a table, in the order of `evidence`, with its weight, and a constant (`benchmarks.tables --fit`)
 WEIGHTS, CONSTANT = _FITTED["weights"], _FITTED["constant"]
 #: a table that is less probable than this share of the most probable one is not shown; alike ones all are

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from text2sql.config import require
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.model.base import quiet
 from text2sql.model.wheels import Wheel, assembled
 
-_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LISTS = read_beside(__file__)
 #: the files of a model folder that are taken, and those of them that are not
 WANTED, UNWANTED = _LISTS["wanted"], _LISTS["unwanted"]
 

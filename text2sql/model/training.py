@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -29,7 +28,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from text2sql.errors import UserError
-from text2sql.files import read_jsonl
+from text2sql.files import read_beside, read_jsonl
 from text2sql.model import checkpoint, checkpoint_copies
 from text2sql.model.base import load_model, load_tokenizer
 from text2sql.model.choosing import Chooser, Measure
@@ -180,7 +179,7 @@ class Bar(TrainerCallback):
 
 
 #: TRL's settings that are the same in every training, and those of sharding
-_SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_SETTINGS = read_beside(__file__)
 
 
 def trainer_arguments(

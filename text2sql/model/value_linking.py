@@ -11,16 +11,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from text2sql.files import read_beside
 from text2sql.schema import Schema, kind_of
 
 #: words of the longest value that is looked for
 WORDS = 8
-_WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_WORDS = read_beside(__file__)
 #: words that hold sentences together
 COMMON = frozenset(_WORDS["common"].split())
 #: a value with more characters is a text, not a name

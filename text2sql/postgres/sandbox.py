@@ -43,16 +43,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import yaml
 from psycopg import OperationalError, pq, sql
 from psycopg.pq.abc import PGconn, PGresult
 
 from text2sql.config import require
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.postgres.compare import Result
 from text2sql.postgres.server import Server
 
-_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LISTS = read_beside(__file__)
 #: Volatile functions that change nothing and tell nothing.
 ALLOWED: list[str] = _LISTS["allowed"]
 #: How long to wait for the server after its own timeout, and after each stronger measure.

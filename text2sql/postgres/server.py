@@ -23,11 +23,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
-import yaml
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from text2sql.errors import UserError
+from text2sql.files import read_beside
 from text2sql.postgres import watchdog
 
 PREFIX = "text2sql-pg-"
@@ -38,9 +38,7 @@ UNPRIVILEGED = "nobody"
 #: how long a database's sessions have to end before it is dropped
 DROP_SECONDS = 10
 
-SETTINGS: Mapping[str, str] = {"port": str(watchdog.PORT)} | yaml.safe_load(
-    Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-)
+SETTINGS: Mapping[str, str] = {"port": str(watchdog.PORT)} | read_beside(__file__)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from text2sql.errors import UserError
-from text2sql.files import read_json
+from text2sql.files import read_beside, read_json
 from text2sql.schema import from_dict
 from text2sql.workspace import METRICS
 
@@ -34,7 +32,7 @@ class Provenance:
 
 
 #: `data` by `data.name`, `base` by `model.name`; a model of another name brings `licence` and `repo` in its parameters
-_KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_KNOWN = read_beside(__file__)
 
 
 def data_provenance(params: Mapping[str, Any]) -> Provenance:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlglot
-import yaml
 from sqlglot.tokens import TokenType
 
+from text2sql.files import read_beside
 from text2sql.postgres.compare import Result
 from text2sql.postgres.sandbox import ALLOWED
 from text2sql.scoring.confidence import risk_coverage
@@ -23,7 +23,7 @@ from text2sql.scoring.judge import category
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 #: what a class of error means, for a reader
-MEANINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+MEANINGS = read_beside(__file__)
 #: Rows and columns of a result that an example shows, and characters of a value.
 ROWS, COLUMNS, CHARACTERS = 5, 6, 40
 #: Functions and words that make a result differ from run to run, while dvc.lock pins the report's bytes.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml
 from sqlglot import exp
+
+from text2sql.files import read_beside
 
 
 class Rejected(Exception):
@@ -16,10 +15,7 @@ class Defect(Rejected):
     """A rule met a query that it was not written for and failed: an error of ours, which stages and command report."""
 
 
-_NAMES = {
-    part: set(names.split())
-    for part, names in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
-}
+_NAMES = {part: set(names.split()) for part, names in read_beside(__file__).items()}
 _CLASSES = {getattr(exp, name) for part, names in _NAMES.items() if not part.endswith("argument") for name in names}
 
 

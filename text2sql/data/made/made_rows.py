@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import psycopg
-import yaml
 from psycopg import sql
 
 from text2sql.data.made.values import FillColumn, ValuesOfTypes, attempt
 from text2sql.data.mini.rows import shuffled_list
+from text2sql.files import read_beside
 
 #: rows made up for a table
 ROWS = 40
@@ -26,7 +25,7 @@ TRIES, FAILURES = 60, 2
 #: between the numbers of a row's draws, so that their values differ
 OFFSET = 1000
 #: the statements by name
-_SQL = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_SQL = read_beside(__file__)
 
 
 @dataclasses.dataclass

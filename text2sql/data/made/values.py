@@ -7,19 +7,18 @@ import datetime
 import random
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
-import yaml
 from psycopg import sql
 
 from text2sql.data.mini.domain import pools
 from text2sql.data.mini.english import one_of, spoken
+from text2sql.files import read_beside
 
 #: distinct words of a text column that is in no unique key, so that its values repeat
 WORDS = 8
-_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FILE = read_beside(__file__)
 #: a value of a type of which nothing is known is one of these
 _PROBES = ("1", "a", "", "{}", "()", "[]", "1 2", "2024-01-01")
 

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import yaml
 
 from text2sql.data.mini.english import article, plural, third_person, verb_of
 from text2sql.data.mini.graph import Attribute, Entity, Link
 from text2sql.data.mini.pick import SIMPLE, Condition, Picker, Unsuitable, measure, whole
 from text2sql.data.mini.sql_parts import Compound, Query, Scope, SelectParts, join, literal, quoted
+from text2sql.files import read_beside
 
 Hardness = Literal["easy", "medium", "hard", "extra"]
-_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_FILE = read_beside(__file__)
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 #: words of categories that people say "in" of: in each city, but for each status
 _PLACES = set(_FILE["places"].split())
