@@ -20,13 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from text2sql.config import (
     CONF,
     MARK,
     PARAMS,
     compose,
+    dvc_stages,
     flatten,
     list_differences,
     overrides_of_params,
@@ -130,8 +129,7 @@ def validate(params: dict[str, Any]) -> None:
 
 def stage_names() -> list[str]:
     """The pipeline's stages, in dvc.yaml's order."""
-    # By libyaml: in Python, reading dvc.yaml takes most of the time of `validate`.
-    return list(yaml.load(Path("dvc.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"])
+    return list(dvc_stages())
 
 
 def _state(experiment: bool) -> str:

@@ -29,13 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import Ge
 
 from text2sql.config import (
+    LOCK,
     PARAMS,
     SCORING_SECTIONS,
     TRAINING_SECTIONS,
+    dvc_stages,
     flatten,
     read_params,
     require,
@@ -437,14 +438,10 @@ def _inputs() -> dict[str, str]:
     DVC has written the lock entries of the stages before this one when it starts this one. Outside of DVC nothing
     vouches for the lock file, and nothing is claimed.
     """
-    if "DVC_STAGE" not in os.environ or not Path("dvc.lock").exists():
+    if "DVC_STAGE" not in os.environ or not LOCK.exists():
         return {}
-    # By libyaml: in Python, reading dvc.lock takes half a second.
-    stages, locked = (
-        yaml.load(Path(name).read_text(), yaml.CSafeLoader)["stages"] for name in ("dvc.yaml", "dvc.lock")
-    )
-    hashes = {out["path"]: out["md5"] for entry in locked.values() for out in entry.get("outs", [])}
-    return {f"input.{dep}": hashes[dep] for dep in stages[os.environ["DVC_STAGE"]]["deps"] if dep in hashes}
+    hashes = {out["path"]: out["md5"] for entry in dvc_stages(LOCK).values() for out in entry.get("outs", [])}
+    return {f"input.{dep}": hashes[dep] for dep in dvc_stages()[os.environ["DVC_STAGE"]]["deps"] if dep in hashes}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -225,19 +225,13 @@ def from_hub(name: str) -> Path:
     Raises:
         UserError: there is none, or the hub cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=[*WANTED, "adapter_config.json", "manifest.json"]))
-    except HFValidationError:  # `adapter/`: a folder that is not there
+    except errors.HFValidationError:  # `adapter/`: a folder that is not there
         raise UserError(f"there is no folder {name}, and no hub repository can have that name", MAKE_ONE) from None
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         raise UserError(f"the hub has no {name} for you", "check the name, or log in with `hf auth login`") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"{name} could not be downloaded from the hub: {error}", "check the network") from None
