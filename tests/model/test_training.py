@@ -105,6 +105,12 @@ def test_goes_on_from_a_copy_on_another_machine(run, whole_training, tmp_path):
     assert not list((tmp_path / "bucket").rglob("*.safetensors"))
 
 
+def test_an_optimizer_that_nobody_knows_is_refused(run):
+    with pytest.raises(UserError, match="optimizer is adamw, which transformers does not know") as error:
+        run(recipe(optimizer="adamw"))
+    assert "give auto, or" in error.value.remedy
+
+
 def test_another_configuration_has_another_fingerprint():
     base = checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})
     assert base == checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})

@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.training_args import OptimizerNames
 from trl import SFTConfig, SFTTrainer
 
 from text2sql.errors import UserError
@@ -196,6 +197,9 @@ def trainer_arguments(
     Args:
         accumulation: forward passes of a process in a step.
         evaluate: steps between two validations; None: no validation.
+
+    Raises:
+        UserError: transformers does not know the optimizer.
     """
     options, on_gpu = recipe.train, device.startswith("cuda")
     dtype = pick_dtype(recipe.quantization, device)
@@ -208,7 +212,7 @@ def trainer_arguments(
         warmup_steps=options.warmup,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        optim=options.optimizer if options.optimizer != "auto" else f"adamw_torch{'_fused' * on_gpu}",
+        optim=_optimizer(options.optimizer, on_gpu),
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=not on_gpu,
@@ -222,6 +226,15 @@ def trainer_arguments(
         **_SETTINGS["every"],
         **(_SETTINGS["sharded"] if options.fsdp else {}),
     )
+
+
+def _optimizer(asked: str, on_gpu: bool) -> str:
+    """Transformers' name of the optimizer that is asked for."""
+    name = f"adamw_torch{'_fused' * on_gpu}" if asked == "auto" else asked
+    if name not in {known.value for known in OptimizerNames}:
+        names = "a name of transformers' OptimizerNames, such as adafactor"
+        raise UserError(f"train.optimizer is {name}, which transformers does not know", f"give auto, or {names}")
+    return name
 
 
 def build_trainer(
