@@ -118,6 +118,7 @@ def test_summary_says_how_good_it_is_and_what_comes_next(tmp_path, monkeypatch, 
     said = workspace_summary()
     assert f"tiny {how}: 66.0 % of 50 test questions right (95 %: 52.1 to 77.6), 98.0 % valid SQL" in said
     assert "text2sql ask --schema examples/shop.sql" in said
+    assert said.count("not in this clone: `make repro` makes it") == 2  # a score is in git, release and report are not
 
 
 PARAMS = {"seed": 1, "lora": {"r": 16}, "train": {"learning_rate": 5e-5}, "data": {"databases": {"samples": 3}}}

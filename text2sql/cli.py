@@ -229,7 +229,9 @@ def releases(repo: Annotated[str, typer.Option(help="Path or URL of the git repo
     """List the released adapters, by git tag, with their score."""
     from text2sql.release.versions import list_releases
 
-    for tag, accuracy, n in list_releases(repo):
+    if not (there := list_releases(repo)):
+        typer.echo(f"no release in {repo}: a tag such as text2sql-adapter@v1.0.0 makes one (docs/STORAGE.md)")
+    for tag, accuracy, n in there:
         typer.echo(f"{tag:<32}{'no score' if accuracy is None else f'{accuracy:.1%} of {n}'}")
 
 

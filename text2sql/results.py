@@ -29,6 +29,9 @@ FIGURES = {"accuracy": "accuracy", "strict": "strict", "valid_sql": "valid", "va
 #: sections of which a name says all, and what changes no result
 NAMED = ("data.source.", "model.", "tracking.")
 
+#: what git does not bring into a new clone
+ABSENT = "not in this clone: `make repro` makes it, `dvc pull` fetches it"
+
 
 def workspace_summary() -> str:
     """What the pipeline left in the workspace, and what to do with it.
@@ -39,6 +42,9 @@ def workspace_summary() -> str:
     params, score = read_params(), read_json(SCORE)
     same = not ADAPTER.is_dir() or is_released()
     parts = "adapter, tokenizer, card" if same else "not of this adapter: see what the stage release said"
+    alone = f"; the adapter alone: {ADAPTER}/" if ADAPTER.is_dir() else ""
+    release = f"{RELEASE}/ ({parts}){alone}" if RELEASE.is_dir() else ABSENT
+    report = PLOTS / "report.html"
     with as_made(f"{SCORE} or {PARAMS}", "`dvc repro score`, `make params`"):
         how = "without the adapter" if params["predict"]["zero_shot"] else f"trained on {params['data']['name']}"
         asked = f"{params['model']['name']} {how}"
@@ -46,8 +52,8 @@ def workspace_summary() -> str:
     return "\n".join(
         (
             f"{asked}: {right}",
-            f"  release   {RELEASE}/ ({parts}); the adapter alone: {ADAPTER}/",
-            f"  report    {PLOTS / 'report.html'}",
+            f"  release   {release}",
+            f"  report    {report if report.exists() else ABSENT}",
             "  ask       text2sql ask --schema examples/shop.sql",
             "  demo      make demo",
             "  compare   make experiments",
