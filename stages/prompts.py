@@ -19,8 +19,6 @@ from functools import partial
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
-from sqlglot.errors import SqlglotError
-
 from text2sql.config import read_params, section, value_at
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl, write_json, write_jsonl
@@ -29,7 +27,7 @@ from text2sql.model.fitted_prompt import PromptWriter
 from text2sql.model.prompt import FRAMES, PromptOptions, completion, encode_completion
 from text2sql.progress import track
 from text2sql.schema import Schema, read_index
-from text2sql.sql import parse_one, table_names
+from text2sql.sql import table_names, tree_of
 from text2sql.stage import run
 from text2sql.workspace import BASE, INDEX, METRICS, PROMPTS, SPLITS
 
@@ -92,10 +90,8 @@ def prompts_of_split(
 def tables_of(sql: str, schema: Schema) -> set[str]:
     """The tables of `schema` that a query reads; of one that sqlglot cannot read, those whose names it has."""
     tables = {table.name for table in schema.tables}
-    try:
-        return table_names(parse_one(sql)) & tables
-    except SqlglotError:
-        return tables & set(re.findall(r"\w+", sql.lower()))
+    tree = tree_of(sql)
+    return tables & (table_names(tree) if tree is not None else set(re.findall(r"\w+", sql.lower())))
 
 
 def _distribution(lengths: list[int]) -> dict[str, float]:

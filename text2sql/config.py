@@ -99,6 +99,7 @@ def require_made_with(params: dict[str, Any]) -> None:
         UserError: with the parameters that differ.
     """
     with as_made(LOCK, "`git checkout dvc.lock`"):
+        # Not by `dvc_stages`: to libyaml, which reads YAML 1.1, 5e-05 is a text.
         stages = parse_yaml(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.exists() else {}
         made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
         if not SCORE.exists() or made.get(SCORE.as_posix()) != hashlib.md5(SCORE.read_bytes()).hexdigest():

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from text2sql.config import dvc_stages
 from text2sql.errors import UserError, as_made
 from text2sql.files import digest, read_json, sha256_tree, whole_folder
 from text2sql.workspace import BASE, EXAMPLES, PROMPTS, SOURCE, SPLITS
@@ -41,10 +42,7 @@ def make_manifest(release: Path, params: Mapping[str, Any], score: Mapping[str, 
 
 def code_paths() -> list[str]:
     """The code that the stage release depends on in dvc.yaml, which is the code of every stage before it."""
-    from omegaconf import OmegaConf
-
-    dependencies = OmegaConf.load(ROOT / "dvc.yaml").stages.release.deps
-    return [path for path in dependencies if path.split("/")[0] in CODE]
+    return [path for path in dvc_stages(ROOT / "dvc.yaml")["release"]["deps"] if path.split("/")[0] in CODE]
 
 
 def read_manifest(release: Path) -> dict[str, Any]:
