@@ -405,6 +405,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE age = 34 AND city IS DISTINCT FROM 'Rome' AND age IS NOT DISTINCT FROM 34",
         ),
         ("SELECT name FROM customer WHERE vip = 1 AND vip != 0", "SELECT name FROM customer WHERE vip AND vip"),
+        ("SELECT name FROM customer WHERE vip IN (0, 1)", "SELECT name FROM customer WHERE vip::int IN (0, 1)"),
         ("SELECT name FROM customer WHERE joined > '2020'", "SELECT name FROM customer WHERE TRUE"),
         (
             "SELECT name FROM customer WHERE joined > '2020-01-31' OR joined IN ('2020-01-31', 'never')",
