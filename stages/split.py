@@ -113,7 +113,7 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
     """The three splits of one database's questions; those with the same query, however worded, are in one of them.
 
     Where people wrote pairs, only these are split; generated questions are trained on, but for those whose query is in
-    another split. Questions on other databases are trained on as well.
+    another split. Questions on other databases are trained on as well; no limit is theirs.
 
     Raises:
         UserError: there are too few different queries, or a split would be empty.
@@ -134,7 +134,11 @@ def split_by_question(rows: list[Row], options: ByQuestion, seed: int) -> dict[s
         statuses = options.test_statuses if name == "test" else options.train_statuses
         if row["status"] in statuses and (row["id"] in ids or name == "train"):
             parts[name].append(row)
-    return within_limits(parts, options, seed, "give more pairs, see metrics/source.json")
+    databases = {row["db_id"] for row in own}
+    others = [row for row in parts["train"] if row["db_id"] not in databases]
+    parts["train"] = [row for row in parts["train"] if row["db_id"] in databases]
+    parts = within_limits(parts, options, seed, "give more pairs, see metrics/source.json")
+    return parts | {"train": parts["train"] + others}
 
 
 def spelling(row: Row) -> str:

@@ -90,7 +90,7 @@ COPY public.customers (id, name) FROM stdin;
         """CREATE DOMAIN year AS integer CHECK (VALUE > 1900); CREATE DOMAIN recent AS year;
            CREATE TYPE mood AS ENUM ('a');
            CREATE TABLE film (released recent, moods mood[], span interval(6), words tsvector, flags bit(3));""",
-        "film(released integer, moods text[], span interval, words tsvector, flags bit)",
+        "film(released integer, moods text[], span interval, words tsvector, flags bit varying)",
     ),
     "types of extensions": (
         "CREATE TABLE t (a geography(Point, 4326), b extensions.citext, c vector(3), d public.geometry[]);",

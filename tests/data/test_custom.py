@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -15,17 +16,20 @@ import yaml
 from psycopg.conninfo import make_conninfo
 
 from stages import split
+from text2sql.ask.catalog import hide
 from text2sql.ask.loading import load_script, scratch_database
 from text2sql.config import compose, section
 from text2sql.data import custom
 from text2sql.data.custom import Custom
 from text2sql.data.made.made_rows import ROWS, fill_tables, read_tables
+from text2sql.data.pairs import Pair
 from text2sql.errors import UserError
 from text2sql.files import read_jsonl
 from text2sql.model.constraint import Constraints
 from text2sql.model.prompt import completion
+from text2sql.postgres.compare import Result
 from text2sql.postgres.server import server
-from text2sql.schema import read_index
+from text2sql.schema import Column, Schema, Table, read_index
 
 ROOT = Path(__file__).parents[2]
 CLINIC = """
@@ -190,6 +194,55 @@ def test_notes_do_not_speak_of_what_is_hidden(tmp_path, sqlite_file):
     assert "code" not in text + str(found["notes"])
 
 
+def test_a_view_does_not_show_what_is_hidden():
+    email = Column("email", "email", "text")
+    tables = (
+        Table("customers", "customers", (Column("id", "id", "integer"), email)),
+        Table("contacts", "contacts", (Column("id", "id", "integer"), email), kind="view"),
+        Table("suppliers", "suppliers", (email,)),
+    )
+    shown = hide(Schema("shop", tables), ["customers.email"])
+    columns = {table.name: [column.name for column in table.columns] for table in shown.tables}
+    assert columns == {"customers": ["id"], "contacts": ["id"], "suppliers": ["email"]}
+
+
+def test_a_pair_on_the_second_table_of_one_name_is_on_that_one():
+    schema = Schema(
+        "hr", tuple(Table(name, "users", (Column("id", "id", "integer"),)) for name in ("users", "audit_users"))
+    )
+
+    def execute(sql):
+        return Result(error="unknown_table") if ".users" in sql else Result(("n",), [(1,)])
+
+    pairs = [Pair(1, "How many?", "SELECT count(*) FROM audit.users"), Pair(2, "All?", "SELECT id FROM x.users")]
+    relations = {"audit_users": ("audit", "users")}
+    audit, other = custom.tried(pairs, schema, execute, "", relations)
+    assert "audit_users" in audit["postgres"]
+    assert (other["status"], other["reason"]) == ("rejected", "line 2: unknown_table: ")
+
+
+def test_the_rows_of_a_schema_file_prove_its_pairs(tmp_path):
+    (tmp_path / "clinic.sql").write_text(FILLED)
+    pairs = pairs_file(tmp_path, map(json.dumps, GOOD))
+    found = options(database=str(tmp_path / "clinic.sql"), pairs=pairs).make(1, tmp_path / "source")
+    assert {example["status"] for example in made(tmp_path)} == {"verified"}, found
+
+
+def test_comments_do_not_speak_of_what_is_hidden():
+    columns = [Column("id", "id", "integer", comment="joins with salaries.staff_id"), Column("iban", "iban", "text")]
+    tables = (
+        Table(
+            "staff",
+            "staff",
+            (*columns, Column("town", "town", "text", comment="of the office")),
+            comment="see Salaries",
+        ),
+        Table("salaries", "salaries", (Column("staff_id", "staff_id", "integer"),)),
+    )
+    (staff,) = hide(Schema("shop", tables), ["salaries", "staff.iban"]).tables
+    assert (staff.comment, [column.comment for column in staff.columns]) == ("", ["", "of the office"])
+
+
 def test_samples_only_if_asked_for(tmp_path, sqlite_file):
     options(database=str(sqlite_file), pairs=pairs_file(tmp_path, map(json.dumps, GOOD))).make(1, tmp_path / "source")
     for asked in (0, 2):
@@ -322,7 +375,7 @@ def test_made_up_rows_obey_any_schema(tmp_path):
         load_script(connection, DEMANDING)
         checks = "select conrelid::regclass::text, conname from pg_constraint where contype = 'c' order by 2"
         before = connection.execute(checks).fetchall()
-        notes = fill_tables(connection, random.Random(1))
+        _, notes = fill_tables(connection, random.Random(1))
         assert notes == ["made-up rows do not obey CHECK impossible_x_check of impossible"]
         assert len(before) - len(connection.execute(checks).fetchall()) == 1
         counts = {t.said: connection.execute(f"select count(*) from {t.name.as_string()}").fetchone()[0]
@@ -345,7 +398,7 @@ def test_made_up_rows_obey_the_check_below_a_domain():
     with server() as running, scratch_database(running) as connection:
         domains = "create domain year as integer check (value > 1900); create domain recent as year;"
         load_script(connection, f"{domains} create table film (id integer primary key, released recent)")
-        assert fill_tables(connection, random.Random(1)) == []
+        assert fill_tables(connection, random.Random(1))[1] == []
         assert connection.execute("select count(released) from film").fetchone() == (ROWS,)
 
 
@@ -392,6 +445,7 @@ def test_a_server_with_every_type(tmp_path, monkeypatch):
         running.create_database("things")
         with psycopg.connect(running.dsn("things"), autocommit=True) as connection:
             connection.execute("create domain citext_like as text")
+            connection.execute("alter database things set datestyle = 'SQL, DMY'")
             connection.execute(TYPES)
             connection.execute(
                 """insert into things (name, tags, data, at, clock, price, bits, net, born, kind, odd)
@@ -408,7 +462,10 @@ def test_a_server_with_every_type(tmp_path, monkeypatch):
     assert {e["status"] for e in examples} == {"verified"}
     things = read_index(tmp_path / "source/postgres/schema_index.json")["things"].table("things")
     assert {c.name: c.type for c in things.columns}["price"] == "numeric"
-    assert "1000.50" in {s for c in things.columns if c.name == "price" for s in c.samples}
+    samples = {c.name: set(c.samples) for c in things.columns}
+    assert "1000.50" in samples["price"]
+    assert samples["bits"] == {"1010"}
+    assert "2000-01-02" in samples["born"]
 
 
 UNREADABLE = """
@@ -469,8 +526,9 @@ def row(id_, query, db_id="d", status="verified"):
     return {"id": id_, "db_id": db_id, "question": id_, "postgres": query, "status": status, "hardness": "easy"}
 
 
-def split_of(rows):
+def split_of(rows, **options):
     params = yaml.safe_load(composition())
+    params["data"]["split"] |= options
     chosen, seed = split.read_options(params)
     return split.split_by_question(rows, chosen, seed)
 
@@ -493,6 +551,13 @@ def test_generated_questions_are_for_training_only():
     assert [len(parts[name]) for name in ("val", "test")] == [1, 2]
     assert {row["id"].split("-")[0] for row in parts["val"] + parts["test"]} == {"custom"}
     assert len(parts["train"]) == 7 + 97 + 1
+
+
+def test_a_limit_takes_nothing_of_ones_own_for_other_databases():
+    others = [row(f"train_spider-{i}", f"select {i} from t", f"shop_{i % 35}") for i in range(140)]
+    own = [row(f"custom-{i}", f"select {i}") for i in range(60)]
+    parts = split_of(own + others, train_limit=20)
+    assert Counter(row["id"].split("-")[0] for row in parts["train"]) == {"custom": 20, "train_spider": 140}
 
 
 def test_too_few_different_queries():

@@ -30,6 +30,9 @@ def test_plain_query(sql, plain):
         ("SELECT 1 FROM users WHERE s = ANY('{a}'::state[])", "SELECT 1 FROM users WHERE s = ANY('{a}')"),
         ("select id::text  from users", "select id::text  from users"),  # as it is written
         ("SELECT 1 FROM app.others", "SELECT 1 FROM app.others"),
+        ("SELECT 1 FROM APP.Users", "SELECT 1 FROM Users"),
+        ('SELECT 1 FROM app."Users"', 'SELECT 1 FROM app."Users"'),
+        ("SELECT CAST(a + b AS price) * 2 FROM users", "SELECT (a + b) * 2 FROM users"),
         ("select (", "select ("),
     ],
 )

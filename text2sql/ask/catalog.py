@@ -15,7 +15,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from text2sql.errors import UserError
 from text2sql.files import read_beside
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: shown name of a table -> schema and name where SQL must name the schema; tables in the search path are not in it
 Relations = Mapping[str, tuple[str, str]]
+
+Described = TypeVar("Described", Table, Column)
 
 #: the queries by name, and `shown_types`
 _SQL = read_beside(__file__)
@@ -158,7 +160,9 @@ def relation(table: str, relations: Relations) -> str:
 
 
 def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
-    """`schema` without the tables and columns in `hidden`, as `leave_out`, nor the notes that name them.
+    """`schema` without the tables and columns in `hidden`, as `leave_out`.
+
+    Nor has it notes and comments that name them, nor a view's columns of a hidden column's name.
 
     Raises:
         UserError: one of them does not exist: a misspelt name must not let a column out.
@@ -169,9 +173,19 @@ def hide(schema: Schema, hidden: Sequence[str]) -> Schema:
         for name, part in parts:
             if {table.name, name} & set(hidden):
                 secret |= {part.name, part.source}
+    columns = {name.partition(".")[2] for name in hidden if "." in name}
+    views = [table for table in schema.tables if table.kind == "view"]
+    seen = [f"{view.name}.{column.name}" for view in views for column in view.columns if column.name in columns]
+    shown = leave_out(schema, [*hidden, *seen])
+    if not secret:
+        return shown
     named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(secret)))})(?!\w)", re.IGNORECASE)
-    notes = tuple(note for note in schema.notes if not (secret and named.search(note)))
-    return dataclasses.replace(leave_out(schema, hidden), notes=notes)
+
+    def silent(part: Described) -> Described:
+        return dataclasses.replace(part, comment="") if named.search(part.comment) else part
+
+    tables = tuple(dataclasses.replace(silent(t), columns=tuple(map(silent, t.columns))) for t in shown.tables)
+    return dataclasses.replace(shown, tables=tables, notes=tuple(n for n in schema.notes if not named.search(n)))
 
 
 def leave_out(schema: Schema, hidden: Sequence[str]) -> Schema:

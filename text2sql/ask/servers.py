@@ -139,7 +139,8 @@ class Remote:
     def _begun(self, connection: psycopg.Connection) -> psycopg.Connection:
         """Settings are those of the transaction: behind a pooler, the next one may be on another session."""
         begin = f"""begin transaction read only; set local statement_timeout = {int(1000 * self._seconds)};
-                    set local idle_in_transaction_session_timeout = 60000;"""
+                    set local idle_in_transaction_session_timeout = 60000;
+                    set local datestyle = iso; set local intervalstyle = postgres;"""
         if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
             begin += "set local client_encoding = sql_ascii"  # else what is no UTF-8 is an error
         with ended_after(CONNECT_SECONDS, connection):

@@ -22,7 +22,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,7 +113,7 @@ class Custom:
                 schema = copied(own.schema, own.lines, running, folder)
             with Sandbox(running, Limits(timeout_seconds=self.timeout_seconds)) as sandbox:
                 execute = functools.partial(sandbox.execute, schema.db_id)
-                rows = list(tried(pairs, schema, execute, own.doubt))
+                rows = list(tried(pairs, schema, execute, own.doubt, own.relations))
                 if self.questions:
                     rows += generated(schema, running, execute, seed, self.questions, own.doubt)
         write_own(target, {schema.db_id: schema}, rows, seed, self.embedded)
@@ -130,6 +130,7 @@ class OwnDatabase:
     schema: Schema
     lines: Lines
     doubt: str = ""
+    relations: Relations = field(default_factory=dict)
 
 
 def open_own(options: Custom, running: Server, seed: int) -> AbstractContextManager[OwnDatabase]:
@@ -180,7 +181,7 @@ def from_server(options: Custom, dsn: str) -> Iterator[OwnDatabase]:
         if len(unread) == len(tables):
             raise UserError(f"no table can be read: {notes[-1]}", "use a role that may read them")
         schema = replace(catalog.schema, tables=tuple(tables), notes=tuple(notes))
-        yield OwnDatabase(leave_out(schema, unread), lines)
+        yield OwnDatabase(leave_out(schema, unread), lines, relations=relations)
 
 
 @contextmanager
@@ -209,10 +210,15 @@ def from_file(options: Custom, path: Path, running: Server, seed: int) -> Iterat
 
     with loaded_schema(schema_text(path), running, path.stem, str(path), rows=True) as (catalog, connection):
         schema, relations = catalog.schema, catalog.target.relations
-        notes = fill_tables(connection, random.Random(seed))
+        filled, notes = fill_tables(connection, random.Random(seed))
         shown = hide(replace(schema, notes=(*schema.notes, *notes)), options.hidden)
         castable = with_castable_types(shown, connection, relations)
-        yield OwnDatabase(castable, lambda table: copied_lines(connection, table, options.rows, relations), MADE_UP)
+        doubt = MADE_UP if filled else ""
+
+        def lines(table: Table) -> Iterator[str]:
+            return copied_lines(connection, table, options.rows, relations)
+
+        yield OwnDatabase(castable, lines, doubt, relations)
 
 
 def copied_lines(
@@ -342,13 +348,17 @@ def values_of(table: Table, connection: psycopg.Connection) -> dict[str, list[st
 # --- The questions ----------------------------------------------------------------------------------------------------
 
 
-def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, doubt: str) -> Iterator[Row]:
+def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, doubt: str, relations: Relations) -> Iterator[Row]:
     """An example for each pair, rejected with line and reason if its query does not run.
 
     Args:
         doubt: why no rows can show that a query is right; else those of its result are asked.
+        relations: tables that queries name with their schema, and the copy without.
     """
-    tables = {table.name for table in schema.tables}
+    from text2sql.ask.fit import with_shown_names
+
+    named = Counter(table.source for table in schema.tables)
+    tables = {table.name for table in schema.tables if named[table.source] == 1}
     types = {column.type for table in schema.tables for column in table.columns}
     first: dict[str, str] = {}
     for pair in track(pairs, "pairs", len(pairs)):
@@ -356,7 +366,7 @@ def tried(pairs: Sequence[Pair], schema: Schema, execute: Execute, doubt: str) -
         if problem is None:
             result = execute(query)
             if result.error:
-                query = without_own_names(query, tables, types)
+                query = without_own_names(with_shown_names(query, relations), tables, types)
                 result = execute(query) if query != pair.sql else result
             problem = f"{result.error}: {result.message}" if result.error else None
             unsure = doubt or unproven(query, result, schema)

@@ -21,7 +21,7 @@ from sqlglot.tokens import TokenType
 
 from text2sql.data.spider.examples import is_text
 from text2sql.errors import UserError
-from text2sql.sql import parse, without_warnings
+from text2sql.sql import parse, without_warnings, written_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,14 +132,15 @@ def without_own_names(sql: str, tables: Collection[str], types: Collection[str])
     for cast in [*tree.find_all(exp.Cast)]:
         unknown = [t for t in cast.to.find_all(exp.DataType) if t.this == exp.DataType.Type.USERDEFINED]
         if any(t.sql("postgres").lower() not in types for t in unknown):
-            cast.replace(cast.this)
+            cast.replace(exp.paren(cast.this) if isinstance(cast.this, exp.Binary | exp.Unary) else cast.this)
     return sql if tree == before else tree.sql("postgres")
 
 
 def drop_schemas(tree: exp.Expression, tables: Collection[str]) -> None:
     """Leave out the schemas of these tables, where a table or a column names them."""
     for node in tree.find_all(exp.Table, exp.Column):
-        if (node.name if isinstance(node, exp.Table) else node.table) in tables:
+        name = node.this if isinstance(node, exp.Table) else node.args.get("table")
+        if isinstance(name, exp.Identifier) and written_name(name) in tables:
             node.set("db", None)
             node.set("catalog", None)
 

@@ -50,8 +50,8 @@ class FillTable:
     unique: dict[str, set[str]]
 
 
-def fill_tables(connection: psycopg.Connection, rng: random.Random) -> list[str]:
-    """Fill every empty table of the database; returns notes on what could not be met.
+def fill_tables(connection: psycopg.Connection, rng: random.Random) -> tuple[int, list[str]]:
+    """Fill every empty table of the database; returns how many there were, and notes on what could not be met.
 
     Args:
         connection: in autocommit mode, of the tables' owner. Foreign keys and triggers of users are dropped.
@@ -60,10 +60,11 @@ def fill_tables(connection: psycopg.Connection, rng: random.Random) -> list[str]
     by_oid = {table.oid: table for table in tables}
     loosen(connection, tables)
     notes: list[str] = []
-    filled: set[int] = set()
+    empty, filled = 0, set[int]()
     late: list[tuple[FillTable, FillKey]] = []  # in a circle of tables, or to the table itself
     for table in parents_first(tables):
         if connection.execute(sql.SQL("select 1 from {} limit 1").format(table.name)).fetchone() is None:
+            empty += 1
             notes += Filler(connection, table, rng, {oid: by_oid[oid] for oid in filled}).fill()
             late += [(table, key) for key in table.keys if key.parent not in filled]
         filled.add(table.oid)
@@ -72,7 +73,7 @@ def fill_tables(connection: psycopg.Connection, rng: random.Random) -> list[str]
             notes.append(
                 f"made-up rows of {table.said} refer to no rows of {by_oid[key.parent].said}: {error.sqlstate}"
             )
-    return notes
+    return empty, notes
 
 
 def read_tables(connection: psycopg.Connection) -> list[FillTable]:
