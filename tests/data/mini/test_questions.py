@@ -13,7 +13,7 @@ import pytest
 
 from text2sql.data.mini.domain import load_folder
 from text2sql.data.mini.english import plural, singular, tidy_sentence
-from text2sql.data.mini.graph import from_domain, from_schema
+from text2sql.data.mini.graph import Attribute, from_domain, from_schema
 from text2sql.data.mini.pick import Picker, Unsuitable
 from text2sql.data.mini.questions import generate_questions, worth_asking
 from text2sql.data.mini.rows import make_rows
@@ -201,6 +201,21 @@ def test_shapes_work_on_any_schema(domain):
     questions = generate_questions(graph, memory(domain, rows), random.Random(1), 60)
     assert len(questions) == 60
     assert len({q.shape for q in questions}) > 30
+
+
+def test_dates_at_both_ends_of_the_calendar():
+    attribute = Attribute("until", "end", "date", ("0001-01-01", "9999-12-31"), 0, {})
+    drawn = {Picker(None, random.Random(seed))._month(attribute)[0] for seed in range(20)}
+    assert drawn == {"'0001-01-01' AND '0001-01-31'", "'9999-12-01' AND '9999-12-31'"}
+    drawn = {Picker(None, random.Random(seed))._year(attribute)[0] for seed in range(20)}
+    assert drawn == {"'0001-01-01' AND '0001-12-31'", "'9999-01-01' AND '9999-12-31'"}
+
+
+def test_an_empty_text_is_no_value_to_ask_for():
+    texts = [None, "", " ", *(f"Room {i}" for i in range(20))]
+    schema = Schema("hotel", (Table("rooms", "rooms", (Column("notes", "notes", "text"),)),))
+    (notes,) = from_schema(schema, {("rooms", "notes"): texts}).entities["rooms"].columns
+    assert (len(notes.values), notes.nulls) == (20, 1)
 
 
 def test_parts_of_dates_are_the_same_in_both_dialects():

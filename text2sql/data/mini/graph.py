@@ -205,7 +205,8 @@ def _plain(value: Any, kind: str, type_: str) -> Any:
 
 
 def _column(name: str, words: str, role: Role, values: Sequence[Any], phrases: Mapping[str, Any]) -> Attribute:
-    distinct = tuple(dict.fromkeys(v for v in values if v is not None))
+    said = (v for v in values if v is not None and not (isinstance(v, str) and not v.strip()))
+    distinct = tuple(dict.fromkeys(said))
     return Attribute(name, words, role, distinct, sum(v is None for v in values), phrases)
 
 

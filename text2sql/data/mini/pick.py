@@ -5,6 +5,7 @@ The conditions, and how they are said, stand in conditions.yaml.
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import datetime
 import random
@@ -264,11 +265,11 @@ class Picker:
 
     def _year(self, attribute: Attribute) -> tuple[str, str, Callable[[], str]]:
         year = self._day(attribute).year
-        return f"'{year}-01-01' AND '{year}-12-31'", "text", lambda: self.say(f"[|the year ]{year}")
+        return f"'{year:04}-01-01' AND '{year:04}-12-31'", "text", lambda: self.say(f"[|the year ]{year}")
 
     def _month(self, attribute: Attribute) -> tuple[str, str, Callable[[], str]]:
         day = self._day(attribute).replace(day=1)
-        last = (day + datetime.timedelta(days=31)).replace(day=1) - datetime.timedelta(days=1)
+        last = day.replace(day=calendar.monthrange(day.year, day.month)[1])
         return f"'{day}' AND '{last}'", "text", lambda: f"{_FILE['months'][day.month - 1]} {day.year}"
 
     def _month_number(self, attribute: Attribute) -> tuple[str, str, Callable[[], str]]:
