@@ -68,6 +68,7 @@ class Spider:
         if self.embedded:
             from text2sql.data.mini import add_embedded
 
+            layout.verify_layout(SOURCE)  # what is wrong with the archive is said before anything is added
             add_embedded(SOURCE, seed, self.embedded, self.ratios)
         return {"kind": self.kind, "sha256": actual, "pinned": actual == self.sha256}
 

@@ -133,9 +133,10 @@ def test_a_download_must_have_the_pinned_checksum(layout, tmp_path):
     assert target.read_bytes() == served.read_bytes()
 
 
-def test_an_unreachable_address_says_where_to_put_the_file(tmp_path):
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/spider", "drive.example.org/spider"])
+def test_an_unreachable_address_says_where_to_put_the_file(tmp_path, url):
     with pytest.raises(UserError) as error:
-        obtain_archive(tmp_path / "spider_data.zip", "http://127.0.0.1:9/spider", "0" * 64)
+        obtain_archive(tmp_path / "spider_data.zip", url, "0" * 64)
     assert "download it by hand and put it into" in str(error.value)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
-import urllib.error
 import urllib.request
 import zipfile
 import zlib
@@ -60,7 +60,7 @@ def download(url: str, target: Path) -> None:
                 while chunk := answer.read(CHUNK):
                     out.write(chunk)
                     advance(len(chunk))
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         target.unlink(missing_ok=True)
         raise UserError(
             f"{url} cannot be downloaded: {error}",
