@@ -1,6 +1,9 @@
 """Publishing: what goes up, what is refused, and an upload that was cut off goes on."""
 
+import ast
 import json
+import re
+import sys
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
@@ -180,3 +183,13 @@ def test_the_space_pins_what_the_lock_pins():
     locked = (ROOT / "requirements.lock").read_text()
     for line in wanted:
         assert f"\n{line.replace('[binary]', '')} " in f"\n{locked}", line
+
+
+@pytest.mark.parametrize("module", ["sources", "wheels", "gguf_weights"])
+def test_the_space_can_obtain_the_base_model(module):
+    wanted = {re.split(r"[=\[]", line)[0] for line in (SPACE / "requirements.txt").read_text().splitlines()[1:]}
+    tree = ast.parse((ROOT / f"text2sql/model/{module}.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [getattr(node, "module", None) or node.names[0].name for node in imports]
+    packages = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"text2sql"}
+    assert packages <= wanted | {"numpy", "huggingface_hub", "tokenizers"}  # which transformers brings along
