@@ -139,6 +139,8 @@ class Engine:
     def __init__(self, located: Located, model: Any, tokenizer: Any) -> None:
         self.located, self.model, self.tokenizer = located, model, tokenizer
         self._lock = threading.Lock()
+        #: the tokenizer keeps between two calls whether texts may name special tokens, see `encode_prompt`
+        self._tokenizing = threading.Lock()
         self._kept: KeptPrefixes | None = None
         self._prompts = PromptWriter(tokenizer, located.options.prompt, located.options.template)
         self._constraints = None
@@ -226,7 +228,6 @@ class Engine:
             answer = self.second_try(answer, answer.result, prompt.schema, execute, prompt.target)
         return dataclasses.replace(
             answer,
-            warnings=(*prompt.notes, *answer.warnings),
             result=answer.result if run else None,
             seconds=time.perf_counter() - started,
             prompt_tokens=len(prompt.ids),
@@ -245,7 +246,7 @@ class Engine:
         first = outcome(result, answer.sql, execute)
         if not needs_second_try(answer, result, first):
             return answer
-        started, prompt = time.perf_counter(), self.prompt(answer.question, schema, target)
+        started, prompt = time.perf_counter(), self.prepare(answer.question, schema, target)
         others = self.generate_batch([prompt], SECOND_TRY, answer.candidates)[0]
 
         def execute_others(sql: str) -> Result:
@@ -274,7 +275,7 @@ class Engine:
         fitted = {g.text: fit_query(g.text, prompt.schema, prompt.target) for g in generations}
         chosen, result = choose_generation(generations, execute, lambda text: fitted[text][0])
         sql, changes = fitted[chosen.text]
-        warnings = [unanswerable] if unanswerable else []
+        warnings = [*prompt.notes, *([unanswerable] if unanswerable else [])]
         warnings += [*query_warnings(chosen.text, prompt.question, prompt.schema), *changes]
         if result is not None and not runs(result):
             warnings.append(f"none of the {len(generations)} candidates runs: {result.message or result.error}")
@@ -309,7 +310,8 @@ class Engine:
             raise UserError("the schema has no table", "give one with at least one CREATE TABLE")
         located, positions = self.located.options, self.model.config.max_position_embeddings
         longest = min(located.max_length, positions - located.max_new_tokens)
-        fitted = self._prompts.write(question, schema, longest)
+        with self._tokenizing:
+            fitted = self._prompts.write(question, schema, longest)
         shown = fitted.shown.tables
         if len(fitted.ids) > longest:
             raise UserError(
