@@ -162,16 +162,17 @@ def base_of(adapter: Path, manifest: Mapping[str, Any], options: AskingOptions) 
     """The folder of the adapter's base model: beside it, in models/base, or obtained and kept in the user's cache.
 
     Raises:
-        UserError: the one in the workspace is another model.
+        UserError: the one beside it is another model.
     """
     expected = manifest.get("made_of", {}).get(BASE.as_posix())
-    nearby = [p for p in (adapter.parent / "base", BASE) if (p / "config.json").exists()]
+    own = adapter.parent / "base"
+    nearby = [p for p in (own, BASE) if (p / "config.json").exists()]
     for folder in nearby:
         if expected is None or remembered_digest(folder) == expected:
             return folder
-    if nearby:
-        remedy = f"`dvc checkout {BASE}` brings its own back, or move {nearby[0]} away and it is obtained again"
-        raise UserError(f"the adapter in {adapter} was not trained on the base model in {nearby[0]}", remedy)
+    if own in nearby:
+        remedy = f"`dvc checkout {BASE}` brings its own back, or move {own} away and it is obtained again"
+        raise UserError(f"the adapter in {adapter} was not trained on the base model in {own}", remedy)
     return cached(f"{options.model.name}-{(expected or 'unpinned')[:16]}", lambda target: obtain(options.model, target))
 
 
