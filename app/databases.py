@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from text2sql.ask.catalog import Target
+from text2sql.ask.fit import with_shown_names
 from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import definitions_of, load_definitions
 from text2sql.ask.place import Load, execute_first, sqlite_copy
@@ -112,7 +113,8 @@ class Databases:
             raise UserError("the schema has bytes that are no text", "paste it as UTF-8")
         if (known := self._known(text)) is not None:
             return known
-        schema = with_inferred_keys(parse_schema(text, self._server, where="your schema").schema)
+        catalog = parse_schema(text, self._server, where="your schema")
+        schema = with_inferred_keys(catalog.schema)
         if len(schema.tables) > MOST_TABLES:
             raise UserError(f"the schema has {len(schema.tables):,} tables", f"paste at most {MOST_TABLES:,}")
         name = f"pasted_{next(self._numbers)}"  # never one that is being dropped
@@ -125,7 +127,7 @@ class Databases:
             said = str(error).splitlines()[0]
             raise UserError(f"PostgreSQL refuses the schema: {said}", "leave out what it names, or mend it") from None
         with self._lock:
-            kept = self._pasted.setdefault(text, Database(name, schema))
+            kept = self._pasted.setdefault(text, Database(name, schema, target=catalog.target))
             self._pasted.move_to_end(text)
             if kept.name != name:  # another visitor has pasted the same meanwhile
                 self._doomed.append(name)
@@ -161,4 +163,5 @@ class Databases:
 
     def execute(self, database: Database, query: str) -> Result:
         """The result of an untrusted query, in the sandbox."""
+        query = with_shown_names(query, database.target.relations)
         return execute_first(self._sandbox, database.name, query, MOST_ROWS)

@@ -6,6 +6,7 @@ model writes, and what a visitor makes of it in the editor, runs in the sandbox 
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import html
@@ -93,6 +94,8 @@ class Handlers:
             execute = functools.partial(self.databases.execute, database)
             answer = self.engine.second_try(answer, result, database.schema, execute, database.target)
             result = answer.result or result
+            if not database.rows:  # a pasted schema: what of it was not read, or was added
+                answer = dataclasses.replace(answer, warnings=(*answer.warnings, *database.schema.notes))
         except UserError as error:
             yield [sql, notice_html(error), "", history, history_html(history)]
             return

@@ -95,7 +95,8 @@ def _select(select: exp.Select) -> str:
     if order := select.args.get("order"):
         parts.append(_and([_order(item, select) for item in order.expressions]))
     if limit := select.args.get("limit"):
-        number = (limit.args.get("count") or limit.expression).name  # FETCH or LIMIT
+        count = limit.args.get("count") or limit.expression  # of FETCH, where none is one row, or of LIMIT
+        number = "1" if count is None else _value(count)
         parts.append("only the first" if number == "1" else f"only the first {number}")
     return ", ".join(parts)
 

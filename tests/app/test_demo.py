@@ -139,6 +139,20 @@ def test_pasted_nonsense(client, text, said):
     assert said in "".join(client.predict("How many?", "Your schema", text, api_name="/ask")[1:3])
 
 
+def test_a_pasted_schema_is_asked_as_the_visitors_server_has_it(databases):
+    pasted = databases.pasted("CREATE SCHEMA sales; CREATE TABLE sales.orders (id int, total numeric);")
+    assert pasted.target.relations == {"orders": ("sales", "orders")}
+    assert databases.execute(pasted, "select count(*) from sales.orders").rows == [(0,)]
+
+
+def test_what_was_changed_in_a_pasted_schema_is_said(client):
+    text = "CREATE TABLE authors (id int); CREATE TABLE books (id int, title txet);"
+    assert (
+        "type txet is an extension&#x27;s: shown as text"
+        in client.predict("How many?", "Your schema", text, api_name="/ask")[1]
+    )
+
+
 @pytest.mark.parametrize(
     ("question", "said"),
     [

@@ -16,6 +16,8 @@ from app.explain import explain
         ("select count(*), min(a) from staff", "Number of rows and lowest a of staff."),
         ("select count(distinct city), avg(t.age) from t", "Number of different city and average age of t."),
         ("select distinct city from t limit 1", "Each different city of t, only the first."),
+        ("select city from t fetch first row only", "City of t, only the first."),
+        ("select city from t limit 2 + 1", "City of t, only the first 2 + 1."),
         (
             "select count(*) from customers join orders on customers.id = customer_id join items on true",
             "Number of rows, from customers joined with orders and items.",

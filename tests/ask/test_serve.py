@@ -24,8 +24,18 @@ from typer.testing import CliRunner
 from tests.ask.pooler import away
 from tests.schemas import parse
 from tests.scripted import Scripted
+from text2sql.ask.catalog import Target
 from text2sql.ask.place import Place, open_place
-from text2sql.ask.serve import Batcher, Busy, ServeOptions, answer_text, build_app, check_address, named_places
+from text2sql.ask.serve import (
+    Batcher,
+    Busy,
+    ServeOptions,
+    answer_text,
+    build_app,
+    build_mcp,
+    check_address,
+    named_places,
+)
 from text2sql.cli import app
 from text2sql.errors import UserError
 from text2sql.postgres.compare import Result
@@ -358,6 +368,21 @@ def test_mcp(address):
     assert json.loads(asked)["rows"] == json.loads(ran)["rows"] == [[3]]
     assert shown.startswith("CREATE TABLE customers")
     assert wrong
+
+
+def test_mcp_runs_a_query_on_the_names_that_it_shows():
+    ran = []
+
+    def execute(sql):
+        ran.append(sql)
+        return Result(("n",), [(3,)])
+
+    place = Place(
+        parse("create table orders (id int)"), execute, True, Target(relations={"orders": ("sales", "orders")})
+    )
+    tools = build_mcp(Batcher(Scripted({}), OPTIONS), {"shop": place})
+    asyncio.run(tools.call_tool("run", {"sql": "select count(*) from orders"}))
+    assert ran == ["SELECT COUNT(*) FROM sales.orders"]
 
 
 @pytest.mark.parametrize(

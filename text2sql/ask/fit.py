@@ -44,13 +44,22 @@ def fit_query(sql: str, schema: Schema, target: Target) -> tuple[str, list[str]]
         if target.version is not None and target.version < VERSION_14:
             for call in list(tree.find_all(exp.Extract)):
                 call.replace(exp.cast(call.copy(), exp.DataType.Type.DECIMAL))
-        _rename_tables(tree, {(None, shown): name for shown, name in target.relations.items()})
+        _rename_tables(tree, _real_names(target.relations))
 
     return _rewritten(sql, fit), notes
 
 
+def with_real_names(sql: str, relations: Relations) -> str:
+    """`sql` with the tables' schemas where the server wants them, as `fit_query` writes them, for a user's query."""
+    return _rewritten(sql, lambda tree: _rename_tables(tree, _real_names(relations)))
+
+
+def _real_names(relations: Relations) -> dict[TableName, TableName]:
+    return {(None, shown): name for shown, name in relations.items()}
+
+
 def with_shown_names(sql: str, relations: Relations) -> str:
-    """`sql` with the tables' shown names instead of those with a schema: the inverse of `fit_query`, for a copy."""
+    """`sql` with the tables' shown names instead of those with a schema, for a copy: `with_real_names` undone."""
     names = {name: (None, shown) for shown, name in relations.items()}
     return _rewritten(sql, lambda tree: _rename_tables(tree, names))
 

@@ -30,13 +30,15 @@ class TextToSql(PythonModel):
         Raises:
             UserError: a question or a schema cannot be read.
         """
+        from text2sql.ask.engine import PlacedSchema
         from text2sql.ask.inferred_keys import with_inferred_keys
         from text2sql.ask.schema_file import parse_schema
         from text2sql.postgres.server import server
 
         rows = pandas.DataFrame(model_input).to_dict("records")
         with server() as running:
-            schemas = [with_inferred_keys(parse_schema(row["schema"], running).schema) for row in rows]
+            catalogs = [parse_schema(row["schema"], running) for row in rows]
+        schemas = [PlacedSchema(**vars(with_inferred_keys(c.schema)), target=c.target) for c in catalogs]
         return [self.engine.ask(row["question"], schema).sql for row, schema in zip(rows, schemas, strict=True)]
 
 

@@ -37,6 +37,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from text2sql.ask.dsn import PARAMETERS
 from text2sql.ask.engine import Answer, AskedPrompt, Engine, result_dict
+from text2sql.ask.fit import with_real_names
 from text2sql.ask.place import Place, PlaceType, open_place, row_count
 from text2sql.ask.question import STATEMENT
 from text2sql.errors import UserError
@@ -534,7 +535,8 @@ def build_mcp(batcher: Batcher, places: Mapping[str, Place]) -> FastMCP:
         """Run one query that only reads; columns and rows as JSON."""
         if STATEMENT.match(sql):
             raise UserError("only queries are run, and this is none", "send one SELECT")
-        result = await asyncio.to_thread(place_of(database).execute, sql)
+        place = place_of(database)
+        result = await asyncio.to_thread(place.execute, with_real_names(sql, place.target.relations))
         return json.dumps(result_dict(result), ensure_ascii=False)
 
     return protocol
