@@ -5,6 +5,9 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +28,7 @@ from text2sql.ask.engine import (
     query_warnings,
     schema,
 )
+from text2sql.ask.models import locate_model
 from text2sql.ask.place import open_place
 from text2sql.cli import app
 from text2sql.errors import UserError
@@ -301,6 +305,20 @@ def test_an_answer_that_the_model_was_not_sure_of_gets_a_second_try(score, candi
     assert ("the model was not sure; this is the likeliest of 8 that runs" in answer.warnings) == (drawn == 8)
 
 
+def test_a_second_try_keeps_what_was_said_of_the_question():
+    engine = Scripted({"Zeige alle Kunden": ["select nme from customers", "select name from customers"]})
+    schema, said = parse(SHOP), "trained on questions in English"
+
+    def execute(sql):
+        return Result(error="syntax", sqlstate="42703") if "nme" in sql else Result(("x",), [(1,)])
+
+    first = engine.ask("Zeige alle Kunden", schema)
+    second = engine.second_try(first, execute(first.sql), schema, execute)
+    assert second.sql != first.sql
+    for answer in (first, second, engine.ask("Zeige alle Kunden", schema, execute=execute, run=True)):
+        assert sum(said in warning for warning in answer.warnings) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "score", "drawn", "chosen"),
     [
@@ -409,7 +427,27 @@ def test_places_agree(sql_file, sqlite_file, dsn):
 
 def test_tables_of_a_large_schema(dsn):
     with open_place(dsn) as place:
-        assert [t.name for t in place.only(["orders"]).schema.tables] == ["orders"]
+        (orders,) = place.only(["orders"]).schema.tables
+    assert (orders.name, orders.foreign_keys) == ("orders", ())  # as in training: no key to what is not shown
+
+
+def test_prompts_are_written_one_at_a_time():
+    writing = []
+
+    def write(question, schema, longest):
+        writing.append(question)
+        time.sleep(0.02)
+        assert writing == [question]  # the tokenizer would take the other thread's setting
+        writing.clear()
+        return SimpleNamespace(ids=[1], shown=schema)
+
+    engine = Engine.__new__(Engine)
+    engine.located = SimpleNamespace(options=SimpleNamespace(max_length=100, max_new_tokens=10))
+    engine.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=1000))
+    engine._tokenizing, engine._prompts = threading.Lock(), SimpleNamespace(write=write)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(engine.prompt, f"Question {i}?", parse(SHOP)) for i in range(8)]
+    assert [future.result().question for future in asked] == [f"Question {i}?" for i in range(8)]
 
 
 # --- the real engine, on the tiny model ---
@@ -550,6 +588,23 @@ def test_another_base_model_is_told(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="was not trained on the base model"):
         Engine.load(str(release))
+
+
+def test_a_kept_release_on_another_base_model_obtains_it(tiny, tmp_path, monkeypatch):
+    release = copy_of(tiny, tmp_path)
+    kept = tmp_path / "models/kept/other"
+    kept.parent.mkdir()
+    release.rename(kept)
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "models/base", whole)
+    config = tmp_path / "models/base/config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "text2sql.ask.models.obtain", lambda options, target: shutil.copytree(whole, target, dirs_exist_ok=True)
+    )
+    monkeypatch.chdir(tmp_path)
+    assert locate_model("models/kept/other").base.is_relative_to(tmp_path / "cache")
 
 
 def test_an_adapter_of_other_shapes_is_told(tiny, tmp_path):

@@ -57,6 +57,29 @@ def test_what_is_no_database_is_said(tmp_path, make, said):
         pass
 
 
+@pytest.mark.parametrize("expected", ["schema", "sqlite", None])
+def test_a_text_in_place_of_a_path_is_said(expected):
+    with (
+        pytest.raises(UserError, match=r"CREATE TABLE t .* cannot be read: File name too long"),
+        open_place(f"CREATE TABLE t ({', '.join(f'column_{i} int' for i in range(40))});", expected=expected),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("expected", ["schema", "sqlite"])
+def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch, expected):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    path = database(tmp_path / "shop.sqlite")
+    monkeypatch.setattr(type(path), "open", refuse)
+    with (
+        pytest.raises(UserError, match="cannot be read: Permission denied\n  -> give the path of a file"),
+        open_place(str(path), expected=expected),
+    ):
+        pass
+
+
 def test_a_locked_database_is_said(tmp_path):
     path = database(tmp_path / "shop.sqlite")
     writer = sqlite3.connect(path, isolation_level=None)

@@ -444,6 +444,8 @@ ADDRESSES = [
     ("jdbc:postgresql://h:5432/shop?user=me@h&password=p+w&ssl=true&currentSchema=a,b&loginTimeout=3&tcpKeepAlive=true",
      SHOP | {"user": "me@h", "password": "p w", "port": "5432", "sslmode": "require", "connect_timeout": "3"},
      ("a", "b"), "tcpKeepAlive"),
+    ("jdbc:postgresql://h/shop?user=me&password=pw&ssl&ApplicationName&&sslcert=",
+     SHOP | {"sslmode": "require"}, (), "ApplicationName, sslcert"),
     ("postgresql://me:pw@h/shop?schema=x&connection_limit=5&pgbouncer=true&sslmode=require",
      SHOP | {"sslmode": "require"}, ("x",), "connection_limit, pgbouncer"),
     ("postgresql://me:pw@h/shop?sslmode=require&channel_binding=require&options=endpoint%3Dep-1",

@@ -88,13 +88,14 @@ def parse_dsn(dsn: str) -> Address:
     schemas: list[str] = []
     unknown = []
     decode = unquote_plus if url["jdbc"] else unquote
-    for name, value in (map(decode, part.split("=", 1)) for part in (url["query"] or "").split("&") if "=" in part):
+    for part in filter(None, (url["query"] or "").split("&")):
+        name, value = map(decode, part.partition("=")[::2])
         key = _RENAMED.get(name.lower(), name)
         if name.lower() in _SCHEMAS:
             schemas += [schema.strip() for schema in value.split(",") if schema.strip()]
         elif name.lower() == "ssl":
             parameters["sslmode"] = _SSL.get(value.lower(), value)
-        elif key in PARAMETERS:
+        elif key in PARAMETERS and value:
             parameters[key] = value
         else:
             unknown.append(name)

@@ -23,6 +23,7 @@ from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import definitions_of, load_definitions
 from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
+from text2sql.model.relevant_tables import part_of
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
 from text2sql.sql import tree_of
@@ -54,8 +55,7 @@ class Place:
         known = {table.name for table in self.schema.tables}
         if missing := [name for name in tables if name not in known]:
             raise UserError(f"there is no table {missing[0]}", f"tables: {', '.join(sorted(known)[:50])}")
-        kept = tuple(table for table in self.schema.tables if table.name in tables)
-        return dataclasses.replace(self, schema=dataclasses.replace(self.schema, tables=kept))
+        return dataclasses.replace(self, schema=part_of(self.schema, dict.fromkeys(tables)))
 
 
 @contextmanager
@@ -111,21 +111,29 @@ def check_file(place: str, expected: PlaceType | None) -> None:
         raise UserError(f"--{expected} takes a file, and this is the address of a server", "give the address as --dsn")
     if expected == "sqlite":
         path = Path(place)
-        if not path.is_file():
+        if not (is_database := is_sqlite(path)) and not path.is_file():
             missing = f"{place} is a folder" if path.is_dir() else f"there is no file {place}"
             raise UserError(missing, "give the path of an SQLite database")
-        if not is_sqlite(path):
+        if not is_database:
             what = "is no SQLite database" if path.stat().st_size else "is empty"
             remedy = f"give a file of CREATE TABLEs as --schema {place}; an encrypted database, decrypted"
             raise UserError(f"{place} {what}", remedy)
 
 
 def is_sqlite(path: Path) -> bool:
-    """Whether the file is an SQLite database, by its first bytes."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(16) == b"SQLite format 3\0"
+    """Whether the file is an SQLite database, by its first bytes.
+
+    Raises:
+        UserError: it cannot be read, or its name is longer than a file's may be.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        remedy = "give the path of a file that you may read"
+        raise UserError(f"{str(path)[:80]} cannot be read: {error.strerror}", remedy) from None
 
 
 #: writes a copy of a database; returns what the server refuses of it
