@@ -86,6 +86,11 @@ def test_figures_are_the_runs(said):
     assert said in render_card(METRICS, params("quantization=nf4"), repository="me/shop-sql")
 
 
+def test_it_says_that_answers_were_held_to_the_schema():
+    assert "held to the schema" in render_card(METRICS, params())
+    assert "held to the schema" not in render_card(METRICS, params("predict.constrained=false"))
+
+
 def test_what_was_not_measured_is_left_out():
     metrics = copy.deepcopy(METRICS)
     del metrics["convert"], metrics["score"]["ci95"], metrics["train"]["val_loss"]
