@@ -62,7 +62,7 @@ large() { # four hours of training
 }
 
 tables() { # of large schemas, and questions that a database cannot answer
-    dvc exp run convert -S data=spider # says nothing where an earlier part has run it
+    dvc exp run convert base_model -S data=spider # says nothing where an earlier part has run it
     figure spider-conversion 'verified' python -m json.tool --compact metrics/convert.json
     figure tables 'tokens:|500 tables' python -m benchmarks.tables
     figure decline 'declined' python -m benchmarks.decline
@@ -89,6 +89,7 @@ serve() {
 }
 
 training() { # beside the field's own tools
+    release
     figure fused '.' python benchmarks/fused.py
     figure stock '.' python benchmarks/training.py
     figure prediction '.' python benchmarks/prediction.py

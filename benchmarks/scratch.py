@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -13,14 +14,15 @@ CODE = ("stages", "text2sql", "conf", "dvc.yaml")
 
 
 def workspace(folder: Path, inputs: Iterable[str]) -> Path:
-    """`folder` with links to the code and to these inputs of the repository, and its params.yaml without tracking."""
+    """`folder` with links to the code and to these inputs of the repository, and its params.yaml without tracking
+    and without validation questions, whose prompts are not there."""
     for name in (*CODE, *inputs):
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to((ROOT / name).resolve())
     (folder / ".dvc").mkdir()
-    params = (ROOT / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(params.replace("kind: mlflow", "kind: none"))
+    params = (ROOT / "params.yaml").read_text().replace("kind: mlflow", "kind: none")
+    (folder / "params.yaml").write_text(re.sub(r"(?m)^(  validation:) \d+$", r"\1 0", params))
     return folder
 
 
