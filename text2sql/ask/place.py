@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Literal
 import psycopg
 from sqlglot import exp
 
-from text2sql.ask.catalog import Catalog, Relations, Target
+from text2sql.ask.catalog import Catalog, Relations, Target, leave_out
 from text2sql.ask.dsn import is_dsn
 from text2sql.ask.fit import with_shown_names
 from text2sql.ask.inferred_keys import with_inferred_keys
 from text2sql.ask.loading import definitions_of, load_definitions
 from text2sql.errors import UserError
 from text2sql.model.prompt import VALUES_KEPT
-from text2sql.model.relevant_tables import part_of
 from text2sql.postgres.compare import Result
 from text2sql.schema import Schema
 from text2sql.sql import tree_of
@@ -55,7 +54,7 @@ class Place:
         known = {table.name for table in self.schema.tables}
         if missing := [name for name in tables if name not in known]:
             raise UserError(f"there is no table {missing[0]}", f"tables: {', '.join(sorted(known)[:50])}")
-        return dataclasses.replace(self, schema=part_of(self.schema, dict.fromkeys(tables)))
+        return dataclasses.replace(self, schema=leave_out(self.schema, sorted(known - set(tables))))
 
 
 @contextmanager
