@@ -40,6 +40,7 @@ ROWS = [
     Row("docs/results/default/untrained", "", "untrained", "predict.zero_shot=true"),
     Row("docs/results/spider/score", "`spider`: 0.5B, two passes", "greedy", "experiment=spider"),
     Row("docs/results/spider/second_try", "", "second try", f"experiment=spider -S {SECOND}"),
+    Row("docs/results/spider/guided", "", "of 8", f"experiment=spider -S {GUIDED}"),
     Row(
         "docs/results/spider-in-order/score",
         "and tables in the schema's order",
