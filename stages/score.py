@@ -124,6 +124,8 @@ def main(arguments: Sequence[str] = ()) -> str:
     parser.add_argument("--against", metavar="REV", help="compare the scored predictions with those of REV, then stop")
     parser.add_argument("--strict", action="store_true", help="with --against: by the strict verdict")
     chosen = parser.parse_args(arguments)
+    if chosen.strict and not chosen.against:
+        parser.error("--strict says how to compare: it needs --against REV")
     options = read_options(read_params())
     if chosen.against:
         return against(chosen.against, "verdict_strict" if chosen.strict else "verdict_suite", options.examples)

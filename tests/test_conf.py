@@ -156,6 +156,8 @@ def test_documented_commands_compose(document):
         ("train.max_length=0", "train.max_length"),
         ("lora.r=0", "lora.r"),
         ("lora.lora_dropout=1.5", "lora.lora_dropout"),
+        ("lora.init_lora_weights=pissa", "lora.init_lora_weights"),
+        ("lora.target_modules=q_proj", "lora.target_modules"),
         ("quantization.bits=3", "quantization.bits"),
         ("model.source=ftp", "allowed: 'wheel', 'hub', 'path' or 'random'"),
         ("predict.batch_size=0", "predict.batch_size"),

@@ -87,15 +87,16 @@ class Registry:
         """`describe` as the description of a version."""
         self.client.update_model_version(self.name, version, self.describe(score, version))
 
-    def versions(self, run_id: str = "") -> list[ModelVersion]:
-        """The registered adapters of this data and model; of one run only."""
+    def versions(self, run_id: str = "", adapter: str = "") -> list[ModelVersion]:
+        """The registered adapters of this data and model; only those of a run, only those with this hash."""
         found = self.client.search_model_versions(f"name = '{self.name}'")
-        return [version for version in found if run_id in ("", version.run_id)]
+        of_run = [version for version in found if run_id in ("", version.run_id)]
+        return [version for version in of_run if adapter in ("", version.tags.get("adapter_sha256"))]
 
     def register(self, run_id: str, adapter: str) -> None:
         """The adapter as a version of `text2sql-DATA-MODEL`, once; and the alias `best`."""
         validation = validation_sha256()
-        if not self.versions(run_id):
+        if not self.versions(run_id, adapter):  # the same training on another machine makes other bytes
             tags = {name: repr(self.trained[name]) for name in MEASURES if self.trained.get(name) is not None}
             if BY_ANSWERS in tags:
                 tags[QUESTIONS] = str(self.params["train"].get("choose_questions"))

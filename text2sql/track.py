@@ -250,7 +250,7 @@ def log_workspace(params: dict[str, Any]) -> str:
         recorder.log_training(run_id, adapter)
         if is_scored(adapter):
             scored_in = recorder.scoring_run(run_id)
-            recorder.log_score(scored_in)
+            recorder.log_score(scored_in, adapter)
         if is_released():
             for path in filter(Path.exists, (RELEASE / name for name in sorted(BESIDE))):
                 recorder.client.log_artifact(scored_in, str(path))
@@ -398,7 +398,7 @@ class Recorder:
                 self.log_dataset(run_id, split, path, context)
         self.registry.register(run_id, adapter)
 
-    def log_score(self, run_id: str) -> None:
+    def log_score(self, run_id: str, adapter: str) -> None:
         """Accuracy overall and by hardness, the plots, and every prediction with its verdict as a table."""
         import pandas
 
@@ -414,7 +414,7 @@ class Recorder:
         of: tuple[str, ...] = ()
         # By these the Models page and `search_logged_models` rank. A run below, with other options of predict and
         # score, has no model: the model's figures are those of its run.
-        for version in self.registry.versions(run_id):
+        for version in self.registry.versions(run_id, adapter):
             self.registry.describe_version(version.version, said)
             of = (version.source.removeprefix("models:/"), *data)
         self.client.log_dict(run_id, table, TABLE)

@@ -253,6 +253,18 @@ def test_samples_only_if_asked_for(tmp_path, sqlite_file):
         assert (tmp_path / f"dumps{asked}/clinic.sql").exists()
 
 
+def test_values_of_all_rows(tmp_path):
+    """A value that begins to occur after thousands of rows is known, and one that differs in its capital letters."""
+    path = tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table cars (id integer primary key, make text)")
+        makes = ["Volvo", "SAAB"] * 1500 + ["volvo", "x" * 501, None, "Ford"]
+        connection.executemany("insert into cars (make) values (?)", [(make,) for make in makes])
+    options(database=str(path), pairs=None, questions=60).make(1, tmp_path / "source")
+    (_, make) = read_index(tmp_path / "source/postgres/schema_index.json")["shop"].table("cars").columns
+    assert make.samples == ("Volvo", "SAAB", "volvo", "Ford")
+
+
 @pytest.mark.parametrize("stem", ["postgres", "template1", "100% Ä.b", "Ä" * 60])
 def test_a_database_of_any_name(tmp_path, sqlite_file, stem):
     """It is called here as a server can, and the notes say it where that is another name."""

@@ -39,6 +39,17 @@ def test_merged_weights_give_the_logits_of_training(tiny_base, trained):
     assert not any("lora" in name for name, _ in merged.named_modules())
 
 
+@pytest.mark.parametrize(("asked", "computed"), [("auto", "float32"), ("bfloat16", "bfloat16"), ("float32", "float32")])
+def test_the_precision_that_is_asked_for_where_plain_weights_do_not_fit(
+    tiny_base, trained, monkeypatch, asked, computed
+):
+    import torch
+
+    monkeypatch.setattr("text2sql.model.inference._fits", lambda *_: False)
+    model = load_for_inference(tiny_base, NF4, trained[1], asked, device="cpu")
+    assert {m.compute_dtype for m in model.modules() if hasattr(m, "compute_dtype")} == {getattr(torch, computed)}
+
+
 def test_reordered_weights_follow_a_change(tiny_base):
     import torch
     from torch import nn

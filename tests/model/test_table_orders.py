@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from text2sql.model.packing import TrainingExample, pack, plan
+from text2sql.model.packing import Plan, TrainingExample, pack, plan
 from text2sql.model.prompt import FRAMES, QUESTION, PromptOptions, encode_prompt, render
 from text2sql.model.table_orders import reorder, shuffle_tables
 from text2sql.schema import Column, Schema, Table
@@ -27,7 +27,7 @@ def test_reordered_as_rendered(template, order):
     question = "Which Question: is there?\nPostgreSQL schema: none\n);\ncreate table x"
     again = dataclasses.replace(schema, tables=tuple(schema.tables[i] for i in order))
     prompt = render(schema, question, OPTIONS, template)
-    assert reorder(prompt, lambda count: order[:count]) == render(again, question, OPTIONS, template)
+    assert reorder(prompt, lambda tables: [tables[i] for i in order]) == render(again, question, OPTIONS, template)
 
 
 def examples(tokenizer, tables, count):
@@ -55,3 +55,18 @@ def test_each_pack_has_an_order_of_its_own(tiny_tokenizer):
         shown.update((after[0].db_id, text) for text in schemas)
     assert sum(db_id == "shop1" for db_id, _ in shown) == 1
     assert sum(db_id == "shop5" for db_id, _ in shown) > 10  # of 120 orders, in twenty packs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_of_a_schema_share_what_they_have_in_common(tiny_tokenizer, seed):
+    """Each question is shown the last tables and some of the others; a pack takes no more tokens than before."""
+    encode = functools.partial(encode_prompt, tiny_tokenizer)
+    whole, group = shop(6), []
+    for i, seen in enumerate([(0, 4, 5), (1, 2, 4, 5), (0, 3, 4, 5), (4, 5)]):
+        part = dataclasses.replace(whole, tables=tuple(whole.tables[n] for n in seen))
+        text = render(part, f"How many of {i}?", OPTIONS, "chatml")
+        group.append(TrainingExample("shop", tuple(encode(text)), (i, 2), text))
+    (shuffled,) = shuffle_tables(Plan([tuple(group)], 1), encode, seed).groups
+    assert pack(shuffled).tokens < pack(group).tokens
+    for one, other in zip(group, shuffled, strict=True):
+        assert sorted(other.text.split("\n")) == sorted(one.text.split("\n"))

@@ -71,3 +71,10 @@ def test_importing_changes_nothing_in_the_process():
     assert process.exitcode == 0
     called = [path for path in (PROJECT / "text2sql").rglob("*.py") if "mallopt" in path.read_text()]
     assert [path.name for path in called] == ["process.py"]
+
+
+def test_nothing_is_reported_to_the_model_hub():
+    """TRL says there that a trainer was made, if it may."""
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_DISABLE_TELEMETRY

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,13 +21,13 @@ from stages.train import curves, figures
 from tests.model.conftest import NF4
 from tests.model.tiny_training import LORA, TRAIN, VALIDATION, Stop, recipe
 from text2sql.errors import UserError
-from text2sql.files import sha256_tree
+from text2sql.files import read_json, sha256_tree, write_json
 from text2sql.model import checkpoint
 from text2sql.model.checkpoint_copies import forget_copies
 from text2sql.model.lora import save_adapter
 from text2sql.model.loss import answer_loss
 from text2sql.model.packing import TrainingExample, collate, pack
-from text2sql.model.training import Watch, train
+from text2sql.model.training import Watch, train, trainer_arguments
 
 
 @pytest.fixture
@@ -111,6 +113,32 @@ def test_an_optimizer_that_nobody_knows_is_refused(run):
     assert "give auto, or" in error.value.remedy
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_each_schedule_warms_up(run, schedule):
+    _, trainer = run(recipe(schedule=schedule, warmup=0.5, epochs=1.0))
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates[0] < 0.6 * max(rates)
+    assert (rates[-1] == max(rates)) == (schedule == "constant")
+
+
+def test_a_process_that_sees_several_gpus_takes_one(tmp_path, monkeypatch):
+    """Else transformers spreads each batch over them, which TRL refuses."""
+    monkeypatch.setattr("transformers.TrainingArguments.n_gpu", 2)
+    arguments = trainer_arguments(recipe(), "cpu", 8, 1, False, tmp_path, None)
+    assert arguments._n_gpu == 1
+
+
+@pytest.mark.parametrize(("window", "fits"), [(24, False), (25, True), (None, True)])
+def test_an_example_longer_than_the_models_window_is_refused(tiny_base, tmp_path, window, fits):
+    """The attention of packs sees all of it, which the model at prediction does not."""
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    config = read_json(base / "config.json")
+    write_json(base / "config.json", {**config, "model_type": "mistral", "sliding_window": window})
+    with nullcontext() if fits else pytest.raises(UserError, match=r"has 25 tokens, .* last 24") as error:
+        train(recipe(epochs=0.01), base, TRAIN[:1], [], tmp_path / "checkpoints")
+    assert fits or error.value.remedy.endswith("train.max_length=24")
+
+
 def test_another_configuration_has_another_fingerprint():
     base = checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})
     assert base == checkpoint.fingerprint({"recipe": dataclasses.asdict(recipe())})
@@ -118,23 +146,27 @@ def test_another_configuration_has_another_fingerprint():
 
 
 @pytest.mark.parametrize(
-    ("losses", "said"),
+    ("losses", "norm", "fp16", "said"),
     [
-        ([2.0] * 5 + [float("nan")], "not a number"),
-        ([2.0] * 5 + [float("inf")], "not a number"),
-        ([2.0] * 5 + [7.0] * 5, "has risen from 2.00 to 7.00"),
-        ([2.0] * 5 + [5.0] * 5, None),
-        ([2.0, 9.0, 9.0, 9.0], None),
+        ([2.0] * 5 + [float("nan")], 1.0, False, "not a number"),
+        ([2.0] * 5 + [float("inf")], 1.0, False, "not a number"),
+        ([2.0] * 5 + [float("nan")], 1.0, True, "not a number"),
+        ([2.0] * 5, float("inf"), False, "not a number"),
+        ([2.0] * 5, float("inf"), True, None),  # an overflow, which the scaler of float16 is for
+        ([2.0] * 5 + [7.0] * 5, 1.0, False, "has risen from 2.00 to 7.00"),
+        ([2.0] * 5 + [5.0] * 5, 1.0, False, None),
+        ([2.0, 9.0, 9.0, 9.0], 1.0, False, None),
     ],
 )
-def test_a_loss_that_is_no_number_or_explodes_stops_the_training(tmp_path, losses, said):
+def test_a_loss_that_is_no_number_or_explodes_stops_the_training(tmp_path, losses, norm, fp16, said):
     watch = Watch(explosion=3.0, checkpoints=tmp_path)
     state = TrainerState(global_step=len(losses), log_history=[{"loss": loss} for loss in losses])
+    logs, arguments = {**state.log_history[-1], "grad_norm": norm}, SimpleNamespace(fp16=fp16)
     if said is None:
-        watch.on_log(None, state, None, logs=state.log_history[-1])
+        watch.on_log(arguments, state, None, logs=logs)
         return
     with pytest.raises(UserError, match=said) as error:
-        watch.on_log(None, state, None, logs=state.log_history[-1])
+        watch.on_log(arguments, state, None, logs=logs)
     assert "learning_rate" in error.value.remedy
 
 
@@ -153,6 +185,7 @@ class Fail(TrainerCallback):
     ("action", "said", "remedy"),
     [
         (lambda: torch.empty(10**17), r"memory ran out at .* GB; the largest pack has 37 tokens", "pack_tokens=18"),
+        (lambda: bytes(2**62), r"memory ran out at .* GB; the largest pack has 37 tokens", "pack_tokens=18"),
         (lambda: Path("/dev/full").write_bytes(b"0" * 10_000), "the disk of .* is full", "run again"),
     ],
 )

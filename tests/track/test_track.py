@@ -132,6 +132,15 @@ def test_models_rank_by_accuracy_and_versions_say_what_they_are(store):
     assert f'load_model("models:/{MODEL}/2")' in said
 
 
+def test_the_same_training_with_other_bytes_is_another_version(store):
+    """As another kind of processor makes them: each version keeps the score of its own answers."""
+    for content, accuracy in (("one", 0.4), ("two", 0.6)):
+        score(train("f", content=content), accuracy)
+    versions = sorted(store.search_model_versions(f"name = '{MODEL}'"), key=lambda v: int(v.version))
+    assert ["40.0 %" in versions[0].description, "60.0 %" in versions[1].description] == [True, True]
+    assert len({v.tags["adapter_sha256"] for v in versions}) == len(versions) == 2
+
+
 def test_losses_on_other_validation_answers_do_not_compete(store):
     train("f1", val_loss=0.3)
     (PROMPTS / "val.jsonl").write_text('{"id": "b", "completion": "SELECT 2"}\n')

@@ -319,30 +319,36 @@ def copied(schema: Schema, lines: Lines, running: Server, folder: Path) -> Schem
 
 def with_samples(schema: Schema, connection: psycopg.Connection) -> Schema:
     """`schema` with the numbers of rows and some values of each column."""
-    values = {table.name: values_of(table, connection) for table in schema.tables}
-
-    def sampled(table: Table, column: Column) -> Column:
-        known = dict.fromkeys(value for value in values[table.name][column.name] if value is not None)
-        most = SAMPLES if kind_of(column.type) == "text" else OTHER_SAMPLES
-        return replace(column, samples=tuple(islice(known, most)))
 
     def rows(table: Table) -> int:
         return connection.execute(f"select count(*) from {quote(table.name)}".encode()).fetchone()[0]
 
-    return replace(schema, tables=tuple(replace(t, rows=rows(t)) for t in with_columns(schema, sampled).tables))
+    schema = with_columns(schema, lambda t, column: replace(column, samples=distinct_values(t, column, connection)))
+    return replace(schema, tables=tuple(replace(table, rows=rows(table)) for table in schema.tables))
+
+
+def distinct_values(table: Table, column: Column, connection: psycopg.Connection) -> tuple[str, ...]:
+    """The first distinct values of a column, as those of `values_of`."""
+    every = f'select {as_text(column)} collate "C" as value, row_number() over () as place from {quote(table.name)}'
+    query = (
+        f"select value from ({every}) as every where value is not null "
+        f"group by value order by min(place) limit {SAMPLES if kind_of(column.type) == 'text' else OTHER_SAMPLES}"
+    )
+    return tuple(row[0] for row in connection.execute(query.encode()))
 
 
 def values_of(table: Table, connection: psycopg.Connection) -> dict[str, list[str | None]]:
-    """The values of some rows as text, by column; arrays as JSON. Longer ones than LONGEST_VALUE are left out."""
-
-    def text(column: Column) -> str:
-        name = quote(column.name)
-        value = f"to_json({name})::text" if column.type.endswith("[]") else f"{name}::text"
-        return f"case when length({value}) <= {LONGEST_VALUE} then {value} end"
-
-    query = f"select {', '.join(map(text, table.columns))} from {quote(table.name)} limit {KNOWN_ROWS}"
+    """The values of the first rows, by column."""
+    query = f"select {', '.join(map(as_text, table.columns))} from {quote(table.name)} limit {KNOWN_ROWS}"
     rows = connection.execute(query.encode()).fetchall()
     return {column.name: [row[i] for row in rows] for i, column in enumerate(table.columns)}
+
+
+def as_text(column: Column) -> str:
+    """SQL for a column's value as text; of an array as JSON; NULL for a longer one than LONGEST_VALUE."""
+    name = quote(column.name)
+    value = f"to_json({name})::text" if column.type.endswith("[]") else f"{name}::text"
+    return f"case when length({value}) <= {LONGEST_VALUE} then {value} end"
 
 
 # --- The questions ----------------------------------------------------------------------------------------------------

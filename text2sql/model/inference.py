@@ -34,10 +34,11 @@ def load_for_inference(
         check_adapter(adapter)
     device = device or pick_device()
     chosen = pick_dtype(quantization, device) if dtype == "auto" else getattr(torch, dtype)
+    computing = dataclasses.replace(quantization, compute_dtype=str(chosen).split(".")[1])
     if quantization.bits is not None and not _fits(base, chosen, device):
-        return load_model(base, quantization, adapter, device).eval()
+        return load_model(base, computing, adapter, device).eval()
     # Loaded in float32: what the 4-bit codes stand for, and what the adapter adds, is rounded once, at the end.
-    exact = dataclasses.replace(quantization, compute_dtype="float32" if device == "cpu" else str(chosen).split(".")[1])
+    exact = dataclasses.replace(quantization, compute_dtype="float32") if device == "cpu" else computing
     model = load_model(base, exact, None, device)
     if quantization.bits is not None:
         dequantize(model)

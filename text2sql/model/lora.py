@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -29,8 +29,10 @@ class LoraOptions:
     lora_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     use_rslora: bool = False
     use_dora: bool = False
-    init_lora_weights: bool | str = True
-    target_modules: str | list[str] = "all-linear"
+    # Those that leave the base weights as they are; pissa, olora and their like change them, and an adapter without the
+    # changed base is another model.
+    init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
     layers_to_transform: list[int] | None = None
 
 

@@ -33,6 +33,8 @@ def prepare() -> None:
     if platform.libc_ver()[0] == "glibc":
         for option, value in MALLOC:
             ctypes.CDLL(None).mallopt(option, value)
+    # TRL reports to the model hub that a trainer was made.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # bitsandbytes looks for a kernel on the model hub, which nothing here needs, and warns that it is not there.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # transformers warns about its own use of a name that it is about to drop.

@@ -18,12 +18,11 @@ from text2sql.model.prompt import QUESTION, SCHEMA
 _BETWEEN_TABLES = re.compile(r"(?<=\n\);)\n(?=create )")
 
 
-def reorder(prompt: str, draw: Callable[[int], Sequence[int]]) -> str:
-    """`prompt` with its tables in the order that `draw` gives for their number: a permutation of range(number)."""
+def reorder(prompt: str, arrange: Callable[[list[str]], list[str]]) -> str:
+    """`prompt` with its tables, each as its text, in the order that `arrange` gives them."""
     head, _, rest = prompt.partition(SCHEMA)
     shown, _, asked = rest.partition(QUESTION)
-    tables = _BETWEEN_TABLES.split(shown)
-    return head + SCHEMA + "\n".join(tables[i] for i in draw(len(tables))) + QUESTION + asked
+    return head + SCHEMA + "\n".join(arrange(_BETWEEN_TABLES.split(shown))) + QUESTION + asked
 
 
 def shuffle_tables(planned: Plan, encode: Callable[[str], Sequence[int]], seed: int) -> Plan:
@@ -37,12 +36,21 @@ def shuffle_tables(planned: Plan, encode: Callable[[str], Sequence[int]], seed: 
 
 
 def _in_one_order(group: Group, encode: Callable[[str], Sequence[int]], chance: random.Random) -> Group:
-    drawn: dict[int, list[int]] = {}
+    """Questions that are shown parts of their schema: the tables that all of them see come first, to be shared."""
+    seen: list[list[str]] = []
+    for example in group:
+        reorder(example.text, lambda tables: seen.append(tables) or tables)
+    common = set.intersection(*map(set, seen))
+    names = list(dict.fromkeys(_name(table) for tables in seen for table in tables))
+    rank = {names[i]: place for place, i in enumerate(chance.sample(range(len(names)), len(names)))}
 
-    def draw(count: int) -> list[int]:
-        if count not in drawn:
-            drawn[count] = chance.sample(range(count), count)
-        return drawn[count]
+    def arrange(tables: list[str]) -> list[str]:
+        return sorted(tables, key=lambda table: (table not in common, rank[_name(table)]))
 
-    texts = [reorder(example.text, draw) for example in group]
+    texts = [reorder(example.text, arrange) for example in group]
     return tuple(replace(e, text=text, prompt=tuple(encode(text))) for e, text in zip(group, texts, strict=True))
+
+
+def _name(table: str) -> str:
+    """A table's first line, which has its name; keys to tables that are not shown are left out of the others."""
+    return table.partition("\n")[0]

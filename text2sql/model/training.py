@@ -156,7 +156,9 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         first, last = (sum(part) / len(part) for part in (losses[:5] or [0.0], losses[-5:] or [0.0]))
-        watched = [value for key, value in (logs or {}).items() if key in ("loss", "grad_norm")]
+        # In float16 gradients overflow now and then: their scaler leaves that step out, and goes on with a lower scale.
+        names = ("loss",) if args.fp16 else ("loss", "grad_norm")
+        watched = [value for name, value in (logs or {}).items() if name in names]
         bad = not all(map(math.isfinite, watched))
         if bad or (len(losses) >= 10 and last > self.explosion * first):
             what = "is not a number" if bad else f"has risen from {first:.2f} to {last:.2f}"
@@ -181,6 +183,8 @@ class Bar(TrainerCallback):
 
 #: TRL's settings that are the same in every training, and those of sharding
 _SETTINGS = read_beside(__file__)
+#: transformers' name of a schedule, where it is another: its "constant" has no warmup
+_SCHEDULES = {"constant": "constant_with_warmup"}
 
 
 def trainer_arguments(
@@ -203,12 +207,12 @@ def trainer_arguments(
     """
     options, on_gpu = recipe.train, device.startswith("cuda")
     dtype = pick_dtype(recipe.quantization, device)
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(checkpoints),
         seed=recipe.seed,
         gradient_accumulation_steps=accumulation,
         learning_rate=options.learning_rate,
-        lr_scheduler_type=options.schedule,
+        lr_scheduler_type=_SCHEDULES.get(options.schedule, options.schedule),
         warmup_steps=options.warmup,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
@@ -226,6 +230,10 @@ def trainer_arguments(
         **_SETTINGS["every"],
         **(_SETTINGS["sharded"] if options.fsdp else {}),
     )
+    # A process has one GPU, however many it sees: transformers would spread its batch over all (nn.DataParallel), which
+    # TRL refuses.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _optimizer(asked: str, on_gpu: bool) -> str:
@@ -256,7 +264,9 @@ def build_trainer(
     if options.fsdp:
         _check_shards(device)
     set_seed(recipe.seed)
-    model = add_adapter(load_model(base, recipe.quantization, sharded=options.fsdp), recipe.lora)
+    model = load_model(base, recipe.quantization, sharded=options.fsdp)
+    _check_window(model.config, planned)
+    model = add_adapter(model, recipe.lora)
     if initial is not None:
         load_weights(model, initial)
     _keep_differentiable(model)
@@ -375,7 +385,7 @@ def _said_well(planned: Plan, checkpoints: Path) -> Iterator[None]:
     """What a machine can run out of in training, as a `UserError`; the checkpoints stay."""
     try:
         yield
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, MemoryError) as error:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in text:
             largest = max(pack(group).tokens for group in planned.groups)
@@ -396,6 +406,15 @@ def _said_well(planned: Plan, checkpoints: Path) -> Iterator[None]:
 def _check_shards(device: str) -> None:
     if not device.startswith("cuda"):
         raise UserError("train.fsdp shards a model over GPUs, and this machine has none", "train.fsdp=false")
+
+
+def _check_window(config: Any, planned: Plan) -> None:
+    """The attention of packs sees all of an example: a model that sees a window of it would be trained as another."""
+    longest = max(len(example.prompt) + len(example.answer) for group in planned.groups for example in group)
+    window = getattr(config, "sliding_window", None)
+    if window and longest > window:
+        what = f"an example has {longest:,} tokens, and the base model attends to the last {window:,} only"
+        raise UserError(what, f"leave out longer ones: train.max_length={window}")
 
 
 def _keep_differentiable(model: torch.nn.Module) -> None:
