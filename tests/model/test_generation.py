@@ -215,6 +215,8 @@ class Tree:
         self.tree, self.tokens, self.released = tree, [], False
 
     def accept(self, token):
+        if not self.released and token not in self.tree.get(tuple(self.tokens), {}):
+            raise ValueError(f"token {token} was not allowed")
         self.tokens.append(token)
 
     def back_to(self, count):
@@ -227,12 +229,12 @@ class Tree:
         tokens = self.tree.get(tuple(self.tokens), {})
         if not tokens:
             self.released = True
-            return Choice(END, -1.0, 1.0, dead_end=True)
+            return Choice(END, -1.0, 1.0, ((D, -1.2),), dead_end=True)
         (token, score), *others = sorted(tokens.items(), key=lambda item: -item[1])
         return Choice(token, score, 1.0, tuple(other for other in others if other[1] >= UNLIKELY))
 
 
-A, B, C = 11, 12, 13
+A, B, C, D = 11, 12, 13, 14
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -255,6 +257,7 @@ A, B, C = 11, 12, 13
         # From a dead end to any beginning; where there is none, names are not checked any more.
         ({(): {A: 0.0, B: -2.9}, (A,): {C: 0.0}, (A, C): {}, (B,): {END: 0.0}}, [B], -2.9, True),
         ({(): {A: 0.0}, (A,): {}}, [A], -1.0, False),
+        ({(): {A: 0.0}, (A,): {B: 0.0}, (A, B): {}}, [A, B], -1.0, False),
     ],
 )  # fmt: skip
 def test_where_only_unlikely_tokens_are_left_the_row_goes_back(monkeypatch, dtype, tree, tokens, score, checked):

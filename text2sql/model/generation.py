@@ -205,7 +205,9 @@ class Decoder:
 
     def _goes_back(self, row: Row, choice: Choice) -> bool:
         """Whether the row goes on with an earlier beginning that is likelier than the one with an unlikely choice."""
-        row.beginnings += [(row.score + score, (*row.tokens, token)) for token, score in choice.others]
+        checked = not row.constraint.released
+        if checked:  # after a dead end the others are tokens that no name can follow, too
+            row.beginnings += [(row.score + score, (*row.tokens, token)) for token, score in choice.others]
         row.margin = min(row.margin, abs(choice.score - UNLIKELY))
         if choice.score >= UNLIKELY and not choice.dead_end:
             return False
@@ -215,7 +217,7 @@ class Decoder:
         if likeliest[0] <= here or row.returns == RETURNS:
             return False
         row.beginnings.remove(likeliest)
-        if not choice.dead_end:
+        if checked:
             row.beginnings.append((here, (*row.tokens, choice.token)))
         row.score, tokens = likeliest
         common = next(i for i, token in enumerate(tokens) if row.tokens[i : i + 1] != [token])
