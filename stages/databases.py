@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def convert_database(path: Path, running: Server, samples: int) -> tuple[str, Sc
             ):
                 if different := differences(source, schema, connection):
                     raise RuntimeError(f"{db_id}: PostgreSQL holds other rows than SQLite: {different}")
+            schema = replace(schema, notes=tuple(source.notes))
     except UserError as error:
         dump.unlink(missing_ok=True)
         return db_id, str(error)

@@ -152,6 +152,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE to_char(joined, 'YYYY') = '2020'",
         ),
         (
+            "SELECT DISTINCT (strftime('%m', joined) + 2) / 3 FROM customer",
+            "SELECT DISTINCT (to_char(joined, 'MM')::int + 2) / 3 FROM customer",
+        ),
+        (
             "SELECT CAST(strftime('%m', joined) AS INTEGER) FROM customer",
             "SELECT EXTRACT(MONTH FROM joined) FROM customer",
         ),
@@ -387,6 +391,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT name FROM customer WHERE FALSE OR age IS NOT NULL",
         ),
         ("SELECT name FROM customer WHERE age IN ('34', 51, 'x')", "SELECT name FROM customer WHERE age IN (34, 51)"),
+        ("SELECT name FROM customer WHERE vip IN ('1', 'true')", "SELECT name FROM customer WHERE vip::int IN (1)"),
         (
             "SELECT name FROM customer WHERE age BETWEEN '20' AND '40'",
             "SELECT name FROM customer WHERE age BETWEEN 20 AND 40",
@@ -523,6 +528,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
             "SELECT p.id, p.price, count(*) FROM product AS p JOIN item AS i ON p.id = i.product_id GROUP BY p.name, p.id",
         ),
         ("SELECT count(*) FROM customer GROUP BY 'x'", "SELECT count(*) FROM customer HAVING count(*) > 0"),
+        ("SELECT count(*) FROM customer GROUP BY 1.5", "SELECT count(*) FROM customer HAVING count(*) > 0"),
         (
             "SELECT * FROM reading GROUP BY n",
             "SELECT any_value(id), any_value(v), any_value(t), n FROM reading GROUP BY n",

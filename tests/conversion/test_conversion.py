@@ -147,6 +147,20 @@ def test_sums_that_tie_but_for_floating_point(tmp_path):
     assert (outcome.status, outcome.reason) == ("verified_ties", "sums that are equal but for SQLite's floating point")
 
 
+def test_the_query_that_generated_rows_prove_is_the_one_that_is_kept(tmp_path):
+    """On generated rows the subquery has several, of which SQLite takes the first."""
+    script = """
+    CREATE TABLE a (id INTEGER PRIMARY KEY, name TEXT);
+    CREATE TABLE b (id INTEGER PRIMARY KEY, city TEXT, n INT);
+    INSERT INTO a VALUES (1, 'Ann'), (2, 'Bob');
+    INSERT INTO b VALUES (1, 'Rome', 5);
+    """
+    query = "SELECT name FROM a WHERE id > (SELECT n FROM b WHERE city = 'Oslo')"
+    (outcome,) = dict(convert_script(make(tmp_path / "ab.sqlite", script), query, 5)[1]).values()
+    assert (outcome.status, outcome.generated) == ("verified", "equal")
+    assert outcome.postgres == query.replace("'Oslo'", "'Oslo' LIMIT 1")
+
+
 def test_generated_rows_fit_their_queries(tmp_path):
     script = """
     CREATE TABLE river (name TEXT PRIMARY KEY, length INT, country TEXT);

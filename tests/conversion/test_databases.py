@@ -262,12 +262,13 @@ def test_views_and_virtual_tables_become_tables(postgres, tmp_path):
     INSERT INTO t VALUES (1), (2);
     CREATE VIEW doubled AS SELECT a * 2 AS d FROM t;
     CREATE VIEW broken AS SELECT absent FROM t;
+    CREATE VIEW chance AS SELECT a, random() AS r FROM t;
     CREATE VIRTUAL TABLE words USING fts5 (body);
     INSERT INTO words VALUES ('hello');
     """
     schema = convert(postgres, make(tmp_path / "views.sqlite", script), "views")
     kinds = {table.name: (table.kind, table.rows) for table in schema.tables}
-    assert kinds == {"t": ("table", 2), "doubled": ("view", 2), "words": ("virtual", 1)}
+    assert kinds == {"t": ("table", 2), "doubled": ("view", 2), "chance": ("view", 2), "words": ("virtual", 1)}
     notes = " | ".join(schema.notes)
     assert "broken: left out" in notes
     assert "doubled: carried over as a table" in notes

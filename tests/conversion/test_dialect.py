@@ -66,6 +66,7 @@ def test_every_rule_says_why_and_does_something(rule, schema):
         ("SELECT json_extract(note, '$.a') FROM \"order\"", "function json_extract"),
         ("SELECT sqlite_version()", "function"),
         ("SELECT random() FROM customer", "random"),
+        ("SELECT name FROM customer ORDER BY random() LIMIT 1", "random"),
         ("SELECT rowid FROM item", "rowid"),
         ("SELECT name FROM sqlite_master", "no such table: sqlite_master"),
         ("SELECT name FROM customer WHERE name MATCH 'a'", "Match"),

@@ -143,6 +143,7 @@ def test_csv_pairs(tmp_path, sqlite_file):
     [
         ("pairs.txt", "x", "neither .jsonl nor .csv"),
         ("pairs.csv", "frage,sql\na,b\n", "has no column question"),
+        ("pairs.csv", 'question,sql\na,"select 1\n' + "b,select 2\n" * 20, "is no CSV file"),
         ("pairs.jsonl", "", "0 of 0 pairs can be used: at least 10"),
         ("pairs.jsonl", '{"question": "a", "sql": "select 1"}', "1 of 1 pairs can be used"),
         ("pairs.jsonl", b"\xff\xfe", "not UTF-8"),
@@ -173,7 +174,7 @@ def test_what_is_hidden_leaves_neither_name_nor_value(tmp_path, dsn, monkeypatch
 
 def test_sqlite_columns_are_hidden_too(tmp_path, sqlite_file):
     pairs = pairs_file(tmp_path, map(json.dumps, GOOD))
-    options(database=str(sqlite_file), pairs=pairs, hidden=["vets.email", "audit"]).make(1, tmp_path / "source")
+    options(database=str(sqlite_file), pairs=pairs, hidden=["Vets.Email", "audit"]).make(1, tmp_path / "source")
     text = "".join(path.read_text() for path in (tmp_path / "source").rglob("*") if path.is_file())
     assert "email" not in text
     assert "@clinic" not in text

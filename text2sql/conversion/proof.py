@@ -43,7 +43,10 @@ class Outcome:
         equal = other.status.startswith("verified")
         generated = ("equal" if equal else other.reason) + (", no rows" if other.empty else "")
         proven = self.empty == "result" and equal and not other.empty
-        return replace(self, generated=generated, status=other.status if proven else self.status)
+        if not proven:
+            return replace(self, generated=generated)
+        # The query is the one that was proven: with LIMIT 1 where a subquery has several of the generated rows.
+        return replace(self, generated=generated, status=other.status, postgres=other.postgres)
 
 
 def prove(conversion: Conversion, sqlite: Result, execute: Execute) -> Outcome:

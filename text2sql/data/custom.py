@@ -34,7 +34,7 @@ from sqlglot.errors import SqlglotError
 from text2sql.config import Seconds, require
 from text2sql.conversion.databases import describe, open_source
 from text2sql.conversion.databases.dump import copy_lines, script, write_lines
-from text2sql.conversion.databases.names import database_name
+from text2sql.conversion.databases.names import database_name, lower
 from text2sql.data.made.made_rows import fill_tables
 from text2sql.data.mini.dataset import write_training_part
 from text2sql.data.mini.graph import from_schema
@@ -199,7 +199,7 @@ def from_sqlite(options: Custom, path: Path) -> Iterator[OwnDatabase]:
             rows = islice(opened.rows(by_name[table.source]), options.rows)
             return copy_lines(table.columns, (tuple(row[i] for i in kept) for row in rows))
 
-        yield OwnDatabase(hide(whole, options.hidden), lines)
+        yield OwnDatabase(hide(whole, [lower(name) for name in options.hidden]), lines)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def jsonl_pairs(path: Path) -> Iterator[Pair]:
 def csv_pairs(path: Path) -> Iterator[Pair]:
     """Rows with the columns question and sql; `line` is where a row ends, as quoted fields may span lines."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
+        reader = csv.DictReader(lines, strict=True)  # without, a quote that is not closed hides all rows after it
         if missing := {"question", "sql"} - set(reader.fieldnames or ()):
             raise UserError(f"{path} has no column {sorted(missing)[0]}", "its first line must name question and sql")
         for row in reader:

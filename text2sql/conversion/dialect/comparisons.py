@@ -19,7 +19,7 @@ from text2sql.conversion.dialect.coercion import (
     text_of,
 )
 from text2sql.conversion.dialect.tree import boolean, cast, is_not_null, is_null, number, rule, string, with_type, wrap
-from text2sql.conversion.dialect.types import DATE_TYPES, NUMERIC_AFFINITIES, TEXT, Type, type_of
+from text2sql.conversion.dialect.types import DATE_TYPES, INTEGER, NUMERIC_AFFINITIES, TEXT, Type, type_of
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 EQUALITIES = (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
@@ -219,7 +219,8 @@ def _in(node: exp.In) -> exp.Expression:
     if query is not None:
         return _in_query(node, query)
     if type_of(node.this).pg == "boolean":
-        node.set("this", cast(node.this, "integer"))
+        type_ = replace(INTEGER, affinity=type_of(node.this).affinity, nullable=type_of(node.this).nullable)
+        node.set("this", cast(node.this, "integer", type_))
     kept: list[exp.Expression] = []
     operands: list[exp.Expression] = []
     for item in node.expressions:

@@ -147,7 +147,7 @@ def _strftime(node: exp.Expression) -> exp.Expression:
     if type_.pg == "time":  # to_char takes no time of day
         moment = cast(moment, "interval", TIMESTAMP)
     single = pattern in ("%Y", "%m", "%d", "%H", "%M", "%S", "%j")
-    return call("to_char", moment, string(out), type_=replace(text, form="number" if single else "text", blanks=False))
+    return call("to_char", moment, string(out), type_=replace(text, form="integer" if single else "text"))
 
 
 def _field(node: exp.Cast) -> exp.Expression | None:

@@ -422,8 +422,6 @@ def _sign(node: exp.Sign) -> exp.Expression:
 
 
 def _random(node: exp.Rand) -> exp.Expression:
-    if isinstance(node.parent, exp.Ordered):
-        return call("random", type_=replace(DOUBLE, nullable=False))
     raise Rejected("random(): its range differs, and no result could be compared")
 
 

@@ -156,8 +156,7 @@ def _drop_constants(select: exp.Select, group: exp.Group) -> None:
     """GROUP BY 'x' makes one group, if there are rows; PostgreSQL takes no constants other than places."""
     kept = []
     for item in group.expressions:
-        is_place = isinstance(item, exp.Literal) and not item.is_string
-        if is_place or not isinstance(item, exp.Literal | exp.Null):
+        if item.is_int or not isinstance(item, exp.Literal | exp.Null):
             kept.append(item)
     group.set("expressions", kept)
     if kept:

@@ -108,7 +108,7 @@ def null_order(node: exp.Ordered) -> None:
 
 def _can_be_null(node: exp.Ordered) -> bool:
     operand = node.this
-    if isinstance(operand, exp.Literal) and not operand.is_string:
+    if isinstance(operand, exp.Literal) and operand.is_int:
         select, place = node.find_ancestor(exp.Select, exp.SetOperation), int(operand.this) - 1
         if isinstance(select, exp.SetOperation):
             return any(side[place].nullable for side in select.meta["sides"])
