@@ -41,6 +41,7 @@ ROWS = [
     Row("docs/results/spider/score", "`spider`: 0.5B, two passes", "greedy", "experiment=spider"),
     Row("docs/results/spider/second_try", "", "second try", f"experiment=spider -S {SECOND}"),
     Row("docs/results/spider/guided", "", "of 8", f"experiment=spider -S {GUIDED}"),
+    Row("docs/results/spider/untrained", "", "untrained", "experiment=spider -S predict.zero_shot=true"),
     Row(
         "docs/results/spider-in-order/score",
         "and tables in the schema's order",
@@ -63,6 +64,7 @@ ROWS = [
     Row("docs/results/spider-quick/score", "`spider-quick`: 0.5B, two fifths", "greedy", "experiment=spider-quick"),
     Row("docs/results/spider-1.5b/score", "`spider-1.5b`: 1.5B, one pass", "greedy", "experiment=spider-1.5b"),
     Row("docs/results/spider-1.5b/second_try", "", "second try", f"experiment=spider-1.5b -S {SECOND}"),
+    Row("docs/results/spider-1.5b/untrained", "", "untrained", "experiment=spider-1.5b -S predict.zero_shot=true"),
     Row("docs/results/everyday-1.5b/score", "`everyday-1.5b`: from there on", "greedy", "experiment=everyday-1.5b"),
     Row("docs/results/spider-135m/score", "`spider-135m`: SmolLM2-135M", "greedy", "experiment=spider-135m"),
     Row("docs/results/spider-135m/guided", "", "of 8", f"experiment=spider-135m -S {GUIDED}"),
