@@ -329,7 +329,7 @@ def with_samples(schema: Schema, connection: psycopg.Connection) -> Schema:
 
 def distinct_values(table: Table, column: Column, connection: psycopg.Connection) -> tuple[str, ...]:
     """The first distinct values of a column, as those of `values_of`."""
-    every = f'select {as_text(column)} collate "C" as value, row_number() over () as place from {quote(table.name)}'
+    every = f'select {short_text(column)} collate "C" as value, row_number() over () as place from {quote(table.name)}'
     query = (
         f"select value from ({every}) as every where value is not null "
         f"group by value order by min(place) limit {SAMPLES if kind_of(column.type) == 'text' else OTHER_SAMPLES}"
@@ -339,12 +339,12 @@ def distinct_values(table: Table, column: Column, connection: psycopg.Connection
 
 def values_of(table: Table, connection: psycopg.Connection) -> dict[str, list[str | None]]:
     """The values of the first rows, by column."""
-    query = f"select {', '.join(map(as_text, table.columns))} from {quote(table.name)} limit {KNOWN_ROWS}"
+    query = f"select {', '.join(map(short_text, table.columns))} from {quote(table.name)} limit {KNOWN_ROWS}"
     rows = connection.execute(query.encode()).fetchall()
     return {column.name: [row[i] for row in rows] for i, column in enumerate(table.columns)}
 
 
-def as_text(column: Column) -> str:
+def short_text(column: Column) -> str:
     """SQL for a column's value as text; of an array as JSON; NULL for a longer one than LONGEST_VALUE."""
     name = quote(column.name)
     value = f"to_json({name})::text" if column.type.endswith("[]") else f"{name}::text"
